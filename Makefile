@@ -1,0 +1,50 @@
+# make setup | demo | test | check | proto | bench: each may be run again at any time.
+# PROVIDER=gpu installs onnxruntime-gpu; without it the presence of nvidia-smi decides.
+PYTHON ?= python3
+PROVIDER ?= $(if $(shell command -v nvidia-smi 2>/dev/null),gpu,cpu)
+PIP_QUIET ?= --quiet
+BIN := .venv/bin
+
+.PHONY: setup demo test check format proto bench clean
+setup: .venv/ready
+
+.venv/ready: pyproject.toml constraints.txt
+	@echo "== setup: .venv with the locked versions (provider: $(PROVIDER))"
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install $(PIP_QUIET) --disable-pip-version-check -c constraints.txt -e ".[$(PROVIDER),train,loadtest,dev]"
+	@touch $@
+
+demo: setup
+	$(BIN)/charstream demo
+
+test: setup
+	$(BIN)/python -m pytest
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	@$(MAKE) --no-print-directory proto
+	@git diff --exit-code -- '*_pb2.py' '*_pb2.pyi' '*_pb2_grpc.py' || (echo "generated stubs differ from the .proto files: commit what 'make proto' wrote"; exit 1)
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# The oldest generator we support, in an environment of its own: generated code must not be newer than the runtime.
+.venv-proto/ready: Makefile
+	@echo "== setup: .venv-proto with the stub generator"
+	$(PYTHON) -m venv .venv-proto
+	.venv-proto/bin/python -m pip install $(PIP_QUIET) --disable-pip-version-check grpcio-tools==1.78.0 grpcio==1.78.0 protobuf==6.31.1 setuptools==80.9.0
+	@touch $@
+
+proto: .venv-proto/ready
+	.venv-proto/bin/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. protos/charstream.proto
+	.venv-proto/bin/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. bundle/onnx_header.proto
+
+bench: setup
+	$(BIN)/python -m benchmarks.throughput
+
+clean:
+	rm -rf .venv .venv-proto dist build .pytest_cache .mypy_cache .ruff_cache

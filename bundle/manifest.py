@@ -1,0 +1,88 @@
+"""manifest.json: what a bundle is, and the sha256 of every file in it."""
+
+import hashlib
+import re
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from bundle.vocabulary import Vocabulary
+
+__all__ = ["FORMAT", "FileRecord", "Manifest", "ModelShape", "TrainingRecord", "sha256"]
+
+FORMAT = 1
+_FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class FileRecord(_Part):
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    bytes: int = Field(ge=0)
+
+
+class ModelShape(_Part):
+    """The sizes of the graphs' tensors: V is the vocabulary's length."""
+
+    cell: Literal["lstm"]
+    layers: int = Field(ge=1, le=16)
+    hidden: int = Field(ge=1, le=8192)
+
+    @property
+    def state_names(self) -> tuple[str, ...]:
+        """Inputs that carry the state, each float32 [B, hidden]: h0, c0, h1, c1, ..."""
+        return tuple(f"{kind}{layer}" for layer in range(self.layers) for kind in ("h", "c"))
+
+
+class TrainingRecord(_Part):
+    """Where the weights come from. `validation_nats`: mean nats per character of held-out text, by protocol."""
+
+    data: str
+    data_sha256: str
+    parameters: int = Field(ge=0)
+    steps: int = Field(ge=0)
+    seconds: float = Field(ge=0)
+    validation_nats: dict[str, float]
+
+
+class Manifest(_Part):
+    format: int
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+    version: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+    model: ModelShape
+    symbols: str = Field(description="the vocabulary: each character once, its number is its place")
+    start_text: str = Field(min_length=1, max_length=1, description="every text starts after this character")
+    precisions: tuple[Literal["fp32"], ...] = Field(min_length=1)
+    training: TrainingRecord
+    files: dict[str, FileRecord]
+
+    @field_validator("format")
+    @classmethod
+    def _known_format(cls, value: int) -> int:
+        if value != FORMAT:
+            raise ValueError(f"bundle format {value} is not supported, this version reads format {FORMAT}: export it again")
+        return value
+
+    @field_validator("files")
+    @classmethod
+    def _plain_names(cls, files: dict[str, FileRecord]) -> dict[str, FileRecord]:
+        for name in files:
+            if not _FILE_NAME.fullmatch(name):
+                raise ValueError(f"file name {name!r} is not a plain name")
+        return files
+
+    @model_validator(mode="after")
+    def _start_is_known(self) -> "Manifest":
+        if self.start_text not in self.vocabulary.symbols:
+            raise ValueError(f"start text {self.start_text!r} is not in the vocabulary")
+        return self
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        return Vocabulary(self.symbols)

@@ -1,0 +1,47 @@
+"""The command `charstream`: finds the part that does the work, imports that part only, and hands over."""
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+# command -> (module with `main(argv) -> int`, one line of help, the extra that brings what it imports)
+COMMANDS = {
+    "data": ("models.data", "fetch and check a text to train on", "train"),
+    "train": ("models.train", "train a character-level model", "train"),
+    "export": ("export.__main__", "turn a training run into a bundle of ONNX files", "train"),
+    "verify": ("export.verify", "check a bundle's ONNX files against torch", "train"),
+    "serve": ("server.__main__", "stream characters from bundles over gRPC", "cpu or gpu"),
+    "stream": ("client.stream", "stream a text from a server into the terminal", ""),
+    "models": ("client.models", "list the models of a server", ""),
+    "loadtest": ("loadtest.__main__", "measure a server's latency and throughput with Locust", "loadtest"),
+    "demo": ("charstream.demo", "all of it in a few minutes: data, train, export, verify, serve, stream, loadtest", "train,loadtest"),
+}
+
+
+def usage() -> str:
+    lines = [f"  {name:10}{text}" for name, (_, text, _) in COMMANDS.items()]
+    return "\n".join(["usage: charstream COMMAND [--help] ...", "", "commands:", *lines])
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command. Returns its exit code: 0 done, 1 failed, 2 wrong usage."""
+    name, *rest = list(sys.argv[1:] if argv is None else argv) or ["--help"]
+    if name in ("-h", "--help", "help"):
+        print(usage())
+        return 0
+    if name not in COMMANDS:
+        print(f"charstream: no command {name!r}; there are {', '.join(COMMANDS)}", file=sys.stderr)
+        return 2
+    module, _, extra = COMMANDS[name]
+    try:
+        part = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if not extra or error.name is None or error.name.split(".")[0] == module.split(".")[0]:
+            raise
+        print(f"charstream {name}: needs {error.name}, which the extra brings: pip install 'charstream[{extra}]'", file=sys.stderr)
+        return 2
+    return int(part.main(rest))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
