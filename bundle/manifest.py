@@ -66,7 +66,9 @@ class Manifest(_Part):
     @classmethod
     def _known_format(cls, value: int) -> int:
         if value != FORMAT:
-            raise ValueError(f"bundle format {value} is not supported, this version reads format {FORMAT}: export it again")
+            raise ValueError(
+                f"bundle format {value} is not supported, this version reads format {FORMAT}: export it again"
+            )
         return value
 
     @field_validator("files")

@@ -14,7 +14,11 @@ COMMANDS = {
     "stream": ("client.stream", "stream a text from a server into the terminal", ""),
     "models": ("client.models", "list the models of a server", ""),
     "loadtest": ("loadtest.__main__", "measure a server's latency and throughput with Locust", "loadtest"),
-    "demo": ("charstream.demo", "all of it in a few minutes: data, train, export, verify, serve, stream, loadtest", "train,loadtest"),
+    "demo": (
+        "charstream.demo",
+        "all of it in a few minutes: data, train, export, verify, serve, stream, loadtest",
+        "train,loadtest",
+    ),
 }
 
 
@@ -38,7 +42,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         if not extra or error.name is None or error.name.split(".")[0] == module.split(".")[0]:
             raise
-        print(f"charstream {name}: needs {error.name}, which the extra brings: pip install 'charstream[{extra}]'", file=sys.stderr)
+        print(
+            f"charstream {name}: needs {error.name}, which the extra brings: pip install 'charstream[{extra}]'",
+            file=sys.stderr,
+        )
         return 2
     return int(part.main(rest))
 

@@ -1,0 +1,126 @@
+"""What the ONNX files of a bundle must look like: operators, tensor names, types and shapes.
+
+A file is read only as far as its header (bundle/onnx_header.proto), so a wrong one is refused before a runtime sees it.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from google.protobuf.message import DecodeError
+
+from bundle import onnx_header_pb2 as onnx
+from bundle.manifest import ModelShape
+
+__all__ = ["GraphError", "TensorSpec", "check_graph", "decode_inputs", "decode_outputs", "step_inputs", "step_outputs"]
+
+FLOAT, INT64 = 1, 7  # ONNX's numbers of the element types
+MAX_IR, OPSETS = 10, range(17, 21)
+_TYPE_NAMES = {FLOAT: "float32", INT64: "int64"}
+
+
+class GraphError(ValueError):
+    """An ONNX file is not the graph that its place in the bundle asks for."""
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """A graph input or output. `shape`: a number, or the name of a size that varies ("B" rows, "K" steps)."""
+
+    name: str
+    type: int
+    shape: tuple[int | str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.name} {_TYPE_NAMES.get(self.type, self.type)} {list(self.shape)}"
+
+
+def step_inputs(model: ModelShape) -> tuple[TensorSpec, ...]:
+    return (TensorSpec("token", INT64, ("B",)), *_state(model, ""))
+
+
+def step_outputs(model: ModelShape, vocab: int) -> tuple[TensorSpec, ...]:
+    return (TensorSpec("logits", FLOAT, ("B", vocab)), *_state(model, "_next"))
+
+
+def decode_inputs(model: ModelShape) -> tuple[TensorSpec, ...]:
+    return (
+        TensorSpec("token", INT64, ("B",)),
+        TensorSpec("forced", INT64, ("K", "B")),
+        TensorSpec("uniform", FLOAT, ("K", "B")),
+        TensorSpec("steps", INT64, ("B",)),
+        TensorSpec("temperature", FLOAT, ("B",)),
+        *_state(model, ""),
+    )
+
+
+def decode_outputs(model: ModelShape) -> tuple[TensorSpec, ...]:
+    return (TensorSpec("tokens", INT64, ("K", "B")), TensorSpec("token_next", INT64, ("B",)), *_state(model, "_next"))
+
+
+def _state(model: ModelShape, suffix: str) -> tuple[TensorSpec, ...]:
+    return tuple(TensorSpec(name + suffix, FLOAT, ("B", model.hidden)) for name in model.state_names)
+
+
+def check_graph(data: bytes, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]) -> None:
+    """Raises GraphError, which says what was found and what is expected, if `data` is not such a graph."""
+    model = onnx.Model()
+    try:
+        model.ParseFromString(data)
+    except DecodeError:
+        raise GraphError("not an ONNX file") from None
+    _check_versions(model)
+    for graph in _graphs(model.graph):
+        _check_operators(graph)
+        _check_tensors_inside(graph)
+    _check_names("inputs", model.graph.input, inputs)
+    _check_names("outputs", model.graph.output, outputs)
+
+
+def _check_versions(model: onnx.Model) -> None:
+    if not 1 <= model.ir_version <= MAX_IR:
+        raise GraphError(f"ONNX IR version {model.ir_version}, at most {MAX_IR} is supported")
+    for opset in model.opset_import:
+        if opset.domain not in ("", "ai.onnx"):
+            raise GraphError(f"operators of the domain {opset.domain!r}, only ONNX's own are allowed")
+        if opset.version not in OPSETS:
+            raise GraphError(f"opset {opset.version}, supported are {OPSETS.start} to {OPSETS.stop - 1}")
+    if model.functions:
+        raise GraphError(f"a local function ({model.functions[0].name!r}), none is allowed")
+
+
+def _graphs(graph: onnx.Graph) -> Iterator[onnx.Graph]:
+    """A graph and those inside its operators (the body of a Scan)."""
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            for inner in (attribute.g, *attribute.graphs):
+                if inner.node:
+                    yield from _graphs(inner)
+
+
+def _check_operators(graph: onnx.Graph) -> None:
+    for node in graph.node:
+        if node.domain not in ("", "ai.onnx"):
+            raise GraphError(f"operator {node.op_type!r} of the domain {node.domain!r}, only ONNX's own are allowed")
+
+
+def _check_tensors_inside(graph: onnx.Graph) -> None:
+    constants = [tensor for node in graph.node for a in node.attribute for tensor in (a.t, *a.tensors)]
+    for tensor in (*graph.initializer, *constants):
+        if tensor.data_location or tensor.external_data:
+            raise GraphError(f"tensor {tensor.name!r} lies outside the file, external data is not allowed")
+
+
+def _check_names(kind: str, values: object, expected: tuple[TensorSpec, ...]) -> None:
+    found = tuple(_spec(value) for value in values)  # type: ignore[attr-defined]
+    if found != expected:
+        wrong = next((pair for pair in zip(found, expected, strict=False) if pair[0] != pair[1]), None)
+        if wrong:
+            raise GraphError(f"{kind}: found {wrong[0]}, expected {wrong[1]}")
+        raise GraphError(f"{kind}: found {len(found)}, expected {len(expected)}")
+
+
+def _spec(value: onnx.Value) -> TensorSpec:
+    tensor = value.type.tensor_type
+    shape = tuple(dim.dim_param or dim.dim_value for dim in tensor.shape.dim)
+    return TensorSpec(value.name, tensor.elem_type, shape)

@@ -1,0 +1,91 @@
+"""Reads a bundle: everything is checked before anything is used."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from bundle.graphs import GraphError, check_graph, decode_inputs, decode_outputs, step_inputs, step_outputs
+from bundle.manifest import FORMAT, Manifest, sha256
+
+__all__ = ["MANIFEST", "STEP", "Bundle", "BundleError", "decode_file", "read_bundle"]
+
+MANIFEST = "manifest.json"
+STEP = "step.onnx"
+_MAX_MANIFEST_BYTES = 8 << 20
+
+
+class BundleError(ValueError):
+    """A folder is not a bundle that can be used. The message is one line: which file, what is wrong."""
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A checked bundle. `digest`: sha256 of the manifest, which holds the sha256 of every file."""
+
+    folder: Path
+    manifest: Manifest
+    digest: str
+    files: dict[str, bytes]
+
+
+def decode_file(precision: str) -> str:
+    return f"decode.{precision}.onnx"
+
+
+def read_bundle(folder: Path) -> Bundle:
+    """Reads and checks a bundle's files.
+
+    Raises:
+        BundleError: if a file is missing, unreadable, changed, or not what the manifest and the format ask for.
+    """
+    data = _read(folder, MANIFEST, _MAX_MANIFEST_BYTES)
+    manifest = _parse(folder, data)
+    files = {name: _read_checked(folder, name, manifest) for name in manifest.files}
+    _check_graphs(folder, manifest, files)
+    return Bundle(folder, manifest, sha256(data), files)
+
+
+def _read(folder: Path, name: str, limit: int) -> bytes:
+    try:
+        size = (folder / name).stat().st_size
+        if size > limit:
+            raise BundleError(f"{folder / name}: {size} bytes, at most {limit} are expected")
+        return (folder / name).read_bytes()
+    except OSError as error:
+        raise BundleError(f"{folder / name}: {error.strerror or error}") from None
+
+
+def _parse(folder: Path, data: bytes) -> Manifest:
+    try:
+        return Manifest.model_validate_json(data)
+    except ValidationError as error:
+        # A manifest of another format fails in many places: say the one that explains the others.
+        errors = error.errors()
+        first = next((e for e in errors if e["loc"] == ("format",)), errors[0])
+        place = ".".join(map(str, first["loc"])) or f"not a manifest of format {FORMAT}"
+        raise BundleError(f"{folder / MANIFEST}: {place}: {first['msg'].removeprefix('Value error, ')}") from None
+
+
+def _read_checked(folder: Path, name: str, manifest: Manifest) -> bytes:
+    record = manifest.files[name]
+    data = _read(folder, name, record.bytes)
+    if len(data) != record.bytes:
+        raise BundleError(f"{folder / name}: {len(data)} bytes, the manifest says {record.bytes}")
+    if sha256(data) != record.sha256:
+        raise BundleError(f"{folder / name}: its sha256 is not the manifest's, the file was changed or damaged")
+    return data
+
+
+def _check_graphs(folder: Path, manifest: Manifest, files: dict[str, bytes]) -> None:
+    shape, vocab = manifest.model, len(manifest.symbols)
+    expected = {STEP: (step_inputs(shape), step_outputs(shape, vocab))}
+    for precision in manifest.precisions:
+        expected[decode_file(precision)] = (decode_inputs(shape), decode_outputs(shape))
+    for name, (inputs, outputs) in expected.items():
+        if name not in files:
+            raise BundleError(f"{folder / MANIFEST}: files: {name} is missing")
+        try:
+            check_graph(files[name], inputs, outputs)
+        except GraphError as error:
+            raise BundleError(f"{folder / name}: {error}") from None

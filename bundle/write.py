@@ -1,0 +1,55 @@
+"""Writes a bundle: whole, or not at all."""
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from bundle.manifest import FileRecord, Manifest, sha256
+from bundle.read import MANIFEST
+
+__all__ = ["file_records", "write_bundle"]
+
+
+def file_records(files: dict[str, bytes]) -> dict[str, FileRecord]:
+    """What the manifest says of each file."""
+    return {name: FileRecord(sha256=sha256(data), bytes=len(data)) for name, data in sorted(files.items())}
+
+
+def write_bundle(folder: Path, manifest: Manifest, files: dict[str, bytes]) -> None:
+    """Writes `files` and the manifest into a folder beside `folder`, which then takes its place.
+
+    A reader finds the old bundle, the new one, or for a moment none; never a mixture.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    new = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        for name, data in files.items():
+            _write(new / name, data)
+        _write(new / MANIFEST, (manifest.model_dump_json(indent=2) + "\n").encode())
+        new.chmod(0o755)
+        _take_the_place(folder, new)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+
+
+def _write(path: Path, data: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _take_the_place(folder: Path, new: Path) -> None:
+    if not folder.exists():
+        new.rename(folder)
+        return
+    old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    folder.rename(old / folder.name)
+    try:
+        new.rename(folder)
+    except OSError:
+        (old / folder.name).rename(folder)
+        raise
+    finally:
+        shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,54 @@
+"""charstream export: turns a training run into a bundle."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, ValidationError
+
+from bundle.read import read_bundle
+from bundle.write import write_bundle
+from charstream.settings import Positional, Settings, fail, parse
+from export.build import build
+from export.verification import verify
+from models.checkpoint import load
+
+COMMAND = "charstream export"
+
+
+class ExportSettings(Settings):
+    """Turns a training run into a bundle: ONNX files, manifest and card. The files are verified before they are kept."""
+
+    run: Annotated[Path, Positional()] = Field(description="a run folder, or one of its checkpoints")
+    out: Path | None = Field(None, description="the bundle's folder (default: bundles/ and the run's name)")
+    name: str | None = Field(None, description="the model's name on the server (default: the folder's)")
+    version: str = Field("1", description="the model's version")
+    overwrite: bool = Field(False, description="replace the bundle that is there")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    settings = parse(ExportSettings, argv, command=COMMAND)
+    out = settings.out or Path("bundles") / settings.run.resolve().name
+    if out.exists() and not settings.overwrite:
+        fail(COMMAND, f"{out} exists; --overwrite replaces it, --out names another folder")
+    try:
+        trained = load(settings.run)
+        manifest, files = build(trained, settings.name or out.resolve().name, settings.version)
+    except ValidationError as error:
+        first = error.errors()[0]
+        fail(COMMAND, f"{first['loc'][0]} {first['input']!r}: {first['msg']}")
+    except ValueError as error:
+        fail(COMMAND, str(error), code=1)
+    verification = verify(manifest, files, trained.model)
+    print(verification.report(), file=sys.stderr)
+    if not verification.passed:
+        fail(COMMAND, "the exported files do not compute what the model does; nothing was written", code=1)
+    write_bundle(out, manifest, files)
+    size = sum(len(data) for data in files.values()) / 1e6
+    print(f"{out}: {manifest.name} {manifest.version}, digest {read_bundle(out).digest[:12]}, {size:.1f} MB")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,94 @@
+"""torch module -> the bytes of one ONNX file that explains itself."""
+
+import inspect
+import json
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import onnx
+import torch
+from onnx_ir.passes.common import RemoveUnusedNodesPass
+from torch import Tensor, nn
+
+from bundle.graphs import TensorSpec
+from bundle.manifest import Manifest
+
+__all__ = ["metadata_of", "to_onnx"]
+
+OPSET = 20  # the newest whose operators all have CUDA kernels in onnxruntime 1.31
+
+
+def to_onnx(
+    module: nn.Module,
+    example: tuple[Tensor, ...],
+    inputs: Sequence[TensorSpec],
+    outputs: Sequence[TensorSpec],
+    metadata: dict[str, str],
+) -> bytes:
+    """Exports a module whose `forward` takes `example` and returns `outputs`, both in the order given.
+
+    Sizes that a TensorSpec names stay variable; in the example they must be at least 2, or torch fixes them.
+    """
+    with torch.no_grad(), _quiet_exporter():
+        program = torch.onnx.export(
+            module.eval(),
+            example,
+            dynamo=True,
+            verbose=False,
+            opset_version=OPSET,
+            input_names=[spec.name for spec in inputs],
+            output_names=[spec.name for spec in outputs],
+            dynamic_shapes=_dynamic_shapes(module, inputs),
+        )
+    assert program is not None
+    RemoveUnusedNodesPass()(program.model)
+    model = program.model_proto
+    _name_shapes(model, (*inputs, *outputs))
+    onnx.helper.set_model_props(model, metadata)
+    model.producer_name, model.producer_version = "charstream", ""
+    onnx.checker.check_model(model, full_check=True)
+    return model.SerializeToString(deterministic=True)
+
+
+def metadata_of(manifest: Manifest) -> dict[str, str]:
+    """What each file says of itself: enough to use it without its bundle."""
+    return {
+        "charstream.format": str(manifest.format),
+        "charstream.name": manifest.name,
+        "charstream.version": manifest.version,
+        "charstream.model": manifest.model.model_dump_json(),
+        "charstream.vocabulary": json.dumps(manifest.symbols),
+        "charstream.start_text": json.dumps(manifest.start_text),
+    }
+
+
+@contextmanager
+def _quiet_exporter() -> Iterator[None]:
+    """The exporter warns of its own internals and of torchvision's absence: nothing a user can act on."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _dynamic_shapes(module: nn.Module, inputs: Sequence[TensorSpec]) -> tuple[object, ...]:
+    shapes = [{axis: size for axis, size in enumerate(spec.shape) if isinstance(size, str)} for spec in inputs]
+    # `forward` takes the state as `*state`, which torch wants as one tuple after the named parameters.
+    named = sum(p.kind is not p.VAR_POSITIONAL for p in inspect.signature(module.forward).parameters.values())
+    return (*shapes[:named], tuple(shapes[named:]))
+
+
+def _name_shapes(model: onnx.ModelProto, specs: Sequence[TensorSpec]) -> None:
+    """Writes the shapes of the contract: the exporter may lose the name of an output's variable size."""
+    expected = {spec.name: spec for spec in specs}
+    for value in (*model.graph.input, *model.graph.output):
+        for dim, size in zip(value.type.tensor_type.shape.dim, expected[value.name].shape, strict=True):
+            if isinstance(size, str):
+                dim.dim_param = size
