@@ -54,4 +54,5 @@ def uniforms(seed: ArrayLike, first: ArrayLike, steps: int, continuation: ArrayL
     other = np.broadcast_to(np.asarray(continuation, np.uint64), position.shape)
     counter = np.stack([position & _LOW, position >> _HALF, other & _LOW, other >> _HALF])
     words = philox4x32(counter, np.stack([seed & _LOW, seed >> _HALF]))
-    return ((words[0] >> np.uint64(8)) * 2.0**-24).astype(np.float32)
+    numbers: NDArray[np.float32] = ((words[0] >> np.uint64(8)) * 2.0**-24).astype(np.float32)
+    return numbers

@@ -57,11 +57,13 @@ class Vocabulary:
         if unknown.size:
             place = int(unknown[0])
             raise UnknownCharacter(text[place], place)
-        return self._order[places]
+        ids: NDArray[np.int64] = self._order[places]
+        return ids
 
     def decode(self, ids: NDArray[np.integer]) -> str:
         """The text of an array of numbers in 0 ... len(self) - 1, read in C order."""
-        return self._codes[ids].tobytes().decode("utf-32-le", "surrogatepass")
+        text: str = self._codes[ids].tobytes().decode("utf-32-le", "surrogatepass")
+        return text
 
     @cached_property
     def _codes(self) -> NDArray[np.uint32]:

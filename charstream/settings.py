@@ -51,10 +51,8 @@ def parse(cls: type[S], argv: Sequence[str] | None, *, command: str, environment
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0]) if first["loc"] else ""
-        if name in given or not name:
-            source = _flag(cls, name)
-        else:
-            source = f"{environment}{name.upper()}"
+        from_variable = name in variables and name not in given
+        source = f"{environment}{name.upper()}" if from_variable else _flag(cls, name)
         reason = first["msg"].removeprefix("Value error, ")
         fail(command, f"{source}: {reason[0].lower()}{reason[1:]} (got {first['input']!r})" if name else reason)
 

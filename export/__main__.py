@@ -18,7 +18,7 @@ COMMAND = "charstream export"
 
 
 class ExportSettings(Settings):
-    """Turns a training run into a bundle: ONNX files, manifest and card. The files are verified before they are kept."""
+    """Turns a training run into a bundle: ONNX files, manifest and card. They are verified before they are kept."""
 
     run: Annotated[Path, Positional()] = Field(description="a run folder, or one of its checkpoints")
     out: Path | None = Field(None, description="the bundle's folder (default: bundles/ and the run's name)")

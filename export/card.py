@@ -19,7 +19,10 @@ def card(trained: Trained, manifest: Manifest) -> str:
         ("model", f"{shape.cell.upper()}, {shape.layers} layers of {shape.hidden}, {record.parameters:,} parameters"),
         ("characters", f"{len(manifest.symbols)}: `{_shown(manifest.symbols)}`"),
         ("every text starts after", f"`{_shown(manifest.start_text)}`"),
-        ("trained on", f"{record.data} (sha256 `{record.data_sha256}`), {record.steps:,} steps in {record.seconds:,.0f} s"),
+        (
+            "trained on",
+            f"{record.data} (sha256 `{record.data_sha256}`), {record.steps:,} steps in {record.seconds:,.0f} s",
+        ),
         *(_loss(protocol, nats) for protocol, nats in record.validation_nats.items()),
     ]
     table = "\n".join(f"| {name} | {value} |" for name, value in rows)
@@ -36,7 +39,13 @@ def _loss(protocol: str, nats: float) -> tuple[str, str]:
 
 def _sample(trained: Trained, temperature: float) -> str:
     text = generate(
-        trained.model, trained.vocabulary, trained.start_text, "", SAMPLE_CHARS, temperature=temperature, seed=SAMPLE_SEED
+        trained.model,
+        trained.vocabulary,
+        trained.start_text,
+        "",
+        SAMPLE_CHARS,
+        temperature=temperature,
+        seed=SAMPLE_SEED,
     )
     return f"Temperature {temperature}, seed {SAMPLE_SEED}:\n\n```text\n{text.strip()}\n```"
 

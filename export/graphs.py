@@ -10,13 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch._higher_order_ops.scan import scan
 
+from models.generate import LARGEST_UNIFORM
 from models.model import CharLM
 
 __all__ = ["DecodeGraph", "StepGraph", "sample"]
 
 GATES = ("input", "forget", "cell", "output")  # torch's order in its stacked LSTM weights
-# The largest float32 factor that keeps u * total below total when the product is rounded.
-LARGEST_UNIFORM = 1 - 2**-23
 
 
 class LookupLayer(nn.Module):
@@ -111,8 +110,6 @@ def sample(logits: Tensor, temperature: Tensor, uniform: Tensor) -> Tensor:
     cdf = torch.softmax(logits / scale, 1).cumsum(1)
     threshold = uniform.unsqueeze(1) * cdf[:, -1:]
     return torch.where(greedy, logits.argmax(1), (cdf <= threshold).sum(1))
-
-
 
 
 def _gates(stacked: Tensor) -> list[Tensor]:

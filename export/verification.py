@@ -17,7 +17,8 @@ from torch import Tensor
 
 from bundle.manifest import Manifest
 from bundle.read import STEP, decode_file
-from export.graphs import LARGEST_UNIFORM, StepGraph
+from export.graphs import StepGraph
+from models.generate import LARGEST_UNIFORM
 from models.model import CharLM, ModelConfig, State
 
 __all__ = ["Verification", "reference_of_bundle", "verify"]

@@ -1,0 +1,71 @@
+"""Turns exceptions of handlers into gRPC status: the one place that does."""
+
+import logging
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, NoReturn
+
+import grpc
+from grpc import StatusCode
+from grpc.aio import ServerInterceptor, ServicerContext
+
+from server.errors import RequestError, status_of
+
+__all__ = ["ErrorInterceptor"]
+
+log = logging.getLogger("charstream.service")
+
+Context = ServicerContext[Any, Any]
+STATUS_DETAILS = "grpc-status-details-bin"
+
+
+class ErrorInterceptor(ServerInterceptor):
+    """A RequestError becomes its status; anything unexpected becomes INTERNAL with an id that the log has too."""
+
+    async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
+        handler = await continuation(handler_call_details)
+        if handler is None:
+            return None
+        if handler.unary_unary:
+            return _like(handler, grpc.unary_unary_rpc_method_handler, _unary(handler.unary_unary))
+        if handler.unary_stream:
+            return _like(handler, grpc.unary_stream_rpc_method_handler, _stream(handler.unary_stream))
+        return handler
+
+
+def _like(handler: Any, make: Callable[..., Any], behaviour: Any) -> Any:
+    return make(behaviour, handler.request_deserializer, handler.response_serializer)
+
+
+def _unary(behaviour: Callable[[Any, Context], Awaitable[Any]]) -> Callable[[Any, Context], Awaitable[Any]]:
+    async def guarded(request: Any, context: Context) -> Any:
+        try:
+            return await behaviour(request, context)
+        except Exception as error:
+            await _abort(context, error)
+
+    return guarded
+
+
+def _stream(behaviour: Callable[[Any, Context], AsyncIterator[Any]]) -> Callable[[Any, Context], AsyncIterator[Any]]:
+    async def guarded(request: Any, context: Context) -> AsyncIterator[Any]:
+        try:
+            async for response in behaviour(request, context):
+                yield response
+        except Exception as error:
+            await _abort(context, error)
+
+    return guarded
+
+
+async def _abort(context: Context, error: Exception) -> NoReturn:
+    if isinstance(error, (grpc.aio.AbortError, grpc.aio.UsageError)):
+        raise error
+    if isinstance(error, RequestError):
+        details = (STATUS_DETAILS, status_of(error).SerializeToString())
+        await context.abort(error.code, str(error), trailing_metadata=(details,))
+    number = secrets.token_hex(4)
+    log.error("internal error %s", number, exc_info=error)
+    await context.abort(
+        StatusCode.INTERNAL, f"internal error {number}; the server's log has the cause under this number"
+    )

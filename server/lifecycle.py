@@ -1,0 +1,133 @@
+"""A server's life: bind, load, serve, drain, end."""
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from protos import charstream_pb2, charstream_pb2_grpc
+from server.catalog import Catalog
+from server.error_interceptor import ErrorInterceptor
+from server.runner import RuntimeMissing, check_runtime
+from server.service import ModelsService, TextGenerationService
+from server.settings import ServerSettings
+
+__all__ = ["CannotStart", "Server"]
+
+log = logging.getLogger("charstream.server")
+
+SERVICES = [service.full_name for service in charstream_pb2.DESCRIPTOR.services_by_name.values()]
+# Cancelled calls get this long to leave before the process ends.
+LAST_SECONDS = 1.0
+# A character is at most 4 bytes of UTF-8; the rest of a request is small.
+REQUEST_OVERHEAD_BYTES = 64 << 10
+
+
+class CannotStart(RuntimeError):
+    """The port is taken, no model can be served, or onnxruntime is missing; one line."""
+
+
+class Server:
+    """One process's server. `run` returns its exit code."""
+
+    def __init__(self, settings: ServerSettings) -> None:
+        self._settings = settings
+        self._catalog = Catalog()
+        self._generation = TextGenerationService(self._catalog, settings)
+        self._health = health.aio.HealthServicer()
+        self._drain = asyncio.Event()
+        self._engine_error: BaseException | None = None
+
+    async def run(self) -> int:
+        """Serves until a signal comes. Returns 0 after a drain, 1 if an engine broke. Raises CannotStart."""
+        server = grpc.aio.server(options=_options(self._settings), interceptors=[ErrorInterceptor()])
+        port = _bind(server, self._settings)
+        await self._start(server)
+        log.info("listening on %s:%d", self._settings.host, port)
+        await self._drain.wait()
+        await self._finish(server)
+        return 1 if self._engine_error else 0
+
+    async def _start(self, server: grpc.aio.Server) -> None:
+        self._load()
+        charstream_pb2_grpc.add_TextGenerationServicer_to_server(self._generation, server)  # type: ignore[no-untyped-call]
+        charstream_pb2_grpc.add_ModelsServicer_to_server(ModelsService(self._catalog), server)  # type: ignore[no-untyped-call]
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        reflection.enable_server_reflection([*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
+        for name in ("", *SERVICES):
+            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, self._on_signal, number)
+        await server.start()
+
+    def _load(self) -> None:
+        loop = asyncio.get_running_loop()
+
+        def engine_failed(error: BaseException) -> None:
+            loop.call_soon_threadsafe(self._on_engine_error, error)
+
+        try:
+            check_runtime()
+            self._catalog.load(self._settings, engine_failed)
+        except RuntimeMissing as error:
+            raise CannotStart(str(error)) from None
+        except OSError as error:
+            raise CannotStart(f"--models {self._settings.models}: {error.strerror}") from None
+        if not len(self._catalog):
+            raise CannotStart(f"--models {self._settings.models}: holds no bundle that can be served")
+
+    def _on_signal(self, number: int) -> None:
+        if self._drain.is_set():
+            log.warning("second signal: ends at once")
+            logging.shutdown()
+            sys.stderr.flush()
+            os._exit(128 + number)
+        log.info("%s: drains for at most %g s", signal.Signals(number).name, self._settings.grace)
+        self._generation.draining = True
+        self._drain.set()
+
+    def _on_engine_error(self, error: BaseException) -> None:
+        self._engine_error = error
+        self._generation.draining = True
+        self._drain.set()
+
+    async def _finish(self, server: grpc.aio.Server) -> None:
+        await self._health.enter_graceful_shutdown()
+        if not self._engine_error:
+            try:
+                await asyncio.wait_for(self._catalog.wait_until_idle(), self._settings.grace)
+            except TimeoutError:
+                log.warning("the grace is over: remaining streams are cut")
+        self._catalog.fail_streams()
+        await server.stop(LAST_SECONDS)
+        self._catalog.stop()
+        log.info("ended")
+
+
+def _bind(server: grpc.aio.Server, settings: ServerSettings) -> int:
+    address = f"{settings.host}:{settings.port}"
+    try:
+        port = server.add_insecure_port(address)
+    except RuntimeError:
+        port = 0
+    if not port:
+        raise CannotStart(f"cannot listen on {address}: the port is in use or the address is not this machine's")
+    return port
+
+
+def _options(settings: ServerSettings) -> list[tuple[str, int]]:
+    return [
+        ("grpc.so_reuseport", 0),
+        ("grpc.keepalive_time_ms", int(settings.keepalive * 1000)),
+        ("grpc.keepalive_timeout_ms", int(settings.keepalive_timeout * 1000)),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.max_pings_without_data", 0),
+        # How often clients may probe us.
+        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+        ("grpc.max_receive_message_length", 4 * settings.max_prompt_chars + REQUEST_OVERHEAD_BYTES),
+    ]

@@ -1,0 +1,37 @@
+"""The server's configuration: flags of `charstream serve`, or CHARSTREAM_* variables."""
+
+from pathlib import Path
+
+from pydantic import Field
+
+from charstream.settings import Settings
+from server.runner import Provider
+
+__all__ = ["ServerSettings"]
+
+
+class ServerSettings(Settings):
+    """Streams characters from bundles over gRPC. The first SIGINT or SIGTERM drains, the second ends it at once."""
+
+    models: Path = Field(Path("bundles"), description="a folder of bundles, or one bundle")
+    host: str = Field("127.0.0.1", description="address to listen on; there is no encryption yet")
+    port: int = Field(50051, ge=0, le=65535, description="TCP port; 0 takes any free one")
+    provider: Provider = Field("auto", description="where graphs run; auto takes CUDA where onnxruntime can load it")
+    threads: int = Field(1, ge=1, le=256, description="threads of one operator; one is best for small models")
+    max_rows: int = Field(1024, ge=1, le=65536, description="texts that run at a time, per model")
+    max_batch: int = Field(256, ge=1, le=4096, description="texts of one run; beyond it groups take turns")
+    max_waiting: int = Field(1024, ge=0, le=1 << 20, description="texts that may wait for a row, per model")
+    chunk_delay: float = Field(20, ge=1, le=10_000, description="milliseconds that a generated character may wait")
+    stream_buffer: int = Field(
+        4096, ge=256, le=1 << 24, description="characters a stream may hold before its row pauses for a slow reader"
+    )
+    max_prompt_chars: int = Field(100_000, ge=0, le=10_000_000, description="characters a prompt may have")
+    max_chars: int = Field(1_000_000, ge=1, le=2**32 - 1, description="characters a request may ask for")
+    default_chars: int = Field(256, ge=1, le=2**32 - 1, description="characters generated if a request does not say")
+    grace: float = Field(30, ge=0, le=86_400, description="seconds that running streams get when the server drains")
+    keepalive: float = Field(30, ge=1, le=7200, description="seconds of silence after which a connection is probed")
+    keepalive_timeout: float = Field(10, ge=1, le=600, description="seconds in which the probe must be answered")
+
+    @property
+    def chunk_seconds(self) -> float:
+        return self.chunk_delay / 1000

@@ -1,0 +1,171 @@
+"""The event loop's side of an engine: one stream per text, and one call per tick from the engine's thread."""
+
+import asyncio
+import itertools
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from server.engine import Engine
+from server.errors import Overloaded, ShuttingDown
+from server.values import Cancel, Delivery, Finish, Grant, Request
+
+__all__ = ["Chunk", "Generation", "Streams", "TextStream"]
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """What to generate. `max_delay`: seconds; `max_chunk_chars`: characters of a chunk, None for no limit."""
+
+    prompt: NDArray[np.int64]
+    max_chars: int
+    temperature: float
+    seed: int
+    stop: tuple[str, ...]
+    max_delay: float
+    max_chunk_chars: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Characters that go into one message; the last chunk has `finish`."""
+
+    text: str
+    finish: Finish | None
+
+
+class Streams:
+    """The open streams of one engine.
+
+    Args:
+        limit: streams that may be open.
+        window: characters that a stream may hold, generated and not yet taken by its reader.
+        tick: seconds that a tick takes at most; a stream that allows a longer delay collects several.
+    """
+
+    def __init__(self, *, limit: int, window: int, tick: float) -> None:
+        self._limit, self.window, self.tick = limit, window, tick
+        self._loop = asyncio.get_running_loop()
+        self._open: dict[int, TextStream] = {}
+        self._numbers = itertools.count()
+        self._empty = asyncio.Event()
+        self._empty.set()
+        self._engine: Engine | None = None
+
+    def attach(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def open(self, generation: Generation) -> "TextStream":
+        """Submits a text. Raises Overloaded if too many are open."""
+        if len(self._open) >= self._limit:
+            raise Overloaded(self._limit)
+        stream = TextStream(self, next(self._numbers), generation)
+        self._open[stream.number] = stream
+        self._empty.clear()
+        self.submit(
+            Request(
+                stream=stream.number,
+                prompt=generation.prompt,
+                max_chars=generation.max_chars,
+                temperature=generation.temperature,
+                seed=generation.seed,
+                stop=generation.stop,
+                max_delay=generation.max_delay,
+                window=self.window,
+                submitted=time.monotonic(),
+            )
+        )
+        return stream
+
+    def submit(self, command: Request | Grant | Cancel) -> None:
+        assert self._engine is not None
+        self._engine.submit(command)
+
+    def close(self, stream: "TextStream") -> None:
+        """The stream's reader is gone, or has all."""
+        if self._open.pop(stream.number, None) and not stream.finished:
+            self.submit(Cancel(stream.number))
+        if not self._open:
+            self._empty.set()
+
+    async def wait_until_empty(self) -> None:
+        await self._empty.wait()
+
+    def fail_all(self) -> None:
+        """Ends every open stream with ShuttingDown."""
+        for stream in self._open.values():
+            stream.fail(ShuttingDown())
+
+    def deliver(self, deliveries: list[Delivery]) -> None:
+        """Called by the engine's thread, once a tick."""
+        self._loop.call_soon_threadsafe(self._receive, deliveries)
+
+    def _receive(self, deliveries: list[Delivery]) -> None:
+        for delivery in deliveries:
+            stream = self._open.get(delivery.stream)
+            if stream:
+                stream.push(delivery)
+
+
+class TextStream:
+    """One text as it comes. What its reader has not taken is bounded by the window: then its row pauses."""
+
+    def __init__(self, streams: Streams, number: int, generation: Generation) -> None:
+        self.number = number
+        self._streams = streams
+        self._chunk_chars = generation.max_chunk_chars or streams.window
+        self._collect_seconds = max(0.0, generation.max_delay - streams.tick)
+        self._parts: list[str] = []
+        self._finish: Finish | None = None
+        self._error: Exception | None = None
+        self._ready = asyncio.Event()
+        self._taken = 0
+
+    @property
+    def finished(self) -> bool:
+        """Whether the engine has nothing more for it."""
+        return self._finish is not None
+
+    def push(self, delivery: Delivery) -> None:
+        self._parts.append(delivery.text)
+        self._finish = delivery.finish
+        self._ready.set()
+
+    def fail(self, error: Exception) -> None:
+        self._error = error
+        self._ready.set()
+
+    async def chunks(self) -> AsyncIterator[Chunk]:
+        """Yields chunks until the text ends; characters that came while a chunk was being sent share the next one."""
+        try:
+            while True:
+                text, finish = await self._take()
+                for begin in range(0, max(1, len(text)), self._chunk_chars):
+                    end = begin + self._chunk_chars
+                    yield Chunk(text[begin:end], finish if end >= len(text) else None)
+                    self._grant(len(text[begin:end]))
+                if finish:
+                    return
+        finally:
+            self._streams.close(self)
+
+    async def _take(self) -> tuple[str, Finish | None]:
+        await self._ready.wait()
+        if self._collect_seconds and not self.finished:
+            await asyncio.sleep(self._collect_seconds)
+        if self._error:
+            raise self._error
+        self._ready.clear()
+        text = "".join(self._parts)
+        self._parts.clear()
+        return text, self._finish
+
+    def _grant(self, chars: int) -> None:
+        """Tells the engine now and then, not for every message."""
+        self._taken += chars
+        if self._taken >= self._streams.window // 4 and not self.finished:
+            self._streams.submit(Grant(self.number, self._taken))
+            self._taken = 0

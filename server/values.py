@@ -1,0 +1,72 @@
+"""What passes between the event loop and the engine: frozen values, nothing of asyncio, numpy only as data."""
+
+from dataclasses import dataclass
+from enum import Enum
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Cancel", "Command", "Delivery", "Finish", "Grant", "Reason", "Request", "Stop"]
+
+
+class Reason(Enum):
+    STOP = "stop"
+    LENGTH = "length"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A text to generate. `stream` names it; times are of time.monotonic, in seconds."""
+
+    stream: int
+    prompt: NDArray[np.int64]
+    max_chars: int
+    temperature: float
+    seed: int
+    stop: tuple[str, ...]
+    max_delay: float
+    window: int
+    submitted: float
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """Nobody waits for the stream any more."""
+
+    stream: int
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """The stream's reader took `chars`: so many more may be generated."""
+
+    stream: int
+    chars: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """The engine ends."""
+
+
+Command = Request | Cancel | Grant | Stop
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """How a text ended, and its times in seconds since it was submitted."""
+
+    reason: Reason
+    stop: str
+    queue_seconds: float
+    first_char_seconds: float
+    total_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """What one tick made of one stream."""
+
+    stream: int
+    text: str
+    finish: Finish | None

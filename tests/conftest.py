@@ -1,0 +1,124 @@
+"""Real parts for the tests: a small bundle and a server process that serves it."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import torch
+
+from bundle.manifest import TrainingRecord
+from bundle.vocabulary import Vocabulary
+from bundle.write import write_bundle
+from export.build import build
+from models.checkpoint import Trained
+from models.model import CharLM, ModelConfig
+
+ASCII = "\n" + "".join(map(chr, range(32, 127)))
+START_SECONDS = 60
+
+
+def tiny_model(*, layers: int = 2, hidden: int = 64, seed: int = 0) -> Trained:
+    """An untrained model whose characters are far from equally probable, so that a wrong state shows in its text."""
+    torch.manual_seed(seed)
+    model = CharLM(ModelConfig(vocab=len(ASCII), layers=layers, hidden=hidden, embedding=16)).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(3.0)
+    record = TrainingRecord(
+        data="none", data_sha256="0" * 64, parameters=0, steps=0, seconds=0, validation_nats={"carried": 4.5}
+    )
+    return Trained(model, Vocabulary(ASCII), "\n", record)
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Trained:
+    return tiny_model()
+
+
+@pytest.fixture(scope="session")
+def bundles(tiny: Trained, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the bundle "tiny"."""
+    folder = tmp_path_factory.mktemp("bundles")
+    write_bundle(folder / "tiny", *build(tiny, "tiny", "1"))
+    return folder
+
+
+@dataclass
+class ServerProcess:
+    """A server in a process of its own, on a free port of 127.0.0.1."""
+
+    process: subprocess.Popen[str]
+    address: str = ""
+    lines: list[str] = field(default_factory=list)
+
+    def signal(self, number: int) -> None:
+        self.process.send_signal(number)
+
+    def wait(self, timeout: float = 30) -> int:
+        return self.process.wait(timeout)
+
+    @property
+    def log(self) -> str:
+        return "".join(self.lines)
+
+    def wait_for(self, pattern: str, timeout: float = START_SECONDS) -> re.Match[str]:
+        """Waits until the log has the pattern; fails with the log if the process ends or the time is over."""
+        end = time.monotonic() + timeout
+        while time.monotonic() < end:
+            found = re.search(pattern, self.log)
+            if found:
+                return found
+            if self.process.poll() is not None:
+                time.sleep(0.2)  # the log's last lines may still be on their way
+                break
+            time.sleep(0.02)
+        found = re.search(pattern, self.log)
+        if found:
+            return found
+        raise AssertionError(f"the server's log has no {pattern!r}:\n{self.log}")
+
+
+def start_server(models: Path, *flags: str, python: Sequence[str] = (sys.executable,)) -> ServerProcess:
+    """Starts a server; its log is read as it comes."""
+    command = [*python, "-m", "server", "--models", str(models), "--port", "0", *flags]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"})
+    server = ServerProcess(process)
+    threading.Thread(target=_read, args=(server,), daemon=True).start()
+    return server
+
+
+def _read(server: ServerProcess) -> None:
+    assert server.process.stderr
+    for line in server.process.stderr:
+        server.lines.append(line)
+
+
+def ready(server: ServerProcess) -> ServerProcess:
+    """Waits until it listens."""
+    server.address = server.wait_for(r"listening on (\S+)").group(1)
+    return server
+
+
+def stop(server: ServerProcess) -> None:
+    """Ends the process if it still runs."""
+    if server.process.poll() is None:
+        server.signal(signal.SIGKILL)
+        server.wait()
+    if server.process.stderr:
+        server.process.stderr.close()
+
+
+@pytest.fixture(scope="session")
+def server(bundles: Path) -> Iterator[ServerProcess]:
+    """Serves "tiny" for the whole test session, with max_chars 100000."""
+    process = start_server(bundles, "--max-chars", "100000", "--max-prompt-chars", "20000")
+    yield ready(process)
+    stop(process)
