@@ -1,0 +1,148 @@
+"""Checkpoints on disk: `NAME.json` says what it is, and names the safetensors file that holds its tensors.
+
+The tensors are written first, under a name that no earlier checkpoint had; the JSON file, which carries their sha256,
+then takes its place in one rename. So a checkpoint is the old one or the new one, whenever the process dies.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import safetensors.torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError
+from torch import Tensor
+
+from bundle.manifest import TrainingRecord, sha256
+from bundle.vocabulary import Vocabulary
+from models.model import CharLM, ModelConfig
+from models.settings import TrainSettings
+
+__all__ = ["BEST", "LAST", "CheckpointError", "Header", "Progress", "Trained", "load", "part", "read", "save"]
+
+FORMAT = 1
+BEST, LAST = "best", "last"
+_MODEL = "model."
+
+
+class CheckpointError(ValueError):
+    """There is no checkpoint, it is not ours, or its files do not belong together; the message is one line."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Progress(_Part):
+    """How far a run is."""
+
+    step: int = Field(0, ge=0, description="optimiser steps done")
+    budget: int | None = Field(None, ge=0, description="steps of the whole run; None until they are known")
+    seconds: float = Field(0.0, ge=0, description="wall clock spent")
+    best: float | None = Field(None, description="lowest validation loss so far, nats")
+    bf16: bool | None = Field(None, description="whether training runs in bfloat16; None until it was probed")
+
+
+class Header(_Part):
+    """The JSON file of a checkpoint."""
+
+    format: Literal[1] = FORMAT
+    model: ModelConfig
+    symbols: str
+    start_text: str = Field(min_length=1, max_length=1)
+    training: TrainingRecord
+    settings: TrainSettings
+    progress: Progress
+    tensors: str = Field("", description="the safetensors file beside this one")
+    tensors_sha256: str = ""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What training leaves: a model in eval mode, on the CPU, float32; and what its texts are made of."""
+
+    model: CharLM
+    vocabulary: Vocabulary
+    start_text: str
+    record: TrainingRecord
+
+
+def load(path: Path) -> Trained:
+    """Reads a trained model.
+
+    Args:
+        path: a run's folder (its best checkpoint), or the .json or .safetensors file of one checkpoint.
+
+    Raises:
+        CheckpointError: no checkpoint there, or a foreign or damaged one.
+    """
+    header, tensors = read(path)
+    model = CharLM(header.model)
+    try:
+        model.load_state_dict(part(tensors, _MODEL))
+    except RuntimeError as error:
+        raise CheckpointError(f"{path}: the tensors do not fit the model {header.model.model_dump()}") from error
+    return Trained(model.float().eval(), Vocabulary(header.symbols), header.start_text, header.training)
+
+
+def read(path: Path) -> tuple[Header, dict[str, Tensor]]:
+    """The two halves of a checkpoint, checked against each other; `path` as in `load`."""
+    file = _header_file(path)
+    try:
+        header = Header.model_validate_json(file.read_bytes())
+    except OSError as error:
+        raise CheckpointError(f"{path}: no checkpoint there ({file.name}: {error.strerror})") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise CheckpointError(f"{file}: not a checkpoint of charstream ({where or 'file'}: {first['msg']})") from error
+    if path.suffix == ".safetensors" and path.name != header.tensors:
+        raise CheckpointError(f"{path}: {file.name} names another file, {header.tensors}")
+    return header, _read_tensors(file.with_name(header.tensors), header.tensors_sha256)
+
+
+def save(folder: Path, name: str, header: Header, tensors: Mapping[str, Tensor]) -> None:
+    """Writes the checkpoint `name` of a run, whole or not at all; the one before it goes when this one is there."""
+    data = safetensors.torch.save({key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()})
+    digest = sha256(data)
+    file = folder / f"{name}.{digest[:12]}.safetensors"
+    header = header.model_copy(update={"tensors": file.name, "tensors_sha256": digest})
+    _write(file, data)
+    _write(folder / f"{name}.json", (header.model_dump_json(indent=2) + "\n").encode())
+    for old in folder.glob(f"{name}.*.safetensors"):
+        if old != file:
+            old.unlink(missing_ok=True)
+
+
+def part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names begin with `prefix`, without it."""
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def _header_file(path: Path) -> Path:
+    if path.suffix == ".safetensors":
+        return path.with_name(path.name.split(".")[0] + ".json")
+    return path if path.suffix == ".json" else path / f"{BEST}.json"
+
+
+def _read_tensors(file: Path, digest: str) -> dict[str, Tensor]:
+    try:
+        data = file.read_bytes()
+        if sha256(data) != digest:
+            raise CheckpointError(f"{file}: damaged, its sha256 is not the one in the checkpoint's JSON file")
+        return safetensors.torch.load(data)
+    except OSError as error:
+        raise CheckpointError(f"{file}: the checkpoint's tensors cannot be read ({error.strerror})") from error
+    except SafetensorError as error:
+        raise CheckpointError(f"{file}: not a safetensors file ({error})") from error
+
+
+def _write(file: Path, data: bytes) -> None:
+    new = file.with_name(f".{file.name}.new")
+    with new.open("wb") as stream:
+        stream.write(data)
+        stream.flush()
+        os.fsync(stream.fileno())
+    new.replace(file)
