@@ -1,0 +1,130 @@
+"""`charstream stream`: a text, as its characters come, on stdout; a line about it on stderr."""
+
+import json
+import os
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Annotated, Any
+
+from pydantic import Field, model_validator
+
+from charstream.settings import Positional, parse
+from client.blocking import Client, TextStream
+from client.command import Connection, one_line_errors
+from client.wire import Finish
+
+__all__ = ["StreamSettings", "main"]
+
+ESCAPES = {r"\n": "\n", r"\t": "\t", r"\r": "\r", r"\\": "\\"}
+
+
+class StreamSettings(Connection):
+    """Streams the characters that follow a prompt to stdout, and how it ended to stderr."""
+
+    prompt: Annotated[str, Positional()] = Field("", description="the text to continue; none: the model begins one")
+    model: str = Field("", description="name of the model; needed where several are served")
+    max_chars: int | None = Field(None, description="generate at most so many characters")
+    temperature: float | None = Field(None, description="divides the logits: below 1 safer, above 1 wilder")
+    greedy: bool = Field(False, description="always the most probable character, as --temperature 0")
+    seed: int | None = Field(None, description="same seed, same text; without one the server chooses")
+    stop: tuple[str, ...] = Field((), description=r"end before this string; \n, \t, \r and \\ are understood")
+    max_chunk_chars: int | None = Field(None, description="at most so many characters at a time")
+    max_chunk_delay: float | None = Field(None, description="ms a character may wait for others to travel with")
+    timeout: float | None = Field(None, gt=0, description="seconds for the whole text")
+    echo: bool = Field(True, description="print the prompt before its continuation")
+    json_: bool = Field(False, description='one object a line: {"text": ...} for each chunk, then {"finish": ...}')
+
+    @model_validator(mode="after")
+    def _one_temperature(self) -> "StreamSettings":
+        if self.greedy and self.temperature:
+            raise ValueError("--greedy is temperature 0: give it or --temperature, not both")
+        return self
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns the exit code: 0 done, 130 after Ctrl-C; ends with 1 where it failed, 2 where the request was wrong."""
+    settings = parse(StreamSettings, argv, command="charstream stream")
+    try:
+        with one_line_errors("charstream stream"), Client(settings.host) as client, _open(client, settings) as stream:
+            _print(stream, settings)
+    except BrokenPipeError:
+        _forget_stdout()
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _open(client: Client, settings: StreamSettings) -> TextStream:
+    delay = settings.max_chunk_delay
+    return client.stream(
+        settings.prompt,
+        model=settings.model,
+        max_chars=settings.max_chars,
+        temperature=0.0 if settings.greedy else settings.temperature,
+        seed=settings.seed,
+        stop=[_unescape(stop) for stop in settings.stop],
+        max_chunk_chars=settings.max_chunk_chars,
+        max_chunk_delay=None if delay is None else delay / 1000,
+        timeout=settings.timeout,
+    )
+
+
+def _print(stream: TextStream, settings: StreamSettings) -> None:
+    if settings.json_:
+        _print_json(stream)
+    else:
+        _print_text(stream, settings.prompt if settings.echo else "")
+
+
+def _print_json(stream: TextStream) -> None:
+    for text in stream:
+        _write(_json_line({"text": text}))
+    if stream.finish:
+        _write(_json_line({"finish": asdict(stream.finish)}))
+
+
+def _print_text(stream: TextStream, echo: str) -> None:
+    chunks = iter(stream)
+    try:
+        _write(echo + next(chunks, ""))  # a refused request prints nothing
+        for text in chunks:
+            _write(text)
+    finally:
+        if stream.text and sys.stdout.isatty():
+            _write("\n")  # so that what comes next has a line of its own
+    if stream.finish:
+        print(_summary(stream.finish), file=sys.stderr)
+
+
+def _write(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def _json_line(value: dict[str, Any]) -> str:
+    return json.dumps(value, ensure_ascii=False) + "\n"
+
+
+def _summary(finish: Finish) -> str:
+    """One line of the server's own figures: what the network adds isn't in them."""
+    speed = finish.generated_chars / finish.total_seconds if finish.total_seconds else 0.0
+    stop = f" {finish.stop!r}" if finish.stop else ""
+    return (
+        f"{finish.reason}{stop}: {finish.generated_chars} characters, {speed:,.0f} chars/s, "
+        f"first after {finish.first_char_seconds * 1000:.1f} ms, seed {finish.seed}"
+    )
+
+
+def _unescape(text: str) -> str:
+    return re.sub(r"\\[ntr\\]", lambda match: ESCAPES[match[0]], text)
+
+
+def _forget_stdout() -> None:
+    """The reader has gone, as `head` does: nothing is left to say, and Python must not try to at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

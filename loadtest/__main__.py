@@ -1,0 +1,50 @@
+"""`charstream loadtest`: runs the locustfile headless, in a process of its own, and returns its verdict."""
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from charstream.settings import parse
+from client.blocking import Client
+from client.command import one_line_errors
+from loadtest.settings import LoadtestSettings, Scenario, Thresholds, to_flags
+
+__all__ = ["main"]
+
+LOCUSTFILE = Path(__file__).with_name("locustfile.py")
+SPAWN_RATE = 100  # users per second: the most that Locust doesn't warn of
+CONNECT_SECONDS = 10
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns the exit code: 0 where the thresholds are kept, else 1; 2 for wrong usage, 130 after Ctrl-C."""
+    settings = parse(LoadtestSettings, argv, command="charstream loadtest")
+    with one_line_errors("charstream loadtest"), Client(settings.host) as client:
+        served = ", ".join(model.name for model in client.models(timeout=CONNECT_SECONDS))
+    print(f"{settings.users} users for {settings.seconds} s at {settings.host}, which serves {served}", file=sys.stderr)
+    return _run(_locust(settings))
+
+
+def _locust(settings: LoadtestSettings) -> list[str]:
+    # Without its log setup, Locust says no more than warnings: the table is the locustfile's.
+    command = [sys.executable, "-m", "locust", "--locustfile", str(LOCUSTFILE), "--headless", "--skip-log-setup"]
+    command += ["--host", settings.host, "--users", str(settings.users), "--run-time", f"{settings.seconds}s"]
+    command += ["--spawn-rate", str(min(settings.users, SPAWN_RATE))]
+    if settings.report:
+        command += ["--html", str(settings.report / "report.html"), "--csv", str(settings.report / "stats")]
+    return [*command, *to_flags(settings, Scenario), *to_flags(settings, Thresholds)]
+
+
+def _run(command: Sequence[str]) -> int:
+    with subprocess.Popen(command) as process:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            # The terminal has told Locust too: it prints its table and ends.
+            process.wait()
+            return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

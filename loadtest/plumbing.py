@@ -1,0 +1,152 @@
+"""Between Locust and charstream: a user with a client, entries for what a stream is judged by, the table at the end.
+
+Import this only in a process that Locust runs: it prepares gRPC for gevent.
+"""
+
+import itertools
+import sys
+import time
+from argparse import ArgumentParser
+from typing import Any
+
+import gevent  # type: ignore[import-untyped]
+import locust.stats
+from grpc.experimental import gevent as grpc_gevent
+from locust import User, events
+from locust.env import Environment
+from locust.runners import WorkerRunner
+from locust.stats import RequestStats
+
+from client.blocking import Client, TextStream
+from client.errors import CharstreamError, Overloaded, ServerError
+from client.wire import DEFAULT_ADDRESS
+from loadtest.settings import Scenario, Thresholds, add_flags, from_flags
+from loadtest.summary import Spread, Summary, missed, table
+from loadtest.timing import StreamTiming, bucket
+
+__all__ = ["StreamUser"]
+
+# Each stream waits in a native thread of gevent's pool. Its ten would let ten streams run and hang the rest;
+# threads start as they are needed, so a high limit costs nothing.
+gevent.get_hub().threadpool.maxsize = 4096
+grpc_gevent.init_gevent()
+
+locust.stats.bucket_response_time = bucket  # type: ignore[assignment]  # floats do
+
+METHOD = "Generate"
+FIRST_CHAR, GAP_MEDIAN, GAP_P99, TOTAL = "first character", "gap: median", "gap: p99", "whole call"
+CUT_OFF = "cut off by the end"  # no time: only its characters count
+
+PAUSE_SECONDS = 1.0  # after a failure, so that a server that refuses at once isn't flooded
+
+
+class StreamUser(User):
+    """A user with a connection of its own, a `number` that no other user of this process has, and the scenario."""
+
+    abstract = True
+    _numbers = itertools.count()
+
+    def __init__(self, environment: Environment) -> None:
+        super().__init__(environment)
+        self.number = next(self._numbers)
+        self.scenario = from_flags(Scenario, _options(environment))
+        self.client = Client(self.host or DEFAULT_ADDRESS)
+
+    def on_stop(self) -> None:
+        self.client.close()
+
+    def wait_time(self) -> float:
+        return self.scenario.wait
+
+    def measure(self, stream: TextStream) -> None:
+        """Reads `stream` to its end, checks it, and fires its entries: a few for each stream, not for each chunk."""
+        started, arrivals = time.perf_counter(), list[float]()
+        try:
+            with stream:
+                for _ in stream:
+                    arrivals.append(time.perf_counter())
+            _check(stream)
+        except CharstreamError as error:
+            self._fire(TOTAL, (time.perf_counter() - started) * 1000, stream.text, error)
+            gevent.sleep((error.retry_after if isinstance(error, Overloaded) else None) or PAUSE_SECONDS)
+        except gevent.GreenletExit:
+            self._fire(CUT_OFF, None, stream.text)
+            raise
+        else:
+            self._fire_timing(StreamTiming(started, arrivals), (time.perf_counter() - started) * 1000, stream.text)
+
+    def _fire_timing(self, timing: StreamTiming, total_ms: float, text: str) -> None:
+        for name, ms in [
+            (FIRST_CHAR, timing.first_char_ms),
+            (GAP_MEDIAN, timing.gap_median_ms),
+            (GAP_P99, timing.gap_p99_ms),
+        ]:
+            if ms is not None:
+                self._fire(name, ms)
+        self._fire(TOTAL, total_ms, text)
+
+    def _fire(self, name: str, ms: float | None, text: str = "", error: Exception | None = None) -> None:
+        """One Locust entry; its length is in characters."""
+        self.environment.events.request.fire(
+            request_type=METHOD, name=name, response_time=ms, response_length=len(text), exception=error, context={}
+        )
+
+
+def _check(stream: TextStream) -> None:
+    received = len(stream.text)
+    if stream.finish is None or stream.finish.generated_chars != received:
+        raise ServerError(f"{received} characters came, the server says otherwise: {stream.finish}", stream.text)
+
+
+def _summary(stats: RequestStats) -> Summary:
+    total, cut_off = stats.get(TOTAL, METHOD), stats.get(CUT_OFF, METHOD)
+    return Summary(
+        seconds=(stats.last_request_timestamp or stats.start_time) - stats.start_time,
+        chars=total.total_content_length + cut_off.total_content_length,
+        finished=total.num_requests - total.num_failures,
+        failed=total.num_failures,
+        cut_off=cut_off.num_requests,
+        errors={str(error.error): error.occurrences for error in stats.errors.values()},
+        first_char=_spread(stats, FIRST_CHAR),
+        gap_median=_spread(stats, GAP_MEDIAN),
+        gap_p99=_spread(stats, GAP_P99),
+        total=_spread(stats, TOTAL),
+    )
+
+
+def _spread(stats: RequestStats, name: str) -> Spread:
+    entry = stats.get(name, METHOD)
+    p50, p99 = (entry.get_response_time_percentile(fraction) for fraction in (0.5, 0.99))
+    return Spread(p50, p99, entry.max_response_time)
+
+
+def _options(environment: Environment) -> Any:
+    return environment.parsed_options
+
+
+@events.init_command_line_parser.add_listener  # type: ignore[untyped-decorator]
+def _add_flags(parser: ArgumentParser, **_: Any) -> None:
+    add_flags(parser, Scenario)
+    add_flags(parser, Thresholds)
+
+
+@events.init.add_listener  # type: ignore[untyped-decorator]
+def _set_clock(**_: Any) -> None:
+    """gevent's clock stands still while modules are imported: the run would end early by as long as that took."""
+    gevent.get_hub().loop.update_now()
+
+
+@events.quitting.add_listener  # type: ignore[untyped-decorator]
+def _conclude(environment: Environment, **_: Any) -> None:
+    """Prints the table and decides the exit code, once for the whole run."""
+    if environment.runner is None or isinstance(environment.runner, WorkerRunner):
+        return
+    summary = _summary(environment.stats)
+    lines = missed(summary, from_flags(Thresholds, _options(environment)))
+    print(table(summary), flush=True)
+    for line in lines:
+        print(f"loadtest: {line}", file=sys.stderr)
+    environment.process_exit_code = 1 if lines else 0
+    if _options(environment).csv_prefix:
+        # Locust doesn't ask its CSV writer a last time: let it wake once more, or up to a second is missing.
+        gevent.sleep(locust.stats.CSV_STATS_INTERVAL_SEC * 1.2)
