@@ -20,11 +20,11 @@ from bundle.vocabulary import Vocabulary
 from models.model import CharLM, ModelConfig
 from models.settings import TrainSettings
 
-__all__ = ["BEST", "LAST", "CheckpointError", "Header", "Progress", "Trained", "load", "part", "read", "save"]
+__all__ = ["BEST", "LAST", "MODEL", "CheckpointError", "Header", "Progress", "Trained", "load", "part", "read", "save"]
 
 FORMAT = 1
 BEST, LAST = "best", "last"
-_MODEL = "model."
+MODEL = "model."
 
 
 class CheckpointError(ValueError):
@@ -36,13 +36,15 @@ class _Part(BaseModel):
 
 
 class Progress(_Part):
-    """How far a run is."""
+    """How far a run is. What is None is not known yet."""
 
     step: int = Field(0, ge=0, description="optimiser steps done")
-    budget: int | None = Field(None, ge=0, description="steps of the whole run; None until they are known")
     seconds: float = Field(0.0, ge=0, description="wall clock spent")
+    bf16: bool | None = Field(None, description="whether training runs in bfloat16")
+    budget: int | None = Field(None, ge=0, description="steps of the whole run")
+    check_every: int = Field(1, ge=1, description="steps between two validations")
+    reserve: float = Field(0.0, ge=0, description="seconds to leave for what comes after the last step")
     best: float | None = Field(None, description="lowest validation loss so far, nats")
-    bf16: bool | None = Field(None, description="whether training runs in bfloat16; None until it was probed")
 
 
 class Header(_Part):
@@ -81,7 +83,7 @@ def load(path: Path) -> Trained:
     header, tensors = read(path)
     model = CharLM(header.model)
     try:
-        model.load_state_dict(part(tensors, _MODEL))
+        model.load_state_dict(part(tensors, MODEL))
     except RuntimeError as error:
         raise CheckpointError(f"{path}: the tensors do not fit the model {header.model.model_dump()}") from error
     return Trained(model.float().eval(), Vocabulary(header.symbols), header.start_text, header.training)

@@ -40,6 +40,14 @@ class CharLM(nn.Module):
         self.lstm = nn.LSTM(config.embedding, config.hidden, config.layers, dropout=between)
         self.head = nn.Linear(config.hidden, config.vocab)
         self.dropout = nn.Dropout(config.dropout)
+        self._remember_at_first()
+
+    def _remember_at_first(self) -> None:
+        """Forget gates begin open (Jozefowicz et al., 2015): what a cell holds, it keeps until it learns better."""
+        forget = slice(self.config.hidden, 2 * self.config.hidden)
+        with torch.no_grad():
+            for layer in range(self.config.layers):
+                self.lstm.get_parameter(f"bias_ih_l{layer}")[forget] += 1.0
 
     @property
     def state_names(self) -> tuple[str, ...]:

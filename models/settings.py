@@ -16,7 +16,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
     "demo": {
         "layers": 1,
-        "hidden": 384,
+        "hidden": 256,
         "embedding": 64,
         "dropout": 0.0,
         "batch": 32,

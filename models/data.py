@@ -1,0 +1,59 @@
+"""`charstream data`: fetches a text if need be, checks it, and says what it is."""
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+from pydantic import Field
+
+from charstream.settings import Positional, Settings, fail, parse
+from models.corpus import Corpus, open_corpus
+from models.text import CorpusError
+
+__all__ = ["DataSettings", "main"]
+
+COMMAND = "charstream data"
+
+
+class DataSettings(Settings):
+    """Fetches a text to train on, checks it, and says what it is.
+
+    Texts that come over the network are kept in the user's cache folder, or in $CHARSTREAM_CACHE.
+    """
+
+    data: Annotated[str, Positional()] = Field(
+        description="shakespeare, tinyshakespeare, a text file, a folder of .txt files, or a URL"
+    )
+    json_: bool = Field(False, description="print it as JSON")
+
+
+def describe(corpus: Corpus) -> dict[str, str | int]:
+    """What a user may want to know of a text; sizes in characters."""
+    return {
+        "name": corpus.name,
+        "characters": len(corpus.text),
+        "distinct": len(corpus.vocabulary),
+        "sha256": corpus.sha256,
+        "path": str(corpus.path),
+        "training": corpus.split,
+        "validation": len(corpus.text) - corpus.split,
+    }
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    settings = parse(DataSettings, argv, command=COMMAND)
+    try:
+        facts = describe(open_corpus(settings.data))
+    except CorpusError as error:
+        fail(COMMAND, str(error))
+    if settings.json_:
+        print(json.dumps(facts))
+        return 0
+    for name, value in facts.items():
+        print(f"{name:11}{value:,}" if isinstance(value, int) else f"{name:11}{value}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
