@@ -1,0 +1,83 @@
+"""A gRPC server in this process that does what a test says: for what the real one does too seldom to wait for."""
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import grpc
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.message import Message
+from google.rpc import status_pb2
+from grpc_status import rpc_status
+
+from protos import charstream_pb2 as pb
+from protos import charstream_pb2_grpc as rpc
+
+Generate = Callable[[pb.GenerateRequest, grpc.ServicerContext], Iterator[pb.GenerateResponse]]
+
+
+def text(*chunks: str) -> Iterator[pb.GenerateResponse]:
+    """The messages of a stream without its end."""
+    return (pb.GenerateResponse(text=chunk) for chunk in chunks)
+
+
+def finish(chars: int) -> pb.GenerateResponse:
+    return pb.GenerateResponse(finish=pb.Finish(reason=pb.FINISH_REASON_LENGTH, generated_chars=chars))
+
+
+def abort(context: grpc.ServicerContext, code: grpc.StatusCode, message: str, *details: Message) -> None:
+    """Ends the call as the real server does: a status with google.rpc details."""
+    status = status_pb2.Status(code=code.value[0], message=message)
+    for detail in details:
+        packed = AnyMessage()
+        packed.Pack(detail)
+        status.details.append(packed)
+    context.abort_with_status(rpc_status.to_status(status))
+
+
+@dataclass
+class ScriptedServer(rpc.TextGenerationServicer):
+    """`begun` is set when a call comes, `ended` when one is over for the server, whoever ended it."""
+
+    generate: Generate
+    address: str = ""
+    begun: threading.Event = field(default_factory=threading.Event)
+    ended: threading.Event = field(default_factory=threading.Event)
+
+    def Generate(self, request: pb.GenerateRequest, context: grpc.ServicerContext) -> Iterator[pb.GenerateResponse]:
+        context.add_callback(self.ended.set)
+        self.begun.set()
+        yield from self.generate(request, context)
+
+
+class NoModels(rpc.ModelsServicer):
+    """A server that answers, and lists nothing."""
+
+    def ListModels(self, request: pb.ListModelsRequest, context: grpc.ServicerContext) -> pb.ListModelsResponse:
+        return pb.ListModelsResponse()
+
+
+@contextmanager
+def serving(generate: Generate) -> Iterator[ScriptedServer]:
+    servicer = ScriptedServer(generate)
+    server = grpc.server(ThreadPoolExecutor(8), options=[("grpc.so_reuseport", 0)])
+    rpc.add_TextGenerationServicer_to_server(servicer, server)
+    rpc.add_ModelsServicer_to_server(NoModels(), server)
+    servicer.address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    server.start()
+    try:
+        yield servicer
+    finally:
+        server.stop(None).wait(10)
+
+
+def endless(request: pb.GenerateRequest, context: grpc.ServicerContext) -> Iterator[pb.GenerateResponse]:
+    """A text that goes on for as long as somebody listens, for a minute at most."""
+    over = threading.Event()
+    context.add_callback(over.set)
+    for _ in range(6000):
+        yield pb.GenerateResponse(text="ab")
+        if over.wait(0.01):
+            return

@@ -1,0 +1,176 @@
+"""Whole runs against a server, by plain locust and by the command: verdict, table, files."""
+
+import csv
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+
+import loadtest
+from protos import charstream_pb2 as pb
+from tests.client.scripted import abort, endless, finish, serving, text
+from tests.conftest import ServerProcess
+
+SECONDS = 60
+LOCUSTFILE = Path(loadtest.__file__).with_name("locustfile.py")
+
+
+def locust(address: str, *flags: str, seconds: int = 2) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--headless", "-u", "4", "-r", "4"]
+    return _run([*command, "-t", f"{seconds}s", "--host", address, *flags])
+
+
+def charstream(*flags: str) -> "subprocess.CompletedProcess[str]":
+    return _run([sys.executable, "-m", "loadtest", *flags])
+
+
+def _run(command: list[str]) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(command, capture_output=True, text=True, timeout=SECONDS)
+
+
+def rows(file: Path) -> dict[str, dict[str, str]]:
+    with file.open() as lines:
+        return {row["Name"]: row for row in csv.DictReader(lines)}
+
+
+def test_plain_locust_measures_streams_and_keeps_thresholds(server: ServerProcess, tmp_path: Path) -> None:
+    done = locust(server.address, "--max-chars", "100", "--csv", str(tmp_path / "stats"))
+    assert done.returncode == 0, done.stderr
+    stats = rows(tmp_path / "stats_stats.csv")
+    finished = int(stats["whole call"]["Request Count"])
+    assert f"{finished:,} finished, 0 failed" in done.stdout
+    assert float(stats["whole call"]["Average Content Size"]) == 100
+    for name in ("first character", "gap: median", "gap: p99"):
+        assert 0 < int(stats[name]["Request Count"]) <= finished, "entries are per stream, not per chunk"
+
+
+def test_plain_locust_fails_by_thresholds_and_names_each(server: ServerProcess) -> None:
+    done = locust(server.address, "--max-first-char-p99", "0.001", "--min-chars-per-second", "1e9")
+    assert done.returncode == 1
+    assert "loadtest: --max-first-char-p99: " in done.stderr
+    assert "loadtest: --min-chars-per-second: " in done.stderr
+    assert "--max-gap-p99" not in done.stderr
+
+
+def test_the_command_prints_its_table_on_stdout_and_writes_a_report(server: ServerProcess, tmp_path: Path) -> None:
+    flags = ("--max-first-char-p99", "10000", "--max-gap-p99", "10000", "--min-chars-per-second", "10")
+    # More users than gevent's ten native threads: each of them has to get its texts.
+    done = charstream(
+        "--host", server.address, "--users", "24", "--seconds", "3", "--report", str(tmp_path / "run"), *flags
+    )
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"[\d,]+ finished, 0 failed, ", done.stdout)
+    assert re.search(r"[\d,]+ chars/s", done.stdout)
+    assert "first character" in done.stdout
+    assert (tmp_path / "run" / "report.html").stat().st_size > 0
+    assert int(rows(tmp_path / "run" / "stats_stats.csv")["whole call"]["Request Count"]) >= 24
+
+
+def test_the_command_fails_by_a_threshold(server: ServerProcess) -> None:
+    done = charstream("--host", server.address, "--users", "2", "--seconds", "1", "--max-gap-p99", "0.0001")
+    assert done.returncode == 1
+    assert "--max-gap-p99: " in done.stderr
+    assert "finished" in done.stdout
+
+
+def test_a_refused_text_is_a_failure_with_its_reason(server: ServerProcess) -> None:
+    done = charstream("--host", server.address, "--users", "2", "--seconds", "1", "--prompt", "café")
+    assert done.returncode == 1
+    assert "no stream finished" in done.stderr
+    assert "--max-failures: " in done.stderr
+    assert "é" in done.stdout
+
+
+@pytest.mark.parametrize("flags", [["--users", "0"], ["--max-chars", "0"], ["--max-failures", "-1"], ["--prompt"]])
+def test_a_wrong_value_is_one_line_and_exit_code_2(flags: list[str]) -> None:
+    done = charstream(*flags)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.count("\n") == 1
+    assert flags[0] in done.stderr
+
+
+def test_a_text_of_the_wrong_length_is_a_failure() -> None:
+    def short(request: pb.GenerateRequest, context: grpc.ServicerContext) -> Iterator[pb.GenerateResponse]:
+        yield from text("ab", "c")
+        yield finish(4)
+
+    with serving(short) as server:
+        done = locust(server.address, seconds=1)
+    assert done.returncode == 1
+    assert "0 finished" in done.stdout
+    assert "3 characters came" in done.stdout
+
+
+def test_failures_up_to_the_limit_are_allowed_and_do_not_flood_the_server() -> None:
+    asked: list[str] = []
+
+    def first_refused(request: pb.GenerateRequest, context: grpc.ServicerContext) -> Iterator[pb.GenerateResponse]:
+        asked.append(request.prompt)
+        if len(asked) <= 4:
+            abort(context, grpc.StatusCode.UNAVAILABLE, "not yet")
+        yield from text("abc")
+        time.sleep(0.05)
+        yield finish(3)
+
+    with serving(first_refused) as server:
+        done = locust(server.address, "--max-failures", "4", seconds=2)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "4 failed" in done.stdout
+
+
+def test_characters_of_streams_that_the_end_cut_off_count() -> None:
+    with serving(endless) as server:
+        done = locust(server.address, seconds=2)
+        assert server.ended.wait(SECONDS)
+    assert "0 finished, 0 failed, 4 cut off" in done.stdout
+    assert not re.search(r" 0 chars/s", done.stdout)
+    assert done.returncode == 1
+
+
+def test_prompts_and_seeds_are_the_same_in_every_run_and_differ_between_texts() -> None:
+    def asked() -> list[tuple[int, str]]:
+        seen: list[tuple[int, str]] = []
+
+        def note(request: pb.GenerateRequest, context: grpc.ServicerContext) -> Iterator[pb.GenerateResponse]:
+            seen.append((request.seed, request.prompt))
+            yield from text("abc")
+            time.sleep(0.05)
+            yield finish(3)
+
+        with serving(note) as server:
+            assert locust(server.address, "--prompt", "a", "--prompt", "b", "--prompt", "c", seconds=1).returncode == 0
+        return sorted(seen)
+
+    first, second = asked(), asked()
+    common = {user << 32 | number for user in range(4) for number in range(3)}
+    assert [pair for pair in first if pair[0] in common] == [pair for pair in second if pair[0] in common]
+    assert common <= {seed for seed, _ in first}
+    assert len({seed for seed, _ in first}) == len(first)
+    assert {prompt for _, prompt in first} == {"a", "b", "c"}
+
+
+def test_ctrl_c_ends_the_run_with_its_table() -> None:
+    # A shell that runs the tests in the background has them ignore SIGINT, and so would the command.
+    code = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    code += "from loadtest.__main__ import main; sys.exit(main())"
+    with serving(endless) as server:
+        flags = ["--host", server.address, "--users", "4", "--seconds", "50"]
+        process = subprocess.Popen(
+            [sys.executable, "-c", code, *flags], stdout=subprocess.PIPE, text=True, start_new_session=True
+        )
+        try:
+            assert server.begun.wait(SECONDS)
+            os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the command and to Locust
+            said, _ = process.communicate(timeout=SECONDS)
+        finally:
+            process.kill()
+            process.wait()
+    assert process.returncode == 130
+    assert "cut off" in said
