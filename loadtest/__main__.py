@@ -21,8 +21,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit code: 0 where the thresholds are kept, else 1; 2 for wrong usage, 130 after Ctrl-C."""
     settings = parse(LoadtestSettings, argv, command="charstream loadtest")
     with one_line_errors("charstream loadtest"), Client(settings.host) as client:
-        served = ", ".join(model.name for model in client.models(timeout=CONNECT_SECONDS))
-    print(f"{settings.users} users for {settings.seconds} s at {settings.host}, which serves {served}", file=sys.stderr)
+        model = settings.model
+        served = [client.model(model, timeout=CONNECT_SECONDS)] if model else client.models(timeout=CONNECT_SECONDS)
+    names = ", ".join(info.name for info in served)
+    print(f"{settings.users} users for {settings.seconds} s at {settings.host}: {names}", file=sys.stderr)
     return _run(_locust(settings))
 
 

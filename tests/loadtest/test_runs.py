@@ -96,6 +96,12 @@ def test_a_wrong_value_is_one_line_and_exit_code_2(flags: list[str]) -> None:
     assert flags[0] in done.stderr
 
 
+def test_a_model_that_is_not_served_is_said_before_the_run(server: ServerProcess) -> None:
+    done = charstream("--host", server.address, "--model", "huge")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "huge" in done.stderr
+
+
 def test_a_text_of_the_wrong_length_is_a_failure() -> None:
     def short(request: pb.GenerateRequest, context: grpc.ServicerContext) -> Iterator[pb.GenerateResponse]:
         yield from text("ab", "c")
