@@ -1,0 +1,117 @@
+"""What a caller gets wrong is answered with the field, what came and what is allowed; the server goes on."""
+
+import math
+from typing import Any
+
+import grpc
+import pytest
+from google.rpc import error_details_pb2, status_pb2
+
+from protos import charstream_pb2 as pb
+from protos import charstream_pb2_grpc as pb_grpc
+from tests.conftest import ServerProcess
+
+R, S, C = pb.GenerateRequest, pb.Sampling, pb.Chunking
+
+WRONG = {
+    "unknown character": (R(prompt="na\u00efve"), "prompt", ["'\u00ef'", "U+00EF", "place 2"]),
+    "long prompt": (R(prompt="a" * 20_001), "prompt", ["20001", "20000"]),
+    "negative temperature": (R(sampling=S(temperature=-1)), "sampling.temperature", ["-1", "0"]),
+    "temperature NaN": (R(sampling=S(temperature=math.nan)), "sampling.temperature", ["nan"]),
+    "temperature infinite": (R(sampling=S(temperature=math.inf)), "sampling.temperature", ["inf"]),
+    "max_chars 0": (R(max_chars=0), "max_chars", ["0", "1 to 100000"]),
+    "max_chars over the limit": (R(max_chars=100_001), "max_chars", ["100001", "100000"]),
+    "empty stop": (R(stop=["a", ""]), "stop[1]", ["0 characters", "1 to"]),
+    "long stop": (R(stop=["a" * 129]), "stop[0]", ["129", "128"]),
+    "many stops": (R(stop=["a"] * 17), "stop", ["17", "16"]),
+    "no characters in a chunk": (R(chunking=C(max_chars=0)), "chunking.max_chars", ["0"]),
+}
+
+
+def detail(error: Any, kind: type) -> Any:
+    """The one detail of that kind in the error's google.rpc.Status."""
+    packed = dict(error.trailing_metadata())["grpc-status-details-bin"]
+    for found in status_pb2.Status.FromString(packed).details:
+        message = kind()
+        if found.Unpack(message):
+            return message
+    raise AssertionError(f"no {kind} in the details")
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_invalid_argument_names_field_and_values(server: ServerProcess, case: str) -> None:
+    request, field, words = WRONG[case]
+    with grpc.insecure_channel(server.address) as channel, pytest.raises(grpc.RpcError) as caught:
+        list(pb_grpc.TextGenerationStub(channel).Generate(request))
+    assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+    violation = detail(caught.value, error_details_pb2.BadRequest).field_violations[0]
+    assert violation.field == field
+    for word in words:
+        assert word in violation.description
+        assert word in caught.value.details()
+
+
+def test_delay_out_of_range(server: ServerProcess) -> None:
+    request = R()
+    request.chunking.max_delay.FromMilliseconds(1)
+    with grpc.insecure_channel(server.address) as channel, pytest.raises(grpc.RpcError) as caught:
+        list(pb_grpc.TextGenerationStub(channel).Generate(request))
+    assert caught.value.details() == "chunking.max_delay: is 0.001 s, allowed are 0.005 to 10.0 s"
+
+
+@pytest.mark.parametrize("rpc", ["Generate", "GetModel"])
+def test_unknown_model(server: ServerProcess, rpc: str) -> None:
+    def call(channel: grpc.Channel) -> object:
+        if rpc == "Generate":
+            return list(pb_grpc.TextGenerationStub(channel).Generate(R(model="shakespear")))
+        return pb_grpc.ModelsStub(channel).GetModel(pb.GetModelRequest(name="shakespear"))
+
+    with grpc.insecure_channel(server.address) as channel, pytest.raises(grpc.RpcError) as caught:
+        call(channel)
+    assert caught.value.code() == grpc.StatusCode.NOT_FOUND
+    assert "'shakespear'" in caught.value.details()
+    assert "tiny" in caught.value.details()
+
+
+def test_a_message_over_the_limit_is_refused(server: ServerProcess) -> None:
+    with grpc.insecure_channel(server.address) as channel, pytest.raises(grpc.RpcError) as caught:
+        list(pb_grpc.TextGenerationStub(channel).Generate(R(prompt="a" * 1_000_000)))
+    assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+def test_full_queue_says_when_to_try_again_and_cancelled_streams_leave_it(small_server: ServerProcess) -> None:
+    with grpc.insecure_channel(small_server.address) as channel:
+        stub = pb_grpc.TextGenerationStub(channel)
+        calls = [stub.Generate(R(max_chars=1_000_000)) for _ in range(20)]
+        for call in calls[:8]:
+            next(call)  # the rows are taken, twelve streams wait
+        with pytest.raises(grpc.RpcError) as caught:
+            list(stub.Generate(R(max_chars=1)))
+        assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert detail(caught.value, error_details_pb2.RetryInfo).retry_delay.seconds == 1
+        assert "20" in caught.value.details()
+        for call in calls:
+            call.cancel()
+        assert _accepted_within(stub, attempts=200)
+
+
+def _accepted_within(stub: pb_grpc.TextGenerationStub, attempts: int) -> bool:
+    for _ in range(attempts):
+        try:
+            list(stub.Generate(R(max_chars=1)))
+        except grpc.RpcError:
+            continue
+        return True
+    return False
+
+
+def test_model_is_described(server: ServerProcess) -> None:
+    with grpc.insecure_channel(server.address) as channel:
+        stub = pb_grpc.ModelsStub(channel)
+        (listed,) = stub.ListModels(pb.ListModelsRequest()).models
+        model = stub.GetModel(pb.GetModelRequest(name="tiny"))
+    assert listed == model
+    assert (model.cell, model.layers, model.hidden, model.precision) == ("lstm", 2, 64, "fp32")
+    assert model.vocabulary[0] == model.start_text == "\n"
+    assert len(model.numerics) == 16
+    assert model.training.validation_nats["carried"] == 4.5
