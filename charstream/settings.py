@@ -5,9 +5,9 @@
 
     settings = parse(ServerSettings, argv, command="charstream serve", environment="CHARSTREAM_")
 
-A field is the flag `--its-name`; a list may be given several times; a bool is `--name` or `--no-name`; a field
-annotated with `Positional()` has no flag. Flags override the environment (`CHARSTREAM_PORT`), which overrides defaults.
-A wrong value ends the process with one line on stderr and exit code 2.
+A field is the flag `--its-name`; a tuple may be given several times; a bool is `--name`, or `--no-name` where it is
+on by default; a field annotated with `Positional()` has no flag. Flags override the environment (`CHARSTREAM_PORT`),
+which overrides defaults. A wrong value ends the process with one line on stderr and exit code 2.
 """
 
 import argparse
@@ -64,7 +64,9 @@ def fail(command: str, reason: str, code: int = 2) -> NoReturn:
 
 
 def _parser(cls: type[Settings], command: str, environment: str | None) -> argparse.ArgumentParser:
-    parser = _OneLineParser(prog=command, description=cls.__doc__, argument_default=argparse.SUPPRESS)
+    parser = _OneLineParser(
+        prog=command, description=cls.__doc__, argument_default=argparse.SUPPRESS, allow_abbrev=False
+    )
     if environment:
         parser.epilog = f"Every flag can be given as a variable: --some-flag as {environment}SOME_FLAG."
     for name, field in cls.model_fields.items():
@@ -81,7 +83,7 @@ def _add(parser: argparse.ArgumentParser, name: str, field: FieldInfo) -> None:
     kind = _without_none(field.annotation)
     options: dict[str, Any] = {"help": _help(field)}
     if kind is bool:
-        options["action"] = argparse.BooleanOptionalAction
+        options["action"] = argparse.BooleanOptionalAction if field.default else "store_true"
     elif get_origin(kind) is tuple:
         options |= {"action": "append", "metavar": _metavar(get_args(kind)[0])}
     else:
@@ -93,7 +95,7 @@ def _add(parser: argparse.ArgumentParser, name: str, field: FieldInfo) -> None:
         parser.add_argument(name, **options)
     else:
         # Whether a required flag is missing is the class's to say: the environment may have it.
-        parser.add_argument("--" + name.replace("_", "-"), dest=name, **options)
+        parser.add_argument(_flag_of(name), dest=name, **options)
 
 
 def _help(field: FieldInfo) -> str:
@@ -126,7 +128,12 @@ def _is_positional(field: FieldInfo) -> bool:
 def _flag(cls: type[Settings], name: str) -> str:
     if not name:
         return ""
-    return name.upper() if _is_positional(cls.model_fields[name]) else "--" + name.replace("_", "-")
+    return name.upper() if _is_positional(cls.model_fields[name]) else _flag_of(name)
+
+
+def _flag_of(name: str) -> str:
+    """A trailing underscore only keeps a field from shadowing a name: `json_` is --json."""
+    return "--" + name.rstrip("_").replace("_", "-")
 
 
 def _from_environment(cls: type[Settings], prefix: str | None, environ: Mapping[str, str]) -> dict[str, Any]:

@@ -17,9 +17,9 @@ class Connection(Settings):
     """Where the server is."""
 
     host: str = Field(
-        os.environ.get("CHARSTREAM_HOST", DEFAULT_ADDRESS),
+        os.environ.get("CHARSTREAM_ADDRESS", DEFAULT_ADDRESS),
         min_length=1,
-        description="the server's host:port; the variable CHARSTREAM_HOST changes the default",
+        description="the server's host:port; the variable CHARSTREAM_ADDRESS changes the default",
     )
 
 

@@ -19,10 +19,8 @@ def card(trained: Trained, manifest: Manifest) -> str:
         ("model", f"{shape.cell.upper()}, {shape.layers} layers of {shape.hidden}, {record.parameters:,} parameters"),
         ("characters", f"{len(manifest.symbols)}: `{_shown(manifest.symbols)}`"),
         ("every text starts after", f"`{_shown(manifest.start_text)}`"),
-        (
-            "trained on",
-            f"{record.data} (sha256 `{record.data_sha256}`), {record.steps:,} steps in {record.seconds:,.0f} s",
-        ),
+        ("trained on", f"{record.data}, sha256 `{record.data_sha256}`"),
+        ("training", f"{record.steps:,} steps in {record.seconds:,.0f} s"),
         *(_loss(protocol, nats) for protocol, nats in record.validation_nats.items()),
     ]
     table = "\n".join(f"| {name} | {value} |" for name, value in rows)
@@ -38,15 +36,8 @@ def _loss(protocol: str, nats: float) -> tuple[str, str]:
 
 
 def _sample(trained: Trained, temperature: float) -> str:
-    text = generate(
-        trained.model,
-        trained.vocabulary,
-        trained.start_text,
-        "",
-        SAMPLE_CHARS,
-        temperature=temperature,
-        seed=SAMPLE_SEED,
-    )
+    parts = (trained.model, trained.vocabulary, trained.start_text)
+    text = generate(*parts, "", SAMPLE_CHARS, temperature=temperature, seed=SAMPLE_SEED)
     return f"Temperature {temperature}, seed {SAMPLE_SEED}:\n\n```text\n{text.strip()}\n```"
 
 

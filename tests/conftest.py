@@ -24,6 +24,9 @@ from models.model import CharLM, ModelConfig
 ASCII = "\n" + "".join(map(chr, range(32, 127)))
 START_SECONDS = 60
 
+# The models here are tiny: a second thread only waits, and badly where servers share the cores.
+torch.set_num_threads(1)
+
 
 def tiny_model(*, layers: int = 2, hidden: int = 64, seed: int = 0) -> Trained:
     """An untrained model whose characters are far from equally probable, so that a wrong state shows in its text."""

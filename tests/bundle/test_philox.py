@@ -32,7 +32,7 @@ def test_any_split_of_the_positions_gives_the_same_numbers() -> None:
 
 def test_range_and_independence() -> None:
     numbers = uniforms(np.arange(1000), 1, 200)
-    assert 0 <= numbers.min()
+    assert numbers.min() >= 0
     assert numbers.max() < 1
     assert abs(numbers.mean() - 0.5) < 0.005
     assert (uniforms(3, 1, 50) != uniforms(3, 1, 50, continuation=1)).all()

@@ -72,7 +72,7 @@ def test_greedy_is_temperature_zero(server: ServerProcess) -> None:
 
 
 def test_the_server_may_be_named_by_a_variable(server: ServerProcess) -> None:
-    environment = {**os.environ, "CHARSTREAM_HOST": server.address}
+    environment = {**os.environ, "CHARSTREAM_ADDRESS": server.address}
     done = subprocess.run(command("models"), capture_output=True, text=True, timeout=SECONDS, env=environment)
     assert done.returncode == 0
 

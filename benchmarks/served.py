@@ -1,0 +1,53 @@
+"""Parts that benchmarks share: a bundle without training, and a server process."""
+
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from bundle.manifest import TrainingRecord
+from bundle.vocabulary import Vocabulary
+from bundle.write import write_bundle
+from export.build import build
+from models.checkpoint import Trained
+from models.model import CharLM, ModelConfig
+
+__all__ = ["serving", "untrained_bundle"]
+
+SYMBOLS = "\n" + "".join(map(chr, range(32, 127)))
+
+
+def untrained_bundle(folder: Path, *, layers: int = 2, hidden: int = 512) -> Path:
+    """Exports an LSTM with random weights and 96 characters; returns its folder."""
+    torch.manual_seed(0)
+    model = CharLM(ModelConfig(vocab=len(SYMBOLS), layers=layers, hidden=hidden)).eval()
+    record = TrainingRecord(data="none", data_sha256="0" * 64, parameters=0, steps=0, seconds=0, validation_nats={})
+    write_bundle(folder, *build(Trained(model, Vocabulary(SYMBOLS), "\n", record), folder.name, "1"))
+    return folder
+
+
+@contextmanager
+def serving(models: Path, *flags: str) -> Iterator[str]:
+    """Runs a server of its own on a free port; yields its address."""
+    command = [sys.executable, "-m", "server", "--models", str(models), "--port", "0", *flags]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr
+        try:
+            yield _address(process)
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.communicate()
+
+
+def _address(process: "subprocess.Popen[str]") -> str:
+    assert process.stderr
+    for line in process.stderr:
+        sys.stderr.write(line)
+        if found := re.search(r"listening on (\S+)", line):
+            return found.group(1)
+    raise SystemExit(f"the server ended with exit code {process.wait()}")

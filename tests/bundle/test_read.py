@@ -1,0 +1,154 @@
+"""A bundle that was changed, or is not one, is refused in one line that says which file and why."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import onnx
+import pytest
+
+from bundle.manifest import sha256
+from bundle.read import BundleError, read_bundle
+from bundle.write import write_bundle
+
+GRAPH = "decode.fp32.onnx"
+
+
+@pytest.fixture
+def folder(bundles: Path, tmp_path: Path) -> Path:
+    """A copy that may be damaged."""
+    return Path(shutil.copytree(bundles / "tiny", tmp_path / "copy"))
+
+
+def rewrite_manifest(folder: Path, change: Callable[[dict], None]) -> None:
+    manifest = json.loads((folder / "manifest.json").read_text())
+    change(manifest)
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def rewrite_graph(folder: Path, change: Callable[[onnx.ModelProto], None]) -> None:
+    """Changes the decode graph, and the manifest so that the digest is right."""
+    model = onnx.load(folder / GRAPH)
+    change(model)
+    data = model.SerializeToString()
+    (folder / GRAPH).write_bytes(data)
+    rewrite_manifest(folder, lambda m: m["files"].update({GRAPH: {"sha256": sha256(data), "bytes": len(data)}}))
+
+
+def flip_a_byte(folder: Path) -> None:
+    data = bytearray((folder / GRAPH).read_bytes())
+    data[len(data) // 2] ^= 1
+    (folder / GRAPH).write_bytes(data)
+
+
+def truncate(folder: Path) -> None:
+    (folder / GRAPH).write_bytes((folder / GRAPH).read_bytes()[:-1])
+
+
+def external_data(model: onnx.ModelProto) -> None:
+    tensor = model.graph.initializer[0]
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="/etc/passwd")
+
+
+def external_data_in_the_loop(model: onnx.ModelProto) -> None:
+    (loop,) = (node for node in model.graph.node if node.op_type == "Scan")
+    (body,) = (attribute.g for attribute in loop.attribute if attribute.name == "body")
+    body.initializer.add(name="hidden", data_location=onnx.TensorProto.EXTERNAL)
+
+
+def rename_input(model: onnx.ModelProto) -> None:
+    model.graph.input[1].name = "force"
+
+
+def foreign_operator(model: onnx.ModelProto) -> None:
+    model.graph.node.add(op_type="Evil", domain="com.example", name="x")
+
+
+def foreign_operator_in_the_loop(model: onnx.ModelProto) -> None:
+    (loop,) = (node for node in model.graph.node if node.op_type == "Scan")
+    (body,) = (attribute.g for attribute in loop.attribute if attribute.name == "body")
+    body.node.add(op_type="Evil", domain="com.example", name="x")
+
+
+DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
+    "changed byte": (flip_a_byte, rf"{GRAPH}: its sha256 is not the manifest's"),
+    "truncated file": (truncate, rf"{GRAPH}: \d+ bytes, the manifest says"),
+    "missing file": (lambda f: (f / GRAPH).unlink(), rf"{GRAPH}: No such file"),
+    "missing manifest": (lambda f: (f / "manifest.json").unlink(), r"manifest.json: No such file"),
+    "manifest that is no JSON": (lambda f: (f / "manifest.json").write_text("{"), r"manifest.json: .*JSON"),
+    "another format": (
+        lambda f: rewrite_manifest(f, lambda m: m.update(format=99, shiny=True)),
+        r"manifest.json: format: bundle format 99 is not supported, this version reads format 1",
+    ),
+    "unknown field": (lambda f: rewrite_manifest(f, lambda m: m.update(shiny=1)), r"manifest.json: shiny: "),
+    "graph not listed": (
+        lambda f: rewrite_manifest(f, lambda m: m["files"].pop(GRAPH)),
+        rf"manifest.json: files: {GRAPH} is missing",
+    ),
+    "path that leads outside": (
+        lambda f: rewrite_manifest(f, lambda m: m["files"].update({"../x": {"sha256": "0" * 64, "bytes": 1}})),
+        r"manifest.json: files: file name '../x' is not a plain name",
+    ),
+    "character twice": (
+        lambda f: rewrite_manifest(f, lambda m: m.update(symbols="aa\n")),
+        r"manifest.json: .*distinct",
+    ),
+    "start character unknown": (lambda f: rewrite_manifest(f, lambda m: m.update(start_text="\u20ac")), r"start text"),
+    "wrong tensor name": (
+        lambda f: rewrite_graph(f, rename_input),
+        rf"{GRAPH}: inputs: found force int64 \['K', 'B'\], expected forced int64 \['K', 'B'\]",
+    ),
+    "wrong size": (
+        lambda f: rewrite_manifest(f, lambda m: m["model"].update(hidden=65)),
+        r"step.onnx: inputs: found h0 float32 \['B', 64\], expected h0 float32 \['B', 65\]",
+    ),
+    "external data": (lambda f: rewrite_graph(f, external_data), rf"{GRAPH}: tensor .* lies outside the file"),
+    "external data in the loop": (
+        lambda f: rewrite_graph(f, external_data_in_the_loop),
+        r"tensor 'hidden' lies outside",
+    ),
+    "foreign operator": (lambda f: rewrite_graph(f, foreign_operator), r"operator 'Evil' of the domain 'com.example'"),
+    "foreign operator in the loop": (lambda f: rewrite_graph(f, foreign_operator_in_the_loop), r"operator 'Evil'"),
+    "newer opset": (
+        lambda f: rewrite_graph(f, lambda m: setattr(m.opset_import[0], "version", 28)),
+        rf"{GRAPH}: opset 28, supported are 17 to 20",
+    ),
+    "newer IR": (lambda f: rewrite_graph(f, lambda m: setattr(m, "ir_version", 14)), r"IR version 14, at most 10"),
+}
+
+
+@pytest.mark.parametrize("case", DAMAGE)
+def test_damage_is_named(folder: Path, case: str) -> None:
+    damage, message = DAMAGE[case]
+    damage(folder)
+    with pytest.raises(BundleError, match=message) as caught:
+        read_bundle(folder)
+    assert "\n" not in str(caught.value)
+    assert str(folder) in str(caught.value)
+
+
+def test_a_file_that_is_no_onnx(folder: Path) -> None:
+    data = b"\xff" * 100
+    (folder / GRAPH).write_bytes(data)
+    rewrite_manifest(folder, lambda m: m["files"].update({GRAPH: {"sha256": sha256(data), "bytes": 100}}))
+    with pytest.raises(BundleError, match="not an ONNX file"):
+        read_bundle(folder)
+
+
+def test_what_was_written_is_read(bundles: Path, tmp_path: Path) -> None:
+    bundle = read_bundle(bundles / "tiny")
+    write_bundle(tmp_path / "again", bundle.manifest, bundle.files)
+    again = read_bundle(tmp_path / "again")
+    assert again.digest == bundle.digest
+    assert again.files == bundle.files
+
+
+def test_writing_replaces_the_whole_folder_and_leaves_nothing_beside_it(bundles: Path, tmp_path: Path) -> None:
+    bundle = read_bundle(bundles / "tiny")
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "old.txt").write_text("x")
+    write_bundle(tmp_path / "b", bundle.manifest, bundle.files)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["b"]
+    assert not (tmp_path / "b" / "old.txt").exists()

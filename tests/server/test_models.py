@@ -1,0 +1,85 @@
+"""A folder with good and bad bundles: the good ones are served, the bad ones are named."""
+
+import shutil
+from pathlib import Path
+
+import grpc
+import pytest
+
+from bundle.read import read_bundle
+from bundle.write import write_bundle
+from protos import charstream_pb2 as pb
+from protos import charstream_pb2_grpc as pb_grpc
+from tests.conftest import ready, start_server, stop
+
+
+@pytest.fixture
+def folder(bundles: Path, tmp_path: Path) -> Path:
+    """The bundles "tiny" and "other", a copy of tiny under another folder's name, and one with a changed byte."""
+    tiny = read_bundle(bundles / "tiny")
+    write_bundle(tmp_path / "tiny", tiny.manifest, tiny.files)
+    write_bundle(tmp_path / "other", tiny.manifest.model_copy(update={"name": "other"}), tiny.files)
+    shutil.copytree(tmp_path / "tiny", tmp_path / "twin")
+    broken = Path(shutil.copytree(tmp_path / "tiny", tmp_path / "broken"))
+    (broken / "step.onnx").write_bytes(b"x" + (broken / "step.onnx").read_bytes()[1:])
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "README").write_text("not a bundle")
+    return tmp_path
+
+
+def test_bad_bundles_are_named_and_the_others_served(folder: Path) -> None:
+    server = ready(start_server(folder))
+    try:
+        server.wait_for(r"not served: \S+/broken/step.onnx: its sha256 is not the manifest's")
+        server.wait_for(r"not served: \S+/notes/manifest.json: No such file")
+        server.wait_for(r"not served: \S+/twin: another bundle has the name 'tiny' too")
+        with grpc.insecure_channel(server.address) as channel:
+            names = [m.name for m in pb_grpc.ModelsStub(channel).ListModels(pb.ListModelsRequest()).models]
+            assert sorted(names) == ["other", "tiny"]
+            stub = pb_grpc.TextGenerationStub(channel)
+            texts = [
+                "".join(r.text for r in stub.Generate(pb.GenerateRequest(model=name, seed=1, max_chars=50)))
+                for name in names
+            ]
+            assert texts[0] == texts[1] != ""
+            with pytest.raises(grpc.RpcError) as caught:
+                list(stub.Generate(pb.GenerateRequest()))
+        assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+        assert "other, tiny" in caught.value.details()
+    finally:
+        stop(server)
+
+
+@pytest.mark.parametrize(
+    ("folder_name", "message"), [("missing", "No such file"), ("empty", "holds no bundle that can be served")]
+)
+def test_nothing_to_serve_ends_with_one_line(tmp_path: Path, folder_name: str, message: str) -> None:
+    (tmp_path / "empty").mkdir()
+    server = start_server(tmp_path / folder_name)
+    try:
+        assert server.wait(30) == 1
+        server.wait_for(f"charstream serve: --models .*{message}")
+        assert "Traceback" not in server.log
+    finally:
+        stop(server)
+
+
+def test_one_bundle_may_be_named_itself(bundles: Path) -> None:
+    server = start_server(bundles / "tiny")
+    try:
+        ready(server)
+    finally:
+        stop(server)
+
+
+def test_cuda_that_cannot_be_had_is_an_error_not_a_silent_cpu(bundles: Path) -> None:
+    import onnxruntime
+
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("this onnxruntime has CUDA")
+    server = start_server(bundles, "--provider", "cuda")
+    try:
+        assert server.wait(30) == 1
+        server.wait_for("provider cuda: onnxruntime could not load CUDAExecutionProvider")
+    finally:
+        stop(server)
