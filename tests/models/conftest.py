@@ -1,0 +1,45 @@
+"""Texts that a small model can learn something from."""
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from models.train import main
+
+WORDS = ("the", "a", "king", "queen", "fool", "speaks", "of", "sees", "no", "in", "night", "love", "crown,", "heart!")
+# Sizes at which a run takes a second.
+SMALL = (
+    *("--layers", "1", "--hidden", "32", "--embedding", "8", "--batch", "8", "--sequence", "16"),
+    *("--amp", "off"),
+)
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("CHARSTREAM_CACHE", str(folder))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def verse(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A text file of some 20,000 characters, lines of a few words."""
+    rng = random.Random(0)
+    lines = (" ".join(rng.choices(WORDS, k=6)) for _ in range(700))
+    path = tmp_path_factory.mktemp("texts") / "verse.txt"
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+@pytest.fixture
+def train(verse: Path, tmp_path: Path) -> Callable[..., Path]:
+    """Trains a small model on the verse; returns the run's folder."""
+
+    def run(*flags: str, name: str = "run") -> Path:
+        folder = tmp_path / name
+        assert main(["--data", str(verse), "--out", str(folder), *SMALL, *flags]) == 0
+        return folder
+
+    return run

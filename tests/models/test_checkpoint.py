@@ -1,0 +1,79 @@
+"""A checkpoint is read back as it was, holds no code, and says what is wrong with it."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from models.checkpoint import CheckpointError, Progress, load, read
+
+
+@pytest.fixture
+def run(train: Callable[..., Path]) -> Path:
+    return train("--steps", "3")
+
+
+def test_a_run_is_its_best_checkpoint_and_each_file_loads_alone(run: Path) -> None:
+    tensors = next(run.glob("best.*.safetensors"))
+    trained, by_json, by_tensors = load(run), load(run / "best.json"), load(tensors)
+    assert not trained.model.training
+    assert trained.start_text == "\n"
+    assert trained.record.steps == 3
+    assert set(trained.record.validation_nats) == {"carried"}
+    for other in (by_json, by_tensors):
+        assert all(map(torch.equal, trained.model.state_dict().values(), other.model.state_dict().values()))
+    assert load(run / "last.json").model.config == trained.model.config
+
+
+def test_no_file_of_a_run_is_a_pickle(run: Path) -> None:
+    assert {path.suffix for path in run.iterdir()} == {".json", ".jsonl", ".safetensors"}
+
+
+def test_an_older_checkpoint_leaves_no_file_behind(run: Path) -> None:
+    assert len(list(run.iterdir())) == 5
+
+
+def test_damaged_tensors_are_refused(run: Path) -> None:
+    path = next(run.glob("best.*.safetensors"))
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(CheckpointError, match="damaged, its sha256"):
+        load(run)
+
+
+@pytest.mark.parametrize("content", ["", "{}", '{"format": 2}', "[1, 2]", "\x00"])
+def test_a_foreign_file_is_refused_in_one_line(run: Path, content: str) -> None:
+    (run / "best.json").write_text(content)
+    with pytest.raises(CheckpointError, match=r"best\.json: not a checkpoint of charstream") as error:
+        load(run)
+    assert "\n" not in str(error.value)
+
+
+def test_tensors_outside_the_run_are_not_followed(run: Path) -> None:
+    header = json.loads((run / "best.json").read_text())
+    (run / "best.json").write_text(json.dumps(header | {"tensors": "../other.safetensors"}))
+    with pytest.raises(CheckpointError, match="not a checkpoint"):
+        load(run)
+
+
+@pytest.mark.parametrize("name", ["", "none", "none.json", "none.safetensors"])
+def test_nothing_there(tmp_path: Path, name: str) -> None:
+    with pytest.raises(CheckpointError, match="no checkpoint there"):
+        load(tmp_path / name)
+
+
+def test_tensors_of_another_model_are_refused(run: Path) -> None:
+    header = json.loads((run / "best.json").read_text())
+    header["model"]["hidden"] = 33
+    (run / "best.json").write_text(json.dumps(header))
+    with pytest.raises(CheckpointError, match="do not fit the model"):
+        load(run)
+
+
+def test_progress_survives_to_the_bit(run: Path) -> None:
+    progress = read(run / "last.json")[0].progress
+    assert progress == Progress.model_validate_json(progress.model_dump_json())
+    assert progress.step == progress.budget == 3

@@ -1,0 +1,49 @@
+"""The validation loss is the one that a single reader of the whole text has."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from models.checkpoint import load
+from models.evaluate import carried_nats
+from models.model import CharLM, ModelConfig
+
+
+@torch.inference_mode()
+def _single_reader(model: CharLM, ids: np.ndarray, start: int) -> float:
+    text = torch.from_numpy(np.concatenate([[start], ids]))[:, None]
+    logits, _ = model(text[:-1], model.initial_state(1))
+    return nn.functional.cross_entropy(logits.flatten(0, 1), text[1:].flatten()).item()
+
+
+def test_parallel_parts_equal_one_reader(train: Callable[..., Path], verse: Path) -> None:
+    trained = load(train("--steps", "300", "--learning-rate", "0.01"))
+    ids = trained.vocabulary.encode(verse.read_text())
+    single = _single_reader(trained.model, ids, start=0)
+    assert carried_nats(trained.model, ids, start=0) == pytest.approx(single, abs=1e-3)
+
+
+def test_every_character_counts_once() -> None:
+    model = CharLM(ModelConfig(vocab=3, layers=1, hidden=4, embedding=2))
+    nn.init.zeros_(model.head.weight)
+    ids = np.random.default_rng(0).integers(3, size=5003)
+    with torch.no_grad():
+        expected = -torch.log_softmax(model.head.bias, 0)[torch.from_numpy(ids)].mean().item()
+    assert carried_nats(model, ids, start=0) == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_first_character_is_predicted_from_the_start_character() -> None:
+    model = CharLM(ModelConfig(vocab=5, layers=2, hidden=8, embedding=4)).eval()
+    ids = np.array([3, 1, 4])
+    assert carried_nats(model, ids, start=2) == pytest.approx(_single_reader(model, ids, start=2), abs=1e-6)
+
+
+def test_training_goes_on_in_training_mode() -> None:
+    model = CharLM(ModelConfig(vocab=5, hidden=8, embedding=4, dropout=0.5)).train()
+    ids = np.random.default_rng(0).integers(5, size=600)
+    assert carried_nats(model, ids, start=0) == carried_nats(model, ids, start=0)
+    assert model.training

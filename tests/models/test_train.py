@@ -1,0 +1,177 @@
+"""A run learns, keeps to its bounds, survives being stopped, and fails in one line."""
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from charstream.__main__ import main as charstream
+from models.checkpoint import load, read
+from models.train import main
+from tests.models.conftest import SMALL
+
+Train = Callable[..., Path]
+
+
+def _same_weights(a: Path, b: Path) -> bool:
+    """Whether two runs end in the same model, optimiser, state and random numbers, to the bit."""
+    first, second = read(a / "last.json")[1], read(b / "last.json")[1]
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def _fails(capsys: pytest.CaptureFixture[str], *flags: str, code: int = 2) -> str:
+    """The one line that a wrong call ends in."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as end:
+        main(list(flags))
+    assert end.value.code == code
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("charstream train: ")]
+    assert len(lines) == 1
+    return lines[0]
+
+
+def test_it_learns_more_than_the_frequencies_of_characters(train: Train, verse: Path) -> None:
+    run = train("--steps", "200", "--learning-rate", "0.01")
+    shares = np.array(list(Counter(verse.read_text()).values())) / len(verse.read_text())
+    unigram_entropy = -(shares * np.log(shares)).sum()
+    assert load(run).record.validation_nats["carried"] < 0.7 * unigram_entropy
+
+
+def test_a_run_leaves_its_losses_and_texts_and_says_what_it_came_to(
+    train: Train, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = train("--steps", "50", "--json")
+    result = json.loads(capsys.readouterr().out)
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert result["carried_nats"] == load(run).record.validation_nats["carried"] == lines[-1]["carried"]
+    assert result["characters"] == 50 * 8 * 16
+    assert [line["step"] for line in lines if "loss" in line] == [25, 50]
+    assert [line["step"] for line in lines if "sample" in line] == [0, 6, 27, 50]
+
+
+def test_the_same_seed_gives_the_same_model(train: Train) -> None:
+    runs = [train("--steps", "5", "--dropout", "0.5", "--seed", seed, name=name) for name, seed in ["a1", "b1", "c2"]]
+    assert _same_weights(runs[0], runs[1])
+    assert not _same_weights(runs[0], runs[2])
+
+
+def test_minutes_bound_the_wall_clock(train: Train) -> None:
+    began = time.monotonic()
+    run = train("--minutes", "0.08")
+    assert 2 < time.monotonic() - began < 0.08 * 60
+    progress = read(run / "last.json")[0].progress
+    assert progress.step == progress.budget > 50
+
+
+def test_interrupted_and_resumed_is_bitwise_the_same_as_in_one_go(verse: Path, tmp_path: Path) -> None:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    flags = ["--data", str(verse), *SMALL, "--dropout", "0.2", "--steps", "400"]
+    command = [sys.executable, "-m", "charstream", "train"]
+    stopped, whole = tmp_path / "stopped", tmp_path / "whole"
+    process = subprocess.Popen(
+        [*command, *flags, "--out", str(stopped)], env=environment, stderr=subprocess.PIPE, text=True
+    )
+    _wait_for(lambda: '"step": 50,' in _text(stopped / "metrics.jsonl"))
+    process.send_signal(signal.SIGINT)
+    last_line = process.communicate(timeout=30)[1].splitlines()[-1]
+    assert process.returncode == 128 + signal.SIGINT
+    assert 50 <= read(stopped / "last.json")[0].progress.step < 400
+
+    again = shlex.split(last_line.partition("go on with: ")[2])
+    assert again == ["charstream", "train", "--out", str(stopped), "--resume"]
+    resumed = subprocess.run([*command, *again[2:]], env=environment, capture_output=True, text=True, check=False)
+    in_one_go = subprocess.run(
+        [*command, *flags, "--out", str(whole)], env=environment, capture_output=True, check=True
+    )
+    assert resumed.returncode == in_one_go.returncode == 0, resumed.stderr
+    assert _same_weights(stopped, whole)
+    assert load(stopped).record.validation_nats == load(whole).record.validation_nats
+    steps = [json.loads(line)["step"] for line in (stopped / "metrics.jsonl").read_text().splitlines()]
+    assert steps == sorted(steps)
+
+
+def test_a_run_is_not_overwritten_unasked(train: Train, verse: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = train("--steps", "3")
+    again = ["--data", str(verse), "--out", str(run), *SMALL, "--steps", "4"]
+    assert "go on with it by --resume, or replace it by --overwrite" in _fails(capsys, *again)
+    assert main([*again, "--overwrite"]) == 0
+    assert load(run).record.steps <= read(run / "last.json")[0].progress.step == 4
+
+
+def test_resume_refuses_what_would_not_be_the_same_run(
+    train: Train, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = train("--steps", "3")
+    other = tmp_path / "other.txt"
+    other.write_text("another text, and not a short one\n" * 40)
+    resume = ["--out", str(run), "--resume"]
+    assert "was begun with hidden 32, not 64" in _fails(capsys, *resume, "--hidden", "64")
+    assert "is not the text of the run" in _fails(capsys, *resume, "--data", str(other))
+    assert "no checkpoint there" in _fails(capsys, "--out", str(tmp_path / "none"), "--resume")
+    assert main(resume) == 0
+
+
+def test_a_lost_loss_is_one_line_and_leaves_a_good_checkpoint(
+    verse: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    flags = ["--data", str(verse), "--out", str(out), *SMALL, "--steps", "2000", "--warmup", "2000"]
+    line = _fails(capsys, *flags, "--learning-rate", "1e37", code=1)
+    assert "try a lower --learning-rate" in line
+    for path in out.glob("*.json"):
+        assert all(tensor.isfinite().all() for tensor in load(path).model.state_dict().values())
+
+
+@pytest.mark.parametrize(
+    ("flags", "reason"),
+    [
+        (["--hidden", "0"], "--hidden: input should be greater than or equal to 1 (got '0')"),
+        (["--minutes", "1", "--steps", "2"], "give --minutes or --steps, not both"),
+        (["--preset", "huge"], "--preset: input should be 'default' or 'demo' (got 'huge')"),
+        (["--batch", "4096"], "4096 streams of 16 characters need 69,632; --batch 1024 --sequence 16 would do"),
+        (["--data", "none.txt"], "none.txt: no such file"),
+        (["--data", ""], "--data is missing: shakespeare, tinyshakespeare, a text file"),
+        (["--minutes", "1e-6"], "--minutes 1e-06 is too short"),
+        (["--wrong"], "unrecognized arguments: --wrong"),
+    ],
+)
+def test_a_wrong_value_is_one_line(
+    verse: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: list[str], reason: str
+) -> None:
+    assert reason in _fails(capsys, "--data", str(verse), "--out", str(tmp_path / "run"), *SMALL, *flags)
+
+
+def test_flags_override_the_preset(verse: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    main(["--data", str(verse), "--out", str(out), "--preset", "demo", "--hidden", "16", "--steps", "1"])
+    header = read(out / "last.json")[0]
+    assert header.model.hidden == 16
+    assert header.model.layers == 1
+
+
+def test_both_ways_to_the_command_are_the_same(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        charstream(["train", "--help"])
+    module = [sys.executable, "-m", "models.train", "--help"]
+    assert subprocess.run(module, capture_output=True, text=True, check=True).stdout == capsys.readouterr().out
+
+
+def _text(path: Path) -> str:
+    return path.read_text() if path.exists() else ""
+
+
+def _wait_for(condition: Callable[[], bool], seconds: float = 30.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.01)
