@@ -9,7 +9,8 @@ from contextlib import contextmanager
 
 import onnx
 import torch
-from onnx_ir.passes.common import RemoveUnusedNodesPass
+from onnx_ir.passes import Sequential
+from onnx_ir.passes.common import ClearMetadataAndDocStringPass, RemoveUnusedNodesPass
 from torch import Tensor, nn
 
 from bundle.graphs import TensorSpec
@@ -43,7 +44,8 @@ def to_onnx(
             dynamic_shapes=_dynamic_shapes(module, inputs),
         )
     assert program is not None
-    RemoveUnusedNodesPass()(program.model)
+    # The exporter notes where in the source each node comes from: paths of the machine that exported.
+    Sequential(RemoveUnusedNodesPass(), ClearMetadataAndDocStringPass())(program.model)
     model = program.model_proto
     _name_shapes(model, (*inputs, *outputs))
     onnx.helper.set_model_props(model, metadata)

@@ -1,17 +1,19 @@
 """`charstream loadtest`: runs the locustfile headless, in a process of its own, and returns its verdict."""
 
+import importlib.util
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from charstream.settings import parse
+from charstream.settings import fail, parse
 from client.blocking import Client
 from client.command import one_line_errors
 from loadtest.settings import LoadtestSettings, Scenario, Thresholds, to_flags
 
 __all__ = ["main"]
 
+COMMAND = "charstream loadtest"
 LOCUSTFILE = Path(__file__).with_name("locustfile.py")
 SPAWN_RATE = 100  # users per second: the most that Locust doesn't warn of
 CONNECT_SECONDS = 10
@@ -19,8 +21,10 @@ CONNECT_SECONDS = 10
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit code: 0 where the thresholds are kept, else 1; 2 for wrong usage, 130 after Ctrl-C."""
-    settings = parse(LoadtestSettings, argv, command="charstream loadtest")
-    with one_line_errors("charstream loadtest"), Client(settings.host) as client:
+    settings = parse(LoadtestSettings, argv, command=COMMAND)
+    if importlib.util.find_spec("locust") is None:
+        fail(COMMAND, "needs locust, which the extra brings: pip install 'charstream[loadtest]'")
+    with one_line_errors(COMMAND), Client(settings.host) as client:
         model = settings.model
         served = [client.model(model, timeout=CONNECT_SECONDS)] if model else client.models(timeout=CONNECT_SECONDS)
     names = ", ".join(info.name for info in served)

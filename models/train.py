@@ -48,6 +48,7 @@ def train(run: Run, interrupt: Interrupt) -> None:
             if run.plannable:
                 run.plan((time.monotonic() - began) / (run.trainer.step - began_at))
                 bar.set_total(run.chars)
+                say(f"{run.minutes:g} minutes allow {run.budget:,} steps, {run.chars:,} characters")
 
             # validate, save, and now and then show what it writes
             if run.late:
@@ -110,6 +111,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         fail(COMMAND, str(error))
     except Diverged as error:
         fail(COMMAND, f"{error}; {settings.out} keeps what was before: try a lower --learning-rate", code=1)
+    except KeyboardInterrupt:
+        fail(COMMAND, f"stopped; {settings.out} keeps what was saved", code=130)
     except OSError as error:
         fail(COMMAND, f"{error.filename or settings.out}: {error.strerror or error}", code=1)
 

@@ -1,6 +1,5 @@
 """Real parts for the tests: a small bundle and a server process that serves it."""
 
-import os
 import re
 import signal
 import subprocess
@@ -89,10 +88,12 @@ class ServerProcess:
         raise AssertionError(f"the server's log has no {pattern!r}:\n{self.log}")
 
 
-def start_server(models: Path, *flags: str, python: Sequence[str] = (sys.executable,)) -> ServerProcess:
+def start_server(
+    models: Path, *flags: str, python: Sequence[str] = (sys.executable,), cwd: Path | None = None
+) -> ServerProcess:
     """Starts a server; its log is read as it comes."""
     command = [*python, "-m", "server", "--models", str(models), "--port", "0", *flags]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"})
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=cwd)
     server = ServerProcess(process)
     threading.Thread(target=_read, args=(server,), daemon=True).start()
     return server

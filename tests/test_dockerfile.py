@@ -1,0 +1,95 @@
+"""The Dockerfile's steps, done without Docker: what its target `cpu` installs is enough to serve, and has no torch.
+
+The RUN lines are the file's own, with its folders moved into a temporary one.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from client import Client
+from tests.conftest import ready, start_server, stop
+
+ROOT = Path(__file__).parents[1]
+TRAINING = ("torch", "onnx", "onnxscript", "locust")
+
+
+def stage(name: str) -> list[tuple[str, str]]:
+    """(instruction, arguments) of one stage."""
+    text = (ROOT / "Dockerfile").read_text()
+    stages = re.split(r"^FROM \S+ AS (\w+)$", text, flags=re.MULTILINE)
+    body = dict(zip(stages[1::2], stages[2::2], strict=True))[name]
+    return [tuple(line.split(" ", 1)) for line in body.splitlines() if line and not line.startswith("#")]  # type: ignore[misc]
+
+
+def runs(name: str) -> list[str]:
+    return [arguments for instruction, arguments in stage(name) if instruction == "RUN"]
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the source, /dist and /opt of the target `cpu`."""
+    folder = tmp_path_factory.mktemp("image")
+    ignored = shutil.ignore_patterns(*(ROOT / ".dockerignore").read_text().split(), "__pycache__")
+    shutil.copytree(ROOT, folder / "src", ignore=ignored)
+    environment = {name: value for name, value in os.environ.items() if name not in ("VIRTUAL_ENV", "PYTHONPATH")}
+    for index, command in enumerate([*runs("wheel"), *runs("cpu")]):
+        if index == len(runs("wheel")):
+            shutil.copy(ROOT / "constraints.txt", folder / "dist")
+        moved = re.sub(r"(?<![\w.])/(dist|opt)\b", rf"{folder}/\1", command)
+        done = subprocess.run(
+            ["bash", "-euc", moved], cwd=folder / "src", env=environment, capture_output=True, text=True, timeout=400
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+def test_the_image_serves_without_torch(image: Path, bundles: Path) -> None:
+    python = image / "opt" / "charstream" / "bin" / "python"
+    for module in TRAINING:
+        found = subprocess.run([python, "-c", f"import {module}"], cwd=image, capture_output=True, text=True)
+        assert "ModuleNotFoundError" in found.stderr, module
+    server = start_server(bundles, "--grace", "5", python=(str(python), "-P"), cwd=image)
+    try:
+        ready(server)
+        with Client(server.address) as client, client.stream("Hello", max_chars=50, seed=1) as stream:
+            assert len("".join(stream)) == 50
+        health = [argument.replace("127.0.0.1:50051", server.address) for argument in health_check()]
+        assert subprocess.run([python, *health[1:]], cwd=image, timeout=60).returncode == 0
+    finally:
+        stop(server)
+    assert subprocess.run([python, *health[1:]], cwd=image, capture_output=True, timeout=60).returncode == 1
+
+
+def test_the_wheel_runs_its_commands_in_an_empty_environment(image: Path) -> None:
+    command = image / "opt" / "charstream" / "bin" / "charstream"
+    shown = subprocess.run([command, "--help"], cwd=image, capture_output=True, text=True, timeout=60)
+    assert shown.returncode == 0
+    assert "loadtest" in shown.stdout
+    served = subprocess.run([command, "serve", "--help"], cwd=image, capture_output=True, text=True, timeout=60)
+    assert served.stdout.startswith("usage: charstream serve")
+    # What needs an extra says which.
+    for name, extra in (("train", "train"), ("loadtest", "loadtest")):
+        refused = subprocess.run([command, name], cwd=image, capture_output=True, text=True, timeout=60)
+        assert refused.returncode == 2
+        assert f"charstream[{extra}]" in refused.stderr
+        assert refused.stderr.count("\n") == 1
+
+
+def test_both_targets_differ_only_in_their_base_and_their_onnxruntime() -> None:
+    cpu, gpu = stage("cpu"), [line for line in stage("gpu") if not line[1].startswith("apt-get")]
+    assert [(i, a.replace("onnxruntime-gpu", "onnxruntime")) for i, a in gpu] == cpu
+    settings = dict(cpu)
+    assert settings["USER"].split(":")[0] not in ("0", "root")
+    assert settings["ENTRYPOINT"] == '["charstream", "serve"]'
+    assert "AS gpu" in (ROOT / "Dockerfile").read_text().rsplit("FROM", 1)[1], "the default target is the last one"
+
+
+def health_check() -> list[str]:
+    (line,) = (arguments for instruction, arguments in stage("cpu") if instruction == "HEALTHCHECK")
+    return list(json.loads(line.split("CMD ", 1)[1]))
