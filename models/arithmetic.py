@@ -1,31 +1,55 @@
-"""Whether bfloat16 trains faster than float32 on this machine: a matter of the processor's instructions."""
+"""How this machine trains a model fastest: a matter of the processor's instructions, and of the model's size."""
 
 import copy
 import time
+from collections.abc import Callable
 
 import torch
 
-from models.trainer import Trainer
+from models.trainer import Arithmetic, Trainer
 
-__all__ = ["bf16_is_faster"]
+__all__ = ["fastest"]
 
-_TIMED_STEPS = 3
-_WORTH_IT = 0.9  # share of float32's time
-
-
-def bf16_is_faster(trainer: Trainer) -> bool:
-    """Times a few real steps of each on a copy; the trainer and the random numbers stay as they were."""
-    with torch.random.fork_rng(devices=[]):
-        seconds = {bf16: _step_seconds(copy.deepcopy(trainer), bf16) for bf16 in (False, True)}
-    return seconds[True] < _WORTH_IT * seconds[False]
+_LEAST_STEPS, _LEAST_SECONDS = 2, 0.3  # of a measurement
+_WORTH_IT = 0.85  # share of the plainer way's time
 
 
-def _step_seconds(trainer: Trainer, bf16: bool) -> float:
-    """The fastest of some steps: what disturbs a measurement only makes it longer."""
-    trainer.bf16 = bf16
-    seconds = []
-    for _ in range(1 + _TIMED_STEPS):
-        began = time.perf_counter()
+def fastest(trainer: Trainer, amp: str) -> Arithmetic:
+    """Times real steps on a copy; the trainer and the random numbers stay as they were.
+
+    One thread unless all of them are clearly faster: it stays as fast when the other cores get other work.
+
+    Args:
+        amp: "bf16", "off", or "auto" to take bfloat16 where it is clearly faster than float32.
+    """
+    seconds = _measured(trainer)
+    bf16 = amp == "bf16"
+    if amp == "auto":
+        bf16 = seconds(Arithmetic(True, 1)) < _WORTH_IT * seconds(Arithmetic(False, 1))
+    one, many = Arithmetic(bf16, 1), Arithmetic(bf16, torch.get_num_threads())
+    return many if many != one and seconds(many) < _WORTH_IT * seconds(one) else one
+
+
+def _measured(trainer: Trainer) -> Callable[[Arithmetic], float]:
+    """Seconds of a step, each arithmetic timed once."""
+    known: dict[Arithmetic, float] = {}
+
+    def seconds(arithmetic: Arithmetic) -> float:
+        if arithmetic not in known:
+            with torch.random.fork_rng(devices=[]):
+                known[arithmetic] = _step_seconds(copy.deepcopy(trainer), arithmetic)
+        return known[arithmetic]
+
+    return seconds
+
+
+def _step_seconds(trainer: Trainer, arithmetic: Arithmetic) -> float:
+    """The fastest of some steps after the first: what disturbs a measurement only makes it longer."""
+    trainer.arithmetic = arithmetic
+    trainer.train_step(learning_rate=0.0)
+    began, steps = time.perf_counter(), []
+    while len(steps) < _LEAST_STEPS or time.perf_counter() - began < _LEAST_SECONDS:
+        before = time.perf_counter()
         trainer.train_step(learning_rate=0.0)
-        seconds.append(time.perf_counter() - began)
-    return min(seconds[1:])
+        steps.append(time.perf_counter() - before)
+    return min(steps)

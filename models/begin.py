@@ -10,6 +10,7 @@ from models.metrics import METRICS
 from models.run import Run
 from models.settings import TrainSettings
 from models.text import CorpusError
+from models.trainer import Arithmetic
 
 __all__ = ["begin", "resume"]
 
@@ -58,7 +59,8 @@ def resume(given: TrainSettings, began: float) -> Run:
     _same_text(corpus, header.training.data_sha256)
     run = Run(settings, corpus, header.progress, began)
     run.trainer.restore(header.progress.step, tensors)
-    run.trainer.bf16 = bool(header.progress.bf16)
+    if header.progress.threads is not None:
+        run.set_arithmetic(Arithmetic(bool(header.progress.bf16), header.progress.threads))
     run.metrics.forget_after(header.progress.step)
     return run
 

@@ -41,6 +41,7 @@ class Progress(_Part):
     step: int = Field(0, ge=0, description="optimiser steps done")
     seconds: float = Field(0.0, ge=0, description="wall clock spent")
     bf16: bool | None = Field(None, description="whether training runs in bfloat16")
+    threads: int | None = Field(None, ge=1, description="threads of training")
     budget: int | None = Field(None, ge=0, description="steps of the whole run")
     check_every: int = Field(1, ge=1, description="steps between two validations")
     reserve: float = Field(0.0, ge=0, description="seconds to leave for what comes after the last step")

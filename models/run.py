@@ -16,7 +16,7 @@ from models.model import CharLM, ModelConfig
 from models.schedule import CALIBRATION_SHARE, learning_rate, plan_for_minutes, plan_for_steps
 from models.settings import DEFAULT_MINUTES, TrainSettings
 from models.streams import Streams, require_length
-from models.trainer import Diverged, Trainer
+from models.trainer import Arithmetic, Diverged, Trainer
 
 __all__ = ["Run"]
 
@@ -112,9 +112,10 @@ class Run:
             return share == 1.0
         return self.trainer.step - self.progress.check_every < share * self.budget <= self.trainer.step
 
-    def set_precision(self, bf16: bool) -> None:
-        self._update(bf16=bf16)
-        self.trainer.bf16 = bf16
+    def set_arithmetic(self, arithmetic: Arithmetic) -> None:
+        """Settles, for the whole run, what its steps are computed with: another would not go on to the bit."""
+        self._update(**arithmetic._asdict())
+        self.trainer.arithmetic = arithmetic
 
     def plan(self, step_seconds: float) -> None:
         """Turns the minutes into steps. Makes the first check, whose time is part of the plan. Raises TooShort."""
@@ -164,7 +165,7 @@ class Run:
             "characters": self.chars_done,
             "seconds": round(self.seconds, 1),
             "parameters": record.parameters,
-            "bf16": self.trainer.bf16,
+            **self.trainer.arithmetic._asdict(),
             "carried_nats": nats,
             "bits_per_character": nats / math.log(2),
         }

@@ -19,9 +19,9 @@ PRESETS: dict[str, dict[str, Any]] = {
         "hidden": 256,
         "embedding": 64,
         "dropout": 0.0,
-        "batch": 32,
+        "batch": 16,
         "sequence": 64,
-        "learning_rate": 6e-3,
+        "learning_rate": 1e-2,
     },
 }
 

@@ -10,10 +10,10 @@ from statistics import fmean
 from typing import Any
 
 from charstream.settings import fail, parse
+from models.arithmetic import fastest
 from models.begin import begin, resume
 from models.checkpoint import CheckpointError
 from models.interrupt import Interrupt
-from models.precision import bf16_is_faster
 from models.progress import ProgressBar, say
 from models.run import Run
 from models.schedule import TooShort
@@ -30,7 +30,7 @@ MILESTONES = {0.1: "at first", 0.5: "half way", 1.0: "at the end"}  # shares of 
 
 def train(run: Run, interrupt: Interrupt) -> None:
     """Trains until the budget is spent, the time is up or a signal comes; saves. Raises Diverged, TooShort."""
-    _choose_precision(run)
+    _choose_arithmetic(run)
     if run.trainer.step == 0:
         _show_sample(run, "untrained")
     losses: deque[float] = deque(maxlen=LOSS_EVERY)
@@ -59,12 +59,11 @@ def train(run: Run, interrupt: Interrupt) -> None:
     run.save()
 
 
-def _choose_precision(run: Run) -> None:
-    """Settles, once in a run, whether it trains in bfloat16."""
-    amp = run.settings.amp
-    if run.progress.bf16 is None:
-        run.set_precision(bf16_is_faster(run.trainer) if amp == "auto" else amp == "bf16")
-        say(f"training in {'bfloat16' if run.trainer.bf16 else 'float32'}{', the faster here' * (amp == 'auto')}")
+def _choose_arithmetic(run: Run) -> None:
+    if run.progress.threads is None:
+        run.set_arithmetic(fastest(run.trainer, run.settings.amp))
+        bf16, threads = run.trainer.arithmetic
+        say(f"training in {'bfloat16' if bf16 else 'float32'} with {threads} thread{'s' * (threads > 1)}")
 
 
 def _show_milestone(run: Run) -> None:

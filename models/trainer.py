@@ -1,6 +1,8 @@
 """One optimiser step, and everything that the next one depends on."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -9,13 +11,20 @@ from models.checkpoint import MODEL, part
 from models.model import CharLM, State
 from models.streams import Streams
 
-__all__ = ["Diverged", "Trainer"]
+__all__ = ["Arithmetic", "Diverged", "Trainer"]
 
 _OPTIMIZER, _STATE, _RANDOM = "optimizer.", "state.", "random"
 _BETAS = (0.9, 0.99)
 # A stream forgets its state after so many windows, the streams in turn. Without it the initial state is never seen
 # again after the first step, and a model that reads on without a fault writes rubbish at the beginning of a text.
 RESTART_EVERY = 32
+
+
+class Arithmetic(NamedTuple):
+    """What the numbers of a step are computed with; the weights and the optimiser are float32 in any case."""
+
+    bf16: bool
+    threads: int
 
 
 class Diverged(RuntimeError):
@@ -34,12 +43,16 @@ class Trainer:
         self.model, self.streams, self.clip = model.train(), streams, clip
         self.optimizer = torch.optim.AdamW(model.parameters(), betas=_BETAS, weight_decay=weight_decay, fused=True)
         self.state = model.initial_state(batch)
-        self.step, self.bf16 = 0, False
+        self.step, self.arithmetic = 0, Arithmetic(bf16=False, threads=torch.get_num_threads())
 
     def train_step(self, learning_rate: float) -> float:
         """Learns from the next window of the streams. Returns its mean loss in nats. Raises Diverged."""
+        with _threads(self.arithmetic.threads):
+            return self._train_step(learning_rate)
+
+    def _train_step(self, learning_rate: float) -> float:
         x, y = self.streams.window(self.step)
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.arithmetic.bf16):
             logits, state = self.model(x, self._restarted())
         loss = nn.functional.cross_entropy(logits.float().flatten(0, 1), y.flatten())
         self.optimizer.zero_grad()
@@ -81,3 +94,13 @@ class Trainer:
         self.state = tuple(tensors[_STATE + name] for name in self.model.state_names)
         torch.set_rng_state(tensors[_RANDOM])
         self.step = step
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
