@@ -28,7 +28,9 @@ Reference = Callable[[Tensor, State], tuple[Tensor, State]]
 Arrays = dict[str, NDArray[np.generic]]
 
 ROWS, STEPS, CHAINED_RUNS = (1, 2, 7, 64), (1, 5, 16), 3
-TOLERANCE = 1e-4  # of logits and state: float32 after STEPS x CHAINED_RUNS steps; trained models stay below 1e-5
+# Of logits and state, float32 after 48 chained steps from a random state. A trained model showed 4e-5 (its logits reach
+# 20); a wrong weight or gate shows more than 0.1.
+TOLERANCE = 1e-3
 EDGE = 1e-5  # of a cumulated probability
 
 
