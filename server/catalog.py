@@ -13,7 +13,7 @@ from bundle.philox import uniforms
 from bundle.read import MANIFEST, Bundle, BundleError, decode_file, read_bundle
 from server.engine import Engine
 from server.errors import InvalidField, ModelNotFound
-from server.runner import Runner
+from server.runner import CannotRun, Runner
 from server.settings import ServerSettings
 from server.streams import Streams
 from server.values import Stop
@@ -23,6 +23,8 @@ __all__ = ["Catalog", "ServedModel", "numerics_of"]
 log = logging.getLogger("charstream.models")
 
 PRECISION = "fp32"
+# The probe's batches, and how many characters each row samples.
+PROBE_ROWS, PROBE_SAMPLED = (1, 16), 32
 
 
 @dataclass(frozen=True)
@@ -61,9 +63,11 @@ class Catalog:
                 model = _serve(bundle, settings, engine_failed)
             except BundleError as error:
                 log.error("not served: %s", error)
-                continue
-            self._models[bundle.manifest.name] = model
-            log.info("serves %s", model)
+            except CannotRun as error:
+                log.error("not served: %s: %s", folder, error)
+            else:
+                self._models[bundle.manifest.name] = model
+                log.info("serves %s", model)
 
     def __iter__(self) -> Iterator[ServedModel]:
         return iter(self._models.values())
@@ -102,20 +106,20 @@ class Catalog:
 
 
 def numerics_of(runner: Runner, manifest: Manifest) -> str:
-    """Runs a fixed probe and digests its bits: equal digests promise equal text for equal bundles."""
+    """Runs a fixed probe and digests its bits: equal digests promise equal text for equal bundles.
+
+    Every character is forced once, then some are sampled, with few and with many rows. Raises CannotRun.
+    """
     digest = hashlib.sha256()
-    for rows in (1, 5):
-        steps, hidden, vocab = 32, manifest.model.hidden, len(manifest.symbols)
-        token = np.arange(rows, dtype=np.int64) % vocab
+    vocab, hidden = len(manifest.symbols), manifest.model.hidden
+    for rows in PROBE_ROWS:
+        token = np.zeros(rows, np.int64)
         state = [np.zeros((rows, hidden), np.float32) for _ in manifest.model.state_names]
-        after = [np.empty_like(array) for array in (token, *state)]
-        tokens = np.empty((steps, rows), np.int64)
-        forced = np.full((steps, rows), -1, np.int64)
-        forced[: steps // 2] = np.arange(steps // 2 * rows).reshape(-1, rows) % vocab
-        uniform = uniforms(np.arange(rows), 1, steps)
-        runner.run(
-            [token, *state], forced, uniform, np.full(rows, steps), np.ones(rows, np.float32), tokens, after
-        )  # fmt: skip
+        every_character = np.arange(-(-vocab // rows) * rows, dtype=np.int64).reshape(-1, rows) % vocab
+        forced = np.concatenate([every_character, np.full((PROBE_SAMPLED, rows), -1)])
+        tokens, after = np.empty_like(forced), [np.empty_like(array) for array in (token, *state)]
+        uniform, steps = uniforms(np.arange(rows), 1, len(forced)), np.full(rows, len(forced))
+        runner.run([token, *state], forced, uniform, steps, np.ones(rows, np.float32), tokens, after)
         for array in (tokens, *after):
             digest.update(array.tobytes())
     return digest.hexdigest()[:16]
@@ -131,6 +135,7 @@ def _serve(bundle: Bundle, settings: ServerSettings, engine_failed: Callable[[Ba
     manifest = bundle.manifest
     graph = bundle.files[decode_file(PRECISION)]
     runner = Runner(graph, manifest.model, threads=settings.threads, provider=settings.provider)
+    numerics = numerics_of(runner, manifest)
     streams = Streams(
         limit=settings.max_rows + settings.max_waiting, window=settings.stream_buffer, tick=settings.chunk_seconds
     )
@@ -144,7 +149,6 @@ def _serve(bundle: Bundle, settings: ServerSettings, engine_failed: Callable[[Ba
         failed=engine_failed,
     )
     streams.attach(engine)
-    numerics = numerics_of(runner, manifest)
     engine.warm_up()
     engine.start()
     return ServedModel(manifest, bundle.digest, PRECISION, runner.provider, numerics, streams, engine)

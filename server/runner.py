@@ -1,6 +1,7 @@
 """Runs a decode graph: the only file that knows onnxruntime."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import metadata
 from typing import Any, Literal
 
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from bundle.graphs import decode_inputs, decode_outputs
 from bundle.manifest import ModelShape
 
-__all__ = ["Provider", "Runner", "RuntimeMissing", "check_runtime"]
+__all__ = ["CannotRun", "Provider", "Runner", "RuntimeMissing", "check_runtime"]
 
 Provider = Literal["auto", "cpu", "cuda"]
 Array = NDArray[np.generic]
@@ -19,6 +20,10 @@ _NAMES = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 class RuntimeMissing(RuntimeError):
     """onnxruntime is not installed, installed twice, or lacks the provider that was asked for."""
+
+
+class CannotRun(RuntimeError):
+    """onnxruntime refuses a graph, or fails while it runs it; one line."""
 
 
 def check_runtime() -> None:
@@ -43,6 +48,7 @@ class Runner:
 
     Raises:
         RuntimeMissing: if the provider cannot be had.
+        CannotRun: if onnxruntime refuses the graph.
     """
 
     def __init__(self, graph: bytes, shape: ModelShape, *, threads: int, provider: Provider) -> None:
@@ -68,7 +74,7 @@ class Runner:
     ) -> None:
         """Runs K steps for B rows: reads token and state from `before`, writes `tokens` [K, B] and `after`.
 
-        All arrays are contiguous; see bundle.graphs.decode_inputs for their types and shapes.
+        All arrays are contiguous; see bundle.graphs.decode_inputs for their types and shapes. Raises CannotRun.
         """
         token, *state = before
         inputs = (token, forced, uniform, steps, temperature, *state)
@@ -76,7 +82,17 @@ class Runner:
             self._binding.bind_input(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
         for name, array in zip(self._outputs, (tokens, *after), strict=True):
             self._binding.bind_output(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
-        self._session.run_with_iobinding(self._binding)
+        with _one_line_errors():
+            self._session.run_with_iobinding(self._binding)
+
+
+@contextmanager
+def _one_line_errors() -> Iterator[None]:
+    """onnxruntime raises a dozen classes whose only common base is Exception."""
+    try:
+        yield
+    except Exception as error:
+        raise CannotRun("onnxruntime: " + " ".join(str(error).split())) from error
 
 
 def _is_installed(name: str) -> bool:
@@ -99,7 +115,8 @@ def _session(graph: bytes, threads: int, provider: Provider) -> Any:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     wanted = [_NAMES["cuda"], _NAMES["cpu"]] if provider == "auto" else [_NAMES[provider]]
     names = [name for name in wanted if name in onnxruntime.get_available_providers()]
-    session = onnxruntime.InferenceSession(graph, options, providers=names) if names else None
+    with _one_line_errors():
+        session = onnxruntime.InferenceSession(graph, options, providers=names) if names else None
     # onnxruntime falls back to the CPU in silence when CUDA does not load.
     if session is None or (provider != "auto" and session.get_providers()[0] != _NAMES[provider]):
         raise RuntimeMissing(f"provider {provider}: onnxruntime could not load {_NAMES[provider]}")

@@ -92,11 +92,14 @@ class ServerProcess:
 
 
 def start_server(
-    models: Path, *flags: str, python: Sequence[str] = (sys.executable,), cwd: Path | None = None
+    models: Path,
+    *flags: str,
+    command: Sequence[str] = (sys.executable, "-m", "server"),
+    cwd: Path | None = None,
 ) -> ServerProcess:
     """Starts a server; its log is read as it comes."""
-    command = [*python, "-m", "server", "--models", str(models), "--port", "0", *flags]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=cwd)
+    arguments = ("--models", str(models), "--port", "0", *flags)
+    process = subprocess.Popen([*command, *arguments], stderr=subprocess.PIPE, text=True, cwd=cwd)
     server = ServerProcess(process)
     threading.Thread(target=_read, args=(server,), daemon=True).start()
     return server

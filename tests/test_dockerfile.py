@@ -54,7 +54,7 @@ def test_the_image_serves_without_torch(image: Path, bundles: Path) -> None:
     for module in TRAINING:
         found = subprocess.run([python, "-c", f"import {module}"], cwd=image, capture_output=True, text=True)
         assert "ModuleNotFoundError" in found.stderr, module
-    server = start_server(bundles, "--grace", "5", python=(str(python), "-P"), cwd=image)
+    server = start_server(bundles, "--grace", "5", command=(str(python), "-P", "-m", "server"), cwd=image)
     try:
         ready(server)
         with Client(server.address) as client, client.stream("Hello", max_chars=50, seed=1) as stream:

@@ -3,6 +3,7 @@
 import asyncio
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +21,23 @@ from tests.server.test_generate import read
 
 ENDLESS = 1_000_000
 
+BREAKS_ON_ITS_100TH_RUN = """
+import sys
+from server.__main__ import main
+from server.runner import Runner
+
+run, runs = Runner.run, []
+
+def breaks(*args):
+    runs.append(1)
+    if len(runs) == 100:
+        raise RuntimeError("out of order")
+    run(*args)
+
+Runner.run = breaks
+sys.exit(main(sys.argv[1:]))
+"""
+
 
 @pytest.fixture
 def own_server(bundles: Path) -> Iterator[ServerProcess]:
@@ -28,7 +46,10 @@ def own_server(bundles: Path) -> Iterator[ServerProcess]:
     stop(process)
 
 
-def long_request(seed: int, chars: int = 20_000) -> pb.GenerateRequest:
+LONG = 80_000  # of 16 streams: more than 5 s of work on two cores
+
+
+def long_request(seed: int, chars: int = LONG) -> pb.GenerateRequest:
     return pb.GenerateRequest(max_chars=chars, seed=seed)
 
 
@@ -50,8 +71,25 @@ async def test_sigterm_finishes_streams_and_refuses_new_ones(own_server: ServerP
         health = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())
         assert health.status == health_pb2.HealthCheckResponse.NOT_SERVING
         rests = await asyncio.gather(*map(read, calls))
-    assert [len(first + rest) for first, (rest, _) in zip(firsts, rests, strict=True)] == [20_000] * 16
+    assert [len(first + rest) for first, (rest, _) in zip(firsts, rests, strict=True)] == [LONG] * 16
     assert own_server.wait() == 0
+
+
+async def test_an_engine_that_breaks_ends_the_process(bundles: Path, tmp_path: Path) -> None:
+    """Never a server that accepts and hangs."""
+    script = tmp_path / "breaks.py"
+    script.write_text(BREAKS_ON_ITS_100TH_RUN)
+    process = start_server(bundles, command=(sys.executable, str(script)))
+    try:
+        ready(process)
+        async with grpc.aio.insecure_channel(process.address) as channel:
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await read(pb_grpc.TextGenerationStub(channel).Generate(long_request(0)))
+        assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
+        assert process.wait() == 1
+        assert "the engine broke" in process.log
+    finally:
+        stop(process)
 
 
 async def test_second_signal_ends_it_at_once(own_server: ServerProcess) -> None:

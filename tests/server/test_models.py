@@ -6,11 +6,32 @@ from pathlib import Path
 import grpc
 import pytest
 
-from bundle.read import read_bundle
-from bundle.write import write_bundle
+from bundle.read import decode_file, read_bundle
+from bundle.vocabulary import Vocabulary
+from bundle.write import file_records, write_bundle
+from export.build import build
+from models.checkpoint import Trained
+from models.model import CharLM
 from protos import charstream_pb2 as pb
 from protos import charstream_pb2_grpc as pb_grpc
 from tests.conftest import ready, start_server, stop
+
+
+def test_a_graph_that_fails_for_some_character_is_not_served(tiny: Trained, tmp_path: Path) -> None:
+    """The loop knows one character less than the manifest says: nothing in its header tells."""
+    manifest, files = build(tiny, "tiny", "1")
+    smaller = CharLM(tiny.model.config.model_copy(update={"vocab": len(manifest.symbols) - 1}))
+    fewer = Vocabulary(manifest.symbols[:-1])
+    _, others = build(Trained(smaller, fewer, "\n", tiny.record), "tiny", "1")
+    mixed = {**files, decode_file("fp32"): others[decode_file("fp32")]}
+    write_bundle(tmp_path / "mixed", manifest.model_copy(update={"files": file_records(mixed)}), mixed)
+    server = start_server(tmp_path)
+    try:
+        assert server.wait(30) == 1
+        server.wait_for(r"not served: \S+/mixed: onnxruntime: ")
+        assert "Traceback" not in server.log
+    finally:
+        stop(server)
 
 
 @pytest.fixture
