@@ -2,7 +2,6 @@
 # PROVIDER=gpu installs onnxruntime-gpu; without it the presence of nvidia-smi decides.
 PYTHON ?= python3
 PROVIDER ?= $(if $(shell command -v nvidia-smi 2>/dev/null),gpu,cpu)
-PIP_QUIET ?= --quiet
 BIN := .venv/bin
 
 .PHONY: setup demo test check format proto bench clean
@@ -11,7 +10,7 @@ setup: .venv/ready
 .venv/ready: pyproject.toml constraints.txt
 	@echo "== setup: .venv with the locked versions (provider: $(PROVIDER))"
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install $(PIP_QUIET) --disable-pip-version-check -c constraints.txt -e ".[$(PROVIDER),train,loadtest,dev]"
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e ".[$(PROVIDER),train,loadtest,dev]"
 	@touch $@
 
 demo: setup
@@ -36,7 +35,7 @@ format: setup
 .venv-proto/ready: Makefile
 	@echo "== setup: .venv-proto with the stub generator"
 	$(PYTHON) -m venv .venv-proto
-	.venv-proto/bin/python -m pip install $(PIP_QUIET) --disable-pip-version-check grpcio-tools==1.78.0 grpcio==1.78.0 protobuf==6.31.1 setuptools==80.9.0
+	.venv-proto/bin/python -m pip install --disable-pip-version-check grpcio-tools==1.78.0 grpcio==1.78.0 protobuf==6.31.1 setuptools==80.9.0
 	@touch $@
 
 proto: .venv-proto/ready

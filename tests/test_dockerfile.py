@@ -81,6 +81,18 @@ def test_the_wheel_runs_its_commands_in_an_empty_environment(image: Path) -> Non
         assert refused.stderr.count("\n") == 1
 
 
+def test_without_an_onnxruntime_it_says_how_to_get_one(image: Path, bundles: Path) -> None:
+    """Comes last of those that use the image: it takes onnxruntime away."""
+    python = str(image / "opt" / "charstream" / "bin" / "python")
+    subprocess.run([python, "-m", "pip", "uninstall", "--yes", "onnxruntime"], check=True, capture_output=True)
+    server = start_server(bundles, command=(python, "-P", "-m", "server"), cwd=image)
+    try:
+        assert server.wait(60) == 1
+        server.wait_for(r"onnxruntime is not installed: pip install 'charstream\[cpu\]' or 'charstream\[gpu\]'")
+    finally:
+        stop(server)
+
+
 def test_both_targets_differ_only_in_their_base_and_their_onnxruntime() -> None:
     cpu, gpu = stage("cpu"), [line for line in stage("gpu") if not line[1].startswith("apt-get")]
     assert [(i, a.replace("onnxruntime-gpu", "onnxruntime")) for i, a in gpu] == cpu

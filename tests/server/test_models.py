@@ -93,6 +93,20 @@ def test_one_bundle_may_be_named_itself(bundles: Path) -> None:
         stop(server)
 
 
+def test_two_onnxruntimes_are_one_too_many(bundles: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """pip installs onnxruntime-gpu over onnxruntime without a word; CUDA is gone then."""
+    for name in ("onnxruntime", "onnxruntime_gpu"):
+        (tmp_path / f"{name}-1.31.1.dist-info").mkdir()
+        (tmp_path / f"{name}-1.31.1.dist-info" / "METADATA").write_text(f"Name: {name}\nVersion: 1.31.1\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    server = start_server(bundles)
+    try:
+        assert server.wait(30) == 1
+        server.wait_for("onnxruntime and onnxruntime-gpu are both installed .*pip uninstall")
+    finally:
+        stop(server)
+
+
 def test_cuda_that_cannot_be_had_is_an_error_not_a_silent_cpu(bundles: Path) -> None:
     import onnxruntime
 
