@@ -126,9 +126,10 @@ class Engine(Thread):
                 self._stopped = True
 
     def _begin(self, request: Request) -> None:
-        row = Row(request.stream, len(request.prompt), request.max_chars, request.window, request.max_delay)
-        state = RowState(self._start_token, self._fresh_state, 0, request.seed, request.temperature)
-        matcher = StopMatcher(request.stop) if request.stop else None
+        wanted = request.generation
+        row = Row(request.stream, len(wanted.prompt), wanted.max_chars, request.window, wanted.max_delay)
+        state = RowState(self._start_token, self._fresh_state, 0, wanted.seed, wanted.temperature)
+        matcher = StopMatcher(wanted.stop) if wanted.stop else None
         self._texts[request.stream] = _Text(request, row, matcher, state)
         self._scheduler.add(row)
 
@@ -164,7 +165,7 @@ class Engine(Thread):
         forced = np.full((plan.steps, len(plan.rows)), -1, np.int64)
         for column, row in enumerate(plan.rows):
             if row.forced_left:
-                prompt = self._texts[row.stream].request.prompt
+                prompt = self._texts[row.stream].request.generation.prompt
                 begin = len(prompt) - row.forced_left
                 part = prompt[begin : begin + plan.steps]
                 forced[: len(part), column] = part

@@ -12,7 +12,7 @@ from protos import charstream_pb2 as pb
 from server.catalog import ServedModel
 from server.errors import InvalidField
 from server.settings import ServerSettings
-from server.streams import Generation
+from server.values import Generation
 
 __all__ = ["generation_of"]
 

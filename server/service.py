@@ -11,8 +11,7 @@ from server.catalog import Catalog, ServedModel
 from server.errors import ShuttingDown
 from server.requests import generation_of
 from server.settings import ServerSettings
-from server.streams import Generation
-from server.values import Finish, Reason
+from server.values import Finish, Generation, Reason
 
 __all__ = ["ModelsService", "TextGenerationService"]
 

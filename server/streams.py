@@ -6,27 +6,11 @@ import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
 from server.engine import Engine
 from server.errors import Overloaded, ShuttingDown
-from server.values import Cancel, Delivery, Finish, Grant, Request
+from server.values import Cancel, Delivery, Finish, Generation, Grant, Request
 
-__all__ = ["Chunk", "Generation", "Streams", "TextStream"]
-
-
-@dataclass(frozen=True, slots=True)
-class Generation:
-    """What to generate. `max_delay`: seconds; `max_chunk_chars`: characters of a chunk, None for no limit."""
-
-    prompt: NDArray[np.int64]
-    max_chars: int
-    temperature: float
-    seed: int
-    stop: tuple[str, ...]
-    max_delay: float
-    max_chunk_chars: int | None
+__all__ = ["Chunk", "Streams", "TextStream"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,19 +49,7 @@ class Streams:
         stream = TextStream(self, next(self._numbers), generation)
         self._open[stream.number] = stream
         self._empty.clear()
-        self.submit(
-            Request(
-                stream=stream.number,
-                prompt=generation.prompt,
-                max_chars=generation.max_chars,
-                temperature=generation.temperature,
-                seed=generation.seed,
-                stop=generation.stop,
-                max_delay=generation.max_delay,
-                window=self.window,
-                submitted=time.monotonic(),
-            )
-        )
+        self.submit(Request(stream.number, generation, self.window, time.monotonic()))
         return stream
 
     def submit(self, command: Request | Grant | Cancel) -> None:

@@ -6,7 +6,7 @@ from enum import Enum
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Cancel", "Command", "Delivery", "Finish", "Grant", "Reason", "Request", "Stop"]
+__all__ = ["Cancel", "Command", "Delivery", "Finish", "Generation", "Grant", "Reason", "Request", "Stop"]
 
 
 class Reason(Enum):
@@ -15,16 +15,37 @@ class Reason(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
-    """A text to generate. `stream` names it; times are of time.monotonic, in seconds."""
+class Generation:
+    """What to generate.
 
-    stream: int
+    Attributes:
+        prompt: numbers of its characters.
+        stop: strings before which the text ends.
+        max_delay: seconds that a generated character may wait for others.
+        max_chunk_chars: of a message; None for no limit.
+    """
+
     prompt: NDArray[np.int64]
     max_chars: int
     temperature: float
     seed: int
     stop: tuple[str, ...]
     max_delay: float
+    max_chunk_chars: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Asks the engine for a text.
+
+    Attributes:
+        stream: the number that names it from now on.
+        window: characters that may be generated before the first grant.
+        submitted: time.monotonic() when it was asked for.
+    """
+
+    stream: int
+    generation: Generation
     window: int
     submitted: float
 
