@@ -8,10 +8,11 @@ from pydantic import ValidationError
 from bundle.graphs import GraphError, check_graph, decode_inputs, decode_outputs, step_inputs, step_outputs
 from bundle.manifest import FORMAT, Manifest, sha256
 
-__all__ = ["MANIFEST", "STEP", "Bundle", "BundleError", "decode_file", "read_bundle"]
+__all__ = ["CARD", "MANIFEST", "STEP", "Bundle", "BundleError", "decode_file", "read_bundle"]
 
 MANIFEST = "manifest.json"
 STEP = "step.onnx"
+CARD = "card.md"
 _MAX_MANIFEST_BYTES = 8 << 20
 
 

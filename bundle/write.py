@@ -6,9 +6,9 @@ import tempfile
 from pathlib import Path
 
 from bundle.manifest import FileRecord, Manifest, sha256
-from bundle.read import MANIFEST
+from bundle.read import CARD, MANIFEST, BundleError
 
-__all__ = ["file_records", "write_bundle"]
+__all__ = ["check_replaceable", "file_records", "write_bundle"]
 
 
 def file_records(files: dict[str, bytes]) -> dict[str, FileRecord]:
@@ -16,11 +16,24 @@ def file_records(files: dict[str, bytes]) -> dict[str, FileRecord]:
     return {name: FileRecord(sha256=sha256(data), bytes=len(data)) for name, data in sorted(files.items())}
 
 
+def check_replaceable(folder: Path) -> None:
+    """Raises BundleError if the folder is there and holds anything but a bundle: that would be lost."""
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise BundleError(f"{folder} is a file, not a bundle; it is not replaced")
+    for path in folder.iterdir():
+        if path.name not in (MANIFEST, CARD) and path.suffix != ".onnx":
+            raise BundleError(f"{folder} holds {path.name}, which is no part of a bundle; it is not replaced")
+
+
 def write_bundle(folder: Path, manifest: Manifest, files: dict[str, bytes]) -> None:
     """Writes `files` and the manifest into a folder beside `folder`, which then takes its place.
 
-    A reader finds the old bundle, the new one, or for a moment none; never a mixture.
+    A reader finds the old bundle, the new one, or for a moment none; never a mixture. Raises BundleError if the folder
+    holds something else.
     """
+    check_replaceable(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     new = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:

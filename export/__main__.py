@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import Field, ValidationError
 
 from bundle.read import read_bundle
-from bundle.write import write_bundle
+from bundle.write import check_replaceable, write_bundle
 from charstream.settings import Positional, Settings, fail, parse
 from export.build import build
 from export.verification import verify
@@ -33,6 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if out.exists() and not settings.overwrite:
         fail(COMMAND, f"{out} exists; --overwrite replaces it, --out names another folder")
     try:
+        check_replaceable(out)
         trained = load(settings.run)
         manifest, files = build(trained, settings.name or out.resolve().name, settings.version)
     except ValidationError as error:

@@ -4,9 +4,9 @@ import torch
 
 from bundle.graphs import decode_inputs, decode_outputs, step_inputs, step_outputs
 from bundle.manifest import FORMAT, Manifest, ModelShape
-from bundle.read import STEP, decode_file
+from bundle.read import CARD, STEP, decode_file
 from bundle.write import file_records
-from export.card import CARD, card
+from export.card import card
 from export.graphs import DecodeGraph, StepGraph
 from export.onnx_file import metadata_of, to_onnx
 from models.checkpoint import Trained

@@ -6,9 +6,8 @@ from bundle.manifest import Manifest
 from models.checkpoint import Trained
 from models.generate import generate
 
-__all__ = ["CARD", "card"]
+__all__ = ["card"]
 
-CARD = "card.md"
 SAMPLE_CHARS, SAMPLE_SEED = 400, 7
 
 

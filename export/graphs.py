@@ -107,7 +107,9 @@ def sample(logits: Tensor, temperature: Tensor, uniform: Tensor) -> Tensor:
     """
     greedy = temperature == 0
     scale = torch.where(greedy, 1.0, temperature).unsqueeze(1)
-    cdf = torch.softmax(logits / scale, 1).cumsum(1)
+    # Nothing overflows below the largest logit, however small the temperature.
+    below = logits - logits.amax(1, keepdim=True)
+    cdf = torch.softmax(below / scale, 1).cumsum(1)
     threshold = uniform.unsqueeze(1) * cdf[:, -1:]
     return torch.where(greedy, logits.argmax(1), (cdf <= threshold).sum(1))
 

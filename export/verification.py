@@ -5,6 +5,7 @@ from the same history; an outcome that differs is accepted only where the random
 characters, closer than two roundings can tell.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -242,4 +243,6 @@ def _rows(arrays: Arrays, first: int, last: int) -> Arrays:
 
 
 def _difference(found: NDArray[np.float32], expected: Tensor) -> float:
-    return float(np.abs(found - expected.numpy()).max(initial=0.0))
+    """The largest; infinite where either is not finite, since NaN is never larger than anything."""
+    difference = float(np.abs(found - expected.numpy()).max(initial=0.0))
+    return difference if math.isfinite(difference) else math.inf

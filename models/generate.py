@@ -58,6 +58,7 @@ def _outcome(logits: Tensor, temperature: float, uniform: float) -> int:
     """The character that `uniform` in [0, 1) decides: logits [V]; inverse CDF in vocabulary order."""
     if temperature == 0:
         return int(logits.argmax())
-    cdf = torch.softmax(logits / temperature, 0).cumsum(0)
+    # Nothing overflows below the largest logit, however small the temperature.
+    cdf = torch.softmax((logits - logits.max()) / temperature, 0).cumsum(0)
     threshold = min(uniform, LARGEST_UNIFORM) * cdf[-1]
     return int((cdf <= threshold).sum())

@@ -1,8 +1,9 @@
 """Turns exceptions of handlers into gRPC status: the one place that does."""
 
+import asyncio
 import logging
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, NoReturn
 
 import grpc
@@ -20,42 +21,33 @@ STATUS_DETAILS = "grpc-status-details-bin"
 
 
 class ErrorInterceptor(ServerInterceptor):
-    """A RequestError becomes its status; anything unexpected becomes INTERNAL with an id that the log has too."""
+    """A RequestError becomes its status; anything unexpected becomes INTERNAL with an id that the log has too.
+
+    Handlers must be coroutines: a stream is written with `context.write`, so that its errors pass through here.
+    """
 
     async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
         handler = await continuation(handler_call_details)
         if handler is None:
             return None
         if handler.unary_unary:
-            return _like(handler, grpc.unary_unary_rpc_method_handler, _unary(handler.unary_unary))
+            return _like(handler, grpc.unary_unary_rpc_method_handler, handler.unary_unary)
         if handler.unary_stream:
-            return _like(handler, grpc.unary_stream_rpc_method_handler, _stream(handler.unary_stream))
+            return _like(handler, grpc.unary_stream_rpc_method_handler, handler.unary_stream)
         return handler
 
 
-def _like(handler: Any, make: Callable[..., Any], behaviour: Any) -> Any:
-    return make(behaviour, handler.request_deserializer, handler.response_serializer)
-
-
-def _unary(behaviour: Callable[[Any, Context], Awaitable[Any]]) -> Callable[[Any, Context], Awaitable[Any]]:
+def _like(handler: Any, make: Callable[..., Any], behaviour: Callable[[Any, Context], Awaitable[Any]]) -> Any:
     async def guarded(request: Any, context: Context) -> Any:
         try:
             return await behaviour(request, context)
+        except grpc.aio.InternalError:
+            # The message could not be sent: the caller is gone, which is no error of ours.
+            raise asyncio.CancelledError from None
         except Exception as error:
             await _abort(context, error)
 
-    return guarded
-
-
-def _stream(behaviour: Callable[[Any, Context], AsyncIterator[Any]]) -> Callable[[Any, Context], AsyncIterator[Any]]:
-    async def guarded(request: Any, context: Context) -> AsyncIterator[Any]:
-        try:
-            async for response in behaviour(request, context):
-                yield response
-        except Exception as error:
-            await _abort(context, error)
-
-    return guarded
+    return make(guarded, handler.request_deserializer, handler.response_serializer)
 
 
 async def _abort(context: Context, error: Exception) -> NoReturn:

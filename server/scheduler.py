@@ -7,7 +7,7 @@ and runs as one batch, and groups take turns. A row that leaves is replaced by t
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from itertools import islice
+from itertools import chain, islice
 
 __all__ = ["Move", "Plan", "Row", "Scheduler", "Status"]
 
@@ -72,7 +72,7 @@ class Scheduler:
     """Rows and the queue of those that wait.
 
     Args:
-        max_rows: rows that have begun and not ended, running or paused.
+        max_rows: rows that run; a paused one gives its place to another, and waits for one when it can go on.
         max_batch: rows of one run.
         chunk_delay: seconds that one round of all groups should take.
         step_seconds: what one step of a run with so many rows takes.
@@ -84,13 +84,12 @@ class Scheduler:
         self.running: list[Row] = []
         self.waiting: dict[int, Row] = {}
         self.resumed: dict[int, Row] = {}
-        self.paused = 0
         self._turn = 0
 
     @property
     def idle(self) -> bool:
         """Whether nothing can run until a row is added, granted credit, or ends."""
-        return not (self.running or self.resumed or (self.waiting and self._free > 0))
+        return not (self.running or self.resumed or self.waiting)
 
     def add(self, row: Row) -> None:
         """Queues a new row."""
@@ -104,11 +103,10 @@ class Scheduler:
 
     def admit(self) -> list[Row]:
         """Gives slots to paused rows that can go on and to waiting ones, in this order; returns them."""
-        newcomers = [self.waiting.pop(stream) for stream in list(islice(self.waiting, self._free))]
-        rows = [*self.resumed.values(), *newcomers]
-        self.paused -= len(self.resumed)
-        self.resumed.clear()
+        free = self.max_rows - len(self.running)
+        rows = list(islice(chain(self.resumed.values(), self.waiting.values()), free))
         for row in rows:
+            (self.resumed if row.status is Status.PAUSED else self.waiting).pop(row.stream)
             row.slot, row.status = len(self.running), Status.RUNNING
             self.running.append(row)
         return rows
@@ -130,7 +128,6 @@ class Scheduler:
         if row.status is Status.RUNNING:
             move = self._vacate(row)
         elif row.status is Status.PAUSED:
-            self.paused -= 1
             self.resumed.pop(row.stream, None)
         else:
             self.waiting.pop(row.stream, None)
@@ -141,12 +138,7 @@ class Scheduler:
         """Takes a running row out of the batch until its reader has taken something."""
         move = self._vacate(row)
         row.status = Status.PAUSED
-        self.paused += 1
         return move
-
-    @property
-    def _free(self) -> int:
-        return self.max_rows - len(self.running) - self.paused
 
     def _choose_steps(self, rows: Sequence[Row], groups: int) -> int:
         delay = min(self.chunk_delay, min(row.max_delay for row in rows)) / groups

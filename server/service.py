@@ -1,6 +1,6 @@
 """The RPCs. Protocol messages stop here."""
 
-from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Any
 
 from grpc.aio import ServicerContext
@@ -26,16 +26,18 @@ class TextGenerationService(pb_grpc.TextGenerationServicer):
         self._catalog, self._settings = catalog, settings
         self.draining = False
 
-    async def Generate(self, request: pb.GenerateRequest, context: Context) -> AsyncIterator[pb.GenerateResponse]:
+    async def Generate(self, request: pb.GenerateRequest, context: Context) -> None:
         if self.draining:
             raise ShuttingDown
         model = self._catalog.get(request.model)
         generation = generation_of(request, model, self._settings)
         generated = 0
-        async for chunk in model.streams.open(generation).chunks():
-            generated += len(chunk.text)
-            finish = _finish(chunk.finish, generation, generated) if chunk.finish else None
-            yield pb.GenerateResponse(text=chunk.text, finish=finish)
+        # Closed in any case, and at once: that is what frees the row of a caller who is gone.
+        async with aclosing(model.streams.open(generation).chunks()) as chunks:
+            async for chunk in chunks:
+                generated += len(chunk.text)
+                finish = _finish(chunk.finish, generation, generated) if chunk.finish else None
+                await context.write(pb.GenerateResponse(text=chunk.text, finish=finish))
 
 
 class ModelsService(pb_grpc.ModelsServicer):

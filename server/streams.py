@@ -3,7 +3,8 @@
 import asyncio
 import itertools
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import suppress
 from dataclasses import dataclass
 
 from server.engine import Engine
@@ -11,6 +12,9 @@ from server.errors import Overloaded, ShuttingDown
 from server.values import Cancel, Delivery, Finish, Generation, Grant, Request
 
 __all__ = ["Chunk", "Streams", "TextStream"]
+
+# Far below the message size that clients accept, 4 MiB by default.
+MAX_CHUNK_CHARS = 65_536
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +92,16 @@ class TextStream:
     def __init__(self, streams: Streams, number: int, generation: Generation) -> None:
         self.number = number
         self._streams = streams
-        self._chunk_chars = generation.max_chunk_chars or streams.window
+        self._chunk_chars = min(generation.max_chunk_chars or streams.window, MAX_CHUNK_CHARS)
         self._collect_seconds = max(0.0, generation.max_delay - streams.tick)
+        # A full message has nothing to wait for; and a row must not pause because its reader waits for more.
+        self._enough_chars = min(self._chunk_chars, streams.window // 2)
         self._parts: list[str] = []
         self._finish: Finish | None = None
         self._error: Exception | None = None
+        self._pending_chars = 0
         self._ready = asyncio.Event()
+        self._enough = asyncio.Event()
         self._taken = 0
 
     @property
@@ -103,14 +111,18 @@ class TextStream:
 
     def push(self, delivery: Delivery) -> None:
         self._parts.append(delivery.text)
+        self._pending_chars += len(delivery.text)
         self._finish = delivery.finish
         self._ready.set()
+        if self.finished or self._pending_chars >= self._enough_chars:
+            self._enough.set()
 
     def fail(self, error: Exception) -> None:
         self._error = error
         self._ready.set()
+        self._enough.set()
 
-    async def chunks(self) -> AsyncIterator[Chunk]:
+    async def chunks(self) -> AsyncGenerator[Chunk, None]:
         """Yields chunks until the text ends; characters that came while a chunk was being sent share the next one."""
         try:
             while True:
@@ -126,13 +138,16 @@ class TextStream:
 
     async def _take(self) -> tuple[str, Finish | None]:
         await self._ready.wait()
-        if self._collect_seconds and not self.finished:
-            await asyncio.sleep(self._collect_seconds)
+        if self._collect_seconds:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._enough.wait(), self._collect_seconds)
         if self._error:
             raise self._error
         self._ready.clear()
+        self._enough.clear()
         text = "".join(self._parts)
         self._parts.clear()
+        self._pending_chars = 0
         return text, self._finish
 
     def _grant(self, chars: int) -> None:

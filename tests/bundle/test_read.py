@@ -148,7 +148,15 @@ def test_what_was_written_is_read(bundles: Path, tmp_path: Path) -> None:
 def test_writing_replaces_the_whole_folder_and_leaves_nothing_beside_it(bundles: Path, tmp_path: Path) -> None:
     bundle = read_bundle(bundles / "tiny")
     (tmp_path / "b").mkdir()
-    (tmp_path / "b" / "old.txt").write_text("x")
+    (tmp_path / "b" / "decode.int4.onnx").write_text("x")
     write_bundle(tmp_path / "b", bundle.manifest, bundle.files)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["b"]
-    assert not (tmp_path / "b" / "old.txt").exists()
+    assert not (tmp_path / "b" / "decode.int4.onnx").exists()
+
+
+def test_a_folder_that_holds_anything_else_is_never_replaced(bundles: Path, tmp_path: Path) -> None:
+    bundle = read_bundle(bundles / "tiny")
+    (tmp_path / "thesis.txt").write_text("years")
+    with pytest.raises(BundleError, match=r"holds thesis.txt, which is no part of a bundle"):
+        write_bundle(tmp_path, bundle.manifest, bundle.files)
+    assert (tmp_path / "thesis.txt").read_text() == "years"

@@ -35,6 +35,16 @@ def test_verify_notices_another_model(tiny: Trained) -> None:
     assert "FAILED" in found.report()
 
 
+@pytest.mark.parametrize("name", ["head.bias", "lstm.weight_hh_l1"])
+def test_a_model_that_is_not_finite_is_not_verified(name: str) -> None:
+    trained = tiny_model(hidden=16)
+    with torch.no_grad():
+        trained.model.get_parameter(name).view(-1)[3] = torch.nan
+    manifest, files = build(trained, "nan", "1")
+    assert not verify(manifest, files, trained.model).passed
+    assert not verify(manifest, files, reference_of_bundle(manifest, files)).passed
+
+
 def test_verify_notices_a_wrong_loop(tiny: Trained) -> None:
     """The step is right, the loop is another model's."""
     manifest, files = build(tiny, "tiny", "1")

@@ -12,6 +12,8 @@ from protos import charstream_pb2 as pb
 from protos import charstream_pb2_grpc as pb_grpc
 from tests.conftest import ServerProcess
 
+# So that what lies in the network is small against the text.
+SMALL_WINDOWS = [("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", 16_384)]
 PROMPTS = ("", "H", "Hello, ", "To be, or not to be: " * 4)
 
 
@@ -90,10 +92,8 @@ async def test_more_streams_than_one_batch_take_turns(small_server: ServerProces
 
 
 async def test_slow_reader_pauses_and_loses_nothing(server: ServerProcess, tiny: Trained) -> None:
-    # Small windows, so that what lies in the network is small against the text.
-    options = [("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", 16_384)]
     request = pb.GenerateRequest(max_chars=100_000, seed=5)
-    async with grpc.aio.insecure_channel(server.address, options) as channel:
+    async with grpc.aio.insecure_channel(server.address, SMALL_WINDOWS) as channel:
         stub = pb_grpc.TextGenerationStub(channel)
         call = stub.Generate(request)
         first = await call.read()
@@ -146,6 +146,15 @@ async def test_the_beginning_of_a_stop_string_is_sent_when_the_length_ends_the_t
     assert finish.reason == pb.FINISH_REASON_LENGTH
 
 
+@pytest.mark.parametrize("temperature", [1e-3, 1.2e-38, 1e-44])
+async def test_a_tiny_temperature_is_almost_greedy(server: ServerProcess, temperature: float) -> None:
+    greedy = pb.GenerateRequest(max_chars=200, seed=1, sampling=pb.Sampling(temperature=0))
+    tiny_temperature = pb.GenerateRequest(max_chars=200, seed=1, sampling=pb.Sampling(temperature=temperature))
+    async with grpc.aio.insecure_channel(server.address) as channel:
+        stub = pb_grpc.TextGenerationStub(channel)
+        assert (await read(stub.Generate(tiny_temperature)))[0] == (await read(stub.Generate(greedy)))[0]
+
+
 async def test_chosen_seed_repeats_the_text(server: ServerProcess) -> None:
     async with grpc.aio.insecure_channel(server.address) as channel:
         stub = pb_grpc.TextGenerationStub(channel)
@@ -170,6 +179,30 @@ async def test_chunks_keep_to_the_limits_asked_for(server: ServerProcess) -> Non
     assert sum(sizes) == 500
     assert sum(patient) == sum(hasty) == 3000
     assert len(patient) < len(hasty)
+
+
+async def test_a_long_delay_holds_back_neither_full_messages_nor_the_end(small_server: ServerProcess) -> None:
+    """3,000 characters with a window of 256 and ten seconds of patience do not take ten seconds."""
+    request = pb.GenerateRequest(max_chars=3000, seed=1, chunking=pb.Chunking(max_chars=5))
+    request.chunking.max_delay.FromSeconds(10)
+    async with grpc.aio.insecure_channel(small_server.address) as channel:
+        text, _ = await asyncio.wait_for(read(pb_grpc.TextGenerationStub(channel).Generate(request)), 9)
+    assert len(text) == 3000
+
+
+async def test_readers_that_do_not_read_hold_no_rows(small_server: ServerProcess, tiny: Trained) -> None:
+    """Eight rows, and eight streams that nobody reads: the ninth is served all the same."""
+    request = pb.GenerateRequest(max_chars=300, seed=4)
+    async with grpc.aio.insecure_channel(small_server.address, SMALL_WINDOWS) as channel:
+        stub = pb_grpc.TextGenerationStub(channel)
+        stuck = [stub.Generate(pb.GenerateRequest(max_chars=1_000_000, seed=seed)) for seed in range(8)]
+        for call in stuck:
+            await call.read()
+        async with grpc.aio.insecure_channel(small_server.address) as other:
+            text, _ = await asyncio.wait_for(read(pb_grpc.TextGenerationStub(other).Generate(request)), 60)
+        for call in stuck:
+            call.cancel()
+    assert text == reference(tiny, request)
 
 
 async def test_finish_times_are_in_order(server: ServerProcess) -> None:

@@ -17,7 +17,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from protos import charstream_pb2 as pb
 from protos import charstream_pb2_grpc as pb_grpc
 from tests.conftest import ServerProcess, ready, start_server, stop
-from tests.server.test_generate import read
+from tests.server.test_generate import SMALL_WINDOWS, read
 
 ENDLESS = 1_000_000
 
@@ -141,6 +141,35 @@ def test_health_and_reflection(server: ServerProcess) -> None:
         (answer,) = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo(requests)
         names = {service.name for service in answer.list_services_response.service}
     assert {"charstream.v1.TextGeneration", "charstream.v1.Models", "grpc.health.v1.Health"} <= names
+
+
+def test_health_can_be_watched(server: ServerProcess) -> None:
+    with grpc.insecure_channel(server.address) as channel:
+        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+        assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
+        watch.cancel()
+
+
+async def test_a_call_that_is_cancelled_while_its_message_is_stuck_leaves_no_traceback(bundles: Path) -> None:
+    """A cancelled call is everyday life: only faults of ours get tracebacks."""
+    process = ready(start_server(bundles))
+    request = long_request(0)
+    request.chunking.max_chars = 1
+    try:
+        for _ in range(3):
+            async with grpc.aio.insecure_channel(process.address, SMALL_WINDOWS) as channel:
+                stub = pb_grpc.TextGenerationStub(channel)
+                calls = [stub.Generate(request) for _ in range(4)]
+                for call in calls:
+                    await call.read()
+                await asyncio.sleep(0.6)  # now the windows are full
+                for call in calls:
+                    call.cancel()
+        process.signal(signal.SIGTERM)
+        assert process.wait() == 0
+        assert "Traceback" not in process.log
+    finally:
+        stop(process)
 
 
 def rows_are_free(address: str, rows: int) -> bool:

@@ -89,19 +89,33 @@ def test_groups_take_turns_and_share_the_delay() -> None:
     assert {plan.steps for plan in plans} == {6}
 
 
-def test_a_paused_row_keeps_its_place_and_goes_on_when_its_reader_has_taken_some() -> None:
+def test_a_paused_row_gives_its_place_to_another_and_is_first_to_get_one_again() -> None:
     s = scheduler(max_rows=1)
-    slow, other = row(0), row(1)
-    s.add(slow)
-    s.add(other)
+    slow, other, third = row(0), row(1), row(2)
+    for r in (slow, other, third):
+        s.add(r)
     s.admit()
     s.pause(slow)
-    assert s.plan() is None
+    assert s.admit() == [other]
+    s.grant(slow, 10)
     assert s.admit() == []
-    assert s.idle, "a waiting row must not keep the engine busy while a paused one has its place"
+    s.end(other)
+    assert s.admit() == [slow]
+    s.end(slow)
+    assert s.admit() == [third]
+
+
+def test_nothing_to_do_while_all_rows_are_paused() -> None:
+    s = scheduler()
+    slow = row(0)
+    s.add(slow)
+    assert not s.idle
+    s.admit()
+    s.pause(slow)
+    assert s.idle
+    assert s.plan() is None
     s.grant(slow, 10)
     assert not s.idle
-    assert s.admit() == [slow]
 
 
 @given(st.integers(0, 2**32), st.integers(1, 6), st.integers(1, 4))
@@ -126,9 +140,9 @@ def test_any_sequence_keeps_slots_without_gaps(seed: int, max_rows: int, max_bat
                 leave(s, rng.choice(s.running), slots, s.pause)
         assert [r.slot for r in s.running] == list(range(len(s.running)))
         assert slots == dict(enumerate(s.running))
-        live = [r for r in rows if r.status in (Status.RUNNING, Status.PAUSED)]
-        assert len(live) <= max_rows
-        assert s.paused == sum(r.status is Status.PAUSED for r in live)
+        assert len(s.running) <= max_rows
+        assert set(s.waiting) == {r.stream for r in rows if r.status is Status.WAITING}
+        assert all(r.status is Status.PAUSED for r in s.resumed.values())
 
 
 def leave(s: Scheduler, chosen: Row, slots: dict[int, Row], how: object) -> None:
