@@ -61,8 +61,14 @@ def _state(model: ModelShape, suffix: str) -> tuple[TensorSpec, ...]:
     return tuple(TensorSpec(name + suffix, FLOAT, ("B", model.hidden)) for name in model.state_names)
 
 
-def check_graph(data: bytes, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]) -> None:
-    """Raises GraphError, which says what was found and what is expected, if `data` is not such a graph."""
+def check_graph(
+    data: bytes, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...], metadata: dict[str, str]
+) -> None:
+    """Raises GraphError, which says what was found and what is expected, if `data` is not such a graph.
+
+    Args:
+        metadata: entries that the file must have; it may have more.
+    """
     model = onnx.Model()
     try:
         model.ParseFromString(data)
@@ -74,6 +80,7 @@ def check_graph(data: bytes, inputs: tuple[TensorSpec, ...], outputs: tuple[Tens
         _check_tensors_inside(graph)
     _check_names("inputs", model.graph.input, inputs)
     _check_names("outputs", model.graph.output, outputs)
+    _check_metadata(model, metadata)
 
 
 def _check_versions(model: onnx.Model) -> None:
@@ -109,6 +116,14 @@ def _check_tensors_inside(graph: onnx.Graph) -> None:
     for tensor in (*graph.initializer, *constants):
         if tensor.data_location or tensor.external_data:
             raise GraphError(f"tensor {tensor.name!r} lies outside the file, external data is not allowed")
+
+
+def _check_metadata(model: onnx.Model, expected: dict[str, str]) -> None:
+    """A file of another model may have the same tensors, but not the same vocabulary."""
+    found = {entry.key: entry.value for entry in model.metadata_props}
+    for key, value in expected.items():
+        if found.get(key) != value:
+            raise GraphError(f"metadata {key}: found {found.get(key)}, expected {value}")
 
 
 def _check_names(kind: str, values: object, expected: tuple[TensorSpec, ...]) -> None:

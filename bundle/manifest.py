@@ -1,6 +1,7 @@
 """manifest.json: what a bundle is, and the sha256 of every file in it."""
 
 import hashlib
+import json
 import re
 from typing import Annotated, Literal
 
@@ -84,6 +85,17 @@ class Manifest(_Part):
         if self.start_text not in self.vocabulary.symbols:
             raise ValueError(f"start text {self.start_text!r} is not in the vocabulary")
         return self
+
+    def metadata(self) -> dict[str, str]:
+        """What each ONNX file says of itself: enough to use it without its bundle."""
+        return {
+            "charstream.format": str(self.format),
+            "charstream.name": self.name,
+            "charstream.version": self.version,
+            "charstream.model": self.model.model_dump_json(),
+            "charstream.vocabulary": json.dumps(self.symbols),
+            "charstream.start_text": json.dumps(self.start_text),
+        }
 
     @property
     def vocabulary(self) -> Vocabulary:

@@ -78,6 +78,12 @@ def _read_checked(folder: Path, name: str, manifest: Manifest) -> bytes:
     return data
 
 
+def _model_metadata(manifest: Manifest) -> dict[str, str]:
+    """What makes a file this model's; under which name and version it is served is the manifest's to say."""
+    names = ("charstream.model", "charstream.vocabulary", "charstream.start_text")
+    return {name: value for name, value in manifest.metadata().items() if name in names}
+
+
 def _check_graphs(folder: Path, manifest: Manifest, files: dict[str, bytes]) -> None:
     shape, vocab = manifest.model, len(manifest.symbols)
     expected = {STEP: (step_inputs(shape), step_outputs(shape, vocab))}
@@ -87,6 +93,6 @@ def _check_graphs(folder: Path, manifest: Manifest, files: dict[str, bytes]) -> 
         if name not in files:
             raise BundleError(f"{folder / MANIFEST}: files: {name} is missing")
         try:
-            check_graph(files[name], inputs, outputs)
+            check_graph(files[name], inputs, outputs, _model_metadata(manifest))
         except GraphError as error:
             raise BundleError(f"{folder / name}: {error}") from None

@@ -8,7 +8,7 @@ from bundle.read import CARD, STEP, decode_file
 from bundle.write import file_records
 from export.card import card
 from export.graphs import DecodeGraph, StepGraph
-from export.onnx_file import metadata_of, to_onnx
+from export.onnx_file import to_onnx
 from models.checkpoint import Trained
 from models.model import State
 
@@ -41,7 +41,7 @@ def build(trained: Trained, name: str, version: str) -> tuple[Manifest, dict[str
 
 
 def _graphs(trained: Trained, manifest: Manifest) -> dict[str, bytes]:
-    shape, vocab, metadata = manifest.model, len(manifest.symbols), metadata_of(manifest)
+    shape, vocab, metadata = manifest.model, len(manifest.symbols), manifest.metadata()
     step = StepGraph(trained.model)
     state = trained.model.initial_state(ROWS)
     token = torch.zeros(ROWS, dtype=torch.int64)

@@ -1,7 +1,6 @@
 """torch module -> the bytes of one ONNX file that explains itself."""
 
 import inspect
-import json
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
@@ -14,9 +13,8 @@ from onnx_ir.passes.common import ClearMetadataAndDocStringPass, RemoveUnusedNod
 from torch import Tensor, nn
 
 from bundle.graphs import TensorSpec
-from bundle.manifest import Manifest
 
-__all__ = ["metadata_of", "to_onnx"]
+__all__ = ["to_onnx"]
 
 OPSET = 20  # the newest whose operators all have CUDA kernels in onnxruntime 1.31
 
@@ -52,18 +50,6 @@ def to_onnx(
     model.producer_name, model.producer_version = "charstream", ""
     onnx.checker.check_model(model, full_check=True)
     return model.SerializeToString(deterministic=True)
-
-
-def metadata_of(manifest: Manifest) -> dict[str, str]:
-    """What each file says of itself: enough to use it without its bundle."""
-    return {
-        "charstream.format": str(manifest.format),
-        "charstream.name": manifest.name,
-        "charstream.version": manifest.version,
-        "charstream.model": manifest.model.model_dump_json(),
-        "charstream.vocabulary": json.dumps(manifest.symbols),
-        "charstream.start_text": json.dumps(manifest.start_text),
-    }
 
 
 @contextmanager

@@ -120,6 +120,8 @@ def numerics_of(runner: Runner, manifest: Manifest) -> str:
         tokens, after = np.empty_like(forced), [np.empty_like(array) for array in (token, *state)]
         uniform, steps = uniforms(np.arange(rows), 1, len(forced)), np.full(rows, len(forced))
         runner.run([token, *state], forced, uniform, steps, np.ones(rows, np.float32), tokens, after)
+        if tokens.max() >= vocab or not all(np.isfinite(array).all() for array in after):
+            raise CannotRun("the probe leads to characters that the vocabulary lacks, or to a state that is not finite")
         for array in (tokens, *after):
             digest.update(array.tobytes())
     return digest.hexdigest()[:16]

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 import signal
+import socket
 import sys
 
 import grpc
@@ -110,14 +111,23 @@ class Server:
 
 
 def _bind(server: grpc.aio.Server, settings: ServerSettings) -> int:
-    address = f"{settings.host}:{settings.port}"
+    address = _resolve(settings.host)
     try:
-        port = server.add_insecure_port(address)
+        return server.add_insecure_port(f"{address}:{settings.port}")
     except RuntimeError:
-        port = 0
-    if not port:
-        raise CannotStart(f"cannot listen on {address}: the port is in use or the address is not this machine's")
-    return port
+        raise CannotStart(
+            f"cannot listen on {address}:{settings.port}: the port is in use or the address is not this machine's"
+        ) from None
+
+
+def _resolve(host: str) -> str:
+    """One address for a name: gRPC would bind those that are free, and be content with one."""
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise CannotStart(f"--host {host}: {error.strerror}") from None
+    addresses = {family: address[0] for family, _, _, _, address in found}
+    return str(addresses[socket.AF_INET]) if socket.AF_INET in addresses else f"[{addresses[socket.AF_INET6]}]"
 
 
 def _options(settings: ServerSettings) -> list[tuple[str, int]]:

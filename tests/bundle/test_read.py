@@ -111,6 +111,10 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
     ),
     "foreign operator": (lambda f: rewrite_graph(f, foreign_operator), r"operator 'Evil' of the domain 'com.example'"),
     "foreign operator in the loop": (lambda f: rewrite_graph(f, foreign_operator_in_the_loop), r"operator 'Evil'"),
+    "another model's vocabulary": (
+        lambda f: rewrite_manifest(f, lambda m: m.update(symbols=m["symbols"][::-1])),
+        r"step.onnx: metadata charstream.vocabulary: found .*, expected ",
+    ),
     "newer opset": (
         lambda f: rewrite_graph(f, lambda m: setattr(m.opset_import[0], "version", 28)),
         rf"{GRAPH}: opset 28, supported are 17 to 20",

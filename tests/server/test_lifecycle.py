@@ -121,12 +121,13 @@ async def test_streams_that_outlive_the_grace_are_cut_with_unavailable(bundles: 
         stop(process)
 
 
-def test_second_server_on_the_same_port_fails_at_once(server: ServerProcess, bundles: Path) -> None:
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0.0.0.0"])
+def test_second_server_on_the_same_port_fails_at_once(server: ServerProcess, bundles: Path, host: str) -> None:
     port = server.address.rsplit(":", 1)[1]
-    second = start_server(bundles, "--port", port)
+    second = start_server(bundles, "--port", port, "--host", host)
     try:
         assert second.wait(20) == 1
-        second.wait_for(f"cannot listen on 127.0.0.1:{port}: the port is in use")
+        second.wait_for(rf"charstream serve: cannot listen on [\d.]+:{port}: the port is in use")
     finally:
         stop(second)
 

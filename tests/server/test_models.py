@@ -4,7 +4,9 @@ import shutil
 from pathlib import Path
 
 import grpc
+import onnx
 import pytest
+import torch
 
 from bundle.read import decode_file, read_bundle
 from bundle.vocabulary import Vocabulary
@@ -17,18 +19,23 @@ from protos import charstream_pb2_grpc as pb_grpc
 from tests.conftest import ready, start_server, stop
 
 
-def test_a_graph_that_fails_for_some_character_is_not_served(tiny: Trained, tmp_path: Path) -> None:
-    """The loop knows one character less than the manifest says: nothing in its header tells."""
+@pytest.mark.parametrize(("characters", "complaint"), [(-1, "onnxruntime: "), (1, "the probe leads to characters")])
+def test_a_loop_of_another_size_is_not_served(tiny: Trained, tmp_path: Path, characters: int, complaint: str) -> None:
+    """Its tensors look right and its metadata lies: only running it tells."""
     manifest, files = build(tiny, "tiny", "1")
-    smaller = CharLM(tiny.model.config.model_copy(update={"vocab": len(manifest.symbols) - 1}))
-    fewer = Vocabulary(manifest.symbols[:-1])
-    _, others = build(Trained(smaller, fewer, "\n", tiny.record), "tiny", "1")
-    mixed = {**files, decode_file("fp32"): others[decode_file("fp32")]}
+    size = len(manifest.symbols) + characters
+    other = CharLM(tiny.model.config.model_copy(update={"vocab": size}))
+    with torch.no_grad():
+        other.head.bias[-1] += 5  # the last character is probable
+    _, others = build(Trained(other, Vocabulary((manifest.symbols + "\t")[:size]), "\n", tiny.record), "tiny", "1")
+    decode = onnx.load_from_string(others[decode_file("fp32")])
+    onnx.helper.set_model_props(decode, manifest.metadata())
+    mixed = {**files, decode_file("fp32"): decode.SerializeToString()}
     write_bundle(tmp_path / "mixed", manifest.model_copy(update={"files": file_records(mixed)}), mixed)
     server = start_server(tmp_path)
     try:
         assert server.wait(30) == 1
-        server.wait_for(r"not served: \S+/mixed: onnxruntime: ")
+        server.wait_for(rf"not served: \S+/mixed: {complaint}")
         assert "Traceback" not in server.log
     finally:
         stop(server)
