@@ -39,9 +39,9 @@ class Server:
     def __init__(self, settings: ServerSettings) -> None:
         self._settings = settings
         self._catalog = Catalog()
-        self._generation = TextGenerationService(self._catalog, settings)
-        self._health = health.aio.HealthServicer()
         self._drain = asyncio.Event()
+        self._generation = TextGenerationService(self._catalog, settings, self._drain)
+        self._health = health.aio.HealthServicer()
         self._engine_error: BaseException | None = None
 
     async def run(self) -> int:
@@ -89,22 +89,20 @@ class Server:
             sys.stderr.flush()
             os._exit(128 + number)
         log.info("%s: drains for at most %g s", signal.Signals(number).name, self._settings.grace)
-        self._generation.draining = True
         self._drain.set()
 
     def _on_engine_error(self, error: BaseException) -> None:
         self._engine_error = error
-        self._generation.draining = True
         self._drain.set()
+        self._catalog.fail_streams()
 
     async def _finish(self, server: grpc.aio.Server) -> None:
         await self._health.enter_graceful_shutdown()
-        if not self._engine_error:
-            try:
-                await asyncio.wait_for(self._catalog.wait_until_idle(), self._settings.grace)
-            except TimeoutError:
-                log.warning("the grace is over: remaining streams are cut")
-        self._catalog.fail_streams()
+        try:
+            await asyncio.wait_for(self._catalog.wait_until_idle(), self._settings.grace)
+        except TimeoutError:
+            log.warning("the grace is over: remaining streams are cut")
+            self._catalog.fail_streams()
         await server.stop(LAST_SECONDS)
         self._catalog.stop()
         log.info("ended")

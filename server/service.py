@@ -1,5 +1,6 @@
 """The RPCs. Protocol messages stop here."""
 
+import asyncio
 from contextlib import aclosing
 from typing import Any
 
@@ -20,14 +21,13 @@ REASONS = {Reason.STOP: pb.FINISH_REASON_STOP, Reason.LENGTH: pb.FINISH_REASON_L
 
 
 class TextGenerationService(pb_grpc.TextGenerationServicer):
-    """Streams texts; refuses new ones from the moment `draining` is set."""
+    """Streams texts; refuses new ones from the moment `drain` is set."""
 
-    def __init__(self, catalog: Catalog, settings: ServerSettings) -> None:
-        self._catalog, self._settings = catalog, settings
-        self.draining = False
+    def __init__(self, catalog: Catalog, settings: ServerSettings, drain: asyncio.Event) -> None:
+        self._catalog, self._settings, self._drain = catalog, settings, drain
 
     async def Generate(self, request: pb.GenerateRequest, context: Context) -> None:
-        if self.draining:
+        if self._drain.is_set():
             raise ShuttingDown
         model = self._catalog.get(request.model)
         generation = generation_of(request, model, self._settings)

@@ -106,6 +106,19 @@ async def test_second_signal_ends_it_at_once(own_server: ServerProcess) -> None:
         assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
 
 
+async def test_a_reader_that_does_not_read_does_not_keep_the_server_from_ending(bundles: Path) -> None:
+    process = ready(start_server(bundles, "--grace", "0.5"))
+    try:
+        async with grpc.aio.insecure_channel(process.address, SMALL_WINDOWS) as channel:
+            call = pb_grpc.TextGenerationStub(channel).Generate(long_request(0, ENDLESS))
+            await call.read()
+            process.signal(signal.SIGTERM)
+            assert await asyncio.to_thread(process.wait, 10) == 0
+        assert "Traceback" not in process.log
+    finally:
+        stop(process)
+
+
 async def test_streams_that_outlive_the_grace_are_cut_with_unavailable(bundles: Path) -> None:
     process = ready(start_server(bundles, "--grace", "0.5"))
     try:
