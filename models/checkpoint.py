@@ -78,7 +78,8 @@ def load(path: Path) -> Trained:
     """Reads a trained model.
 
     Args:
-        path: a run's folder (its best checkpoint), or the .json or .safetensors file of one checkpoint.
+        path: a run's folder (its best checkpoint, or the last one of a run that stopped before it knew a best), or the
+            .json or .safetensors file of one checkpoint.
 
     Raises:
         CheckpointError: no checkpoint there, or a foreign or damaged one.
@@ -129,7 +130,10 @@ def part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 def _header_file(path: Path) -> Path:
     if path.suffix == ".safetensors":
         return path.with_name(path.name.split(".")[0] + ".json")
-    return path if path.suffix == ".json" else path / f"{BEST}.json"
+    if path.suffix == ".json":
+        return path
+    best = path / f"{BEST}.json"
+    return best if best.exists() else path / f"{LAST}.json"
 
 
 def _read_tensors(file: Path, digest: str) -> dict[str, Tensor]:

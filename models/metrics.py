@@ -1,6 +1,7 @@
 """metrics.jsonl: what a run measured, one JSON object a line."""
 
 import json
+import math
 from pathlib import Path
 
 __all__ = ["METRICS", "Metrics"]
@@ -21,5 +22,14 @@ class Metrics:
     def forget_after(self, step: int) -> None:
         """Drops what was measured after the checkpoint that a run goes on from."""
         lines = self._file.read_text(encoding="utf-8").splitlines() if self._file.exists() else []
-        kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
-        self._file.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+        new = self._file.with_name(f".{METRICS}.new")
+        new.write_text("".join(line + "\n" for line in lines if _step(line) <= step), encoding="utf-8")
+        new.replace(self._file)
+
+
+def _step(line: str) -> float:
+    """The steps done at a line; infinite for one that a dying process cut off."""
+    try:
+        return int(json.loads(line)["step"])
+    except ValueError:
+        return math.inf

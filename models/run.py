@@ -21,6 +21,7 @@ from models.trainer import Arithmetic, Diverged, Trainer
 __all__ = ["Run"]
 
 CHECK_CHARS = 256  # of each of the held-out text's parts: a check reads a sample
+SAVE_SECONDS = 60  # between two checkpoints: no more than that is lost when the process dies
 SAMPLE_CHARS = 300
 SAMPLE_TEMPERATURE = 0.8
 # Kept free for a check and the final validation, should they take longer than they did; and for what no clock sees:
@@ -106,6 +107,11 @@ class Run:
     @property
     def check_due(self) -> bool:
         return self.budget is not None and (self.done or self.trainer.step % self.progress.check_every == 0)
+
+    @property
+    def save_due(self) -> bool:
+        """Whether the last checkpoint is old."""
+        return self.seconds - self.progress.seconds > SAVE_SECONDS
 
     def passed(self, share: float) -> bool:
         """Whether the run came past a share of its budget since the check before this one."""

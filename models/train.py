@@ -56,6 +56,8 @@ def train(run: Run, interrupt: Interrupt) -> None:
             if run.check_due:
                 validation = f", validation {run.check():.3f}"
                 _show_milestone(run)
+            elif run.save_due:
+                run.save()
     run.save()
 
 

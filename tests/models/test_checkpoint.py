@@ -77,3 +77,9 @@ def test_progress_survives_to_the_bit(run: Path) -> None:
     progress = read(run / "last.json")[0].progress
     assert progress == Progress.model_validate_json(progress.model_dump_json())
     assert progress.step == progress.budget == 3
+
+
+def test_a_run_that_knows_no_best_is_its_last_checkpoint(run: Path) -> None:
+    for file in run.glob("best.*"):
+        file.unlink()
+    assert load(run).record == load(run / "last.json").record

@@ -15,9 +15,14 @@ import numpy as np
 import pytest
 import torch
 
+import models.run
 from charstream.__main__ import main as charstream
+from charstream.settings import parse
+from models.begin import begin
 from models.checkpoint import load, read
+from models.settings import TrainSettings
 from models.train import main
+from models.train import train as train_loop
 from tests.models.conftest import SMALL
 
 Train = Callable[..., Path]
@@ -98,6 +103,31 @@ def test_interrupted_and_resumed_is_bitwise_the_same_as_in_one_go(verse: Path, t
     assert load(stopped).record.validation_nats == load(whole).record.validation_nats
     steps = [json.loads(line)["step"] for line in (stopped / "metrics.jsonl").read_text().splitlines()]
     assert steps == sorted(steps)
+
+
+class Dies:
+    """Ends the process's work before the given step, with no chance to save."""
+
+    def __init__(self, step: int) -> None:
+        self.steps = iter(range(step))
+
+    def __bool__(self) -> bool:
+        if next(self.steps, None) is None:
+            raise SystemExit
+        return False
+
+
+def test_a_run_that_dies_between_two_checks_goes_on_from_where_time_saved_it(
+    train: Train, verse: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, died = train("--steps", "40", "--dropout", "0.2", name="whole"), tmp_path / "died"
+    monkeypatch.setattr(models.run, "SAVE_SECONDS", 0)
+    flags = ["--data", str(verse), "--out", str(died), *SMALL, "--steps", "40", "--dropout", "0.2"]
+    with pytest.raises(SystemExit):
+        train_loop(begin(parse(TrainSettings, flags, command="test"), time.monotonic()), Dies(7))
+    assert read(died / "last.json")[0].progress.step == 7  # checks are at 6 and 8
+    assert main(["--out", str(died), "--resume"]) == 0
+    assert _same_weights(died, whole)
 
 
 def test_a_run_is_not_overwritten_unasked(train: Train, verse: Path, capsys: pytest.CaptureFixture[str]) -> None:
