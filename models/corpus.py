@@ -21,6 +21,7 @@ from models.text import CorpusError, decode, join, read_text
 __all__ = ["NAMED", "Corpus", "Named", "open_corpus"]
 
 MINIMUM_CHARS = 100
+SCHEMES = ("http", "https")
 _HELD_OUT = 10  # the last tenth
 
 
@@ -102,13 +103,23 @@ def open_corpus(data: str) -> Corpus:
     """
     if data in NAMED:
         path = _fetched_by_name(data)
-    elif data.startswith(("http://", "https://")):
+    elif "://" in data:
+        if data.partition("://")[0].lower() not in SCHEMES:
+            raise CorpusError(f"{data}: an address begins with {' or '.join(f'{scheme}://' for scheme in SCHEMES)}")
         path = cached("url-" + hashlib.sha256(data.encode()).hexdigest()[:16], lambda: download(data))
     else:
         path = Path(data)
-        if not path.exists():
-            raise CorpusError(f"{data}: no such file, and none of the names {', '.join(NAMED)}")
+        _require_there(path)
     return Corpus(_name(data, path), path, read_text(path))
+
+
+def _require_there(path: Path) -> None:
+    try:
+        path.stat()
+    except FileNotFoundError as error:
+        raise CorpusError(f"{path}: no such file, and none of the names {', '.join(NAMED)}") from error
+    except OSError as error:
+        raise CorpusError(f"{path}: {(error.strerror or str(error)).lower()}") from error
 
 
 def _fetched_by_name(name: str) -> Path:

@@ -23,7 +23,7 @@ class DataSettings(Settings):
     """
 
     data: Annotated[str, Positional()] = Field(
-        description="shakespeare, tinyshakespeare, a text file, a folder of .txt files, or a URL"
+        min_length=1, description="shakespeare, tinyshakespeare, a text file, a folder of .txt files, or a URL"
     )
     json_: bool = Field(False, description="print it as JSON")
 

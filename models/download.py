@@ -2,8 +2,10 @@
 
 import hashlib
 import http.client
+import string
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 
 from models.progress import ProgressBar, say
@@ -35,6 +37,9 @@ def download(url: str, sha256: str | None = None) -> bytes:
             reason = f"the server answers {error.code} {error.reason}"
             if error.code < 500:
                 break
+        except ValueError as error:
+            reason = f"not an address: {error}"
+            break
         except (OSError, http.client.HTTPException) as error:
             reason = str(getattr(error, "reason", "") or error) or type(error).__name__
         else:
@@ -42,14 +47,13 @@ def download(url: str, sha256: str | None = None) -> bytes:
             if sha256 in (None, got):
                 return data
             reason = f"what came has the sha256 {got[:12]}..., expected {sha256[:12]}..."
-    raise CorpusError(f"cannot download {url}: {reason}")
+    raise CorpusError(" ".join(f"cannot download {url}: {reason}".split()))
 
 
 def _fetch(url: str) -> bytes:
-    """One attempt. Raises OSError or HTTPException, also when the connection ends early."""
-    with urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as response:
-        length = response.headers.get("Content-Length")
-        total = int(length) if length else None
+    """One attempt. Raises OSError or HTTPException, also when the connection ends early; ValueError: no address."""
+    with urllib.request.urlopen(_quoted(url), timeout=TIMEOUT_SECONDS) as response:
+        total = _length(response.headers.get("Content-Length"))
         blocks = []
         with ProgressBar("download", "B", total) as bar:
             while block := response.read(_BLOCK):
@@ -59,3 +63,16 @@ def _fetch(url: str) -> bytes:
     if total is not None and len(data) != total:
         raise OSError(f"the connection ended after {len(data):,} of {total:,} bytes")
     return data
+
+
+def _quoted(url: str) -> str:
+    """The address as HTTP wants it: what is not ASCII, as %XX."""
+    return urllib.parse.quote(url, safe=string.punctuation)
+
+
+def _length(header: str | None) -> int | None:
+    if not header:
+        return None
+    if not header.isdecimal():
+        raise OSError(f"the server says Content-Length: {header}")
+    return int(header)

@@ -22,8 +22,22 @@ def test_as_json(verse: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert facts["distinct"] == len(set(verse.read_text()))
 
 
-def test_a_text_that_is_not_there_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        ("none.txt", "none.txt: no such file"),
+        ("n" * 300, "file name too long"),
+        ("", "DATA: string should have at least 1 character"),
+        ("http://[::1", "not an address: Invalid IPv6 URL"),
+        ("ftp://127.0.0.1/a.txt", "an address begins with http:// or https://"),
+    ],
+)
+def test_a_text_that_cannot_be_had_is_one_line(
+    cache: Path, capsys: pytest.CaptureFixture[str], data: str, reason: str
+) -> None:
     with pytest.raises(SystemExit) as end:
-        main([str(tmp_path / "none.txt")])
+        main([data])
     assert end.value.code == 2
-    assert capsys.readouterr().err.count("\n") == 1
+    said = capsys.readouterr().err
+    assert reason in said
+    assert said.count("\n") == 1

@@ -19,8 +19,9 @@ DIGEST = hashlib.sha256(TEXT).hexdigest()
 
 class Answer(NamedTuple):
     body: bytes
-    length: int = len(TEXT)
+    length: int | str = len(TEXT)
     status: int = 200
+    location: str = ""
 
 
 WHOLE, CUT, WRONG = Answer(TEXT), Answer(TEXT[:500]), Answer(b"x" * len(TEXT))
@@ -46,6 +47,8 @@ class Handler(BaseHTTPRequestHandler):
         self.server.requests += 1
         self.send_response(answer.status)
         self.send_header("Content-Length", str(answer.length))
+        if answer.location:
+            self.send_header("Location", answer.location)
         self.end_headers()
         self.wfile.write(answer.body)
 
@@ -111,3 +114,25 @@ def test_tinyshakespeare_says_how_to_go_on_without_it(
     with pytest.raises(CorpusError, match=r"expected 86c4e6aa9db7.*give the file's path instead of the name") as error:
         open_corpus("tinyshakespeare")
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (Answer(TEXT, "abc"), "the server says Content-Length: abc"),
+        (Answer(b"", 0, 302, "/input.txt"), "the server answers 302 .* infinite loop"),
+    ],
+)
+def test_an_answer_that_is_no_text_is_refused_in_one_line(
+    server: Server, cache: Path, answer: Answer, reason: str
+) -> None:
+    server.answers = [answer]
+    with pytest.raises(CorpusError, match=reason) as error:
+        open_corpus(server.url)
+    assert "\n" not in str(error.value)
+
+
+def test_an_address_may_have_any_characters_and_its_scheme_capitals(server: Server, cache: Path) -> None:
+    server.answers = [WHOLE]
+    url = server.url.replace("http", "HTTP").replace("input", "\u00e9 t\u00e9")
+    assert open_corpus(url).text == TEXT.decode()
