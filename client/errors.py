@@ -29,6 +29,8 @@ __all__ = [
     "from_rpc_error",
 ]
 
+TOO_LARGE = "larger than max"  # in gRPC's words, from the server or from this side
+
 D = TypeVar("D", bound=Message)
 
 
@@ -87,7 +89,7 @@ def from_rpc_error(error: grpc.RpcError, text: str = "") -> CharstreamError:
         case grpc.StatusCode.NOT_FOUND:
             return ModelNotFound(message, text)
         case grpc.StatusCode.RESOURCE_EXHAUSTED:
-            return Overloaded(message, text, retry_after=_retry_after(error))
+            return _exhausted(error, message, text)
         # A server that stops cancels what runs; a cancellation of our own never comes here.
         case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.CANCELLED:
             return Unavailable(message, text)
@@ -103,6 +105,14 @@ def _invalid(error: grpc.RpcError, message: str, text: str) -> InvalidRequest:
         return InvalidRequest(message, text)
     first = detail.field_violations[0]
     return InvalidRequest(message, text, field=first.field, description=first.description)
+
+
+def _exhausted(error: grpc.RpcError, message: str, text: str) -> InvalidRequest | Overloaded:
+    """The status has two meanings: a busy server, and gRPC's own refusal of a message that will never be smaller."""
+    retry_after = _retry_after(error)
+    if retry_after is None and TOO_LARGE in message:
+        return InvalidRequest(message, text)
+    return Overloaded(message, text, retry_after=retry_after)
 
 
 def _retry_after(error: grpc.RpcError) -> float | None:

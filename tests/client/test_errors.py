@@ -145,3 +145,11 @@ async def test_other_calls_map_their_errors_alike() -> None:
     async with AsyncClient(server.address) as client_:
         with pytest.raises(Unavailable):
             await client_.models()
+
+
+async def test_a_message_that_is_too_large_is_no_overload() -> None:
+    with serving(endless) as server:
+        for error in await errors(server.address, model="m" * (5 << 20)):  # gRPC takes 4 MiB
+            assert isinstance(error, InvalidRequest)
+            assert error.field == ""
+            assert "larger than max" in str(error)
