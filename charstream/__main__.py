@@ -1,6 +1,7 @@
 """The command `charstream`: finds the part that does the work, imports that part only, and hands over."""
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -28,8 +29,27 @@ def usage() -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command. Returns its exit code: 0 done, 1 failed, 2 wrong usage."""
+    """Runs one command. Returns its exit code: 0 done, 1 failed, 2 wrong usage, 130 after Ctrl-C."""
     name, *rest = list(sys.argv[1:] if argv is None else argv) or ["--help"]
+    try:
+        try:
+            return _run(name, rest)
+        finally:
+            if sys.stdout:
+                sys.stdout.flush()  # what cannot be written is better known here than when Python ends
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        _forget_stdout()
+        return 0
+    except OSError as error:
+        _forget_stdout()
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"charstream {name}: {where}{error.strerror or error}", file=sys.stderr)
+        return 1
+
+
+def _run(name: str, rest: Sequence[str]) -> int:
     if name in ("-h", "--help", "help"):
         print(usage())
         return 0
@@ -48,6 +68,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         return 2
     return int(part.main(rest))
+
+
+def _forget_stdout() -> None:
+    """Nobody reads it any more, as after `head`, or it takes no more: Python must not try again when it ends."""
+    if sys.stdout:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """`charstream stream`: a text, as its characters come, on stdout; a line about it on stderr."""
 
 import json
-import os
 import re
 import sys
 from collections.abc import Sequence
@@ -23,7 +22,11 @@ ESCAPES = {r"\n": "\n", r"\t": "\t", r"\r": "\r", r"\\": "\\"}
 class StreamSettings(Connection):
     """Streams the characters that follow a prompt to stdout, and how it ended to stderr."""
 
-    prompt: Annotated[str, Positional()] = Field("", description="the text to continue; none: the model begins one")
+    prompt: Annotated[str, Positional()] = Field(
+        "",
+        description="the text to continue; none: the model begins one. "
+        'One that begins with "-" comes last, after the flags and "--"',
+    )
     model: str = Field("", description="name of the model; needed where several are served")
     max_chars: int | None = Field(None, description="generate at most so many characters")
     temperature: float | None = Field(None, description="divides the logits: below 1 safer, above 1 wilder")
@@ -44,15 +47,10 @@ class StreamSettings(Connection):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Returns the exit code: 0 done, 130 after Ctrl-C; ends with 1 where it failed, 2 where the request was wrong."""
+    """Returns the exit code 0; ends with 1 where it failed, 2 where the request was wrong."""
     settings = parse(StreamSettings, argv, command="charstream stream")
-    try:
-        with one_line_errors("charstream stream"), Client(settings.host) as client, _open(client, settings) as stream:
-            _print(stream, settings)
-    except BrokenPipeError:
-        _forget_stdout()
-    except KeyboardInterrupt:
-        return 130
+    with one_line_errors("charstream stream"), Client(settings.host) as client, _open(client, settings) as stream:
+        _print(stream, settings)
     return 0
 
 
@@ -119,11 +117,6 @@ def _summary(finish: Finish) -> str:
 
 def _unescape(text: str) -> str:
     return re.sub(r"\\[ntr\\]", lambda match: ESCAPES[match[0]], text)
-
-
-def _forget_stdout() -> None:
-    """The reader has gone, as `head` does: nothing is left to say, and Python must not try to at exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

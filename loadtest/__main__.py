@@ -24,6 +24,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     settings = parse(LoadtestSettings, argv, command=COMMAND)
     if importlib.util.find_spec("locust") is None:
         fail(COMMAND, "needs locust, which the extra brings: pip install 'charstream[loadtest]'")
+    if settings.report:
+        settings.report.mkdir(parents=True, exist_ok=True)
     with one_line_errors(COMMAND), Client(settings.host) as client:
         model = settings.model
         served = [client.model(model, timeout=CONNECT_SECONDS)] if model else client.models(timeout=CONNECT_SECONDS)

@@ -1,11 +1,17 @@
 """The command finds its parts, lazily, and serving never drags in training."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from charstream import __main__ as command
 from charstream.__main__ import COMMANDS, main
 
 TRAINING = ("torch", "onnx", "onnxscript", "models", "export")
@@ -64,3 +70,56 @@ def test_usage_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 0
     text = capsys.readouterr().out
     assert all(command in text for command in COMMANDS)
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> Path:
+    path = tmp_path / "text.txt"
+    path.write_text("a line of text\n" * 20)
+    return path
+
+
+@pytest.mark.parametrize("argv", [["--help"], ["data", "--help"], ["data", "TEXT"]])
+def test_a_reader_that_left_ends_any_command_quietly(text: Path, argv: list[str]) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    argv = [str(text) if part == "TEXT" else part for part in argv]
+    with os.fdopen(writer, "wb") as closed:
+        done = subprocess.run(
+            [sys.executable, "-m", "charstream", *argv], stdout=closed, stderr=subprocess.PIPE, timeout=60
+        )
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a device that is always full")
+def test_an_output_that_cannot_be_written_is_one_line(text: Path) -> None:
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "charstream", "data", str(text)],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+        )
+    assert (done.returncode, done.stderr) == (1, "charstream data: No space left on device\n")
+
+
+def test_a_file_that_cannot_be_written_is_one_line_that_names_it(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    done = run("-m", "charstream", "loadtest", "--report", str(tmp_path / "file" / "report"))
+    assert done.returncode == 1
+    assert done.stderr == f"charstream loadtest: {tmp_path}/file/report: Not a directory\n"
+
+
+def test_ctrl_c_ends_any_command_with_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted(_: Sequence[str]) -> int:
+        signal.raise_signal(signal.SIGINT)
+        return 0
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    monkeypatch.setattr(command.importlib, "import_module", lambda _: SimpleNamespace(main=interrupted))
+    try:
+        assert main(["data"]) == 130
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert capsys.readouterr().err == ""

@@ -153,3 +153,9 @@ def test_models_as_json_say_everything(server: ServerProcess) -> None:
     assert model["name"] == "tiny"
     assert len(model["vocabulary"]) == 96
     assert model["training"]["validation_nats"] == {"carried": 4.5}
+
+
+def test_a_prompt_may_begin_with_a_dash_after_two_and_the_help_says_so(server: ServerProcess) -> None:
+    done = run("stream", "--host", server.address, "--max-chars", "1", "--", "-a")
+    assert done.stdout.startswith("-a")
+    assert 'after the flags and "--"' in " ".join(run("stream", "--help").stdout.split())
