@@ -7,10 +7,12 @@ from typing import Annotated
 
 from pydantic import Field
 
+from bundle.manifest import Manifest, ModelShape
 from bundle.read import read_bundle
 from charstream.settings import Positional, Settings, fail, parse
 from export.verification import reference_of_bundle, verify
 from models.checkpoint import load
+from models.model import CharLM
 
 COMMAND = "charstream verify"
 
@@ -29,12 +31,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         bundle = read_bundle(settings.bundle)
         manifest = bundle.manifest
-        model = load(settings.run).model if settings.run else reference_of_bundle(manifest, bundle.files)
+        model = _trained(settings.run, manifest) if settings.run else reference_of_bundle(manifest, bundle.files)
     except ValueError as error:
         fail(COMMAND, str(error), code=1)
     verification = verify(manifest, bundle.files, model)
     print(verification.report())
     return 0 if verification.passed else 1
+
+
+def _trained(run: Path, manifest: Manifest) -> CharLM:
+    """Raises ValueError if the run's model cannot be the bundle's."""
+    trained = load(run)
+    config = trained.model.config
+    shape = ModelShape(cell=config.cell, layers=config.layers, hidden=config.hidden)
+    if (shape, trained.vocabulary) != (manifest.model, manifest.vocabulary):
+        raise ValueError(f"{run} holds another model: its sizes or its vocabulary are not those of {manifest.name}")
+    return trained.model
 
 
 if __name__ == "__main__":

@@ -63,6 +63,13 @@ def test_verify_is_the_verdict(run: Path, bundle: Path) -> None:
     assert charstream("verify", bundle, "--run", run).returncode == 0
 
 
+def test_verify_refuses_the_run_of_another_model(run: Path, bundles: Path) -> None:
+    result = charstream("verify", bundles / "tiny", "--run", run)
+    assert result.returncode == 1
+    assert "holds another model" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
 def test_verify_names_what_is_damaged(bundle: Path, tmp_path: Path) -> None:
     result = charstream("verify", tmp_path / "nothing")
     assert result.returncode == 1
