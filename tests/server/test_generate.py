@@ -7,10 +7,10 @@ import grpc
 import pytest
 
 from models.checkpoint import Trained
-from models.generate import generate
 from protos import charstream_pb2 as pb
 from protos import charstream_pb2_grpc as pb_grpc
 from tests.conftest import ServerProcess
+from tests.server.reference import assert_is_reference, reference
 
 # So that what lies in the network is small against the text.
 SMALL_WINDOWS = [("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", 16_384)]
@@ -26,14 +26,6 @@ async def read(call: "grpc.aio.UnaryStreamCall", pause: float = 0.0) -> tuple[st
         await asyncio.sleep(pause)
     assert finish is not None, "no message had the finish"
     return text, finish
-
-
-def reference(tiny: Trained, request: pb.GenerateRequest) -> str:
-    """The whole text, without stop strings."""
-    temperature = request.sampling.temperature if request.sampling.HasField("temperature") else 1.0
-    return generate(
-        tiny.model, tiny.vocabulary, "\n", request.prompt, request.max_chars, temperature=temperature, seed=request.seed
-    )
 
 
 def random_request(rng: random.Random) -> pb.GenerateRequest:
@@ -70,7 +62,7 @@ async def test_32_streams_that_join_leave_are_cancelled_and_read_slowly(server: 
                 request = random_request(own)
                 pause = own.choice((0, 0, 0.01))
                 text, finish = await read(stub.Generate(request), pause)
-                assert text == reference(tiny, request), request
+                assert_is_reference(tiny, request, text)
                 assert finish.reason == pb.FINISH_REASON_LENGTH
                 assert finish.generated_chars == len(text) == request.max_chars
                 assert finish.prompt_chars == len(request.prompt)
@@ -88,7 +80,7 @@ async def test_more_streams_than_one_batch_take_turns(small_server: ServerProces
         ]
         texts = await asyncio.gather(*(read(stub.Generate(request)) for request in requests))
     for request, (text, _) in zip(requests, texts, strict=True):
-        assert text == reference(tiny, request)
+        assert_is_reference(tiny, request, text)
 
 
 async def test_slow_reader_pauses_and_loses_nothing(server: ServerProcess, tiny: Trained) -> None:
@@ -103,8 +95,8 @@ async def test_slow_reader_pauses_and_loses_nothing(server: ServerProcess, tiny:
     text = first.text + rest
     assert finish.timings.total_seconds > 6, "the whole text was generated while nobody read"
     assert len(text) == 100_000
-    assert text[:3000] == reference(tiny, pb.GenerateRequest(max_chars=3000, seed=5))
-    assert quick == reference(tiny, pb.GenerateRequest(max_chars=300, seed=6))
+    assert_is_reference(tiny, pb.GenerateRequest(max_chars=3000, seed=5), text[:3000])
+    assert_is_reference(tiny, pb.GenerateRequest(max_chars=300, seed=6), quick)
     # Where the row was paused and went on, the text is that of a reader who never stopped.
     async with grpc.aio.insecure_channel(server.address) as channel:
         again, _ = await read(pb_grpc.TextGenerationStub(channel).Generate(request))
@@ -132,7 +124,7 @@ async def test_stop_string_in_the_prompt_does_not_count(server: ServerProcess, t
     request = pb.GenerateRequest(prompt="STOP", max_chars=50, seed=3, stop=["STOP"])
     async with grpc.aio.insecure_channel(server.address) as channel:
         text, _ = await read(pb_grpc.TextGenerationStub(channel).Generate(request))
-    assert text == reference(tiny, request)
+    assert_is_reference(tiny, request, text)
 
 
 async def test_the_beginning_of_a_stop_string_is_sent_when_the_length_ends_the_text(
@@ -202,7 +194,7 @@ async def test_readers_that_do_not_read_hold_no_rows(small_server: ServerProcess
             text, _ = await asyncio.wait_for(read(pb_grpc.TextGenerationStub(other).Generate(request)), 60)
         for call in stuck:
             call.cancel()
-    assert text == reference(tiny, request)
+    assert_is_reference(tiny, request, text)
 
 
 async def test_finish_times_are_in_order(server: ServerProcess) -> None:
