@@ -29,7 +29,7 @@ class _Text:
     """A row, and what only this thread needs to know of its text.
 
     Attributes:
-        prompt: what is still to be forced begins `len(prompt) - row.forced_left` characters in.
+        request: of its prompt, the last `row.forced_left` characters are still to be forced.
         parked: the row while it has no slot.
         admitted, first_char: times of time.monotonic; 0 until they come.
     """
