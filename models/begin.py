@@ -58,7 +58,10 @@ def resume(given: TrainSettings, began: float) -> Run:
     corpus = open_corpus(settings.data)
     _same_text(corpus, header.training.data_sha256)
     run = Run(settings, corpus, header.progress, began)
-    run.trainer.restore(header.progress.step, tensors)
+    try:
+        run.trainer.restore(header.progress.step, tensors)
+    except RuntimeError as error:
+        raise CheckpointError(f"{given.out}: the tensors do not fit the model {header.model.model_dump()}") from error
     if header.progress.threads is not None:
         run.set_arithmetic(Arithmetic(bool(header.progress.bf16), header.progress.threads))
     run.metrics.forget_after(header.progress.step)

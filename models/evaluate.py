@@ -21,7 +21,7 @@ def carried_nats(model: CharLM, ids: NDArray[np.integer], start: int, *, limit: 
 
     The text is cut into up to 128 contiguous parts that are read side by side. The first part begins as every text
     does, with the initial state and the start character. Each other part first reads the 256 characters before it,
-    uncounted, so that its state is, but for what an LSTM still knows beyond 256 characters, the one that a single
+    uncounted, so that its state is, but for what the model still knows beyond 256 characters, the one that a single
     reader would carry there. On a trained model the difference to the single reader is below 0.001 nats
     (`tests/models/test_evaluate.py` holds it).
 

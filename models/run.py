@@ -231,5 +231,5 @@ class Run:
 
 
 def _model_config(settings: TrainSettings, vocab: int) -> ModelConfig:
-    sizes = settings.model_dump(include={"layers", "hidden", "embedding", "dropout"})
+    sizes = settings.model_dump(include={"cell", "activation", "layers", "hidden", "embedding", "dropout"})
     return ModelConfig(vocab=vocab, **sizes)

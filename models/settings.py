@@ -27,7 +27,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 class TrainSettings(Settings):
-    """Trains a character-level LSTM with truncated backpropagation over contiguous streams of a text.
+    """Trains a character-level LSTM, GRU or RNN with truncated backpropagation over contiguous streams of a text.
 
     The run's folder gets the best and the last checkpoint and metrics.jsonl. Ctrl-C saves; --resume goes on.
     """
@@ -40,6 +40,8 @@ class TrainSettings(Settings):
     preset: Literal["default", "demo"] = Field(
         "default", description="demo: a small model that learns most in the two minutes of --minutes 2 on two cores"
     )
+    cell: Literal["rnn", "gru", "lstm"] = Field("lstm", description="kind of the recurrent layers")
+    activation: Literal["tanh", "sigmoid"] = Field("tanh", description="of an rnn's hidden state")
     layers: int = Field(2, ge=1, le=16, description="recurrent layers")
     hidden: int = Field(512, ge=1, le=8192, description="hidden units of a layer")
     embedding: int = Field(128, ge=1, le=8192, description="size of a character's embedding")
@@ -73,4 +75,11 @@ class TrainSettings(Settings):
     def _one_bound(self) -> "TrainSettings":
         if self.minutes is not None and self.steps is not None:
             raise ValueError("give --minutes or --steps, not both")
+        return self
+
+    @model_validator(mode="after")
+    def _activation_is_an_rnns(self) -> "TrainSettings":
+        # With --resume the cell is the run's, and what is given is compared with that.
+        if self.cell != "rnn" and self.activation != "tanh" and not self.resume:
+            raise ValueError(f"--activation {self.activation} needs --cell rnn, not {self.cell}")
         return self

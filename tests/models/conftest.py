@@ -14,6 +14,22 @@ SMALL = (
     *("--layers", "1", "--hidden", "32", "--embedding", "8", "--batch", "8", "--sequence", "16"),
     *("--amp", "off"),
 )
+# Every kind of recurrent layer that there is, as `ModelConfig` has it.
+CELLS = {
+    "lstm": {"cell": "lstm"},
+    "gru": {"cell": "gru"},
+    "rnn": {"cell": "rnn"},
+    "sigmoid-rnn": {"cell": "rnn", "activation": "sigmoid"},
+}
+
+
+@pytest.fixture(params=CELLS)
+def cell(request: pytest.FixtureRequest) -> dict[str, str]:
+    return CELLS[request.param]
+
+
+def flags_of(cell: dict[str, str]) -> list[str]:
+    return [text for name, value in cell.items() for text in (f"--{name}", value)]
 
 
 @pytest.fixture

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from models.checkpoint import CheckpointError, Progress, load, read
+from models.checkpoint import CheckpointError, Progress, load, read, save
+from models.model import ModelConfig
+from tests.models.conftest import flags_of
 
 
 @pytest.fixture
@@ -25,6 +27,20 @@ def test_a_run_is_its_best_checkpoint_and_each_file_loads_alone(run: Path) -> No
     for other in (by_json, by_tensors):
         assert all(map(torch.equal, trained.model.state_dict().values(), other.model.state_dict().values()))
     assert load(run / "last.json").model.config == trained.model.config
+
+
+def test_every_cell_comes_back_as_the_model_that_was_trained(train: Callable[..., Path], cell: dict[str, str]) -> None:
+    run = train("--steps", "3", "--layers", "2", *flags_of(cell))
+    header, tensors = read(run)
+    trained = load(run)
+    assert (
+        trained.model.config
+        == header.model
+        == ModelConfig(**cell, vocab=len(header.symbols), layers=2, hidden=32, embedding=8, dropout=0.3)
+    )
+    weights = {f"model.{name}": tensor for name, tensor in trained.model.state_dict().items()}
+    assert weights.keys() == tensors.keys()
+    assert all(torch.equal(weights[name], tensors[name]) for name in tensors)
 
 
 def test_no_file_of_a_run_is_a_pickle(run: Path) -> None:
@@ -70,6 +86,22 @@ def test_tensors_of_another_model_are_refused(run: Path) -> None:
     header["model"]["hidden"] = 33
     (run / "best.json").write_text(json.dumps(header))
     with pytest.raises(CheckpointError, match="do not fit the model"):
+        load(run)
+
+
+def test_weights_of_other_names_are_refused_in_one_line(run: Path) -> None:
+    header, tensors = read(run)
+    save(run, "best", header, {name.replace("recurrent.", "lstm."): tensor for name, tensor in tensors.items()})
+    with pytest.raises(CheckpointError, match="do not fit the model") as error:
+        load(run)
+    assert "\n" not in str(error.value)
+
+
+def test_an_activation_that_the_cell_has_not_is_refused(run: Path) -> None:
+    header = json.loads((run / "best.json").read_text())
+    header["model"]["activation"] = "sigmoid"
+    (run / "best.json").write_text(json.dumps(header))
+    with pytest.raises(CheckpointError, match=r"not a checkpoint of charstream .*only the cell rnn has a choice"):
         load(run)
 
 

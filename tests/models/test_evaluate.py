@@ -11,6 +11,7 @@ from torch import nn
 from models.checkpoint import load
 from models.evaluate import carried_nats
 from models.model import CharLM, ModelConfig
+from tests.models.conftest import flags_of
 
 
 @torch.inference_mode()
@@ -20,8 +21,8 @@ def _single_reader(model: CharLM, ids: np.ndarray, start: int) -> float:
     return nn.functional.cross_entropy(logits.flatten(0, 1), text[1:].flatten()).item()
 
 
-def test_parallel_parts_equal_one_reader(train: Callable[..., Path], verse: Path) -> None:
-    trained = load(train("--steps", "300", "--learning-rate", "0.01"))
+def test_parallel_parts_equal_one_reader(train: Callable[..., Path], verse: Path, cell: dict[str, str]) -> None:
+    trained = load(train("--steps", "300", "--learning-rate", "0.01", *flags_of(cell)))
     ids = trained.vocabulary.encode(verse.read_text())
     single = _single_reader(trained.model, ids, start=0)
     assert carried_nats(trained.model, ids, start=0) == pytest.approx(single, abs=1e-3)

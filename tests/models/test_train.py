@@ -19,11 +19,11 @@ import models.run
 from charstream.__main__ import main as charstream
 from charstream.settings import parse
 from models.begin import begin
-from models.checkpoint import load, read
+from models.checkpoint import load, read, save
 from models.settings import TrainSettings
 from models.train import main
 from models.train import train as train_loop
-from tests.models.conftest import SMALL
+from tests.models.conftest import SMALL, flags_of
 
 Train = Callable[..., Path]
 
@@ -45,8 +45,8 @@ def _fails(capsys: pytest.CaptureFixture[str], *flags: str, code: int = 2) -> st
     return lines[0]
 
 
-def test_it_learns_more_than_the_frequencies_of_characters(train: Train, verse: Path) -> None:
-    run = train("--steps", "200", "--learning-rate", "0.01")
+def test_it_learns_more_than_the_frequencies_of_characters(train: Train, verse: Path, cell: dict[str, str]) -> None:
+    run = train("--steps", "200", "--learning-rate", "0.01", *flags_of(cell))
     shares = np.array(list(Counter(verse.read_text()).values())) / len(verse.read_text())
     unigram_entropy = -(shares * np.log(shares)).sum()
     assert load(run).record.validation_nats["carried"] < 0.7 * unigram_entropy
@@ -118,11 +118,12 @@ class Dies:
 
 
 def test_a_run_that_dies_between_two_checks_goes_on_from_where_time_saved_it(
-    train: Train, verse: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    train: Train, verse: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cell: dict[str, str]
 ) -> None:
-    whole, died = train("--steps", "40", "--dropout", "0.2", name="whole"), tmp_path / "died"
+    own = ["--steps", "40", "--dropout", "0.2", "--layers", "2", *flags_of(cell)]
+    whole, died = train(*own, name="whole"), tmp_path / "died"
     monkeypatch.setattr(models.run, "SAVE_SECONDS", 0)
-    flags = ["--data", str(verse), "--out", str(died), *SMALL, "--steps", "40", "--dropout", "0.2"]
+    flags = ["--data", str(verse), "--out", str(died), *SMALL, *own]
     with pytest.raises(SystemExit):
         train_loop(begin(parse(TrainSettings, flags, command="test"), time.monotonic()), Dies(7))
     assert read(died / "last.json")[0].progress.step == 7  # checks are at 6 and 8
@@ -146,9 +147,24 @@ def test_resume_refuses_what_would_not_be_the_same_run(
     other.write_text("another text, and not a short one\n" * 40)
     resume = ["--out", str(run), "--resume"]
     assert "was begun with hidden 32, not 64" in _fails(capsys, *resume, "--hidden", "64")
+    assert "was begun with cell lstm, not gru" in _fails(capsys, *resume, "--cell", "gru")
     assert "is not the text of the run" in _fails(capsys, *resume, "--data", str(other))
     assert "no checkpoint there" in _fails(capsys, "--out", str(tmp_path / "none"), "--resume")
     assert main(resume) == 0
+
+
+def test_resume_takes_an_activation_without_its_cell(train: Train, capsys: pytest.CaptureFixture[str]) -> None:
+    run = train("--steps", "3", "--cell", "rnn", "--activation", "sigmoid")
+    resume = ["--out", str(run), "--resume"]
+    assert "was begun with activation sigmoid, not tanh" in _fails(capsys, *resume, "--activation", "tanh")
+    assert main([*resume, "--activation", "sigmoid"]) == 0
+
+
+def test_resume_refuses_weights_that_do_not_fit(train: Train, capsys: pytest.CaptureFixture[str]) -> None:
+    run = train("--steps", "3")
+    header, tensors = read(run / "last.json")
+    save(run, "last", header, {name.replace("recurrent.", "lstm."): tensor for name, tensor in tensors.items()})
+    assert "do not fit the model" in _fails(capsys, "--out", str(run), "--resume")
 
 
 def test_a_lost_loss_is_one_line_and_leaves_a_good_checkpoint(
@@ -168,6 +184,8 @@ def test_a_lost_loss_is_one_line_and_leaves_a_good_checkpoint(
         (["--hidden", "0"], "--hidden: input should be greater than or equal to 1 (got '0')"),
         (["--minutes", "1", "--steps", "2"], "give --minutes or --steps, not both"),
         (["--preset", "huge"], "--preset: input should be 'default' or 'demo' (got 'huge')"),
+        (["--cell", "mlp"], "--cell: input should be 'rnn', 'gru' or 'lstm' (got 'mlp')"),
+        (["--cell", "gru", "--activation", "sigmoid"], "--activation sigmoid needs --cell rnn, not gru"),
         (["--batch", "4096"], "4096 streams of 16 characters need 69,632; --batch 1024 --sequence 16 would do"),
         (["--data", "none.txt"], "none.txt: no such file"),
         (["--data", ""], "--data is missing: shakespeare, tinyshakespeare, a text file"),
