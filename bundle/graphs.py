@@ -11,7 +11,17 @@ from google.protobuf.message import DecodeError
 from bundle import onnx_header_pb2 as onnx
 from bundle.manifest import ModelShape
 
-__all__ = ["GraphError", "TensorSpec", "check_graph", "decode_inputs", "decode_outputs", "step_inputs", "step_outputs"]
+__all__ = [
+    "GraphError",
+    "TensorSpec",
+    "check_graph",
+    "decode_inputs",
+    "decode_outputs",
+    "full_inputs",
+    "full_outputs",
+    "step_inputs",
+    "step_outputs",
+]
 
 FLOAT, INT64 = 1, 7  # ONNX's numbers of the element types
 MAX_IR, OPSETS = 10, range(17, 21)
@@ -43,18 +53,38 @@ def step_outputs(model: ModelShape, vocab: int) -> tuple[TensorSpec, ...]:
 
 
 def decode_inputs(model: ModelShape) -> tuple[TensorSpec, ...]:
+    return (*_loop_inputs(), *_state(model, ""))
+
+
+def decode_outputs(model: ModelShape) -> tuple[TensorSpec, ...]:
+    return (*_loop_outputs(), *_state(model, "_next"))
+
+
+def full_inputs(model: ModelShape, vocab: int) -> tuple[TensorSpec, ...]:
+    limits = (
+        TensorSpec("bias", FLOAT, ("B", vocab)),
+        TensorSpec("top_k", INT64, ("B",)),
+        TensorSpec("top_p", FLOAT, ("B",)),
+        TensorSpec("min_p", FLOAT, ("B",)),
+    )
+    return (*_loop_inputs(), *limits, *_state(model, ""))
+
+
+def full_outputs(model: ModelShape) -> tuple[TensorSpec, ...]:
+    return (*_loop_outputs(), TensorSpec("logprobs", FLOAT, ("K", "B")), *_state(model, "_next"))
+
+
+def _loop_inputs() -> tuple[TensorSpec, ...]:
     return (
         TensorSpec("token", INT64, ("B",)),
         TensorSpec("forced", INT64, ("K", "B")),
         TensorSpec("uniform", FLOAT, ("K", "B")),
-        TensorSpec("steps", INT64, ("B",)),
         TensorSpec("temperature", FLOAT, ("B",)),
-        *_state(model, ""),
     )
 
 
-def decode_outputs(model: ModelShape) -> tuple[TensorSpec, ...]:
-    return (TensorSpec("tokens", INT64, ("K", "B")), TensorSpec("token_next", INT64, ("B",)), *_state(model, "_next"))
+def _loop_outputs() -> tuple[TensorSpec, ...]:
+    return (TensorSpec("tokens", INT64, ("K", "B")), TensorSpec("token_next", INT64, ("B",)))
 
 
 def _state(model: ModelShape, suffix: str) -> tuple[TensorSpec, ...]:

@@ -9,9 +9,10 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from bundle.vocabulary import Vocabulary
 
-__all__ = ["FORMAT", "FileRecord", "Manifest", "ModelShape", "TrainingRecord", "sha256"]
+__all__ = ["FORMAT", "FileRecord", "Manifest", "ModelShape", "Precision", "TrainingRecord", "sha256"]
 
-FORMAT = 1
+FORMAT = 2
+Precision = Literal["fp32", "int8"]
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -31,14 +32,16 @@ class FileRecord(_Part):
 class ModelShape(_Part):
     """The sizes of the graphs' tensors: V is the vocabulary's length."""
 
-    cell: Literal["lstm"]
+    cell: Literal["rnn", "gru", "lstm"]
+    activation: Literal["tanh", "sigmoid"] = Field("tanh", description="of an rnn's hidden state")
     layers: int = Field(ge=1, le=16)
     hidden: int = Field(ge=1, le=8192)
 
     @property
     def state_names(self) -> tuple[str, ...]:
-        """Inputs that carry the state, each float32 [B, hidden]: h0, c0, h1, c1, ..."""
-        return tuple(f"{kind}{layer}" for layer in range(self.layers) for kind in ("h", "c"))
+        """Inputs that carry the state, each float32 [B, hidden]: h0, h1, ...; h0, c0, h1, c1, ... of an LSTM."""
+        kinds = ("h", "c") if self.cell == "lstm" else ("h",)
+        return tuple(f"{kind}{layer}" for layer in range(self.layers) for kind in kinds)
 
 
 class TrainingRecord(_Part):
@@ -59,7 +62,8 @@ class Manifest(_Part):
     model: ModelShape
     symbols: str = Field(description="the vocabulary: each character once, its number is its place")
     start_text: str = Field(min_length=1, max_length=1, description="every text starts after this character")
-    precisions: tuple[Literal["fp32"], ...] = Field(min_length=1)
+    precisions: tuple[Precision, ...] = Field(min_length=1, description="fp32 first; int8 where it is offered")
+    probe: dict[Precision, tuple[str, ...]] = Field(description="what bundle/probe.py's run must generate, row by row")
     training: TrainingRecord
     files: dict[str, FileRecord]
 

@@ -5,10 +5,19 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from bundle.graphs import GraphError, check_graph, decode_inputs, decode_outputs, step_inputs, step_outputs
+from bundle.graphs import (
+    GraphError,
+    check_graph,
+    decode_inputs,
+    decode_outputs,
+    full_inputs,
+    full_outputs,
+    step_inputs,
+    step_outputs,
+)
 from bundle.manifest import FORMAT, Manifest, sha256
 
-__all__ = ["CARD", "MANIFEST", "STEP", "Bundle", "BundleError", "decode_file", "read_bundle"]
+__all__ = ["CARD", "MANIFEST", "STEP", "Bundle", "BundleError", "decode_file", "full_file", "read_bundle"]
 
 MANIFEST = "manifest.json"
 STEP = "step.onnx"
@@ -32,6 +41,10 @@ class Bundle:
 
 def decode_file(precision: str) -> str:
     return f"decode.{precision}.onnx"
+
+
+def full_file(precision: str) -> str:
+    return f"full.{precision}.onnx"
 
 
 def read_bundle(folder: Path) -> Bundle:
@@ -89,6 +102,7 @@ def _check_graphs(folder: Path, manifest: Manifest, files: dict[str, bytes]) -> 
     expected = {STEP: (step_inputs(shape), step_outputs(shape, vocab))}
     for precision in manifest.precisions:
         expected[decode_file(precision)] = (decode_inputs(shape), decode_outputs(shape))
+        expected[full_file(precision)] = (full_inputs(shape, vocab), full_outputs(shape))
     for name, (inputs, outputs) in expected.items():
         if name not in files:
             raise BundleError(f"{folder / MANIFEST}: files: {name} is missing")

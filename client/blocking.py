@@ -33,6 +33,9 @@ class Client:
         model: str = "",
         max_chars: int | None = None,
         temperature: float | None = None,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        min_p: float | None = None,
         seed: int | None = None,
         stop: str | Sequence[str] = (),
         max_chunk_chars: int | None = None,
@@ -45,6 +48,9 @@ class Client:
             model: may be empty where one model is served.
             max_chars: generate at most so many characters.
             temperature: 0 is greedy.
+            top_k: only the so many most probable characters.
+            top_p: of those, the fewest whose shares reach this sum.
+            min_p: only characters at least this share as probable as the most probable one.
             seed: same seed, same text.
             stop: strings before which the text ends.
             max_chunk_chars: at most so many characters at a time.
@@ -59,6 +65,9 @@ class Client:
             model=model,
             max_chars=max_chars,
             temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            min_p=min_p,
             seed=seed,
             stop=stop,
             max_chunk_chars=max_chunk_chars,

@@ -30,6 +30,9 @@ class StreamSettings(Connection):
     model: str = Field("", description="name of the model; needed where several are served")
     max_chars: int | None = Field(None, description="generate at most so many characters")
     temperature: float | None = Field(None, description="divides the logits: below 1 safer, above 1 wilder")
+    top_k: int | None = Field(None, description="only the so many most probable characters")
+    top_p: float | None = Field(None, description="of those, the fewest whose shares reach this sum")
+    min_p: float | None = Field(None, description="only those at least this share as probable as the most probable")
     greedy: bool = Field(False, description="always the most probable character, as --temperature 0")
     seed: int | None = Field(None, description="same seed, same text; without one the server chooses")
     stop: tuple[str, ...] = Field((), description=r"end before this string; \n, \t, \r and \\ are understood")
@@ -61,6 +64,9 @@ def _open(client: Client, settings: StreamSettings) -> TextStream:
         model=settings.model,
         max_chars=settings.max_chars,
         temperature=0.0 if settings.greedy else settings.temperature,
+        top_k=settings.top_k,
+        top_p=settings.top_p,
+        min_p=settings.min_p,
         seed=settings.seed,
         stop=[_unescape(stop) for stop in settings.stop],
         max_chunk_chars=settings.max_chunk_chars,

@@ -75,6 +75,9 @@ def request(
     model: str,
     max_chars: int | None,
     temperature: float | None,
+    top_k: int | None,
+    top_p: float | None,
+    min_p: float | None,
     seed: int | None,
     stop: str | Sequence[str],
     max_chunk_chars: int | None,
@@ -89,12 +92,13 @@ def request(
     for name, text in [("model", model), ("prompt", prompt), *(("stop", text) for text in stops)]:
         _check_text(name, text)
     _check_range("max_chars", max_chars, 1, 2**32 - 1)
+    _check_range("top_k", top_k, 1, 2**32 - 1)
     _check_range("seed", seed, 0, 2**64 - 1)
     _check_range("max_chunk_chars", max_chunk_chars, 1, 2**32 - 1)
     return pb.GenerateRequest(
         model=model,
         prompt=prompt,
-        sampling=pb.Sampling(temperature=temperature),
+        sampling=pb.Sampling(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p),
         seed=seed,
         max_chars=max_chars,
         stop=stops,

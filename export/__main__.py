@@ -7,11 +7,13 @@ from typing import Annotated
 
 from pydantic import Field, ValidationError
 
+from bundle.manifest import Precision
 from bundle.read import read_bundle
 from bundle.write import check_replaceable, write_bundle
 from charstream.settings import Positional, Settings, fail, parse
-from export.build import build
+from export.build import PRECISIONS, build
 from export.verification import verify
+from export.verify import print_report
 from models.checkpoint import load
 
 COMMAND = "charstream export"
@@ -24,6 +26,9 @@ class ExportSettings(Settings):
     out: Path | None = Field(None, description="the bundle's folder (default: bundles/ and the run's name)")
     name: str | None = Field(None, description="the model's name on the server (default: the folder's)")
     version: str = Field("1", description="the model's version")
+    precision: str = Field(
+        ",".join(PRECISIONS), description="arithmetic of the matmuls, a decode graph for each: fp32 or fp32,int8"
+    )
     overwrite: bool = Field(False, description="replace the bundle that is there")
 
 
@@ -32,23 +37,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     out = settings.out or Path("bundles") / settings.run.resolve().name
     if out.exists() and not settings.overwrite:
         fail(COMMAND, f"{out} exists; --overwrite replaces it, --out names another folder")
+    precisions = _precisions(settings.precision)
     try:
         check_replaceable(out)
         trained = load(settings.run)
-        manifest, files = build(trained, settings.name or out.resolve().name, settings.version)
+        manifest, files = build(trained, settings.name or out.resolve().name, settings.version, precisions)
     except ValidationError as error:
         first = error.errors()[0]
         fail(COMMAND, f"{first['loc'][0]} {first['input']!r}: {first['msg']}")
     except ValueError as error:
         fail(COMMAND, str(error), code=1)
-    verification = verify(manifest, files, trained.model)
-    print(verification.report(), file=sys.stderr)
-    if not verification.passed:
+    if not print_report(verify(manifest, files, trained.model), sys.stderr):
         fail(COMMAND, "the exported files do not compute what the model does; nothing was written", code=1)
     write_bundle(out, manifest, files)
     size = sum(len(data) for data in files.values()) / 1e6
     print(f"{out}: {manifest.name} {manifest.version}, digest {read_bundle(out).digest[:12]}, {size:.1f} MB")
     return 0
+
+
+def _precisions(given: str) -> tuple[Precision, ...]:
+    wanted = [name.strip() for name in given.split(",")]
+    known = tuple(precision for precision in PRECISIONS if precision in wanted)
+    if len(known) != len(wanted) or "fp32" not in known:
+        fail(COMMAND, f"--precision {given}: allowed are fp32 and fp32,int8")
+    return known
 
 
 if __name__ == "__main__":

@@ -1,58 +1,84 @@
 """A trained model -> the files and the manifest of a bundle."""
 
-import torch
+from collections.abc import Iterator, Sequence
 
-from bundle.graphs import decode_inputs, decode_outputs, step_inputs, step_outputs
-from bundle.manifest import FORMAT, Manifest, ModelShape
-from bundle.read import CARD, STEP, decode_file
+import torch
+from torch import Tensor
+
+from bundle.graphs import decode_inputs, decode_outputs, full_inputs, full_outputs, step_inputs, step_outputs
+from bundle.manifest import FORMAT, Manifest, ModelShape, Precision
+from bundle.probe import ROWS as PROBE_ROWS
+from bundle.read import CARD, STEP, decode_file, full_file
 from bundle.write import file_records
 from export.card import card
-from export.graphs import DecodeGraph, StepGraph
+from export.graphs import DecodeGraph, FullGraph, StepGraph
 from export.onnx_file import to_onnx
+from export.probe import expected_texts
 from models.checkpoint import Trained
-from models.model import State
 
-__all__ = ["build"]
+__all__ = ["PRECISIONS", "build"]
 
+PRECISIONS: tuple[Precision, ...] = ("fp32", "int8")
 # Sizes of the example that is traced; both stay variable, which takes an example of at least 2.
 ROWS, STEPS = 3, 2
 
 
-def build(trained: Trained, name: str, version: str) -> tuple[Manifest, dict[str, bytes]]:
-    """The manifest and the files of a bundle, fp32.
+def build(
+    trained: Trained, name: str, version: str, precisions: Sequence[Precision] = PRECISIONS
+) -> tuple[Manifest, dict[str, bytes]]:
+    """The manifest and the files of a bundle.
 
     Raises:
         pydantic.ValidationError: if the name or the version has characters that a bundle's may not.
     """
-    config = trained.model.config
+    model = trained.model
+    config, step = model.config, StepGraph(model).eval()
+    steps = {precision: step.quantized() if precision == "int8" else step for precision in precisions}
+    start = model.initial_state(PROBE_ROWS)
     manifest = Manifest(
         format=FORMAT,
         name=name,
         version=version,
-        model=ModelShape(cell=config.cell, layers=config.layers, hidden=config.hidden),
+        model=ModelShape(cell=config.cell, activation=config.activation, layers=config.layers, hidden=config.hidden),
         symbols=trained.vocabulary.symbols,
         start_text=trained.start_text,
-        precisions=("fp32",),
+        precisions=tuple(precisions),
+        probe={p: expected_texts(steps[p], start, trained.vocabulary, p) for p in precisions},
         training=trained.record,
         files={},
     )
-    files = {**_graphs(trained, manifest), CARD: card(trained, manifest).encode()}
+    files = {CARD: card(trained, manifest).encode(), STEP: _step_file(step, manifest)}
+    for precision in precisions:
+        files |= dict(_loop_files(steps[precision], manifest, precision))
     return manifest.model_copy(update={"files": file_records(files)}), files
 
 
-def _graphs(trained: Trained, manifest: Manifest) -> dict[str, bytes]:
+def _step_file(step: StepGraph, manifest: Manifest) -> bytes:
+    shape, vocab = manifest.model, len(manifest.symbols)
+    example = (torch.zeros(ROWS, dtype=torch.int64), *_state(shape))
+    return to_onnx(step, example, step_inputs(shape), step_outputs(shape, vocab), manifest.metadata())
+
+
+def _loop_files(step: StepGraph, manifest: Manifest, precision: Precision) -> Iterator[tuple[str, bytes]]:
     shape, vocab, metadata = manifest.model, len(manifest.symbols), manifest.metadata()
-    step = StepGraph(trained.model)
-    state = trained.model.initial_state(ROWS)
-    token = torch.zeros(ROWS, dtype=torch.int64)
-    return {
-        STEP: to_onnx(step, (token, *state), step_inputs(shape), step_outputs(shape, vocab), metadata),
-        decode_file("fp32"): to_onnx(
-            DecodeGraph(step), _decode_example(token, state), decode_inputs(shape), decode_outputs(shape), metadata
-        ),
-    }
+    loop = (
+        torch.zeros(ROWS, dtype=torch.int64),
+        torch.full((STEPS, ROWS), -1),
+        torch.full((STEPS, ROWS), 0.5),
+        torch.ones(ROWS),
+    )
+    limits = (torch.zeros(ROWS, vocab), torch.full((ROWS,), vocab), torch.ones(ROWS), torch.zeros(ROWS))
+    decode, full = DecodeGraph(step, vocab).eval(), FullGraph(step, vocab).eval()
+    state = _state(shape)
+    yield (
+        decode_file(precision),
+        to_onnx(decode, (*loop, *state), decode_inputs(shape), decode_outputs(shape), metadata),
+    )
+    yield (
+        full_file(precision),
+        to_onnx(full, (*loop, *limits, *state), full_inputs(shape, vocab), full_outputs(shape), metadata),
+    )
 
 
-def _decode_example(token: torch.Tensor, state: State) -> tuple[torch.Tensor, ...]:
-    forced, uniform = torch.full((STEPS, ROWS), -1), torch.full((STEPS, ROWS), 0.5)
-    return (token, forced, uniform, torch.full((ROWS,), STEPS), torch.ones(ROWS), *state)
+def _state(shape: ModelShape) -> tuple[Tensor, ...]:
+    return tuple(torch.zeros(ROWS, shape.hidden) for _ in shape.state_names)

@@ -1,48 +1,18 @@
-"""The graphs of a bundle, written in torch: one step, and the decode loop of K steps for B rows.
+"""The graphs of a bundle, written in torch: one step, and loops of K steps for B rows."""
 
-Weights are laid out for the runtime's matmul: one matrix per gate, so that nothing is split, and layer 0's input
-projection as a table with one row per character, so that it is a lookup.
-"""
-
-from collections.abc import Iterable
+import copy
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch._higher_order_ops.scan import scan
 
-from models.generate import LARGEST_UNIFORM
+from export.cells import Dense, FirstLayer, FurtherLayer, LayerWeights, update
+from export.int8 import Int8Dense, quantize
+from export.sampling import Sampler, limit, prepare
 from models.model import CharLM
 
-__all__ = ["DecodeGraph", "StepGraph", "sample"]
-
-GATES = ("input", "forget", "cell", "output")  # torch's order in its stacked LSTM weights
-
-
-class LookupLayer(nn.Module):
-    """The first LSTM layer: its input is a character, so the input projection is a row of a table [V, H]."""
-
-    def __init__(self, embedding: Tensor, weight_ih: Tensor, weight_hh: Tensor, bias: Tensor) -> None:
-        super().__init__()
-        self.tables = _constants(embedding @ w.T + b for w, b in zip(_gates(weight_ih), _gates(bias), strict=True))
-        self.weights = _constants(w.T for w in _gates(weight_hh))
-
-    def forward(self, token: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-        rows = (nn.functional.embedding(token, table) for table in self.tables)
-        return _update([row + h @ w for row, w in zip(rows, self.weights, strict=True)], c)
-
-
-class MatmulLayer(nn.Module):
-    """A further LSTM layer: one matmul per gate on the input and the hidden state side by side, [B, 2H]."""
-
-    def __init__(self, weight_ih: Tensor, weight_hh: Tensor, bias: Tensor) -> None:
-        super().__init__()
-        both = zip(_gates(weight_ih), _gates(weight_hh), strict=True)
-        self.weights = _constants(torch.cat(pair, 1).T for pair in both)
-        self.biases = _constants(_gates(bias))
-
-    def forward(self, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-        xh = torch.cat([x, h], 1)
-        return _update([xh @ w + b for w, b in zip(self.weights, self.biases, strict=True)], c)
+__all__ = ["DecodeGraph", "FullGraph", "StepGraph"]
 
 
 class StepGraph(nn.Module):
@@ -50,85 +20,122 @@ class StepGraph(nn.Module):
 
     def __init__(self, model: CharLM) -> None:
         super().__init__()
-        lstm, layers = model.lstm, model.config.layers
-        stacked = [
-            (lstm.get_parameter(f"weight_ih_l{l}"), lstm.get_parameter(f"weight_hh_l{l}")) for l in range(layers)
-        ]
-        biases = [lstm.get_parameter(f"bias_ih_l{l}") + lstm.get_parameter(f"bias_hh_l{l}") for l in range(layers)]
-        first = LookupLayer(model.embedding.weight, *stacked[0], biases[0])
-        further = (MatmulLayer(*weights, bias) for weights, bias in zip(stacked[1:], biases[1:], strict=True))
-        self.layers = nn.ModuleList([first, *further])
-        self.head = _constant(model.head.weight.T)
-        self.head_bias = _constant(model.head.bias)
+        config = model.config
+        self.cell, self.activation = config.cell, config.activation
+        self.kinds = len(model.state_names) // config.layers  # tensors of a layer's state
+        self.int8 = False
+        first, *further = (_layer_weights(model, layer) for layer in range(config.layers))
+        layers = [FirstLayer(first, model.embedding.weight), *map(FurtherLayer, further)]
+        self.layers = nn.ModuleList(layers)
+        self.head = Dense(model.head.weight.T, model.head.bias)
+
+    def quantized(self) -> "StepGraph":
+        """The same step with every matmul in 8 bits; tables, sums and cell states stay float32."""
+        step = copy.deepcopy(self)
+        step.int8 = True
+        for module in list(step.modules()):
+            for name, child in module.named_children():
+                if isinstance(child, Dense):
+                    setattr(module, name, Int8Dense(child.weight, child.bias))
+        return step
 
     def forward(self, token: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
-        x, after = token, []
-        for layer, h, c in zip(self.layers, state[0::2], state[1::2], strict=True):
-            x, c_next = layer(x, h, c)
-            after += [x, c_next]
-        return (x @ self.head + self.head_bias, *after)
+        logits, carry = self.advance(token, self.enter(state))
+        return (logits, *self.leave(carry))
+
+    def enter(self, state: Sequence[Tensor]) -> list[Tensor]:
+        """What goes from step to step: the state, and in 8 bits also the matmuls' input made of each hidden state."""
+        return [*state, *(map(quantize, state[:: self.kinds]) if self.int8 else ())]
+
+    def leave(self, carry: Sequence[Tensor]) -> list[Tensor]:
+        return list(carry[: self.kinds * len(self.layers)])
+
+    def advance(self, token: Tensor, carry: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """One step: token [B] -> logits [B, V], and what is carried on."""
+        state = self.leave(carry)
+        hidden = carry[len(state) :] if self.int8 else state[:: self.kinds]
+        x, after, inputs = token, [], []
+        for number, layer in enumerate(self.layers):
+            own = state[number * self.kinds : (number + 1) * self.kinds]
+            after += update(self.cell, self.activation, layer(x, hidden[number]), own)
+            x = after[-self.kinds]
+            if self.int8:
+                x = quantize(x)
+                inputs.append(x)
+        return self.head(x), after + inputs
 
 
 class DecodeGraph(nn.Module):
     """decode.onnx: K steps in which each row is, step by step, forced or sampled."""
 
-    def __init__(self, step: StepGraph) -> None:
+    def __init__(self, step: StepGraph, vocab: int) -> None:
         super().__init__()
-        self.step = step
+        self.step, self.sampler = step, Sampler(vocab)
 
     def forward(
-        self, token: Tensor, forced: Tensor, uniform: Tensor, steps: Tensor, temperature: Tensor, *state: Tensor
+        self, token: Tensor, forced: Tensor, uniform: Tensor, temperature: Tensor, *state: Tensor
     ) -> tuple[Tensor, ...]:
-        """Runs the loop: token [B], forced and uniform [K, B], steps and temperature [B], each state tensor [B, H].
+        """Runs the loop: token [B], forced and uniform [K, B], temperature [B], each state tensor [B, H].
 
         Returns:
-            tokens [K, B] (-1 where a row no longer advanced), the last token [B] of each row, and the state.
+            tokens [K, B], the last of them [B], and the state.
         """
-        step_index = torch.arange(forced.shape[0])
-        uniform = uniform.clamp(max=LARGEST_UNIFORM)
+        divisor, uniform = prepare(temperature, uniform)
 
         def body(carry: list[Tensor], step: tuple[Tensor, ...]) -> tuple[list[Tensor], list[Tensor]]:
             token, *before = carry
-            k, forced, uniform = step
-            logits, *after = self.step(token, *before)
-            outcome = torch.where(forced >= 0, forced, sample(logits, temperature, uniform))
-            active = k < steps
-            kept = [torch.where(active.unsqueeze(1), new, old) for new, old in zip(after, before, strict=True)]
-            return [torch.where(active, outcome, token), *kept], [torch.where(active, outcome, -1)]
+            forced, uniform = step
+            logits, after = self.step.advance(token, before)
+            outcome = self.sampler.draw(self.sampler.weights(logits, divisor), uniform)
+            outcome = torch.where(forced >= 0, forced, outcome)
+            return [outcome, *after], [outcome.clone()]
 
-        (token, *after), (tokens,) = scan(body, [token, *state], [step_index, forced, uniform])
-        return (tokens, token, *after)
-
-
-def sample(logits: Tensor, temperature: Tensor, uniform: Tensor) -> Tensor:
-    """The outcome of one step: logits [B, V], temperature [B] (0: the most probable), uniform [B] -> [B] int64.
-
-    Inverse CDF in vocabulary order: the first character whose cumulated probability exceeds uniform x the total.
-    """
-    greedy = temperature == 0
-    scale = torch.where(greedy, 1.0, temperature).unsqueeze(1)
-    # Nothing overflows below the largest logit, however small the temperature.
-    below = logits - logits.amax(1, keepdim=True)
-    cdf = torch.softmax(below / scale, 1).cumsum(1)
-    threshold = uniform.unsqueeze(1) * cdf[:, -1:]
-    return torch.where(greedy, logits.argmax(1), (cdf <= threshold).sum(1))
+        (token, *after), (tokens,) = scan(body, [token, *self.step.enter(state)], [forced, uniform])
+        return (tokens, token, *self.step.leave(after))
 
 
-def _gates(stacked: Tensor) -> list[Tensor]:
-    return list(stacked.chunk(len(GATES)))
+class FullGraph(nn.Module):
+    """full.onnx: the same loop with a bias, limits, and the log-probability of every outcome."""
+
+    def __init__(self, step: StepGraph, vocab: int) -> None:
+        super().__init__()
+        self.step, self.sampler, self.vocab = step, Sampler(vocab), vocab
+
+    def forward(
+        self,
+        token: Tensor,
+        forced: Tensor,
+        uniform: Tensor,
+        temperature: Tensor,
+        bias: Tensor,
+        top_k: Tensor,
+        top_p: Tensor,
+        min_p: Tensor,
+        *state: Tensor,
+    ) -> tuple[Tensor, ...]:
+        """Runs the loop: as `DecodeGraph`, with bias [B, V] and the limits [B].
+
+        Returns:
+            tokens [K, B], the last of them [B], logprobs [K, B] of the model's own distribution, and the state.
+        """
+        divisor, uniform = prepare(temperature, uniform)
+        limits = limit(top_k, top_p, min_p, self.vocab)
+
+        def body(carry: list[Tensor], step: tuple[Tensor, ...]) -> tuple[list[Tensor], list[Tensor]]:
+            token, *before = carry
+            forced, uniform = step
+            logits, after = self.step.advance(token, before)
+            weights = self.sampler.weights(logits + bias, divisor)
+            outcome = self.sampler.draw(self.sampler.limited(weights, *limits), uniform)
+            outcome = torch.where(forced >= 0, forced, outcome)
+            logprob = torch.log_softmax(logits, 1).gather(1, outcome.unsqueeze(1)).squeeze(1)
+            return [outcome, *after], [outcome.clone(), logprob]
+
+        (token, *after), (tokens, logprobs) = scan(body, [token, *self.step.enter(state)], [forced, uniform])
+        return (tokens, token, logprobs, *self.step.leave(after))
 
 
-def _update(gates: list[Tensor], c: Tensor) -> tuple[Tensor, Tensor]:
-    """h and c after the step, as torch.nn.LSTM defines them."""
-    i, f, g, o = gates
-    c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
-    return torch.sigmoid(o) * torch.tanh(c), c
-
-
-def _constant(tensor: Tensor) -> nn.Parameter:
-    # A copy of its own: the scan operator refuses inputs that share memory.
-    return nn.Parameter(tensor.detach().clone(memory_format=torch.contiguous_format), requires_grad=False)
-
-
-def _constants(tensors: Iterable[Tensor]) -> nn.ParameterList:
-    return nn.ParameterList([_constant(tensor) for tensor in tensors])
+def _layer_weights(model: CharLM, layer: int) -> LayerWeights:
+    names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+    parts = (model.recurrent.get_parameter(f"{name}_l{layer}").detach() for name in names)
+    return LayerWeights(model.config.cell, *parts)

@@ -8,11 +8,13 @@ from contextlib import contextmanager
 
 import onnx
 import torch
-from onnx_ir.passes import Sequential
-from onnx_ir.passes.common import ClearMetadataAndDocStringPass, RemoveUnusedNodesPass
+from onnx_ir import Node
+from onnx_ir.passes.common import ClearMetadataAndDocStringPass
+from onnxscript.optimizer import optimize_ir
 from torch import Tensor, nn
 
 from bundle.graphs import TensorSpec
+from export.int8 import TRANSLATIONS
 
 __all__ = ["to_onnx"]
 
@@ -36,20 +38,28 @@ def to_onnx(
             example,
             dynamo=True,
             verbose=False,
+            optimize=False,
             opset_version=OPSET,
             input_names=[spec.name for spec in inputs],
             output_names=[spec.name for spec in outputs],
             dynamic_shapes=_dynamic_shapes(module, inputs),
+            custom_translation_table=TRANSLATIONS,
         )
     assert program is not None
+    optimize_ir(program.model, should_fold=_fold_all_but_products)
     # The exporter notes where in the source each node comes from: paths of the machine that exported.
-    Sequential(RemoveUnusedNodesPass(), ClearMetadataAndDocStringPass())(program.model)
+    ClearMetadataAndDocStringPass()(program.model)
     model = program.model_proto
     _name_shapes(model, (*inputs, *outputs))
     onnx.helper.set_model_props(model, metadata)
     model.producer_name, model.producer_version = "charstream", ""
     onnx.checker.check_model(model, full_check=True)
     return model.SerializeToString(deterministic=True)
+
+
+def _fold_all_but_products(node: Node) -> bool | None:
+    """Folds constants; the product of two scales stays (see export/int8.py)."""
+    return False if node.op_type == "Mul" else None
 
 
 @contextmanager
@@ -70,7 +80,7 @@ def _dynamic_shapes(module: nn.Module, inputs: Sequence[TensorSpec]) -> tuple[ob
     shapes = [{axis: size for axis, size in enumerate(spec.shape) if isinstance(size, str)} for spec in inputs]
     # `forward` takes the state as `*state`, which torch wants as one tuple after the named parameters.
     named = sum(p.kind is not p.VAR_POSITIONAL for p in inspect.signature(module.forward).parameters.values())
-    return (*shapes[:named], tuple(shapes[named:]))
+    return (*shapes[:named], *([tuple(shapes[named:])] if len(shapes) > named else ()))
 
 
 def _name_shapes(model: onnx.ModelProto, specs: Sequence[TensorSpec]) -> None:

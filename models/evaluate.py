@@ -7,12 +7,12 @@ from torch import Tensor, nn
 
 from models.model import CharLM
 
-__all__ = ["carried_nats", "evaluated_chars"]
+__all__ = ["UNCOUNTED", "WARM_UP", "WINDOW", "carried_nats", "evaluated_chars", "parts"]
 
 STREAMS = 128
 WARM_UP = 256  # characters read before a stream's own part, not counted
-_WINDOW = 128  # steps per call
-_UNCOUNTED = -100  # cross_entropy's ignore_index
+WINDOW = 128  # steps per call
+UNCOUNTED = -100  # cross_entropy's ignore_index
 
 
 @torch.inference_mode()
@@ -30,21 +30,21 @@ def carried_nats(model: CharLM, ids: NDArray[np.integer], start: int, *, limit: 
         start: the start character's number.
         limit: count only so many characters of each part: a sample, evenly spread over the text.
     """
-    inputs, targets = _parts(ids, start)
+    inputs, targets = parts(ids, start)
     chars = len(targets) if limit is None else min(limit, len(targets))
     training = model.training
     model.eval()
     state = model.initial_state(inputs.shape[1])
-    for window in inputs[:WARM_UP].split(_WINDOW):
+    for window in inputs[:WARM_UP].split(WINDOW):
         _, state = model(window, state)
     for tensor in state:
         tensor[0] = 0
     total = 0.0
-    for x, y in zip(inputs[WARM_UP:][:chars].split(_WINDOW), targets[:chars].split(_WINDOW), strict=True):
+    for x, y in zip(inputs[WARM_UP:][:chars].split(WINDOW), targets[:chars].split(WINDOW), strict=True):
         logits, state = model(x, state)
         total += _summed_loss(logits, y)
     model.train(training)
-    return total / int((targets[:chars] != _UNCOUNTED).sum())
+    return total / int((targets[:chars] != UNCOUNTED).sum())
 
 
 def evaluated_chars(held_out: int, limit: int | None = None) -> int:
@@ -59,19 +59,19 @@ def _shape(chars: int) -> tuple[int, int]:
     return streams, -(-chars // streams)
 
 
-def _parts(ids: NDArray[np.integer], start: int) -> tuple[Tensor, Tensor]:
+def parts(ids: NDArray[np.integer], start: int) -> tuple[Tensor, Tensor]:
     """Inputs [W + C, S], of which the first W are the warm-up, and targets [C, S]; -100 pads the last part."""
     streams, length = _shape(len(ids))
     before = np.concatenate([[start], ids[:-1].astype(np.int64)])
     starts = np.arange(streams) * length
     places = starts + np.arange(-WARM_UP, length)[:, None]
     inputs = before[places.clip(0, len(ids) - 1)]
-    targets = np.full(streams * length, _UNCOUNTED, np.int64)
+    targets = np.full(streams * length, UNCOUNTED, np.int64)
     targets[: len(ids)] = ids
     return torch.from_numpy(inputs), torch.from_numpy(targets.reshape(streams, length).T.copy())
 
 
 def _summed_loss(logits: Tensor, targets: Tensor) -> float:
     return nn.functional.cross_entropy(
-        logits.flatten(0, 1), targets.flatten(), ignore_index=_UNCOUNTED, reduction="sum"
+        logits.flatten(0, 1), targets.flatten(), ignore_index=UNCOUNTED, reduction="sum"
     ).item()

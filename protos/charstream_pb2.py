@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17protos/charstream.proto\x12\rcharstream.v1\x1a\x1egoogle/protobuf/duration.proto\"4\n\x08Sampling\x12\x18\n\x0btemperature\x18\x01 \x01(\x02H\x00\x88\x01\x01\x42\x0e\n\x0c_temperature\"q\n\x08\x43hunking\x12\x16\n\tmax_chars\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x31\n\tmax_delay\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationH\x01\x88\x01\x01\x42\x0c\n\n_max_charsB\x0c\n\n_max_delay\"\xd6\x01\n\x0fGenerateRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x06prompt\x18\x02 \x01(\t\x12)\n\x08sampling\x18\x03 \x01(\x0b\x32\x17.charstream.v1.Sampling\x12\x11\n\x04seed\x18\x04 \x01(\x04H\x00\x88\x01\x01\x12\x16\n\tmax_chars\x18\x05 \x01(\rH\x01\x88\x01\x01\x12\x0c\n\x04stop\x18\x06 \x03(\t\x12)\n\x08\x63hunking\x18\x07 \x01(\x0b\x32\x17.charstream.v1.ChunkingB\x07\n\x05_seedB\x0c\n\n_max_chars\"G\n\x10GenerateResponse\x12\x0c\n\x04text\x18\x01 \x01(\t\x12%\n\x06\x66inish\x18\x02 \x01(\x0b\x32\x15.charstream.v1.Finish\"\xa9\x01\n\x06\x46inish\x12+\n\x06reason\x18\x01 \x01(\x0e\x32\x1b.charstream.v1.FinishReason\x12\x0c\n\x04stop\x18\x02 \x01(\t\x12\x14\n\x0cprompt_chars\x18\x03 \x01(\x04\x12\x17\n\x0fgenerated_chars\x18\x04 \x01(\x04\x12\x0c\n\x04seed\x18\x05 \x01(\x04\x12\'\n\x07timings\x18\x06 \x01(\x0b\x32\x16.charstream.v1.Timings\"S\n\x07Timings\x12\x15\n\rqueue_seconds\x18\x01 \x01(\x01\x12\x1a\n\x12\x66irst_char_seconds\x18\x02 \x01(\x01\x12\x15\n\rtotal_seconds\x18\x03 \x01(\x01\"\x13\n\x11ListModelsRequest\":\n\x12ListModelsResponse\x12$\n\x06models\x18\x01 \x03(\x0b\x32\x14.charstream.v1.Model\"\x1f\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\xf4\x01\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12\x0c\n\x04\x63\x65ll\x18\x04 \x01(\t\x12\x0e\n\x06layers\x18\x05 \x01(\r\x12\x0e\n\x06hidden\x18\x06 \x01(\r\x12\x12\n\nvocabulary\x18\x07 \x01(\t\x12\x12\n\nstart_text\x18\x08 \x01(\t\x12\x11\n\tprecision\x18\t \x01(\t\x12\x10\n\x08provider\x18\n \x01(\t\x12\x10\n\x08numerics\x18\x0b \x01(\t\x12/\n\x08training\x18\x0c \x01(\x0b\x32\x1d.charstream.v1.TrainingRecord\"\xd9\x01\n\x0eTrainingRecord\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x61ta_sha256\x18\x02 \x01(\t\x12\x12\n\nparameters\x18\x03 \x01(\x04\x12\r\n\x05steps\x18\x04 \x01(\x04\x12J\n\x0fvalidation_nats\x18\x05 \x03(\x0b\x32\x31.charstream.v1.TrainingRecord.ValidationNatsEntry\x1a\x35\n\x13ValidationNatsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01*_\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x32_\n\x0eTextGeneration\x12M\n\x08Generate\x12\x1e.charstream.v1.GenerateRequest\x1a\x1f.charstream.v1.GenerateResponse0\x01\x32\x9d\x01\n\x06Models\x12Q\n\nListModels\x12 .charstream.v1.ListModelsRequest\x1a!.charstream.v1.ListModelsResponse\x12@\n\x08GetModel\x12\x1e.charstream.v1.GetModelRequest\x1a\x14.charstream.v1.Modelb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17protos/charstream.proto\x12\rcharstream.v1\x1a\x1egoogle/protobuf/duration.proto\"\x8e\x01\n\x08Sampling\x12\x18\n\x0btemperature\x18\x01 \x01(\x02H\x00\x88\x01\x01\x12\x12\n\x05top_k\x18\x02 \x01(\rH\x01\x88\x01\x01\x12\x12\n\x05top_p\x18\x03 \x01(\x02H\x02\x88\x01\x01\x12\x12\n\x05min_p\x18\x04 \x01(\x02H\x03\x88\x01\x01\x42\x0e\n\x0c_temperatureB\x08\n\x06_top_kB\x08\n\x06_top_pB\x08\n\x06_min_p\"q\n\x08\x43hunking\x12\x16\n\tmax_chars\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x31\n\tmax_delay\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationH\x01\x88\x01\x01\x42\x0c\n\n_max_charsB\x0c\n\n_max_delay\"\xd6\x01\n\x0fGenerateRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x06prompt\x18\x02 \x01(\t\x12)\n\x08sampling\x18\x03 \x01(\x0b\x32\x17.charstream.v1.Sampling\x12\x11\n\x04seed\x18\x04 \x01(\x04H\x00\x88\x01\x01\x12\x16\n\tmax_chars\x18\x05 \x01(\rH\x01\x88\x01\x01\x12\x0c\n\x04stop\x18\x06 \x03(\t\x12)\n\x08\x63hunking\x18\x07 \x01(\x0b\x32\x17.charstream.v1.ChunkingB\x07\n\x05_seedB\x0c\n\n_max_chars\"G\n\x10GenerateResponse\x12\x0c\n\x04text\x18\x01 \x01(\t\x12%\n\x06\x66inish\x18\x02 \x01(\x0b\x32\x15.charstream.v1.Finish\"\xa9\x01\n\x06\x46inish\x12+\n\x06reason\x18\x01 \x01(\x0e\x32\x1b.charstream.v1.FinishReason\x12\x0c\n\x04stop\x18\x02 \x01(\t\x12\x14\n\x0cprompt_chars\x18\x03 \x01(\x04\x12\x17\n\x0fgenerated_chars\x18\x04 \x01(\x04\x12\x0c\n\x04seed\x18\x05 \x01(\x04\x12\'\n\x07timings\x18\x06 \x01(\x0b\x32\x16.charstream.v1.Timings\"S\n\x07Timings\x12\x15\n\rqueue_seconds\x18\x01 \x01(\x01\x12\x1a\n\x12\x66irst_char_seconds\x18\x02 \x01(\x01\x12\x15\n\rtotal_seconds\x18\x03 \x01(\x01\"\x13\n\x11ListModelsRequest\":\n\x12ListModelsResponse\x12$\n\x06models\x18\x01 \x03(\x0b\x32\x14.charstream.v1.Model\"\x1f\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\xf4\x01\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12\x0c\n\x04\x63\x65ll\x18\x04 \x01(\t\x12\x0e\n\x06layers\x18\x05 \x01(\r\x12\x0e\n\x06hidden\x18\x06 \x01(\r\x12\x12\n\nvocabulary\x18\x07 \x01(\t\x12\x12\n\nstart_text\x18\x08 \x01(\t\x12\x11\n\tprecision\x18\t \x01(\t\x12\x10\n\x08provider\x18\n \x01(\t\x12\x10\n\x08numerics\x18\x0b \x01(\t\x12/\n\x08training\x18\x0c \x01(\x0b\x32\x1d.charstream.v1.TrainingRecord\"\xd9\x01\n\x0eTrainingRecord\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x61ta_sha256\x18\x02 \x01(\t\x12\x12\n\nparameters\x18\x03 \x01(\x04\x12\r\n\x05steps\x18\x04 \x01(\x04\x12J\n\x0fvalidation_nats\x18\x05 \x03(\x0b\x32\x31.charstream.v1.TrainingRecord.ValidationNatsEntry\x1a\x35\n\x13ValidationNatsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01*_\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x32_\n\x0eTextGeneration\x12M\n\x08Generate\x12\x1e.charstream.v1.GenerateRequest\x1a\x1f.charstream.v1.GenerateResponse0\x01\x32\x9d\x01\n\x06Models\x12Q\n\nListModels\x12 .charstream.v1.ListModelsRequest\x1a!.charstream.v1.ListModelsResponse\x12@\n\x08GetModel\x12\x1e.charstream.v1.GetModelRequest\x1a\x14.charstream.v1.Modelb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,34 +34,34 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_TRAININGRECORD_VALIDATIONNATSENTRY']._loaded_options = None
   _globals['_TRAININGRECORD_VALIDATIONNATSENTRY']._serialized_options = b'8\001'
-  _globals['_FINISHREASON']._serialized_start=1371
-  _globals['_FINISHREASON']._serialized_end=1466
-  _globals['_SAMPLING']._serialized_start=74
-  _globals['_SAMPLING']._serialized_end=126
-  _globals['_CHUNKING']._serialized_start=128
-  _globals['_CHUNKING']._serialized_end=241
-  _globals['_GENERATEREQUEST']._serialized_start=244
-  _globals['_GENERATEREQUEST']._serialized_end=458
-  _globals['_GENERATERESPONSE']._serialized_start=460
-  _globals['_GENERATERESPONSE']._serialized_end=531
-  _globals['_FINISH']._serialized_start=534
-  _globals['_FINISH']._serialized_end=703
-  _globals['_TIMINGS']._serialized_start=705
-  _globals['_TIMINGS']._serialized_end=788
-  _globals['_LISTMODELSREQUEST']._serialized_start=790
-  _globals['_LISTMODELSREQUEST']._serialized_end=809
-  _globals['_LISTMODELSRESPONSE']._serialized_start=811
-  _globals['_LISTMODELSRESPONSE']._serialized_end=869
-  _globals['_GETMODELREQUEST']._serialized_start=871
-  _globals['_GETMODELREQUEST']._serialized_end=902
-  _globals['_MODEL']._serialized_start=905
-  _globals['_MODEL']._serialized_end=1149
-  _globals['_TRAININGRECORD']._serialized_start=1152
-  _globals['_TRAININGRECORD']._serialized_end=1369
-  _globals['_TRAININGRECORD_VALIDATIONNATSENTRY']._serialized_start=1316
-  _globals['_TRAININGRECORD_VALIDATIONNATSENTRY']._serialized_end=1369
-  _globals['_TEXTGENERATION']._serialized_start=1468
-  _globals['_TEXTGENERATION']._serialized_end=1563
-  _globals['_MODELS']._serialized_start=1566
-  _globals['_MODELS']._serialized_end=1723
+  _globals['_FINISHREASON']._serialized_start=1462
+  _globals['_FINISHREASON']._serialized_end=1557
+  _globals['_SAMPLING']._serialized_start=75
+  _globals['_SAMPLING']._serialized_end=217
+  _globals['_CHUNKING']._serialized_start=219
+  _globals['_CHUNKING']._serialized_end=332
+  _globals['_GENERATEREQUEST']._serialized_start=335
+  _globals['_GENERATEREQUEST']._serialized_end=549
+  _globals['_GENERATERESPONSE']._serialized_start=551
+  _globals['_GENERATERESPONSE']._serialized_end=622
+  _globals['_FINISH']._serialized_start=625
+  _globals['_FINISH']._serialized_end=794
+  _globals['_TIMINGS']._serialized_start=796
+  _globals['_TIMINGS']._serialized_end=879
+  _globals['_LISTMODELSREQUEST']._serialized_start=881
+  _globals['_LISTMODELSREQUEST']._serialized_end=900
+  _globals['_LISTMODELSRESPONSE']._serialized_start=902
+  _globals['_LISTMODELSRESPONSE']._serialized_end=960
+  _globals['_GETMODELREQUEST']._serialized_start=962
+  _globals['_GETMODELREQUEST']._serialized_end=993
+  _globals['_MODEL']._serialized_start=996
+  _globals['_MODEL']._serialized_end=1240
+  _globals['_TRAININGRECORD']._serialized_start=1243
+  _globals['_TRAININGRECORD']._serialized_end=1460
+  _globals['_TRAININGRECORD_VALIDATIONNATSENTRY']._serialized_start=1407
+  _globals['_TRAININGRECORD_VALIDATIONNATSENTRY']._serialized_end=1460
+  _globals['_TEXTGENERATION']._serialized_start=1559
+  _globals['_TEXTGENERATION']._serialized_end=1654
+  _globals['_MODELS']._serialized_start=1657
+  _globals['_MODELS']._serialized_end=1814
 # @@protoc_insertion_point(module_scope)

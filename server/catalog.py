@@ -1,30 +1,23 @@
 """The models of a server: found in a folder, checked, loaded, warmed up."""
 
-import hashlib
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from bundle.manifest import Manifest
-from bundle.philox import uniforms
-from bundle.read import MANIFEST, Bundle, BundleError, decode_file, read_bundle
+from bundle.read import MANIFEST, Bundle, BundleError, read_bundle
 from server.engine import Engine
 from server.errors import InvalidField, ModelNotFound
-from server.runner import CannotRun, Runner
+from server.loading import load_runner
+from server.runner import CannotRun
 from server.settings import ServerSettings
 from server.streams import Streams
 from server.values import Stop
 
-__all__ = ["Catalog", "ServedModel", "numerics_of"]
+__all__ = ["Catalog", "ServedModel"]
 
 log = logging.getLogger("charstream.models")
-
-PRECISION = "fp32"
-# The probe's batches, and how many characters each row samples.
-PROBE_ROWS, PROBE_SAMPLED = (1, 16), 32
 
 
 @dataclass(frozen=True)
@@ -105,28 +98,6 @@ class Catalog:
             model.engine.join()
 
 
-def numerics_of(runner: Runner, manifest: Manifest) -> str:
-    """Runs a fixed probe and digests its bits: equal digests promise equal text for equal bundles.
-
-    Every character is forced once, then some are sampled, with few and with many rows. Raises CannotRun.
-    """
-    digest = hashlib.sha256()
-    vocab, hidden = len(manifest.symbols), manifest.model.hidden
-    for rows in PROBE_ROWS:
-        token = np.zeros(rows, np.int64)
-        state = [np.zeros((rows, hidden), np.float32) for _ in manifest.model.state_names]
-        every_character = np.arange(-(-vocab // rows) * rows, dtype=np.int64).reshape(-1, rows) % vocab
-        forced = np.concatenate([every_character, np.full((PROBE_SAMPLED, rows), -1)])
-        tokens, after = np.empty_like(forced), [np.empty_like(array) for array in (token, *state)]
-        uniform, steps = uniforms(np.arange(rows), 1, len(forced)), np.full(rows, len(forced))
-        runner.run([token, *state], forced, uniform, steps, np.ones(rows, np.float32), tokens, after)
-        if tokens.max() >= vocab or not all(np.isfinite(array).all() for array in after):
-            raise CannotRun("the probe leads to characters that the vocabulary lacks, or to a state that is not finite")
-        for array in (tokens, *after):
-            digest.update(array.tobytes())
-    return digest.hexdigest()[:16]
-
-
 def _bundle_folders(folder: Path) -> list[Path]:
     if (folder / MANIFEST).exists():
         return [folder]
@@ -135,9 +106,7 @@ def _bundle_folders(folder: Path) -> list[Path]:
 
 def _serve(bundle: Bundle, settings: ServerSettings, engine_failed: Callable[[BaseException], None]) -> ServedModel:
     manifest = bundle.manifest
-    graph = bundle.files[decode_file(PRECISION)]
-    runner = Runner(graph, manifest.model, threads=settings.threads, provider=settings.provider)
-    numerics = numerics_of(runner, manifest)
+    precision, runner, numerics = load_runner(bundle, settings)
     streams = Streams(
         limit=settings.max_rows + settings.max_waiting, window=settings.stream_buffer, tick=settings.chunk_seconds
     )
@@ -147,10 +116,11 @@ def _serve(bundle: Bundle, settings: ServerSettings, engine_failed: Callable[[Ba
         max_rows=settings.max_rows,
         max_batch=settings.max_batch,
         chunk_delay=settings.chunk_seconds,
+        prefix_bytes=settings.prefix_bytes,
         deliver=streams.deliver,
         failed=engine_failed,
     )
     streams.attach(engine)
     engine.warm_up()
     engine.start()
-    return ServedModel(manifest, bundle.digest, PRECISION, runner.provider, numerics, streams, engine)
+    return ServedModel(manifest, bundle.digest, precision, runner.provider, numerics, streams, engine)

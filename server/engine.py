@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from bundle.manifest import Manifest
 from bundle.philox import uniforms
+from server.prefixes import Prefixes
 from server.rows import Rows, RowState
 from server.runner import Runner
-from server.scheduler import Move, Plan, Row, Scheduler
+from server.scheduler import MAX_STEPS, Area, Move, Plan, Row, Scheduler, Status
 from server.step_clock import StepClock
 from server.stops import StopMatcher
 from server.values import Cancel, Command, Delivery, Finish, Grant, Reason, Request, Stop
@@ -30,7 +31,8 @@ class _Text:
 
     Attributes:
         request: of its prompt, the last `row.forced_left` characters are still to be forced.
-        parked: the row while it has no slot.
+        parked: where it stands while it has no slot.
+        held: generated in short runs for newcomers, not delivered yet.
         admitted, first_char: times of time.monotonic; 0 until they come.
     """
 
@@ -38,6 +40,7 @@ class _Text:
     row: Row
     matcher: StopMatcher | None
     parked: RowState
+    held: str = ""
     admitted: float = 0.0
     first_char: float = 0.0
 
@@ -48,6 +51,10 @@ class Engine(Thread):
     Commands come from any thread; deliveries go to `deliver`, one list a tick, from the engine's thread.
 
     Args:
+        max_rows: texts that run at a time.
+        max_batch: texts of one run.
+        chunk_delay: seconds that a generated character may wait.
+        prefix_bytes: what the states after known prompts may take.
         deliver: takes what a tick made; must not block.
         failed: takes the exception if the engine breaks, which ends it.
     """
@@ -60,6 +67,7 @@ class Engine(Thread):
         max_rows: int,
         max_batch: int,
         chunk_delay: float,
+        prefix_bytes: int,
         deliver: Callable[[list[Delivery]], None],
         failed: Callable[[BaseException], None],
     ) -> None:
@@ -70,7 +78,12 @@ class Engine(Thread):
         self._fresh_state = tuple(np.zeros(manifest.model.hidden, np.float32) for _ in manifest.model.state_names)
         self._clock = StepClock()
         self._scheduler = Scheduler(max_rows, max_batch, chunk_delay, self._clock.step_seconds)
-        self._rows = Rows(manifest.model, max_rows, max_batch)
+        readers = self._scheduler.readers
+        self._rows = {
+            Area.RUNNING: Rows(manifest.model, len(self._vocabulary), max_rows, max_batch),
+            Area.READING: Rows(manifest.model, len(self._vocabulary), readers, readers),
+        }
+        self._prefixes = Prefixes(prefix_bytes)
         self._texts: dict[int, _Text] = {}
         self._commands: SimpleQueue[Command] = SimpleQueue()
         self._send, self._failed = deliver, failed
@@ -81,12 +94,12 @@ class Engine(Thread):
         self._commands.put(command)
 
     def warm_up(self) -> None:
-        """Runs batches of every class of size, so that the first real one is not slow and the step times are known."""
-        sizes = {min(2**power, self._scheduler.max_batch, self._scheduler.max_rows) for power in range(0, 11, 2)}
-        for rows in sorted(sizes):
-            plan = Plan(0, [Row(-1, 0, 8, 8, 1.0)] * rows, 4, [0] * rows)
-            self._run(plan)
-            self._run(plan)
+        """Runs batches of every class of size, so that no first use is slow and the step times are known."""
+        most = min(self._scheduler.max_batch, self._scheduler.max_rows)
+        for rows in sorted({min(2**power, most) for power in range(most.bit_length() + 1)}):
+            for full in (False, True):
+                for steps in (1, MAX_STEPS if rows <= 16 else 4):
+                    self._run(Plan(Area.RUNNING, 0, [Row(-1, 0, steps, steps, 1.0)] * rows, steps, full))
 
     def run(self) -> None:
         try:
@@ -100,8 +113,13 @@ class Engine(Thread):
     def _tick(self) -> None:
         self._admit()
         plan = self._scheduler.plan()
-        if plan is not None:
-            self._deliver(plan, self._run(plan))
+        if plan is None:
+            return
+        tokens = self._run(plan)
+        if plan.area is Area.READING:
+            self._read(plan)
+        else:
+            self._deliver(plan, tokens)
 
     def _take_commands(self) -> None:
         """Carries out all commands that came; waits for one if no row can run."""
@@ -127,8 +145,16 @@ class Engine(Thread):
 
     def _begin(self, request: Request) -> None:
         wanted = request.generation
-        row = Row(request.stream, len(wanted.prompt), wanted.max_chars, request.window, wanted.max_delay)
-        state = RowState(self._start_token, self._fresh_state, 0, wanted.seed, wanted.temperature)
+        known = self._prefixes.longest(wanted.prompt)
+        state = known or RowState(self._start_token, self._fresh_state, 0)
+        row = Row(
+            request.stream,
+            forced_left=len(wanted.prompt) - state.position,
+            chars_left=wanted.max_chars,
+            credit=request.window,
+            max_delay=wanted.max_delay,
+            limited=wanted.sampling.limited,
+        )
         matcher = StopMatcher(wanted.stop) if wanted.stop else None
         self._texts[request.stream] = _Text(request, row, matcher, state)
         self._scheduler.add(row)
@@ -138,27 +164,30 @@ class Engine(Thread):
         for row in self._scheduler.admit():
             text = self._texts[row.stream]
             text.admitted = text.admitted or now
-            self._rows.put(row.slot, text.parked)
+            self._put(text, text.parked)
+
+    def _put(self, text: _Text, state: RowState) -> None:
+        """Writes the text's row into its slot."""
+        wanted = text.request.generation
+        area = Area.READING if text.row.status is Status.READING else Area.RUNNING
+        self._rows[area].put(text.row.slot, state, wanted.seed, wanted.sampling)
 
     def _run(self, plan: Plan) -> NDArray[np.int64]:
         """Runs the plan's rows; returns the outcomes, [K, B]."""
-        first, count, steps = plan.first, len(plan.rows), plan.steps
+        rows, first, count, steps = self._rows[plan.area], plan.first, len(plan.rows), plan.steps
         slots = slice(first, first + count)
-        row_steps = np.array(plan.row_steps, np.int64)
         tokens = np.empty((steps, count), np.int64)
-        uniform = uniforms(self._rows.seed[slots], self._rows.position[slots] + np.uint64(1), steps)
+        uniform = uniforms(rows.seed[slots], rows.position[slots] + np.uint64(1), steps)
+        loop = (self._forced(plan), uniform, rows.temperature[slots])
+        before, after = rows.before(first, count), rows.after(first, count)
         begin = time.perf_counter()
-        self._runner.run(
-            self._rows.before(first, count),
-            self._forced(plan),
-            uniform,
-            row_steps,
-            self._rows.temperature[slots],
-            tokens,
-            self._rows.after(first, count),
-        )
-        self._clock.measure(count, steps, time.perf_counter() - begin)
-        self._rows.advance(first, row_steps)
+        if plan.full:
+            logprobs = np.empty((steps, count), np.float32)
+            self._runner.full(before, loop, rows.limits(first, count), tokens, logprobs, after)
+        else:
+            self._runner.decode(before, loop, tokens, after)
+        self._clock.measure(count, plan.full, steps, time.perf_counter() - begin)
+        rows.advance(first, count, steps)
         return tokens
 
     def _forced(self, plan: Plan) -> NDArray[np.int64]:
@@ -171,58 +200,79 @@ class Engine(Thread):
                 forced[: len(part), column] = part
         return forced
 
+    def _read(self, plan: Plan) -> None:
+        """The plan's rows are further in their prompts; those that are through go on to generate."""
+        for row in plan.rows:
+            row.forced_left -= plan.steps
+            if row.forced_left:
+                continue
+            text = self._texts[row.stream]
+            state = self._rows[Area.READING].take(row.slot)
+            self._prefixes.put(text.request.generation.prompt, state)
+            self._follow(Area.READING, self._scheduler.has_read(row))
+            self._put(text, state)
+
     def _deliver(self, plan: Plan, tokens: NDArray[np.int64]) -> None:
         now = time.monotonic()
         chars = self._vocabulary.decode(tokens.T)  # row by row, K characters each
         deliveries: list[Delivery] = []
-        for column, (row, steps) in enumerate(zip(plan.rows, plan.row_steps, strict=True)):
-            begin = column * plan.steps
-            forced = min(row.forced_left, steps)
+        for column, row in enumerate(plan.rows):
+            forced = min(row.forced_left, plan.steps)
             row.forced_left -= forced
-            if steps > forced:
-                delivery = self._generated(self._texts[row.stream], chars[begin + forced : begin + steps], now)
-                if delivery.text or delivery.finish:
+            generated = min(plan.steps - forced, row.chars_left)
+            if generated:
+                begin = column * plan.steps + forced
+                delivery = self._generated(row, chars[begin : begin + generated], plan.hold, now)
+                if delivery:
                     deliveries.append(delivery)
         self._release(plan.rows)
         if deliveries:
             self._send(deliveries)
 
-    def _generated(self, text: _Text, chars: str, now: float) -> Delivery:
-        row = text.row
+    def _generated(self, row: Row, chars: str, hold: bool, now: float) -> Delivery | None:
+        """Takes in what the row generated; returns what goes to its reader, if anything does."""
+        text, hold = self._texts[row.stream], hold and not row.fresh
         row.fresh = False
         row.chars_left -= len(chars)
         row.credit -= len(chars)
+        # A row that pauses waits for its reader, who must have something to read.
+        hold &= row.credit > 0
         stop = ""
         if text.matcher:
             chars, stop = text.matcher.push(chars)
             if not stop and not row.chars_left:
                 chars += text.matcher.flush()
-        if chars:
+        chars, text.held = text.held + chars, ""
+        if stop or not row.chars_left:
+            row.chars_left = 0
             text.first_char = text.first_char or now
-        if not stop and row.chars_left:
-            return Delivery(row.stream, chars, None)
-        row.chars_left = 0
-        return Delivery(row.stream, chars, _finish(text, stop, now))
+            return Delivery(row.stream, chars, _finish(text, stop, now))
+        if hold or not chars:
+            text.held = chars
+            return None
+        text.first_char = text.first_char or now
+        return Delivery(row.stream, chars, None)
 
     def _release(self, rows: Sequence[Row]) -> None:
         """Takes rows that are done, or wait for their reader, out of the batch."""
         for row in rows:
-            if row.steps:
+            if row.can_run:
                 continue
             text = self._texts[row.stream]
             if row.chars_left == 0:
                 self._end(text)
             else:
-                text.parked = self._rows.take(row.slot)
-                self._follow(self._scheduler.pause(row))
+                text.parked = self._rows[Area.RUNNING].take(row.slot)
+                self._follow(Area.RUNNING, self._scheduler.pause(row))
 
     def _end(self, text: _Text) -> None:
         del self._texts[text.row.stream]
-        self._follow(self._scheduler.end(text.row))
+        area = Area.READING if text.row.status is Status.READING else Area.RUNNING
+        self._follow(area, self._scheduler.end(text.row))
 
-    def _follow(self, move: Move | None) -> None:
+    def _follow(self, area: Area, move: Move | None) -> None:
         if move:
-            self._rows.move(move.source, move.target)
+            self._rows[area].move(move.source, move.target)
 
 
 def _finish(text: _Text, stop: str, now: float) -> Finish:

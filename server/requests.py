@@ -3,6 +3,7 @@
 import math
 import secrets
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,7 @@ from protos import charstream_pb2 as pb
 from server.catalog import ServedModel
 from server.errors import InvalidField
 from server.settings import ServerSettings
-from server.values import Generation
+from server.values import Generation, Sampling
 
 __all__ = ["generation_of"]
 
@@ -27,7 +28,7 @@ def generation_of(request: pb.GenerateRequest, model: ServedModel, settings: Ser
     return Generation(
         prompt=_prompt(request.prompt, model, settings.max_prompt_chars),
         max_chars=_max_chars(request, settings),
-        temperature=_temperature(request.sampling),
+        sampling=_sampling(request.sampling, len(model.manifest.symbols)),
         seed=request.seed if request.HasField("seed") else secrets.randbits(CHOSEN_SEED_BITS),
         stop=_stop(request.stop),
         max_delay=_max_delay(request.chunking, settings),
@@ -50,6 +51,34 @@ def _max_chars(request: pb.GenerateRequest, settings: ServerSettings) -> int:
     if not 1 <= request.max_chars <= settings.max_chars:
         raise InvalidField("max_chars", f"is {request.max_chars}, allowed are 1 to {settings.max_chars}")
     return request.max_chars
+
+
+def _sampling(sampling: pb.Sampling, vocab: int) -> Sampling:
+    return Sampling(
+        temperature=_temperature(sampling),
+        top_k=_top_k(sampling, vocab),
+        top_p=_share("top_p", sampling, unset=1.0),
+        min_p=_share("min_p", sampling, unset=0.0),
+    )
+
+
+def _top_k(sampling: pb.Sampling, vocab: int) -> int:
+    """0 for no limit, as many that are no fewer than the characters."""
+    if not sampling.HasField("top_k"):
+        return 0
+    if sampling.top_k < 1:
+        raise InvalidField("sampling.top_k", "is 0, allowed are numbers from 1; leave it unset for no limit")
+    return sampling.top_k if sampling.top_k < vocab else 0
+
+
+def _share(name: Literal["top_p", "min_p"], sampling: pb.Sampling, unset: float) -> float:
+    if not sampling.HasField(name):
+        return unset
+    value: float = getattr(sampling, name)
+    if not (0 < value <= 1 if name == "top_p" else 0 <= value <= 1):
+        allowed = "numbers above 0 and at most 1" if name == "top_p" else "numbers from 0 to 1"
+        raise InvalidField(f"sampling.{name}", f"is {value:g}, allowed are {allowed}")
+    return value
 
 
 def _temperature(sampling: pb.Sampling) -> float:

@@ -11,15 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bundle.manifest import ModelShape
+from server.values import Sampling
 
 __all__ = ["RowState", "Rows"]
 
 Floats = NDArray[np.float32]
+Array = NDArray[np.generic]
 
 
 @dataclass(frozen=True, slots=True)
 class RowState:
-    """All that a row is, outside the arrays.
+    """Where a text stands: all that its characters left behind.
 
     Attributes:
         token: the last character.
@@ -30,28 +32,37 @@ class RowState:
     token: int
     state: tuple[Floats, ...]
     position: int
-    seed: int
-    temperature: float
+
+    @property
+    def nbytes(self) -> int:
+        return sum(array.nbytes for array in self.state)
 
 
 class Rows:
-    """Room for `max_rows` rows in groups of `max_batch`."""
+    """Room for `max_rows` rows in groups of `max_batch`; `vocab` is the number of characters."""
 
-    def __init__(self, shape: ModelShape, max_rows: int, max_batch: int) -> None:
-        self.max_batch = max_batch
+    def __init__(self, shape: ModelShape, vocab: int, max_rows: int, max_batch: int) -> None:
+        self.max_batch, self.vocab = max_batch, vocab
         self.token = np.zeros((2, max_rows), np.int64)
-        self.state = [np.zeros((2, max_rows, shape.hidden), np.float32) for _ in shape.state_names]
+        # Filled, so that the memory is there from the start and not taken while texts wait for it.
+        self.state = [np.full((2, max_rows, shape.hidden), 0, np.float32) for _ in shape.state_names]
         self.position = np.zeros(max_rows, np.uint64)
         self.seed = np.zeros(max_rows, np.uint64)
         self.temperature = np.ones(max_rows, np.float32)
+        self.top_k = np.full(max_rows, vocab, np.int64)
+        self.top_p = np.ones(max_rows, np.float32)
+        self.min_p = np.zeros(max_rows, np.float32)
+        self._no_bias = np.zeros((max_batch, vocab), np.float32)
         self._half = [0] * -(-max_rows // max_batch)
 
-    def put(self, slot: int, row: RowState) -> None:
+    def put(self, slot: int, row: RowState, seed: int, sampling: Sampling) -> None:
         half = self._current(slot)
         self.token[half, slot] = row.token
         for array, values in zip(self.state, row.state, strict=True):
             array[half, slot] = values
-        self.position[slot], self.seed[slot], self.temperature[slot] = row.position, row.seed, row.temperature
+        self.position[slot], self.seed[slot] = row.position, seed
+        self.temperature[slot], self.top_k[slot] = sampling.temperature, sampling.top_k or self.vocab
+        self.top_p[slot], self.min_p[slot] = sampling.top_p, sampling.min_p
 
     def take(self, slot: int) -> RowState:
         """A copy of what is in the slot."""
@@ -60,8 +71,6 @@ class Rows:
             token=int(self.token[half, slot]),
             state=tuple(array[half, slot].copy() for array in self.state),
             position=int(self.position[slot]),
-            seed=int(self.seed[slot]),
-            temperature=float(self.temperature[slot]),
         )
 
     def move(self, source: int, target: int) -> None:
@@ -71,27 +80,32 @@ class Rows:
         for parameter in self._single():
             parameter[target] = parameter[source]
 
-    def before(self, first: int, count: int) -> list[NDArray[np.generic]]:
+    def before(self, first: int, count: int) -> list[Array]:
         """Views [count], [count, H], ... of the token and the state that a run reads."""
         return self._views(self._current(first), first, count)
 
-    def after(self, first: int, count: int) -> list[NDArray[np.generic]]:
+    def after(self, first: int, count: int) -> list[Array]:
         """Views of the token and the state that a run writes."""
         return self._views(1 - self._current(first), first, count)
 
-    def advance(self, first: int, steps: NDArray[np.int64]) -> None:
-        """The group's run is done: what it wrote is current, and its rows are `steps` [count] further."""
-        self._half[first // self.max_batch] ^= 1
-        self.position[first : first + len(steps)] += steps.astype(np.uint64)
+    def limits(self, first: int, count: int) -> list[Array]:
+        """bias [count, V], top_k, top_p and min_p [count]."""
+        slots = slice(first, first + count)
+        return [self._no_bias[:count], self.top_k[slots], self.top_p[slots], self.min_p[slots]]
 
-    def _views(self, half: int, first: int, count: int) -> list[NDArray[np.generic]]:
+    def advance(self, first: int, count: int, steps: int) -> None:
+        """The group's run is done: what it wrote is current, and its rows are `steps` further."""
+        self._half[first // self.max_batch] ^= 1
+        self.position[first : first + count] += np.uint64(steps)
+
+    def _views(self, half: int, first: int, count: int) -> list[Array]:
         return [array[half, first : first + count] for array in self._halved()]
 
     def _halved(self) -> list[NDArray[Any]]:
         return [self.token, *self.state]
 
     def _single(self) -> list[NDArray[Any]]:
-        return [self.position, self.seed, self.temperature]
+        return [self.position, self.seed, self.temperature, self.top_k, self.top_p, self.min_p]
 
     def _current(self, slot: int) -> int:
         return self._half[slot // self.max_batch]

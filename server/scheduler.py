@@ -1,7 +1,9 @@
 """Which rows run next, and for how many steps: bookkeeping with integers, no arrays and no clock.
 
-A row is one text. Running rows have the slots 0, 1, 2, ... without a gap; a group is `max_batch` neighbouring slots
-and runs as one batch, and groups take turns. A row that leaves is replaced by the last one.
+A row is one text. It generates in the area of running rows, which has the slots 0, 1, 2, ... without a gap; a group is
+`max_batch` neighbouring slots and runs as one batch, and groups take turns. A row with a long prompt first reads it in
+an area of its own, whose runs take turns with the others: there a prompt passes in runs of many steps, and the running
+rows keep most of the time. A row that leaves an area is replaced by its last one.
 """
 
 from collections.abc import Callable, Sequence
@@ -9,15 +11,26 @@ from dataclasses import dataclass
 from enum import Enum
 from itertools import chain, islice
 
-__all__ = ["Move", "Plan", "Row", "Scheduler", "Status"]
+__all__ = ["READERS", "Area", "Move", "Plan", "Row", "Scheduler", "Status"]
 
 MAX_STEPS = 64
 # A newcomer's first run gives it this many characters, so that they are seen early.
 FIRST_CHARS = 4
+# A prompt from this length on is read in the area for it; shorter ones are part of the first run.
+LONG_PROMPT = 32
+READERS, MAX_READ_STEPS = 16, 256
+# Of the time, while other rows generate.
+READING_SHARE = 0.25
+
+
+class Area(Enum):
+    RUNNING = "running"
+    READING = "reading"
 
 
 class Status(Enum):
     WAITING = "waiting"
+    READING = "reading"
     RUNNING = "running"
     PAUSED = "paused"
     ENDED = "ended"
@@ -30,8 +43,9 @@ class Row:
     Attributes:
         forced_left: characters of the prompt that have not run.
         chars_left: characters that may still be generated.
-        credit: characters that may be generated before its reader has taken more.
+        credit: characters that may be generated before its reader has taken more; a run may exceed it.
         max_delay: seconds that a generated character may wait for its tick to end.
+        limited: its sampling needs the full graph.
         fresh: nothing was generated yet.
     """
 
@@ -40,29 +54,36 @@ class Row:
     chars_left: int
     credit: int
     max_delay: float
+    limited: bool = False
     fresh: bool = True
     status: Status = Status.WAITING
     slot: int = -1
 
     @property
-    def steps(self) -> int:
-        """Steps it could take now."""
-        return self.forced_left + min(self.chars_left, self.credit)
+    def can_run(self) -> bool:
+        return self.chars_left > 0 and (self.credit > 0 or self.forced_left > 0)
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One run: the rows of the slots first, first + 1, ..., the steps of the run, and those of each row."""
+    """One run: the rows of the slots first, first + 1, ... of an area, and the steps of the run.
 
+    Attributes:
+        full: a row needs the full graph.
+        hold: a short run for newcomers: what others generate can wait for the next one.
+    """
+
+    area: Area
     first: int
     rows: Sequence[Row]
     steps: int
-    row_steps: Sequence[int]
+    full: bool = False
+    hold: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """The row that was in slot `source` is now in slot `target`."""
+    """The row that was in slot `source` of its area is now in slot `target`."""
 
     source: int
     target: int
@@ -75,21 +96,28 @@ class Scheduler:
         max_rows: rows that run; a paused one gives its place to another, and waits for one when it can go on.
         max_batch: rows of one run.
         chunk_delay: seconds that one round of all groups should take.
-        step_seconds: what one step of a run with so many rows takes.
+        step_seconds: what one step takes, by the number of rows and whether it is the full graph's.
     """
 
-    def __init__(self, max_rows: int, max_batch: int, chunk_delay: float, step_seconds: Callable[[int], float]) -> None:
+    def __init__(
+        self, max_rows: int, max_batch: int, chunk_delay: float, step_seconds: Callable[[int, bool], float]
+    ) -> None:
         self.max_rows, self.max_batch, self.chunk_delay = max_rows, max_batch, chunk_delay
+        self.readers = min(READERS, max_batch)
         self.step_seconds = step_seconds
         self.running: list[Row] = []
+        self.reading: list[Row] = []
         self.waiting: dict[int, Row] = {}
         self.resumed: dict[int, Row] = {}
         self._turn = 0
+        self._reading_next = False
+        self._reading_seconds = 0.0  # of the next run of the reading area
+        self._held_seconds = 0.0  # what short runs for newcomers took of the running round
 
     @property
     def idle(self) -> bool:
         """Whether nothing can run until a row is added, granted credit, or ends."""
-        return not (self.running or self.resumed or self.waiting)
+        return not (self.running or self.reading or self.resumed or self.waiting)
 
     def add(self, row: Row) -> None:
         """Queues a new row."""
@@ -98,34 +126,39 @@ class Scheduler:
     def grant(self, row: Row, chars: int) -> None:
         """The row's reader took `chars`."""
         row.credit += chars
-        if row.status is Status.PAUSED:
+        if row.status is Status.PAUSED and row.credit > 0:
             self.resumed[row.stream] = row
 
     def admit(self) -> list[Row]:
         """Gives slots to paused rows that can go on and to waiting ones, in this order; returns them."""
-        free = self.max_rows - len(self.running)
+        free = self.max_rows - len(self.running) - len(self.reading)
         rows = list(islice(chain(self.resumed.values(), self.waiting.values()), free))
         for row in rows:
             (self.resumed if row.status is Status.PAUSED else self.waiting).pop(row.stream)
-            row.slot, row.status = len(self.running), Status.RUNNING
-            self.running.append(row)
+            long = row.forced_left >= LONG_PROMPT and len(self.reading) < self.readers
+            self._enter(row, Status.READING if long else Status.RUNNING)
         return rows
 
     def plan(self) -> Plan | None:
         """The next run; None if no row can run."""
+        if self.reading and (self._reading_next or not self.running):
+            self._reading_next = False
+            return self._plan_reading()
         if not self.running:
             return None
-        groups = -(-len(self.running) // self.max_batch)
-        self._turn = (self._turn + 1) % groups
-        first = self._turn * self.max_batch
-        rows = self.running[first : first + self.max_batch]
-        steps = self._choose_steps(rows, groups)
-        return Plan(first, rows, steps, [min(steps, row.steps) for row in rows])
+        self._reading_next = True
+        return self._plan_running()
+
+    def has_read(self, row: Row) -> Move | None:
+        """The row's prompt is read: it goes on among the running ones, in the slot that it has now."""
+        move = self._vacate(row)
+        self._enter(row, Status.RUNNING)
+        return move
 
     def end(self, row: Row) -> Move | None:
         """Takes the row out, wherever it is."""
         move = None
-        if row.status is Status.RUNNING:
+        if row.status in (Status.RUNNING, Status.READING):
             move = self._vacate(row)
         elif row.status is Status.PAUSED:
             self.resumed.pop(row.stream, None)
@@ -140,18 +173,49 @@ class Scheduler:
         row.status = Status.PAUSED
         return move
 
-    def _choose_steps(self, rows: Sequence[Row], groups: int) -> int:
-        delay = min(self.chunk_delay, min(row.max_delay for row in rows)) / groups
-        steps = int(delay / self.step_seconds(len(rows)))
-        soonest = min((row.forced_left for row in rows if row.fresh), default=MAX_STEPS)
-        longest = max(row.steps for row in rows)
-        return max(1, min(steps, soonest + FIRST_CHARS, longest, MAX_STEPS))
+    def _plan_reading(self) -> Plan:
+        """As many steps as fit, and none beyond the end of a prompt."""
+        rows = list(self.reading)
+        seconds = self._reading_seconds if self.running else self.chunk_delay
+        steps = int(seconds / self.step_seconds(len(rows), False))
+        shortest = min(row.forced_left for row in rows)
+        return Plan(Area.READING, 0, rows, max(1, min(steps, shortest, MAX_READ_STEPS)))
+
+    def _plan_running(self) -> Plan:
+        groups = -(-len(self.running) // self.max_batch)
+        self._turn = (self._turn + 1) % groups
+        first = self._turn * self.max_batch
+        rows = self.running[first : first + self.max_batch]
+        full = any(row.limited for row in rows)
+        step_seconds = self.step_seconds(len(rows), full)
+        round_seconds = min(self.chunk_delay, min(row.max_delay for row in rows)) / groups
+        own_seconds = round_seconds * (1 - READING_SHARE) if self.reading else round_seconds
+        longest = max(row.forced_left + row.chars_left for row in rows)
+        steps = max(1, min(int((own_seconds - self._held_seconds) / step_seconds), longest, MAX_STEPS))
+        first_chars = min((row.forced_left for row in rows if row.fresh), default=MAX_STEPS) + FIRST_CHARS
+        hold = groups == 1 and 2 * first_chars < steps
+        steps = first_chars if hold else steps
+        self._held_seconds = self._held_seconds + steps * step_seconds if hold else 0.0
+        self._reading_seconds = max(round_seconds * READING_SHARE, round_seconds - steps * step_seconds)
+        if hold:
+            # The round is not over: its reading comes after it.
+            self._reading_next = False
+        return Plan(Area.RUNNING, first, rows, steps, full, hold)
+
+    def _enter(self, row: Row, status: Status) -> None:
+        area = self._area(status)
+        row.slot, row.status = len(area), status
+        area.append(row)
 
     def _vacate(self, row: Row) -> Move | None:
-        last = self.running.pop()
+        area = self._area(row.status)
+        last = area.pop()
         if last is row:
             return None
         move = Move(last.slot, row.slot)
-        self.running[row.slot] = last
+        area[row.slot] = last
         last.slot, row.slot = row.slot, -1
         return move
+
+    def _area(self, status: Status) -> list[Row]:
+        return self.reading if status is Status.READING else self.running

@@ -1,6 +1,7 @@
 """The server's configuration: flags of `charstream serve`, or CHARSTREAM_* variables."""
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 
@@ -17,11 +18,19 @@ class ServerSettings(Settings):
     host: str = Field("127.0.0.1", description="address to listen on; there is no encryption yet")
     port: int = Field(50051, ge=0, le=65535, description="TCP port; 0 takes any free one")
     provider: Provider = Field("auto", description="where graphs run; auto takes CUDA where onnxruntime can load it")
-    threads: int = Field(1, ge=1, le=256, description="threads of one operator; one is best for small models")
+    precision: Literal["auto", "fp32", "int8"] = Field(
+        "auto", description="arithmetic of the matmuls; auto takes 8 bits on a CPU where the bundle has them"
+    )
+    threads: int = Field(
+        0, ge=0, le=256, description="threads of one operator; 0 measures at start how many are worth it"
+    )
     max_rows: int = Field(1024, ge=1, le=65536, description="texts that run at a time, per model")
     max_batch: int = Field(256, ge=1, le=4096, description="texts of one run; beyond it groups take turns")
     max_waiting: int = Field(1024, ge=0, le=1 << 20, description="texts that may wait for a row, per model")
     chunk_delay: float = Field(20, ge=1, le=10_000, description="milliseconds that a generated character may wait")
+    prefix_cache: float = Field(
+        64, ge=0, le=1 << 20, description="megabytes for the states after prompts, which repeated prompts start from"
+    )
     stream_buffer: int = Field(
         4096, ge=256, le=1 << 24, description="characters a stream may hold before its row pauses for a slow reader"
     )
@@ -31,6 +40,10 @@ class ServerSettings(Settings):
     grace: float = Field(30, ge=0, le=86_400, description="seconds that running streams get when the server drains")
     keepalive: float = Field(30, ge=1, le=7200, description="seconds of silence after which a connection is probed")
     keepalive_timeout: float = Field(10, ge=1, le=600, description="seconds in which the probe must be answered")
+
+    @property
+    def prefix_bytes(self) -> int:
+        return int(self.prefix_cache * 1e6)
 
     @property
     def chunk_seconds(self) -> float:

@@ -6,23 +6,24 @@ WEIGHT = 0.1  # of a new measurement in the running mean
 
 
 class StepClock:
-    """Seconds of one step by the number of rows, in classes that double: 1, 2, 3-4, 5-8, ..."""
+    """Seconds of one step by graph and by the number of rows, in classes that double: 1, 2, 3-4, 5-8, ..."""
 
     def __init__(self) -> None:
-        self._seconds: dict[int, float] = {}
+        self._seconds: dict[bool, dict[int, float]] = {False: {}, True: {}}
 
-    def measure(self, rows: int, steps: int, seconds: float) -> None:
+    def measure(self, rows: int, full: bool, steps: int, seconds: float) -> None:
         """A run of `steps` steps took `seconds`."""
         size, step = _class(rows), seconds / steps
-        mean = self._seconds.setdefault(size, step)
-        self._seconds[size] = mean + WEIGHT * (step - mean)
+        mean = self._seconds[full].setdefault(size, step)
+        self._seconds[full][size] = mean + WEIGHT * (step - mean)
 
-    def step_seconds(self, rows: int) -> float:
+    def step_seconds(self, rows: int, full: bool) -> float:
         """Of the class of `rows`, or of the nearest one that was measured; 1 ms if none was."""
-        if not self._seconds:
+        measured = self._seconds[full]
+        if not measured:
             return 1e-3
         size = _class(rows)
-        return self._seconds[min(self._seconds, key=lambda measured: abs(measured - size))]
+        return measured[min(measured, key=lambda other: abs(other - size))]
 
 
 def _class(rows: int) -> int:

@@ -6,12 +6,26 @@ from enum import Enum
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Cancel", "Command", "Delivery", "Finish", "Generation", "Grant", "Reason", "Request", "Stop"]
+__all__ = ["Cancel", "Command", "Delivery", "Finish", "Generation", "Grant", "Reason", "Request", "Sampling", "Stop"]
 
 
 class Reason(Enum):
     STOP = "stop"
     LENGTH = "length"
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How a character is drawn: see docs/design.md, section 5. `top_k` 0, `top_p` 1 and `min_p` 0 are no limit."""
+
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+
+    @property
+    def limited(self) -> bool:
+        return self.top_k > 0 or self.top_p < 1 or self.min_p > 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +41,7 @@ class Generation:
 
     prompt: NDArray[np.int64]
     max_chars: int
-    temperature: float
+    sampling: Sampling
     seed: int
     stop: tuple[str, ...]
     max_delay: float

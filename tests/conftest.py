@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bundle.manifest import TrainingRecord
+from bundle.manifest import Manifest, TrainingRecord
 from bundle.vocabulary import Vocabulary
 from bundle.write import write_bundle
 from export.build import build
@@ -27,13 +27,16 @@ START_SECONDS = 60
 torch.set_num_threads(1)
 
 
-def tiny_model(*, layers: int = 2, hidden: int = 64, seed: int = 0) -> Trained:
+def tiny_model(
+    *, cell: str = "lstm", activation: str = "tanh", layers: int = 2, hidden: int = 64, seed: int = 0
+) -> Trained:
     """An untrained model whose characters are far from equally probable, so that a wrong state shows in its text.
 
     Its recurrent weights stay small: with large ones the rounding errors of two implementations grow from step to step.
     """
     torch.manual_seed(seed)
-    model = CharLM(ModelConfig(vocab=len(ASCII), layers=layers, hidden=hidden, embedding=16)).eval()
+    sizes = {"vocab": len(ASCII), "layers": layers, "hidden": hidden, "embedding": 16}
+    model = CharLM(ModelConfig.model_validate({"cell": cell, "activation": activation, **sizes})).eval()
     with torch.no_grad():
         model.embedding.weight.mul_(2)
         model.head.weight.mul_(40)
@@ -49,10 +52,16 @@ def tiny() -> Trained:
 
 
 @pytest.fixture(scope="session")
-def bundles(tiny: Trained, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_files(tiny: Trained) -> tuple[Manifest, dict[str, bytes]]:
+    """The manifest and the files of the bundle "tiny"."""
+    return build(tiny, "tiny", "1")
+
+
+@pytest.fixture(scope="session")
+def bundles(tiny_files: tuple[Manifest, dict[str, bytes]], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the bundle "tiny"."""
     folder = tmp_path_factory.mktemp("bundles")
-    write_bundle(folder / "tiny", *build(tiny, "tiny", "1"))
+    write_bundle(folder / "tiny", *tiny_files)
     return folder
 
 
@@ -128,7 +137,8 @@ def stop(server: ServerProcess) -> None:
 
 @pytest.fixture(scope="session")
 def server(bundles: Path) -> Iterator[ServerProcess]:
-    """Serves "tiny" for the whole test session, with max_chars 100000."""
-    process = start_server(bundles, "--max-chars", "100000", "--max-prompt-chars", "20000")
+    """Serves "tiny" in float32, as torch computes it, for the whole test session; with max_chars 100000."""
+    flags = ("--precision", "fp32", "--max-chars", "100000", "--max-prompt-chars", "20000")
+    process = start_server(bundles, *flags)
     yield ready(process)
     stop(process)

@@ -12,6 +12,9 @@ NOTHING: dict[str, Any] = {
     "model": "",
     "max_chars": None,
     "temperature": None,
+    "top_k": None,
+    "top_p": None,
+    "min_p": None,
     "seed": None,
     "stop": (),
     "max_chunk_chars": None,
@@ -32,7 +35,9 @@ def test_what_is_not_given_is_left_to_the_server() -> None:
 
 
 def test_zero_is_sent_and_not_taken_for_nothing() -> None:
-    message = built(seed=0, temperature=0.0, max_chunk_delay=0.0)
+    message = built(seed=0, temperature=0.0, min_p=0.0, max_chunk_delay=0.0)
+    assert message.sampling.HasField("min_p")
+    assert not message.sampling.HasField("top_p")
     assert message.HasField("seed")
     assert message.sampling.HasField("temperature")
     assert message.chunking.HasField("max_delay")

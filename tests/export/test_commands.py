@@ -1,5 +1,6 @@
 """charstream export and verify, from a training run to a verdict."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +8,9 @@ from pathlib import Path
 import pytest
 
 from bundle.read import read_bundle
+from bundle.write import file_records, write_bundle
+from export.build import build
+from models.checkpoint import load
 
 TEXT = "".join(
     f"{name}:\nI have {number} words to say, and no more.\n\n" for number in range(300) for name in ("A", "B")
@@ -59,8 +63,47 @@ def test_export_replaces_a_bundle_only_if_told(run: Path, bundle: Path) -> None:
 def test_verify_is_the_verdict(run: Path, bundle: Path) -> None:
     good = charstream("verify", bundle)
     assert good.returncode == 0
-    assert "largest difference of a state" in good.stdout
+    assert "decode.int8.onnx: largest difference" in good.stdout
     assert charstream("verify", bundle, "--run", run).returncode == 0
+
+
+def test_verify_measures_the_loss_of_both_precisions(run: Path, bundle: Path) -> None:
+    result = charstream("verify", bundle, "--data", run.parent / "text.txt")
+    assert result.returncode == 0, result.stderr
+    found = re.findall(r"^(fp32|int8): (\S+) nats a character", result.stdout, re.M)
+    assert [precision for precision, _ in found] == ["fp32", "int8"]
+    trained = read_bundle(bundle).manifest.training.validation_nats["carried"]
+    assert all(abs(float(nats) - trained) < 0.003 for _, nats in found)
+
+
+def test_verify_fails_where_8_bits_cost_too_much(bundle: Path, run: Path, tmp_path: Path) -> None:
+    """The 8-bit files of another training run: they are sound, but a different model's."""
+    other = charstream(
+        "train", "--data", run.parent / "text.txt", "--out", tmp_path / "run", "--steps", 2, "--hidden", 32,
+        "--layers", 1, "--embedding", 8, "--batch", 8, "--sequence", 32,
+    )  # fmt: skip
+    assert other.returncode == 0, other.stderr
+    good, bad = read_bundle(bundle), load(tmp_path / "run")
+    _, files = build(bad, good.manifest.name, good.manifest.version)
+    mixed = {**good.files, **{name: data for name, data in files.items() if "int8" in name}}
+    write_bundle(tmp_path / "mixed", good.manifest.model_copy(update={"files": file_records(mixed)}), mixed)
+    result = charstream("verify", tmp_path / "mixed", "--data", run.parent / "text.txt")
+    assert result.returncode == 1
+    assert "8 bits cost more than 0.003 nats" in result.stderr
+
+
+def test_a_precision_that_is_not_known_is_refused(run: Path, tmp_path: Path) -> None:
+    for given in ("int4", "int8", "fp32,fp32", ""):
+        result = charstream("export", run, "--out", tmp_path / "x", f"--precision={given}")
+        assert result.returncode == 2
+        assert "allowed are fp32 and fp32,int8" in result.stderr
+
+
+def test_a_bundle_of_one_precision(run: Path, tmp_path: Path) -> None:
+    result = charstream("export", run, "--out", tmp_path / "x", "--precision", "fp32")
+    assert result.returncode == 0, result.stderr
+    assert read_bundle(tmp_path / "x").manifest.precisions == ("fp32",)
+    assert not list((tmp_path / "x").glob("*int8*"))
 
 
 def test_verify_refuses_the_run_of_another_model(run: Path, bundles: Path) -> None:

@@ -11,7 +11,18 @@ from tests.conftest import ServerProcess, ready, start_server, stop
 @pytest.fixture(scope="session")
 def small_server(bundles: Path) -> Iterator[ServerProcess]:
     """Three rows a run, eight rows, twelve that wait, a small window."""
-    flags = ("--max-batch", "3", "--max-rows", "8", "--max-waiting", "12", "--stream-buffer", "256")
+    flags = (
+        "--precision",
+        "fp32",
+        "--max-batch",
+        "3",
+        "--max-rows",
+        "8",
+        "--max-waiting",
+        "12",
+        "--stream-buffer",
+        "256",
+    )
     process = start_server(bundles, *flags)
     yield ready(process)
     stop(process)

@@ -26,7 +26,7 @@ import sys
 from server.__main__ import main
 from server.runner import Runner
 
-run, runs = Runner.run, []
+run, runs = Runner.decode, []
 
 def breaks(*args):
     runs.append(1)
@@ -34,7 +34,7 @@ def breaks(*args):
         raise RuntimeError("out of order")
     run(*args)
 
-Runner.run = breaks
+Runner.decode = breaks
 sys.exit(main(sys.argv[1:]))
 """
 

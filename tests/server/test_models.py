@@ -4,39 +4,93 @@ import shutil
 from pathlib import Path
 
 import grpc
-import onnx
 import pytest
 import torch
 
+from bundle.graphs import decode_inputs, decode_outputs
+from bundle.manifest import Manifest, Precision
 from bundle.read import decode_file, read_bundle
-from bundle.vocabulary import Vocabulary
 from bundle.write import file_records, write_bundle
-from export.build import build
+from export.graphs import DecodeGraph, StepGraph
+from export.onnx_file import to_onnx
 from models.checkpoint import Trained
 from models.model import CharLM
 from protos import charstream_pb2 as pb
 from protos import charstream_pb2_grpc as pb_grpc
-from tests.conftest import ready, start_server, stop
+from tests.conftest import ready, start_server, stop, tiny_model
 
 
-@pytest.mark.parametrize(("characters", "complaint"), [(-1, "onnxruntime: "), (1, "the probe leads to characters")])
-def test_a_loop_of_another_size_is_not_served(tiny: Trained, tmp_path: Path, characters: int, complaint: str) -> None:
+def loop_of(model: CharLM, manifest: Manifest, precision: Precision) -> bytes:
+    """Another model's decode loop that says it were the manifest's."""
+    config = model.config
+    step = StepGraph(model).eval()
+    shape = manifest.model.model_copy(update={"layers": config.layers, "hidden": config.hidden})
+    graph = DecodeGraph(step.quantized() if precision == "int8" else step, config.vocab)
+    example = (torch.zeros(3, dtype=torch.int64), torch.full((2, 3), -1), torch.full((2, 3), 0.5), torch.ones(3))
+    state = model.initial_state(3)
+    return to_onnx(graph, (*example, *state), decode_inputs(shape), decode_outputs(shape), manifest.metadata())
+
+
+def write_mixed(folder: Path, manifest: Manifest, files: dict[str, bytes]) -> None:
+    write_bundle(folder, manifest.model_copy(update={"files": file_records(files)}), files)
+
+
+@pytest.mark.parametrize(
+    ("characters", "complaint"),
+    [(-1, "onnxruntime: "), (1, "the probe leads to characters"), (0, "the probe's row 0 is .* the manifest says")],
+)
+def test_a_loop_of_another_model_is_not_served(
+    tiny_files: tuple[Manifest, dict[str, bytes]], tiny: Trained, tmp_path: Path, characters: int, complaint: str
+) -> None:
     """Its tensors look right and its metadata lies: only running it tells."""
-    manifest, files = build(tiny, "tiny", "1")
-    size = len(manifest.symbols) + characters
-    other = CharLM(tiny.model.config.model_copy(update={"vocab": size}))
+    manifest, files = tiny_files
+    torch.manual_seed(1)
+    other = CharLM(tiny.model.config.model_copy(update={"vocab": len(manifest.symbols) + characters}))
     with torch.no_grad():
         other.head.bias[-1] += 5  # the last character is probable
-    _, others = build(Trained(other, Vocabulary((manifest.symbols + "\t")[:size]), "\n", tiny.record), "tiny", "1")
-    decode = onnx.load_from_string(others[decode_file("fp32")])
-    onnx.helper.set_model_props(decode, manifest.metadata())
-    mixed = {**files, decode_file("fp32"): decode.SerializeToString()}
-    write_bundle(tmp_path / "mixed", manifest.model_copy(update={"files": file_records(mixed)}), mixed)
-    server = start_server(tmp_path)
+    decode = loop_of(other, manifest, "fp32")
+    write_mixed(tmp_path / "mixed", manifest, {**files, decode_file("fp32"): decode})
+    server = start_server(tmp_path, "--precision", "fp32")
     try:
         assert server.wait(30) == 1
         server.wait_for(rf"not served: \S+/mixed: {complaint}")
         assert "Traceback" not in server.log
+    finally:
+        stop(server)
+
+
+def test_eight_bits_that_do_not_compute_give_way_to_float32(
+    tiny_files: tuple[Manifest, dict[str, bytes]], tmp_path: Path
+) -> None:
+    manifest, files = tiny_files
+    decode = loop_of(tiny_model(seed=1).model, manifest, "int8")
+    write_mixed(tmp_path / "mixed", manifest, {**files, decode_file("int8"): decode})
+    server = start_server(tmp_path)
+    try:
+        ready(server)
+        server.wait_for("tiny: 8 bits do not work here, float32 is served: the probe's row")
+        with grpc.insecure_channel(server.address) as channel:
+            assert pb_grpc.ModelsStub(channel).GetModel(pb.GetModelRequest(name="tiny")).precision == "fp32"
+    finally:
+        stop(server)
+    strict = start_server(tmp_path, "--precision", "int8")
+    try:
+        assert strict.wait(30) == 1
+        strict.wait_for(r"not served: \S+/mixed: the probe's row")
+    finally:
+        stop(strict)
+
+
+def test_a_precision_that_the_bundle_lacks_is_named(
+    tiny_files: tuple[Manifest, dict[str, bytes]], tmp_path: Path
+) -> None:
+    manifest, files = tiny_files
+    only = manifest.model_copy(update={"precisions": ("fp32",), "probe": {"fp32": manifest.probe["fp32"]}})
+    write_mixed(tmp_path / "tiny", only, {name: data for name, data in files.items() if "int8" not in name})
+    server = start_server(tmp_path, "--precision", "int8")
+    try:
+        assert server.wait(30) == 1
+        server.wait_for("--precision int8: the bundle has fp32")
     finally:
         stop(server)
 

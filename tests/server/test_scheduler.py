@@ -5,13 +5,24 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.scheduler import FIRST_CHARS, MAX_STEPS, Move, Row, Scheduler, Status
+from server.scheduler import (
+    FIRST_CHARS,
+    LONG_PROMPT,
+    MAX_READ_STEPS,
+    MAX_STEPS,
+    READERS,
+    Area,
+    Move,
+    Row,
+    Scheduler,
+    Status,
+)
 
 STEP = 0.001
 
 
 def scheduler(max_rows: int = 4, max_batch: int = 4, chunk_delay: float = 0.0205) -> Scheduler:
-    return Scheduler(max_rows, max_batch, chunk_delay, lambda rows: STEP)
+    return Scheduler(max_rows, max_batch, chunk_delay, lambda rows, full: STEP)
 
 
 def row(stream: int, *, forced: int = 0, chars: int = 1000, credit: int = 1000, delay: float = 1.0) -> Row:
@@ -56,14 +67,91 @@ def test_a_shorter_delay_of_one_row_shortens_the_run() -> None:
     assert s.plan().steps == 5
 
 
+def newcomer(stream: int, forced: int) -> Row:
+    return Row(stream, forced, 1000, 1000, 1.0)
+
+
 def test_a_newcomers_first_run_is_short_but_covers_its_prompt() -> None:
     s = scheduler(chunk_delay=1.0)
     s.add(row(0))
-    newcomer = row(1, forced=10)
-    newcomer.fresh = True
-    s.add(newcomer)
+    s.add(newcomer(1, forced=10))
     s.admit()
-    assert s.plan().steps == 10 + FIRST_CHARS
+    plan = s.plan()
+    assert (plan.steps, plan.hold) == (10 + FIRST_CHARS, True)
+
+
+def test_short_runs_for_newcomers_count_for_the_round_and_end_with_it() -> None:
+    """Others are delivered as often as without newcomers, however many come."""
+    s = scheduler(max_rows=99, max_batch=99, chunk_delay=0.0205)
+    s.add(row(0))
+    rounds, steps = [], 0
+    for number in range(1, 60):
+        s.add(newcomer(number, forced=0))
+        s.admit()
+        plan = s.plan()
+        for r in plan.rows:
+            r.fresh = False
+        steps += plan.steps
+        if not plan.hold:
+            rounds.append(steps)
+            steps = 0
+    assert len(rounds) > 5
+    assert set(rounds) == {20}
+
+
+def test_a_newcomer_whose_prompt_takes_the_round_anyway_delays_nobody() -> None:
+    s = scheduler(chunk_delay=0.0205)
+    s.add(row(0))
+    s.add(newcomer(1, forced=12))
+    s.admit()
+    plan = s.plan()
+    assert (plan.steps, plan.hold) == (20, False)
+
+
+def test_a_long_prompt_is_read_in_an_area_of_its_own() -> None:
+    s = scheduler(max_rows=4, max_batch=4)
+    reader = newcomer(0, forced=5000)
+    s.add(reader)
+    s.add(row(1))
+    s.admit()
+    assert reader.status is Status.READING
+    areas = []
+    while reader.forced_left:
+        plan = s.plan()
+        areas.append(plan.area)
+        if plan.area is Area.READING:
+            assert plan.steps <= reader.forced_left
+            reader.forced_left -= plan.steps
+    assert areas.count(Area.RUNNING) - areas.count(Area.READING) in (0, 1)
+    assert s.has_read(reader) is None
+    assert (reader.status, reader.slot) == (Status.RUNNING, 1)
+
+
+def test_reading_gets_its_share_of_a_round_and_all_time_without_others() -> None:
+    s = scheduler(chunk_delay=0.0405)
+    reader = newcomer(0, forced=50_000)
+    s.add(reader)
+    s.add(row(1))
+    s.admit()
+    assert {s.plan().steps, s.plan().steps} == {30, 10}
+    s.end(s.running[0])
+    assert s.plan().steps == 40
+    slow = scheduler(chunk_delay=10)
+    slow.add(newcomer(0, forced=50_000))
+    slow.admit()
+    assert slow.plan().steps == MAX_READ_STEPS
+
+
+def test_no_reader_runs_beyond_its_prompt_and_a_reader_too_many_reads_among_the_others() -> None:
+    s = scheduler(max_rows=100, max_batch=100, chunk_delay=10)
+    rows = [newcomer(n, forced=LONG_PROMPT + n) for n in range(READERS + 1)]
+    for r in rows:
+        s.add(r)
+    s.admit()
+    assert [r.status for r in rows] == [Status.READING] * READERS + [Status.RUNNING]
+    plans = [s.plan(), s.plan()]
+    (reading,) = (plan for plan in plans if plan.area is Area.READING)
+    assert reading.steps == LONG_PROMPT
 
 
 def test_no_run_is_longer_than_its_longest_row_or_the_limit() -> None:
@@ -73,7 +161,6 @@ def test_no_run_is_longer_than_its_longest_row_or_the_limit() -> None:
     s.admit()
     plan = s.plan()
     assert plan.steps == 7
-    assert list(plan.row_steps) == [7, 3]
     s.add(row(2, chars=10_000, credit=10_000))
     s.admit()
     assert s.plan().steps == MAX_STEPS
@@ -105,6 +192,32 @@ def test_a_paused_row_gives_its_place_to_another_and_is_first_to_get_one_again()
     assert s.admit() == [third]
 
 
+def test_a_row_that_went_beyond_its_credit_waits_until_it_has_some() -> None:
+    s = scheduler()
+    slow = row(0)
+    s.add(slow)
+    s.admit()
+    slow.credit = -40
+    assert not slow.can_run
+    s.pause(slow)
+    s.grant(slow, 40)
+    assert s.admit() == []
+    s.grant(slow, 1)
+    assert s.admit() == [slow]
+
+
+def test_one_limited_row_takes_its_group_to_the_full_graph() -> None:
+    s = scheduler()
+    s.add(row(0))
+    s.admit()
+    assert not s.plan().full
+    limited = row(1)
+    limited.limited = True
+    s.add(limited)
+    s.admit()
+    assert s.plan().full
+
+
 def test_nothing_to_do_while_all_rows_are_paused() -> None:
     s = scheduler()
     slow = row(0)
@@ -123,33 +236,40 @@ def test_any_sequence_keeps_slots_without_gaps(seed: int, max_rows: int, max_bat
     rng = random.Random(seed)
     s = scheduler(max_rows, max_batch)
     rows: list[Row] = []
-    slots: dict[int, Row] = {}  # what arrays that follow the moves would hold
+    slots: dict[Status, dict[int, Row]] = {Status.RUNNING: {}, Status.READING: {}}  # what arrays would hold
     for number in range(60):
         alive = [r for r in rows if r.status is not Status.ENDED]
-        match rng.choice(("add", "admit", "end", "pause", "grant")):
+        match rng.choice(("add", "admit", "end", "pause", "grant", "has_read")):
             case "add":
-                rows.append(row(number))
+                rows.append(row(number, forced=rng.choice([0, 5, LONG_PROMPT, 1000])))
                 s.add(rows[-1])
             case "admit":
-                slots.update({r.slot: r for r in s.admit()})
+                for r in s.admit():
+                    slots[r.status][r.slot] = r
             case "grant" if alive:
                 s.grant(rng.choice(alive), 5)
             case "end" if alive:
-                leave(s, rng.choice(alive), slots, s.end)
+                leave(rng.choice(alive), slots, s.end)
             case "pause" if s.running:
-                leave(s, rng.choice(s.running), slots, s.pause)
-        assert [r.slot for r in s.running] == list(range(len(s.running)))
-        assert slots == dict(enumerate(s.running))
-        assert len(s.running) <= max_rows
+                leave(rng.choice(s.running), slots, s.pause)
+            case "has_read" if s.reading:
+                reader = rng.choice(s.reading)
+                reader.forced_left = 0
+                leave(reader, slots, s.has_read)
+                slots[Status.RUNNING][reader.slot] = reader
+        for area, held in ((s.running, slots[Status.RUNNING]), (s.reading, slots[Status.READING])):
+            assert [r.slot for r in area] == list(range(len(area)))
+            assert held == dict(enumerate(area))
+        assert len(s.running) + len(s.reading) <= max_rows
         assert set(s.waiting) == {r.stream for r in rows if r.status is Status.WAITING}
         assert all(r.status is Status.PAUSED for r in s.resumed.values())
 
 
-def leave(s: Scheduler, chosen: Row, slots: dict[int, Row], how: object) -> None:
-    """Ends or pauses a row, and does with `slots` what the arrays do."""
-    slot, was_running = chosen.slot, chosen.status is Status.RUNNING
+def leave(chosen: Row, slots: dict[Status, dict[int, Row]], how: object) -> None:
+    """Takes a row out of its area, and does with `slots` what the arrays do."""
+    slot, area = chosen.slot, slots.get(chosen.status)
     move = how(chosen)  # type: ignore[operator]
     if move:
-        slots[move.target] = slots.pop(move.source)
-    elif was_running:
-        slots.pop(slot)
+        area[move.target] = area.pop(move.source)
+    elif area is not None:
+        area.pop(slot)

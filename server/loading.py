@@ -1,0 +1,131 @@
+"""A bundle's graphs, ready to run: in which precision, on how many threads, and do they compute what was exported?"""
+
+import hashlib
+import logging
+import os
+import statistics
+import time
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bundle.manifest import Manifest, Precision
+from bundle.probe import ROWS, SAMPLED, probe_inputs
+from bundle.read import Bundle, decode_file, full_file
+from server.rows import Rows
+from server.runner import CannotRun, Runner
+from server.settings import ServerSettings
+
+__all__ = ["load_runner", "probe"]
+
+log = logging.getLogger("charstream.models")
+
+CPU = "CPUExecutionProvider"
+# A second thread must bring this much, or the core is better left to the event loop.
+WORTH = 1.3
+TIMED_ROWS, TIMED_STEPS, TIMED_RUNS = 64, 4, 5
+
+
+def load_runner(bundle: Bundle, settings: ServerSettings) -> tuple[Precision, Runner, str]:
+    """The precision that is served, its runner, and the digest of its probe: the numerics of this machine.
+
+    Raises:
+        CannotRun: onnxruntime refuses a graph, or the probe does not come to what the manifest says.
+        RuntimeMissing: the provider cannot be had.
+    """
+    manifest = bundle.manifest
+    if settings.precision not in ("auto", *manifest.precisions):
+        raise CannotRun(f"--precision {settings.precision}: the bundle has {' and '.join(manifest.precisions)}")
+    if settings.precision != "auto":
+        runner = _runner(bundle, settings.precision, settings)
+        return settings.precision, runner, probe(runner, manifest, settings.precision)
+    if "int8" in manifest.precisions:
+        runner = _runner(bundle, "int8", settings)
+        try:
+            if runner.provider == CPU:
+                return "int8", runner, probe(runner, manifest, "int8")
+        except CannotRun as error:
+            log.warning("%s: 8 bits do not work here, float32 is served: %s", manifest.name, error)
+    runner = _runner(bundle, "fp32", settings)
+    return "fp32", runner, probe(runner, manifest, "fp32")
+
+
+def probe(runner: Runner, manifest: Manifest, precision: Precision) -> str:
+    """Runs the probe and digests its bits: equal digests promise equal text for equal bundles.
+
+    Raises:
+        CannotRun: its text is not the manifest's, or it leaves the vocabulary or the finite numbers.
+    """
+    digest = hashlib.sha256()
+    vocab = len(manifest.symbols)
+    for rows in (1, ROWS):
+        forced, uniform = probe_inputs(vocab, rows)
+        arrays = Rows(manifest.model, vocab, rows, rows)
+        loop = (forced, uniform, np.ones(rows, np.float32))
+        before, after = arrays.before(0, rows), arrays.after(0, rows)
+        limits = [arrays.limits(0, rows)[0], np.full(rows, 5), np.full(rows, 0.9, np.float32), arrays.min_p]
+        tokens, logprobs = np.empty_like(forced), np.empty_like(uniform)
+        runner.full(before, loop, limits, tokens, logprobs, after)
+        _digest(digest, tokens, logprobs, *after)
+        runner.decode(before, loop, tokens, after)
+        _digest(digest, tokens, *after)
+        if tokens.max() >= vocab or not all(np.isfinite(array).all() for array in (logprobs, *after)):
+            raise CannotRun("the probe leads to characters that the vocabulary lacks, or to a state that is not finite")
+    _compare(manifest, precision, tokens[-SAMPLED:])
+    return digest.hexdigest()[:16]
+
+
+def _digest(digest: "hashlib._Hash", *arrays: NDArray[np.generic]) -> None:
+    for array in arrays:
+        digest.update(array.tobytes())
+
+
+def _compare(manifest: Manifest, precision: Precision, tokens: NDArray[np.int64]) -> None:
+    """Raises CannotRun."""
+    for row, expected in enumerate(manifest.probe[precision]):
+        found = manifest.vocabulary.decode(tokens[: len(expected), row])
+        if found != expected:
+            raise CannotRun(f"the probe's row {row} is {found!r} here, the manifest says {expected!r}")
+
+
+def _runner(bundle: Bundle, precision: Precision, settings: ServerSettings) -> Runner:
+    """With the number of threads that is asked for, or the fastest."""
+    if settings.threads:
+        return _with_threads(bundle, precision, settings, settings.threads)
+    # One core is the event loop's.
+    most = max(1, (os.cpu_count() or 1) - 1)
+    best = _with_threads(bundle, precision, settings, 1)
+    threads, seconds = 1, _timed(best, bundle.manifest) if most > 1 else 0.0
+    while 2 * threads <= most and best.provider == CPU:
+        threads *= 2
+        runner = _with_threads(bundle, precision, settings, threads)
+        other = _timed(runner, bundle.manifest)
+        if seconds < WORTH * other:
+            break
+        best, seconds = runner, other
+    return best
+
+
+def _with_threads(bundle: Bundle, precision: Precision, settings: ServerSettings, threads: int) -> Runner:
+    manifest, files = bundle.manifest, bundle.files
+    return Runner(
+        files[decode_file(precision)],
+        files[full_file(precision)],
+        manifest.model,
+        len(manifest.symbols),
+        threads=threads,
+        provider=settings.provider,
+    )
+
+
+def _timed(runner: Runner, manifest: Manifest) -> float:
+    """Seconds of a run, the median of several."""
+    rows = Rows(manifest.model, len(manifest.symbols), TIMED_ROWS, TIMED_ROWS)
+    forced, uniform = np.full((TIMED_STEPS, TIMED_ROWS), -1), np.full((TIMED_STEPS, TIMED_ROWS), 0.5, np.float32)
+    tokens, seconds = np.empty_like(forced), []
+    for _ in range(TIMED_RUNS + 1):
+        begin = time.perf_counter()
+        before, after = rows.before(0, TIMED_ROWS), rows.after(0, TIMED_ROWS)
+        runner.decode(before, (forced, uniform, rows.temperature), tokens, after)
+        seconds.append(time.perf_counter() - begin)
+    return statistics.median(seconds[1:])
