@@ -1,0 +1,193 @@
+"""An engine with real graphs and no network: requests come at chosen runs, readers take what they are given."""
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from heapq import heappop, heappush
+from itertools import count
+from types import TracebackType
+from typing import Any, Self
+
+from bundle.manifest import Manifest, Precision
+from bundle.read import decode_file, full_file
+from server.engine import Engine
+from server.runner import Runner
+from server.values import Cancel, Command, Delivery, Finish, Generation, Grant, Request, Sampling, Stop
+
+__all__ = ["EngineDriver", "Run", "Text", "WatchedRunner", "generation"]
+
+UNBOUNDED = 1 << 30
+# Without a run for so long, what was to come at a later run comes now: nothing else would wake the engine.
+QUIET_SECONDS = 0.005
+LONGEST_SECONDS = 30
+
+
+@dataclass(frozen=True)
+class Run:
+    """One call of a graph. `reading`: every outcome was forced."""
+
+    steps: int
+    rows: int
+    full: bool
+    reading: bool
+
+
+class WatchedRunner(Runner):
+    """A runner that notes its runs; `before_run` is called first, in the engine's thread."""
+
+    def __init__(self, manifest: Manifest, files: dict[str, bytes], precision: Precision) -> None:
+        graphs = files[decode_file(precision)], files[full_file(precision)]
+        super().__init__(*graphs, manifest.model, len(manifest.symbols), threads=1, provider="cpu")
+        self.runs: list[Run] = []
+        self.before_run: Callable[[], None] = lambda: None
+
+    def decode(self, before: Any, loop: Any, tokens: Any, after: Any) -> None:
+        self._note(loop, full=False)
+        super().decode(before, loop, tokens, after)
+
+    def full(self, before: Any, loop: Any, limits: Any, tokens: Any, logprobs: Any, after: Any) -> None:
+        self._note(loop, full=True)
+        super().full(before, loop, limits, tokens, logprobs, after)
+
+    def _note(self, loop: Sequence[Any], full: bool) -> None:
+        self.before_run()
+        forced = loop[0]
+        self.runs.append(Run(*forced.shape, full, reading=bool((forced >= 0).all())))
+
+
+@dataclass
+class Text:
+    """What came of one request.
+
+    Attributes:
+        pause: runs that its reader lets pass before it takes a delivery.
+        came: the number of the last run before each delivery, counted from 1.
+    """
+
+    request: Request
+    pause: int
+    parts: list[str] = field(default_factory=list)
+    came: list[int] = field(default_factory=list)
+    finish: Finish | None = None
+    cancelled: bool = False
+
+    def __str__(self) -> str:
+        return "".join(self.parts)
+
+
+def generation(
+    manifest: Manifest,
+    prompt: str = "",
+    max_chars: int = 50,
+    *,
+    seed: int = 0,
+    sampling: Sampling | None = None,
+    stop: Sequence[str] = (),
+    max_delay: float = 10.0,
+) -> Generation:
+    ids = manifest.vocabulary.encode(prompt)
+    return Generation(ids, max_chars, sampling or Sampling(), seed, tuple(stop), max_delay, max_chunk_chars=None)
+
+
+class EngineDriver:
+    """An engine's thread inside a with statement.
+
+    What is asked `at` a run is submitted while that run is prepared, so it is carried out before the run that follows;
+    at 0, it is submitted at once. Runs are counted from 1.
+    """
+
+    def __init__(
+        self,
+        runner: WatchedRunner,
+        manifest: Manifest,
+        *,
+        max_rows: int = 8,
+        max_batch: int = 8,
+        chunk_delay: float = 0.02,
+        prefix_bytes: int = 0,
+    ) -> None:
+        self.runner, self.texts = runner, list[Text]()
+        runner.runs, runner.before_run = [], self._submit_due
+        self._error: BaseException | None = None
+        self._later: list[tuple[int, int, Command]] = []
+        self._order = count()
+        self._changed = threading.Condition(threading.RLock())
+        self.engine = Engine(
+            runner,
+            manifest,
+            max_rows=max_rows,
+            max_batch=max_batch,
+            chunk_delay=chunk_delay,
+            prefix_bytes=prefix_bytes,
+            deliver=self._take,
+            failed=self._fail,
+        )
+
+    def __enter__(self) -> Self:
+        self.engine.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.engine.submit(Stop())
+        self.engine.join(LONGEST_SECONDS)
+        self.runner.before_run = lambda: None
+
+    def ask(self, wanted: Generation, *, window: int = UNBOUNDED, at: int = 0, pause: int = 0) -> Text:
+        """Asks for a text; its reader lets `pause` runs pass before it takes what came."""
+        text = Text(Request(len(self.texts), wanted, window, time.monotonic()), pause)
+        self.texts.append(text)
+        self._submit(at, text.request)
+        return text
+
+    def cancel(self, text: Text, *, at: int = 0) -> None:
+        text.cancelled = True
+        self._submit(at, Cancel(text.request.stream))
+
+    def finish(self, *texts: Text) -> None:
+        """Waits until these texts have ended; without any, until all have but cancelled ones, and nothing is to come."""
+        end = time.monotonic() + LONGEST_SECONDS
+        with self._changed:
+            while not all(text.finish for text in texts) if texts else self._later or not self._all_ended:
+                if self._error:
+                    raise self._error
+                assert time.monotonic() < end, "a text does not end"
+                runs = len(self.runner.runs)
+                if not self._changed.wait(QUIET_SECONDS) and self._later and runs == len(self.runner.runs):
+                    self.engine.submit(heappop(self._later)[2])
+
+    @property
+    def _all_ended(self) -> bool:
+        return all(text.finish or text.cancelled for text in self.texts)
+
+    def _submit(self, at: int, command: Command) -> None:
+        if not at:
+            self.engine.submit(command)
+            return
+        with self._changed:
+            heappush(self._later, (at, next(self._order), command))
+
+    def _submit_due(self) -> None:
+        with self._changed:
+            while self._later and self._later[0][0] <= len(self.runner.runs) + 1:
+                self.engine.submit(heappop(self._later)[2])
+
+    def _take(self, deliveries: list[Delivery]) -> None:
+        with self._changed:
+            run = len(self.runner.runs)
+            for delivery in deliveries:
+                text = self.texts[delivery.stream]
+                assert not text.finish, "a delivery came after the last one"
+                text.parts.append(delivery.text)
+                text.came.append(run)
+                text.finish = delivery.finish
+                if not text.finish:
+                    self._submit(text.pause and run + text.pause, Grant(delivery.stream, len(delivery.text)))
+            self._changed.notify()
+
+    def _fail(self, error: BaseException) -> None:
+        with self._changed:
+            self._error = error
+            self._changed.notify()
