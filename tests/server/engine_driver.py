@@ -62,11 +62,13 @@ class Text:
 
     Attributes:
         pause: runs that its reader lets pass before it takes a delivery.
+        leave: deliveries after which its reader is gone; None to stay.
         came: the number of the last run before each delivery, counted from 1.
     """
 
     request: Request
     pause: int
+    leave: int | None
     parts: list[str] = field(default_factory=list)
     came: list[int] = field(default_factory=list)
     finish: Finish | None = None
@@ -135,9 +137,11 @@ class EngineDriver:
         self.engine.join(LONGEST_SECONDS)
         self.runner.before_run = lambda: None
 
-    def ask(self, wanted: Generation, *, window: int = UNBOUNDED, at: int = 0, pause: int = 0) -> Text:
-        """Asks for a text; its reader lets `pause` runs pass before it takes what came."""
-        text = Text(Request(len(self.texts), wanted, window, time.monotonic()), pause)
+    def ask(
+        self, wanted: Generation, *, window: int = UNBOUNDED, at: int = 0, pause: int = 0, leave: int | None = None
+    ) -> Text:
+        """Asks for a text; its reader lets `pause` runs pass before it takes what came, and leaves if told so."""
+        text = Text(Request(len(self.texts), wanted, window, time.monotonic()), pause, leave)
         self.texts.append(text)
         self._submit(at, text.request)
         return text
@@ -147,7 +151,7 @@ class EngineDriver:
         self._submit(at, Cancel(text.request.stream))
 
     def finish(self, *texts: Text) -> None:
-        """Waits until these texts have ended; without any, until all have but cancelled ones, and nothing is to come."""
+        """Waits until these texts have ended; without any, until all but cancelled ones have, and none is to come."""
         end = time.monotonic() + LONGEST_SECONDS
         with self._changed:
             while not all(text.finish for text in texts) if texts else self._later or not self._all_ended:
@@ -183,7 +187,9 @@ class EngineDriver:
                 text.parts.append(delivery.text)
                 text.came.append(run)
                 text.finish = delivery.finish
-                if not text.finish:
+                if len(text.parts) == text.leave and not text.finish:
+                    self.cancel(text)
+                elif not text.finish:
                     self._submit(text.pause and run + text.pause, Grant(delivery.stream, len(delivery.text)))
             self._changed.notify()
 
