@@ -5,13 +5,20 @@ import platform
 from importlib.metadata import version
 from pathlib import Path
 
-__all__ = ["describe_machine"]
+__all__ = ["describe_machine", "resident_megabytes"]
 
 
 def describe_machine() -> str:
     """One line: processor, cores, and the versions that matter."""
     versions = ", ".join(f"{name} {version(name)}" for name in ("onnxruntime", "grpcio", "numpy"))
     return f"{_processor()}, {os.cpu_count()} cores, Python {platform.python_version()}, {versions}"
+
+
+def resident_megabytes(pid: int) -> float:
+    """Resident memory of a process (Linux)."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    (kilobytes,) = (int(line.split()[1]) for line in lines if line.startswith("VmRSS:"))
+    return kilobytes * 1024 / 1e6
 
 
 def _processor() -> str:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -17,9 +18,17 @@ from export.build import build
 from models.checkpoint import Trained
 from models.model import CharLM, ModelConfig
 
-__all__ = ["serving", "untrained_bundle"]
+__all__ = ["Served", "serving", "untrained_bundle"]
 
 SYMBOLS = "\n" + "".join(map(chr, range(32, 127)))
+
+
+@dataclass(frozen=True)
+class Served:
+    """A server process that listens."""
+
+    address: str
+    pid: int
 
 
 def untrained_bundle(folder: Path, *, layers: int = 2, hidden: int = 512) -> Path:
@@ -32,13 +41,13 @@ def untrained_bundle(folder: Path, *, layers: int = 2, hidden: int = 512) -> Pat
 
 
 @contextmanager
-def serving(models: Path, *flags: str) -> Iterator[str]:
-    """Runs a server of its own on a free port; yields its address."""
+def serving(models: Path, *flags: str) -> Iterator[Served]:
+    """Runs a server of its own on a free port."""
     command = [sys.executable, "-m", "server", "--models", str(models), "--port", "0", *flags]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr
         try:
-            yield _address(process)
+            yield Served(_address(process), process.pid)
         finally:
             process.send_signal(signal.SIGTERM)
             process.communicate()

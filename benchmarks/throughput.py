@@ -1,8 +1,8 @@
-"""How much of the graph's speed arrives at a client: the decode graph in-process, and the same texts over gRPC.
+"""How much of the machine's speed arrives at a client: matmuls, decode graph, engine, gRPC.
 
     python -m benchmarks.throughput [--bundle FOLDER]
 
-Both are measured in one run, alternating, with the medians of several rounds. Without a bundle an untrained LSTM of
+All is measured in one run, alternating, with the medians of several rounds. Without a bundle an untrained LSTM of
 2 x 512 with 96 characters is exported: speed does not depend on what the weights have learnt. The load comes from one
 asyncio process, this one; the server is another.
 """
@@ -11,139 +11,129 @@ import asyncio
 import statistics
 import sys
 import tempfile
-import time
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-import grpc
 import numpy as np
 from pydantic import Field
 
+from benchmarks.engine import engine_chars_per_second
+from benchmarks.graphs import matmuls_of, time_graph, time_matmuls
+from benchmarks.load import Load, grpc_load
 from benchmarks.machine import describe_machine
-from benchmarks.served import serving, untrained_bundle
-from bundle.manifest import Manifest
-from bundle.philox import uniforms
-from bundle.read import decode_file, read_bundle
+from benchmarks.served import Served, serving, untrained_bundle
+from bundle.manifest import Precision
+from bundle.read import Bundle, decode_file, full_file, read_bundle
 from charstream.settings import Settings, parse
-from protos import charstream_pb2 as pb
-from protos import charstream_pb2_grpc as pb_grpc
 from server.runner import Runner
 
-ROWS = (1, 16, 64)
-GRAPH_STEPS = 16
-TEXT_CHARS = 2000
+# Streams, and the chunk delay in milliseconds.
+LOADS = ((1, 20), (16, 20), (64, 20), (256, 20), (256, 80))
 
 
 class ThroughputSettings(Settings):
-    """Measures the decode graph in-process and the server over gRPC, in one run."""
+    """Measures matmuls, decode graph, engine and server in one run."""
 
     bundle: Path | None = Field(None, description="the bundle to measure (default: an untrained LSTM 2x512)")
     rounds: int = Field(5, ge=1, description="rounds, of which the medians are printed")
     seconds: float = Field(4.0, gt=0, description="seconds of each measurement over gRPC")
 
 
-@dataclass(frozen=True)
-class Arrival:
-    """A chunk at the client: when, how many characters, and seconds since the chunk before (or since the call)."""
+@dataclass
+class Measured:
+    """All rounds of one precision, streams and delay: seconds of a step, characters a second, and loads."""
 
-    at: float
-    chars: int
-    seconds: float
-    first: bool
-
-
-@dataclass(frozen=True)
-class Load:
-    """What the readers of one measurement saw: characters a second, and times in milliseconds."""
-
-    chars_per_second: float
-    first_char: list[float]
-    gaps: list[float]
+    matmuls: list[float]
+    decode: list[float]
+    full: list[float]
+    engine: list[float]
+    loads: list[Load]
 
 
-def graph_chars_per_second(runner: Runner, manifest: Manifest, rows: int, seconds: float) -> float:
-    """The decode graph alone, one call after the other with two alternating states."""
-    steps, hidden = GRAPH_STEPS, manifest.model.hidden
-    halves = [
-        [np.zeros(rows, np.int64), *(np.zeros((rows, hidden), np.float32) for _ in manifest.model.state_names)]
-        for _ in range(2)
-    ]
-    forced, tokens = np.full((steps, rows), -1, np.int64), np.empty((steps, rows), np.int64)
-    uniform, row_steps = uniforms(np.arange(rows), 1, steps), np.full(rows, steps, np.int64)
-    temperature = np.full(rows, 0.8, np.float32)
-    runs, begin = 0, time.perf_counter()
-    while (now := time.perf_counter()) - begin < seconds:
-        before, after = halves[runs % 2], halves[1 - runs % 2]
-        runner.run(before, forced, uniform, row_steps, temperature, tokens, after)
-        runs += 1
-    return runs * steps * rows / (now - begin)
+Results = dict[tuple[Precision, int, int], Measured]
 
 
-async def grpc_load(address: str, streams: int, seconds: float) -> Load:
-    """`streams` readers, each starting a new text when its last one ends, for so many seconds."""
-    async with grpc.aio.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)]) as channel:
-        stub = pb_grpc.TextGenerationStub(channel)
-        end = time.perf_counter() + seconds
-        # Arrivals are spread over a tenth of the time; what is counted lies after that.
-        spread = seconds / 10
-        readers = [_reader(stub, seed, end, spread * seed / streams) for seed in range(streams)]
-        arrivals = [arrival for reader in await asyncio.gather(*readers) for arrival in reader]
-    counted = [arrival for arrival in arrivals if end - seconds + spread <= arrival.at < end]
-    return Load(
-        chars_per_second=sum(arrival.chars for arrival in counted) / (seconds - spread),
-        first_char=[1e3 * arrival.seconds for arrival in arrivals if arrival.first],
-        gaps=[1e3 * arrival.seconds for arrival in counted if not arrival.first],
-    )
+class Benchmark:
+    """One bundle, with a server for each precision and chunk delay."""
+
+    def __init__(self, bundle: Bundle, servers: dict[tuple[Precision, int], Served], seconds: float) -> None:
+        self.manifest, self._seconds, self._servers = bundle.manifest, seconds, servers
+        shape, vocab = self.manifest.model, len(self.manifest.symbols)
+        files = {p: (bundle.files[decode_file(p)], bundle.files[full_file(p)]) for p in self.manifest.precisions}
+        self._runners = {p: Runner(*files[p], shape, vocab, threads=1, provider="cpu") for p in files}
+        self._matmuls = {p: matmuls_of(files[p][0]) for p in files}
+
+    def measure(self, found: Measured, precision: Precision, streams: int, delay: int) -> None:
+        """One round."""
+        runner, short = self._runners[precision], self._seconds / 10
+        found.matmuls.append(time_matmuls(self._matmuls[precision], streams, short))
+        found.decode.append(time_graph(runner, self.manifest, streams, short, full=False))
+        found.full.append(time_graph(runner, self.manifest, streams, short, full=True))
+        found.engine.append(engine_chars_per_second(runner, self.manifest, streams, delay / 1000, self._seconds / 2))
+        server = self._servers[precision, delay]
+        found.loads.append(asyncio.run(grpc_load(server.address, server.pid, streams, self._seconds)))
 
 
-async def _reader(stub: pb_grpc.TextGenerationStub, seed: int, end: float, wait: float) -> list[Arrival]:
-    arrivals: list[Arrival] = []
-    await asyncio.sleep(wait)
-    while (last := time.perf_counter()) < end:
-        request = pb.GenerateRequest(seed=seed, max_chars=TEXT_CHARS, sampling=pb.Sampling(temperature=0.8))
-        call, first = stub.Generate(request), True
-        async for response in call:
-            now = time.perf_counter()
-            arrivals.append(Arrival(now, len(response.text), now - last, first))
-            last, first = now, False
-            if now >= end:
-                call.cancel()
-                break
-        seed += 1000
-    return arrivals
-
-
-async def measure(settings: ThroughputSettings, folder: Path, address: str) -> None:
+def run(settings: ThroughputSettings, folder: Path) -> Results:
     bundle = read_bundle(folder)
-    runner = Runner(bundle.files[decode_file("fp32")], bundle.manifest.model, threads=1, provider="cpu")
-    graph: dict[int, list[float]] = {rows: [] for rows in ROWS}
-    loads: dict[int, list[Load]] = {rows: [] for rows in ROWS}
-    for number in range(settings.rounds):
-        for rows in ROWS:
-            print(f"round {number + 1} of {settings.rounds}: {rows} streams", file=sys.stderr)
-            graph[rows].append(graph_chars_per_second(runner, bundle.manifest, rows, settings.seconds / 4))
-            loads[rows].append(await grpc_load(address, rows, settings.seconds))
-    _print_table(bundle.manifest, graph, loads)
+    results: Results = defaultdict(lambda: Measured([], [], [], [], []))
+    with ExitStack() as stack:
+        servers = {
+            (precision, delay): stack.enter_context(
+                serving(folder, "--precision", precision, "--chunk-delay", str(delay), "--threads", "1")
+            )
+            for precision in bundle.manifest.precisions
+            for delay in sorted({delay for _, delay in LOADS})
+        }
+        benchmark = Benchmark(bundle, servers, settings.seconds)
+        for number in range(settings.rounds):
+            for streams, delay in LOADS:
+                print(f"round {number + 1} of {settings.rounds}: {streams} streams, {delay} ms", file=sys.stderr)
+                for precision in bundle.manifest.precisions:
+                    benchmark.measure(results[precision, streams, delay], precision, streams, delay)
+    return results
 
 
-def _print_table(manifest: Manifest, graph: dict[int, list[float]], loads: dict[int, list[Load]]) -> None:
-    shape = manifest.model
-    print(f"{describe_machine()}; {shape.cell} {shape.layers}x{shape.hidden}, V={len(manifest.symbols)}, fp32")
-    print("streams  graph chars/s  gRPC chars/s  ratio  first char p50/p99 ms  gap p50/p99 ms")
-    for rows in ROWS:
-        alone = statistics.median(graph[rows])
-        served = statistics.median(load.chars_per_second for load in loads[rows])
-        ratio = statistics.median(
-            load.chars_per_second / speed for load, speed in zip(loads[rows], graph[rows], strict=True)
-        )
-        first = _percentiles([value for load in loads[rows] for value in load.first_char])
-        gaps = _percentiles([value for load in loads[rows] for value in load.gaps])
-        print(f"{rows:7}  {alone:13,.0f}  {served:12,.0f}  {ratio:5.2f}  {first:>21}  {gaps:>14}")
+def print_tables(results: Results) -> None:
+    """Characters a second, each with its share of the one before; then the times of readers and what CPUs did."""
+    print("\nCharacters a second; in brackets the share of the column before (of full: of the graph)")
+    print(f"{'':>22}{'matmuls':>10}{'graph':>16}{'full':>16}{'engine':>16}{'gRPC':>16}  int8 / fp32 graph")
+    for (precision, streams, delay), found in results.items():
+        row = f"{precision} B={streams:<4} {delay:>3} ms".rjust(22)
+        columns = [
+            [streams / step for step in found.matmuls],
+            [streams / step for step in found.decode],
+            [streams / step for step in found.full],
+            found.engine,
+            [load.chars_per_second for load in found.loads],
+        ]
+        row += f"{statistics.median(columns[0]):10,.0f}"
+        for column, base in ((1, 0), (2, 1), (3, 1), (4, 3)):
+            row += f"{statistics.median(columns[column]):9,.0f} ({_ratio(columns[column], columns[base]):.2f})"
+        fp32 = results.get(("fp32", streams, delay))
+        gain = f"{_ratio(fp32.decode, found.decode):.2f}" if fp32 and precision != "fp32" else ""
+        print(f"{row}  {gain}")
+    print("\nOver gRPC: milliseconds, p50 / p99 of all rounds; CPU seconds a second")
+    print(f"{'':>22}{'first character':>18}{'gap':>18}{'engine':>9}{'loop':>7}{'others':>8}{'client':>8}")
+    for (precision, streams, delay), found in results.items():
+        row = f"{precision} B={streams:<4} {delay:>3} ms".rjust(22)
+        row += f"{_percentiles(found.loads, lambda load: load.first_char):>18}"
+        row += f"{_percentiles(found.loads, lambda load: load.gaps):>18}"
+        for width, name in ((9, "engine"), (7, "loop"), (8, "others"), (8, "client")):
+            row += f"{statistics.median(getattr(load.cpu, name) for load in found.loads):{width}.2f}"
+        print(row)
 
 
-def _percentiles(values: list[float]) -> str:
-    middle, high = np.percentile(values, (50, 99))
+def _ratio(values: Sequence[float], bases: Sequence[float]) -> float:
+    """The median of the ratios within each round."""
+    return statistics.median(value / base for value, base in zip(values, bases, strict=True))
+
+
+def _percentiles(loads: Sequence[Load], of: Callable[[Load], list[float]]) -> str:
+    middle, high = np.percentile([value for load in loads for value in of(load)], (50, 99))
     return f"{middle:.1f} / {high:.1f}"
 
 
@@ -151,8 +141,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     settings = parse(ThroughputSettings, argv, command="python -m benchmarks.throughput")
     with tempfile.TemporaryDirectory() as folder:
         bundle = settings.bundle or untrained_bundle(Path(folder) / "lstm-2x512")
-        with serving(bundle) as address:
-            asyncio.run(measure(settings, bundle, address))
+        manifest = read_bundle(bundle).manifest
+        results = run(settings, bundle)
+    shape = manifest.model
+    print(f"{describe_machine()}; {shape.cell} {shape.layers}x{shape.hidden}, V={len(manifest.symbols)}")
+    print_tables(results)
     return 0
 
 

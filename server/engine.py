@@ -18,9 +18,12 @@ from server.runner import Runner
 from server.scheduler import MAX_STEPS, Area, Move, Plan, Row, Scheduler, Status
 from server.step_clock import StepClock
 from server.stops import StopMatcher
-from server.values import Cancel, Command, Delivery, Finish, Grant, Reason, Request, Stop
+from server.values import Cancel, Command, Delivery, Finish, Grant, Handled, Reason, Request, Stop
 
 __all__ = ["Engine"]
+
+# Of the time between two deliveries, what the event loop may need for one: the rest is for calls and other work.
+LOOP_SHARE = 0.5
 
 log = logging.getLogger("charstream.engine")
 
@@ -87,6 +90,10 @@ class Engine(Thread):
         self._texts: dict[int, _Text] = {}
         self._commands: SimpleQueue[Command] = SimpleQueue()
         self._send, self._failed = deliver, failed
+        self._outbox: list[Delivery] = []
+        self._unhandled_ticks = 0  # delivered, and not through the event loop yet
+        self._posted = self._period = 0.0  # time.monotonic() of the last delivery, and seconds since the one before
+        self._behind = False
         self._stopped = False
 
     def submit(self, command: Command) -> None:
@@ -112,8 +119,9 @@ class Engine(Thread):
 
     def _tick(self) -> None:
         self._admit()
-        plan = self._scheduler.plan()
+        plan = self._scheduler.plan(behind=self._behind or self._unhandled_ticks > 0)
         if plan is None:
+            self._post()
             return
         tokens = self._run(plan)
         if plan.area is Area.READING:
@@ -140,6 +148,9 @@ class Engine(Thread):
                 self._scheduler.grant(self._texts[stream].row, chars)
             case Cancel(stream) if stream in self._texts:
                 self._end(self._texts[stream])
+            case Handled(ticks, seconds):
+                self._unhandled_ticks -= ticks
+                self._behind = seconds > LOOP_SHARE * self._period
             case Stop():
                 self._stopped = True
 
@@ -180,6 +191,7 @@ class Engine(Thread):
         uniform = uniforms(rows.seed[slots], rows.position[slots] + np.uint64(1), steps)
         loop = (self._forced(plan), uniform, rows.temperature[slots])
         before, after = rows.before(first, count), rows.after(first, count)
+        self._post()
         begin = time.perf_counter()
         if plan.full:
             logprobs = np.empty((steps, count), np.float32)
@@ -215,7 +227,6 @@ class Engine(Thread):
     def _deliver(self, plan: Plan, tokens: NDArray[np.int64]) -> None:
         now = time.monotonic()
         chars = self._vocabulary.decode(tokens.T)  # row by row, K characters each
-        deliveries: list[Delivery] = []
         for column, row in enumerate(plan.rows):
             forced = min(row.forced_left, plan.steps)
             row.forced_left -= forced
@@ -224,10 +235,21 @@ class Engine(Thread):
                 begin = column * plan.steps + forced
                 delivery = self._generated(row, chars[begin : begin + generated], plan.hold, now)
                 if delivery:
-                    deliveries.append(delivery)
+                    self._outbox.append(delivery)
         self._release(plan.rows)
-        if deliveries:
-            self._send(deliveries)
+
+    def _post(self) -> None:
+        """Hands over what the last run made, when the next one is ready to begin.
+
+        The event loop wakes up and takes the interpreter lock, which this thread needs no more while the graph runs;
+        a moment earlier it would stand in this thread's way.
+        """
+        if self._outbox:
+            self._send(self._outbox)
+            self._outbox = []
+            self._unhandled_ticks += 1
+            now = time.monotonic()
+            self._posted, self._period = now, now - self._posted
 
     def _generated(self, row: Row, chars: str, hold: bool, now: float) -> Delivery | None:
         """Takes in what the row generated; returns what goes to its reader, if anything does."""

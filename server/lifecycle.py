@@ -139,5 +139,8 @@ def _options(settings: ServerSettings) -> list[tuple[str, int]]:
         ("grpc.http2.max_pings_without_data", 0),
         # How often clients may probe us.
         ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+        # By default calls that arrive together are refused from the 1,000th on, before ours can say what the limit is.
+        ("grpc.server.max_pending_requests", settings.max_rows + settings.max_waiting),
+        ("grpc.server.max_pending_requests_hard_limit", 2 * (settings.max_rows + settings.max_waiting)),
         ("grpc.max_receive_message_length", 4 * settings.max_prompt_chars + REQUEST_OVERHEAD_BYTES),
     ]

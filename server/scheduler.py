@@ -20,7 +20,9 @@ FIRST_CHARS = 4
 LONG_PROMPT = 32
 READERS, MAX_READ_STEPS = 16, 256
 # Of the time, while other rows generate.
-READING_SHARE = 0.25
+READING_SHARE = 0.5
+# How fast runs get longer while their messages are not sent in time.
+STRETCH = 1.2
 
 
 class Area(Enum):
@@ -110,6 +112,7 @@ class Scheduler:
         self.waiting: dict[int, Row] = {}
         self.resumed: dict[int, Row] = {}
         self._turn = 0
+        self._stretch = 1.0
         self._reading_next = False
         self._reading_seconds = 0.0  # of the next run of the reading area
         self._held_seconds = 0.0  # what short runs for newcomers took of the running round
@@ -139,8 +142,14 @@ class Scheduler:
             self._enter(row, Status.READING if long else Status.RUNNING)
         return rows
 
-    def plan(self) -> Plan | None:
-        """The next run; None if no row can run."""
+    def plan(self, *, behind: bool = False) -> Plan | None:
+        """The next run; None if no row can run.
+
+        Args:
+            behind: messages take the event loop too long. Runs get longer until they are so few that it keeps up, and
+                shorter again when it does.
+        """
+        self._stretch = min(self._stretch * STRETCH, MAX_STEPS) if behind else max(self._stretch / STRETCH, 1.0)
         if self.reading and (self._reading_next or not self.running):
             self._reading_next = False
             return self._plan_reading()
@@ -188,7 +197,7 @@ class Scheduler:
         rows = self.running[first : first + self.max_batch]
         full = any(row.limited for row in rows)
         step_seconds = self.step_seconds(len(rows), full)
-        round_seconds = min(self.chunk_delay, min(row.max_delay for row in rows)) / groups
+        round_seconds = min(self.chunk_delay, min(row.max_delay for row in rows)) / groups * self._stretch
         own_seconds = round_seconds * (1 - READING_SHARE) if self.reading else round_seconds
         longest = max(row.forced_left + row.chars_left for row in rows)
         steps = max(1, min(int((own_seconds - self._held_seconds) / step_seconds), longest, MAX_STEPS))

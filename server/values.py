@@ -6,7 +6,19 @@ from enum import Enum
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Cancel", "Command", "Delivery", "Finish", "Generation", "Grant", "Reason", "Request", "Sampling", "Stop"]
+__all__ = [
+    "Cancel",
+    "Command",
+    "Delivery",
+    "Finish",
+    "Generation",
+    "Grant",
+    "Handled",
+    "Reason",
+    "Request",
+    "Sampling",
+    "Stop",
+]
 
 
 class Reason(Enum):
@@ -80,11 +92,19 @@ class Grant:
 
 
 @dataclass(frozen=True, slots=True)
+class Handled:
+    """The event loop is through with what so many ticks delivered, after so many seconds."""
+
+    ticks: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Stop:
     """The engine ends."""
 
 
-Command = Request | Cancel | Grant | Stop
+Command = Request | Cancel | Grant | Handled | Stop
 
 
 @dataclass(frozen=True, slots=True)

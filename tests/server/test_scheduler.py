@@ -11,6 +11,7 @@ from server.scheduler import (
     MAX_READ_STEPS,
     MAX_STEPS,
     READERS,
+    READING_SHARE,
     Area,
     Move,
     Row,
@@ -133,7 +134,7 @@ def test_reading_gets_its_share_of_a_round_and_all_time_without_others() -> None
     s.add(reader)
     s.add(row(1))
     s.admit()
-    assert {s.plan().steps, s.plan().steps} == {30, 10}
+    assert [s.plan().steps, s.plan().steps] == [int(40 * (1 - READING_SHARE)), int(40 * READING_SHARE)]
     s.end(s.running[0])
     assert s.plan().steps == 40
     slow = scheduler(chunk_delay=10)

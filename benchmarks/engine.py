@@ -1,0 +1,82 @@
+"""An engine without gRPC: texts that never wait for a reader."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Event
+
+import numpy as np
+
+from bundle.manifest import Manifest
+from server.engine import Engine
+from server.runner import Runner
+from server.values import Cancel, Delivery, Generation, Handled, Request, Sampling, Stop
+
+__all__ = ["Meter", "engine_chars_per_second", "request", "started"]
+
+UNLIMITED = 2**31
+
+
+class Meter:
+    """Counts the characters that an engine delivers."""
+
+    def __init__(self) -> None:
+        self.chars, self.finished, self.changed = 0, 0, Event()
+
+    engine: Engine
+
+    def deliver(self, deliveries: list[Delivery]) -> None:
+        self.engine.submit(Handled(1, 0.0))
+        self.chars += sum(len(delivery.text) for delivery in deliveries)
+        self.finished += sum(delivery.finish is not None for delivery in deliveries)
+        self.changed.set()
+
+
+@contextmanager
+def started(
+    runner: Runner, manifest: Manifest, meter: Meter, *, max_rows: int, chunk_delay: float, prefix_bytes: int = 0
+) -> Iterator[Engine]:
+    """A running, warmed up engine with runs of at most 256 rows."""
+
+    def failed(error: BaseException) -> None:
+        raise SystemExit(f"the engine broke: {error}")
+
+    engine = Engine(
+        runner,
+        manifest,
+        max_rows=max_rows,
+        max_batch=256,
+        chunk_delay=chunk_delay,
+        prefix_bytes=prefix_bytes,
+        deliver=meter.deliver,
+        failed=failed,
+    )
+    meter.engine = engine
+    engine.warm_up()
+    engine.start()
+    try:
+        yield engine
+    finally:
+        engine.submit(Stop())
+        engine.join()
+
+
+def request(stream: int, *, chars: int = UNLIMITED, prompt_chars: int = 0, delay: float = 10.0) -> Request:
+    """A text that pauses for nobody."""
+    prompt = np.random.default_rng(stream).integers(0, 60, prompt_chars)
+    generation = Generation(prompt, chars, Sampling(0.8), stream, (), delay, None)
+    return Request(stream, generation, UNLIMITED, time.monotonic())
+
+
+def engine_chars_per_second(runner: Runner, manifest: Manifest, rows: int, chunk_delay: float, seconds: float) -> float:
+    meter = Meter()
+    with started(runner, manifest, meter, max_rows=rows, chunk_delay=chunk_delay) as engine:
+        for stream in range(rows):
+            engine.submit(request(stream))
+        time.sleep(seconds / 5)
+        chars, begin = meter.chars, time.perf_counter()
+        time.sleep(seconds)
+        speed = (meter.chars - chars) / (time.perf_counter() - begin)
+        for stream in range(rows):
+            engine.submit(Cancel(stream))
+    return speed

@@ -1,0 +1,103 @@
+"""Readers of a server, from one asyncio client in this process."""
+
+import asyncio
+import os
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import grpc
+
+from protos import charstream_pb2 as pb
+from protos import charstream_pb2_grpc as pb_grpc
+
+__all__ = ["CpuSeconds", "Load", "grpc_load"]
+
+TEXT_CHARS = 2000
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """A chunk at the client: when, how many characters, and seconds since the chunk before (or since the call)."""
+
+    at: float
+    chars: int
+    seconds: float
+    first: bool
+
+
+@dataclass(frozen=True)
+class CpuSeconds:
+    """CPU seconds per second of a measurement: the engine's thread, the event loop's, all others, and this client."""
+
+    engine: float = 0.0
+    loop: float = 0.0
+    others: float = 0.0
+    client: float = 0.0
+
+
+@dataclass(frozen=True)
+class Load:
+    """What the readers of one measurement saw: characters a second, and times in milliseconds."""
+
+    chars_per_second: float
+    first_char: list[float]
+    gaps: list[float]
+    cpu: CpuSeconds = field(default_factory=CpuSeconds)
+
+
+async def grpc_load(address: str, pid: int, streams: int, seconds: float, *, text_chars: int = TEXT_CHARS) -> Load:
+    """`streams` readers, each starting a new text when its last one ends, for so many seconds."""
+    async with grpc.aio.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)]) as channel:
+        stub = pb_grpc.TextGenerationStub(channel)
+        before, own, begin = _threads(pid), time.process_time(), time.perf_counter()
+        end = begin + seconds
+        # Arrivals are spread over a tenth of the time; what is counted lies after that.
+        spread = seconds / 10
+        readers = [_reader(stub, seed, text_chars, end, spread * seed / streams) for seed in range(streams)]
+        arrivals = [arrival for reader in await asyncio.gather(*readers) for arrival in reader]
+        cpu = _cpu(pid, before, time.process_time() - own, time.perf_counter() - begin)
+    counted = [arrival for arrival in arrivals if end - seconds + spread <= arrival.at < end]
+    return Load(
+        chars_per_second=sum(arrival.chars for arrival in counted) / (seconds - spread),
+        first_char=[1e3 * arrival.seconds for arrival in arrivals if arrival.first],
+        gaps=[1e3 * arrival.seconds for arrival in counted if not arrival.first],
+        cpu=cpu,
+    )
+
+
+async def _reader(
+    stub: pb_grpc.TextGenerationStub, seed: int, text_chars: int, end: float, wait: float
+) -> list[Arrival]:
+    arrivals: list[Arrival] = []
+    await asyncio.sleep(wait)
+    while (last := time.perf_counter()) < end:
+        request = pb.GenerateRequest(seed=seed, max_chars=text_chars, sampling=pb.Sampling(temperature=0.8))
+        call, first = stub.Generate(request), True
+        async for response in call:
+            now = time.perf_counter()
+            arrivals.append(Arrival(now, len(response.text), now - last, first))
+            last, first = now, False
+            if now >= end:
+                call.cancel()
+                break
+        seed += 1000
+    return arrivals
+
+
+def _threads(pid: int) -> dict[int, float]:
+    """CPU seconds of each thread of a process; none where the system does not say."""
+    tick = os.sysconf("SC_CLK_TCK")
+    found = {}
+    for stat in Path(f"/proc/{pid}/task").glob("*/stat"):
+        fields = stat.read_text().rpartition(")")[2].split()
+        found[int(stat.parent.name)] = (int(fields[11]) + int(fields[12])) / tick
+    return found
+
+
+def _cpu(pid: int, before: dict[int, float], client: float, seconds: float) -> CpuSeconds:
+    used = {thread: total - before.get(thread, 0.0) for thread, total in _threads(pid).items()}
+    loop = used.pop(pid, 0.0)
+    engine = max(used.values(), default=0.0)
+    others = sum(used.values()) - engine
+    return CpuSeconds(engine / seconds, loop / seconds, others / seconds, client / seconds)
