@@ -121,7 +121,6 @@ class Engine(Thread):
         self._admit()
         plan = self._scheduler.plan(behind=self._behind or self._unhandled_ticks > 0)
         if plan is None:
-            self._post()
             return
         tokens = self._run(plan)
         if plan.area is Area.READING:
@@ -132,6 +131,9 @@ class Engine(Thread):
     def _take_commands(self) -> None:
         """Carries out all commands that came; waits for one if no row can run."""
         idle = self._scheduler.idle
+        if idle:
+            # No run comes that would hand it over.
+            self._post()
         while True:
             try:
                 command = self._commands.get(block=idle)

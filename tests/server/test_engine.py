@@ -32,6 +32,13 @@ def test_a_pause_in_a_short_run_for_a_newcomer_delivers_what_was_held(runner: Wa
     assert len(str(small)) == 200
 
 
+def test_a_text_of_one_run_is_delivered_though_nothing_comes_after_it(runner: WatchedRunner, tiny_files: Files) -> None:
+    with EngineDriver(runner, tiny_files[0]) as driver:
+        text = driver.ask(generation(tiny_files[0], max_chars=1))
+        driver.finish()
+    assert len(str(text)) == len(runner.runs) == 1
+
+
 @pytest.mark.parametrize("window", [1, 2, FIRST_CHARS, 10])
 def test_windows_smaller_than_any_run_stop_nothing(runner: WatchedRunner, tiny_files: Files, window: int) -> None:
     manifest, _ = tiny_files
