@@ -13,7 +13,7 @@ from bundle.manifest import Manifest, Precision
 from bundle.read import decode_file, full_file
 from server.engine import Engine
 from server.runner import Runner
-from server.values import Cancel, Command, Delivery, Finish, Generation, Grant, Request, Sampling, Stop
+from server.values import Cancel, Command, Delivery, Finish, Generation, Grant, Handled, Request, Sampling, Stop
 
 __all__ = ["EngineDriver", "Run", "Text", "WatchedRunner", "generation"]
 
@@ -191,6 +191,8 @@ class EngineDriver:
                     self.cancel(text)
                 elif not text.finish:
                     self._submit(text.pause and run + text.pause, Grant(delivery.stream, len(delivery.text)))
+            # As by an event loop that keeps up: for a slow one, runs would get longer.
+            self.engine.submit(Handled(1, 0.0))
             self._changed.notify()
 
     def _fail(self, error: BaseException) -> None:
