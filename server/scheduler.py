@@ -23,6 +23,8 @@ READERS, MAX_READ_STEPS = 16, 256
 READING_SHARE = 0.5
 # How fast runs get longer while their messages are not sent in time.
 STRETCH = 1.2
+# No run is stretched beyond so many seconds: a newcomer waits for the end of one.
+LONGEST_STRETCHED = 0.1
 
 
 class Area(Enum):
@@ -149,7 +151,7 @@ class Scheduler:
             behind: messages take the event loop too long. Runs get longer until they are so few that it keeps up, and
                 shorter again when it does.
         """
-        self._stretch = min(self._stretch * STRETCH, MAX_STEPS) if behind else max(self._stretch / STRETCH, 1.0)
+        self._stretch = max(self._stretch * (STRETCH if behind else 1 / STRETCH), 1.0)
         if self.reading and (self._reading_next or not self.running):
             self._reading_next = False
             return self._plan_reading()
@@ -197,7 +199,9 @@ class Scheduler:
         rows = self.running[first : first + self.max_batch]
         full = any(row.limited for row in rows)
         step_seconds = self.step_seconds(len(rows), full)
-        round_seconds = min(self.chunk_delay, min(row.max_delay for row in rows)) / groups * self._stretch
+        round_seconds = min(self.chunk_delay, min(row.max_delay for row in rows)) / groups
+        self._stretch = max(min(self._stretch, LONGEST_STRETCHED / round_seconds), 1.0)
+        round_seconds *= self._stretch
         own_seconds = round_seconds * (1 - READING_SHARE) if self.reading else round_seconds
         longest = max(row.forced_left + row.chars_left for row in rows)
         steps = max(1, min(int((own_seconds - self._held_seconds) / step_seconds), longest, MAX_STEPS))

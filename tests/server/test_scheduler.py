@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from server.scheduler import (
     FIRST_CHARS,
     LONG_PROMPT,
+    LONGEST_STRETCHED,
     MAX_READ_STEPS,
     MAX_STEPS,
     READERS,
@@ -205,6 +206,33 @@ def test_a_row_that_went_beyond_its_credit_waits_until_it_has_some() -> None:
     assert s.admit() == []
     s.grant(slow, 1)
     assert s.admit() == [slow]
+
+
+def test_runs_get_longer_while_the_event_loop_is_behind_and_shorter_again() -> None:
+    s = scheduler(max_rows=256, max_batch=16, chunk_delay=0.02)
+    for n in range(256):
+        s.add(row(n))
+    s.admit()
+    assert s.plan().steps == 1
+    for _ in range(100):
+        longest = s.plan(behind=True)
+    assert longest.steps == MAX_STEPS
+    for _ in range(100):
+        s.plan()
+    assert s.plan().steps == 1
+
+
+def test_a_stretched_run_is_never_longer_than_a_newcomer_may_wait() -> None:
+    s = Scheduler(16, 16, 0.02, lambda rows, full: 0.004)
+    s.add(row(0))
+    s.admit()
+    assert s.plan().steps == 5
+    for _ in range(100):
+        s.plan(behind=True)
+    assert s.plan(behind=True).steps == int(LONGEST_STRETCHED / 0.004)
+    for _ in range(10):
+        s.plan()
+    assert s.plan().steps == 5
 
 
 def test_one_limited_row_takes_its_group_to_the_full_graph() -> None:
