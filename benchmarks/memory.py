@@ -52,6 +52,8 @@ async def hold_streams(address: str, pid: int, streams: int, seconds: float) -> 
         try:
             async for _ in call:
                 delivered.add(number)
+        except grpc.aio.AioRpcError as error:
+            print(f"stream {number}: {error.code()}: {error.details()}", file=sys.stderr)
         finally:
             call.cancel()
 
