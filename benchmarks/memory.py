@@ -27,7 +27,7 @@ from protos import charstream_pb2_grpc as pb_grpc
 CONNECTIONS = 16
 # Enough that every stream is still open when the last one has begun.
 ENDLESS_CHARS = 1_000_000
-SETTLE_SECONDS = 3.0
+SETTLE_SECONDS = 5.0
 
 
 class MemorySettings(Settings):

@@ -15,6 +15,7 @@ from export.build import PRECISIONS, build
 from export.verification import verify
 from export.verify import print_report
 from models.checkpoint import load
+from models.progress import say
 
 COMMAND = "charstream export"
 
@@ -41,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         check_replaceable(out)
         trained = load(settings.run)
-        manifest, files = build(trained, settings.name or out.resolve().name, settings.version, precisions)
+        manifest, files = build(trained, settings.name or out.resolve().name, settings.version, precisions, _tell)
     except ValidationError as error:
         first = error.errors()[0]
         fail(COMMAND, f"{first['loc'][0]} {first['input']!r}: {first['msg']}")
@@ -53,6 +54,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     size = sum(len(data) for data in files.values()) / 1e6
     print(f"{out}: {manifest.name} {manifest.version}, digest {read_bundle(out).digest[:12]}, {size:.1f} MB")
     return 0
+
+
+def _tell(file: str) -> None:
+    say(f"exported {file}")
 
 
 def _precisions(given: str) -> tuple[Precision, ...]:

@@ -1,6 +1,6 @@
 """A trained model -> the files and the manifest of a bundle."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -24,9 +24,16 @@ ROWS, STEPS = 3, 2
 
 
 def build(
-    trained: Trained, name: str, version: str, precisions: Sequence[Precision] = PRECISIONS
+    trained: Trained,
+    name: str,
+    version: str,
+    precisions: Sequence[Precision] = PRECISIONS,
+    exported: Callable[[str], None] = lambda file: None,
 ) -> tuple[Manifest, dict[str, bytes]]:
     """The manifest and the files of a bundle.
+
+    Args:
+        exported: is told the name of each graph that is done, some seconds after the one before.
 
     Raises:
         pydantic.ValidationError: if the name or the version has characters that a bundle's may not.
@@ -47,16 +54,19 @@ def build(
         training=trained.record,
         files={},
     )
-    files = {CARD: card(trained, manifest).encode(), STEP: _step_file(step, manifest)}
-    for precision in precisions:
-        files |= dict(_loop_files(steps[precision], manifest, precision))
+    files = {CARD: card(trained, manifest).encode()}
+    for file, data in _graphs(steps, manifest):
+        files[file] = data
+        exported(file)
     return manifest.model_copy(update={"files": file_records(files)}), files
 
 
-def _step_file(step: StepGraph, manifest: Manifest) -> bytes:
+def _graphs(steps: Mapping[Precision, StepGraph], manifest: Manifest) -> Iterator[tuple[str, bytes]]:
     shape, vocab = manifest.model, len(manifest.symbols)
     example = (torch.zeros(ROWS, dtype=torch.int64), *_state(shape))
-    return to_onnx(step, example, step_inputs(shape), step_outputs(shape, vocab), manifest.metadata())
+    yield STEP, to_onnx(steps["fp32"], example, step_inputs(shape), step_outputs(shape, vocab), manifest.metadata())
+    for precision, step in steps.items():
+        yield from _loop_files(step, manifest, precision)
 
 
 def _loop_files(step: StepGraph, manifest: Manifest, precision: Precision) -> Iterator[tuple[str, bytes]]:

@@ -18,9 +18,14 @@ def test_the_first_signal_is_remembered(number: int) -> None:
 
 
 def test_the_second_signal_acts() -> None:
-    with pytest.raises(KeyboardInterrupt), Interrupt():  # noqa: PT012
-        os.kill(os.getpid(), signal.SIGINT)
-        os.kill(os.getpid(), signal.SIGINT)
+    # Whoever starts the tests in the background of a shell has SIGINT ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt), Interrupt():  # noqa: PT012
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_afterwards_signals_are_as_before() -> None:
