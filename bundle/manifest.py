@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from bundle.probe import ROWS, SAMPLED
 from bundle.vocabulary import Vocabulary
 
 __all__ = ["FORMAT", "FileRecord", "Manifest", "ModelShape", "Precision", "TrainingRecord", "sha256"]
@@ -88,6 +89,19 @@ class Manifest(_Part):
     def _start_is_known(self) -> "Manifest":
         if self.start_text not in self.vocabulary.symbols:
             raise ValueError(f"start text {self.start_text!r} is not in the vocabulary")
+        return self
+
+    @model_validator(mode="after")
+    def _probe_fits(self) -> "Manifest":
+        """Without it a server could not tell whether it computes what was exported."""
+        if set(self.probe) != set(self.precisions):
+            raise ValueError(f"probe: has {sorted(self.probe)}, expected {sorted(self.precisions)}")
+        for precision, texts in self.probe.items():
+            if len(texts) != ROWS or any(len(text) > SAMPLED for text in texts):
+                raise ValueError(f"probe.{precision}: expected {ROWS} texts of at most {SAMPLED} characters")
+            unknown = set("".join(texts)) - set(self.symbols)
+            if unknown:
+                raise ValueError(f"probe.{precision}: {min(unknown)!r} is not in the vocabulary")
         return self
 
     def metadata(self) -> dict[str, str]:

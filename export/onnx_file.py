@@ -8,9 +8,11 @@ from contextlib import contextmanager
 
 import onnx
 import torch
-from onnx_ir import Node
-from onnx_ir.passes.common import ClearMetadataAndDocStringPass
-from onnxscript.optimizer import optimize_ir
+from onnx_ir import Model, Node
+from onnx_ir.passes import Sequential
+from onnx_ir.passes import common as passes
+from onnxscript.optimizer import fold_constants_ir
+from onnxscript.rewriter import rewrite
 from torch import Tensor, nn
 
 from bundle.graphs import TensorSpec
@@ -46,15 +48,34 @@ def to_onnx(
             custom_translation_table=TRANSLATIONS,
         )
     assert program is not None
-    optimize_ir(program.model, should_fold=_fold_all_but_products)
-    # The exporter notes where in the source each node comes from: paths of the machine that exported.
-    ClearMetadataAndDocStringPass()(program.model)
+    _optimize(program.model)
     model = program.model_proto
     _name_shapes(model, (*inputs, *outputs))
     onnx.helper.set_model_props(model, metadata)
     model.producer_name, model.producer_version = "charstream", ""
     onnx.checker.check_model(model, full_check=True)
     return model.SerializeToString(deterministic=True)
+
+
+def _optimize(model: Model) -> None:
+    """What the exporter does by default, with two exceptions: weights that are equal keep their names, by which
+    `verify` finds them, and products of constants stay."""
+    passes.InlinePass()(model)
+    for _ in range(2):
+        fold_constants_ir(model, onnx_shape_inference=True, should_fold=_fold_all_but_products)
+        rewrite(model)
+    Sequential(
+        passes.RemoveUnusedNodesPass(),
+        passes.RemoveUnusedFunctionsPass(),
+        passes.RemoveUnusedOpsetsPass(),
+        passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+        passes.LiftSubgraphInitializersToMainGraphPass(),
+        passes.CommonSubexpressionEliminationPass(),
+        passes.OutputFixPass(),
+        passes.NameFixPass(),
+        # The exporter notes where in the source each node comes from: paths of the machine that exported.
+        passes.ClearMetadataAndDocStringPass(),
+    )(model)
 
 
 def _fold_all_but_products(node: Node) -> bool | None:

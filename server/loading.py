@@ -66,17 +66,18 @@ def probe(runner: Runner, manifest: Manifest, precision: Precision) -> str:
         limits = [arrays.limits(0, rows)[0], np.full(rows, 5), np.full(rows, 0.9, np.float32), arrays.min_p]
         tokens, logprobs = np.empty_like(forced), np.empty_like(uniform)
         runner.full(before, loop, limits, tokens, logprobs, after)
-        _digest(digest, tokens, logprobs, *after)
+        _take_in(digest, vocab, tokens, logprobs, *after)
         runner.decode(before, loop, tokens, after)
-        _digest(digest, tokens, *after)
-        if tokens.max() >= vocab or not all(np.isfinite(array).all() for array in (logprobs, *after)):
-            raise CannotRun("the probe leads to characters that the vocabulary lacks, or to a state that is not finite")
+        _take_in(digest, vocab, tokens, *after)
     _compare(manifest, precision, tokens[-SAMPLED:])
     return digest.hexdigest()[:16]
 
 
-def _digest(digest: "hashlib._Hash", *arrays: NDArray[np.generic]) -> None:
-    for array in arrays:
+def _take_in(digest: "hashlib._Hash", vocab: int, tokens: NDArray[np.int64], *others: NDArray[np.generic]) -> None:
+    """Raises CannotRun."""
+    if tokens.min() < 0 or tokens.max() >= vocab or not all(np.isfinite(array).all() for array in others):
+        raise CannotRun("the probe leads to characters that the vocabulary lacks, or to a state that is not finite")
+    for array in (tokens, *others):
         digest.update(array.tobytes())
 
 

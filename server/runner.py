@@ -140,6 +140,7 @@ def _session(graph: bytes, threads: int, provider: Provider) -> Any:
     options.log_severity_level = 3
     # Patterns are kept per shape for ever, and every B and K is a shape of its own.
     options.enable_mem_pattern = False
+    # It sets the mode of the thread that loads, and of those that it starts: the engine's thread must be one of them.
     options.add_session_config_entry("session.set_denormal_as_zero", "1")
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     # Without VNNI the products of 8 bits would saturate; this takes instructions that are slower and exact.

@@ -119,7 +119,7 @@ class TextStream:
         self._chunk_chars = min(generation.max_chunk_chars or streams.window, MAX_CHUNK_CHARS)
         self._collect_seconds = max(0.0, generation.max_delay - streams.tick)
         # A full message has nothing to wait for; and a row must not pause because its reader waits for more.
-        self._enough_chars = min(self._chunk_chars, streams.window // 2)
+        self._enough_chars = min(self._chunk_chars, streams.window // 4)
         self._parts: list[str] = []
         self._finish: Finish | None = None
         self._error: Exception | None = None

@@ -115,6 +115,18 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
         lambda f: rewrite_manifest(f, lambda m: m.update(symbols=m["symbols"][::-1])),
         r"step.onnx: metadata charstream.vocabulary: found .*, expected ",
     ),
+    "probe of one precision": (
+        lambda f: rewrite_manifest(f, lambda m: m["probe"].pop("int8")),
+        r"manifest.json: .*probe: has \['fp32'\], expected \['fp32', 'int8'\]",
+    ),
+    "probe without texts": (
+        lambda f: rewrite_manifest(f, lambda m: m["probe"].update(fp32=[])),
+        r"manifest.json: .*probe.fp32: expected 16 texts of at most 32 characters",
+    ),
+    "probe with a foreign character": (
+        lambda f: rewrite_manifest(f, lambda m: m["probe"].update(fp32=["\u20ac"] * 16)),
+        r"manifest.json: .*probe.fp32: '\u20ac' is not in the vocabulary",
+    ),
     "newer opset": (
         lambda f: rewrite_graph(f, lambda m: setattr(m.opset_import[0], "version", 28)),
         rf"{GRAPH}: opset 28, supported are 17 to 20",

@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from bundle.manifest import Manifest
-from server.prefixes import ENTRY_BYTES, Prefixes
+from server.prefixes import ARRAY_BYTES, ENTRY_BYTES, Prefixes
 from server.rows import RowState
 from server.scheduler import LONG_PROMPT, MAX_STEPS
 from tests.server.engine_driver import EngineDriver, Run, WatchedRunner, generation
 
 Files = tuple[Manifest, dict[str, bytes]]
 HIDDEN = 8
-ENTRY = HIDDEN * 4 + ENTRY_BYTES
+ENTRY = HIDDEN * 4 + ENTRY_BYTES + ARRAY_BYTES
 
 
 def ids(text: str) -> NDArray[np.int64]:
