@@ -40,7 +40,7 @@ format: setup
 
 proto: .venv-proto/ready
 	.venv-proto/bin/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. protos/charstream.proto
-	.venv-proto/bin/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. bundle/onnx_header.proto
+	.venv-proto/bin/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. bundle/onnx_header.proto server/token.proto
 
 bench: setup
 	$(BIN)/python -m benchmarks.throughput

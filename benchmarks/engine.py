@@ -48,6 +48,7 @@ def started(
         max_batch=256,
         chunk_delay=chunk_delay,
         prefix_bytes=prefix_bytes,
+        max_wait=3600.0,
         deliver=meter.deliver,
         failed=failed,
     )
@@ -64,7 +65,7 @@ def started(
 def request(stream: int, *, chars: int = UNLIMITED, prompt_chars: int = 0, delay: float = 10.0) -> Request:
     """A text that pauses for nobody."""
     prompt = np.random.default_rng(stream).integers(0, 60, prompt_chars)
-    generation = Generation(prompt, chars, Sampling(0.8), stream, (), delay, None)
+    generation = Generation(prompt, prompt_chars, chars, Sampling(0.8), stream, max_delay=delay)
     return Request(stream, generation, UNLIMITED, time.monotonic())
 
 

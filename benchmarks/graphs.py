@@ -39,7 +39,7 @@ def time_graph(runner: Runner, manifest: Manifest, rows: int, seconds: float, *,
     arrays = Rows(manifest.model, vocab, rows, rows)
     arrays.temperature[:], arrays.top_k[:] = TEMPERATURE, min(TOP_K, vocab)
     arrays.top_p[:], arrays.min_p[:] = TOP_P, MIN_P
-    tokens, logprobs = np.empty((STEPS, rows), np.int64), np.empty((STEPS, rows), np.float32)
+    tokens, logprobs = np.empty((STEPS, rows), np.int64), np.empty((STEPS, rows, vocab), np.float32)
     loop = (np.full((STEPS, rows), -1), uniforms(np.arange(rows), 1, STEPS), arrays.temperature)
 
     def run() -> None:
@@ -56,7 +56,7 @@ def time_graph(runner: Runner, manifest: Manifest, rows: int, seconds: float, *,
 def matmuls_of(decode: bytes) -> InferenceSession:
     """A graph of nothing but the matmuls that one step of a decode graph does with its weights."""
     model = onnx.load_from_string(decode)
-    weights = {tensor.name: tensor for tensor in model.graph.initializer}
+    weights = {tensor.name: tensor for graph in (model.graph, _body(model.graph)) for tensor in graph.initializer}
     used = [node for node in _body(model.graph).node if node.op_type in ("MatMul", "MatMulInteger")]
     used = [node for node in used if node.input[1] != "sampler.triangle"]
     integer = used[0].op_type == "MatMulInteger"

@@ -70,8 +70,8 @@ def full_inputs(model: ModelShape, vocab: int) -> tuple[TensorSpec, ...]:
     return (*_loop_inputs(), *limits, *_state(model, ""))
 
 
-def full_outputs(model: ModelShape) -> tuple[TensorSpec, ...]:
-    return (*_loop_outputs(), TensorSpec("logprobs", FLOAT, ("K", "B")), *_state(model, "_next"))
+def full_outputs(model: ModelShape, vocab: int) -> tuple[TensorSpec, ...]:
+    return (*_loop_outputs(), TensorSpec("logprobs", FLOAT, ("K", "B", vocab)), *_state(model, "_next"))
 
 
 def _loop_inputs() -> tuple[TensorSpec, ...]:

@@ -12,7 +12,7 @@ from bundle.vocabulary import Vocabulary
 
 __all__ = ["FORMAT", "FileRecord", "Manifest", "ModelShape", "Precision", "TrainingRecord", "sha256"]
 
-FORMAT = 2
+FORMAT = 3
 Precision = Literal["fp32", "int8"]
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 

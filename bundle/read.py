@@ -102,7 +102,7 @@ def _check_graphs(folder: Path, manifest: Manifest, files: dict[str, bytes]) -> 
     expected = {STEP: (step_inputs(shape), step_outputs(shape, vocab))}
     for precision in manifest.precisions:
         expected[decode_file(precision)] = (decode_inputs(shape), decode_outputs(shape))
-        expected[full_file(precision)] = (full_inputs(shape, vocab), full_outputs(shape))
+        expected[full_file(precision)] = (full_inputs(shape, vocab), full_outputs(shape, vocab))
     for name, (inputs, outputs) in expected.items():
         if name not in files:
             raise BundleError(f"{folder / MANIFEST}: files: {name} is missing")

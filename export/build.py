@@ -86,7 +86,7 @@ def _loop_files(step: StepGraph, manifest: Manifest, precision: Precision) -> It
     )
     yield (
         full_file(precision),
-        to_onnx(full, (*loop, *limits, *state), full_inputs(shape, vocab), full_outputs(shape), metadata),
+        to_onnx(full, (*loop, *limits, *state), full_inputs(shape, vocab), full_outputs(shape, vocab), metadata),
     )
 
 

@@ -95,7 +95,7 @@ class DecodeGraph(nn.Module):
 
 
 class FullGraph(nn.Module):
-    """full.onnx: the same loop with a bias, limits, and the log-probability of every outcome."""
+    """full.onnx: the same loop with a bias and limits, and the log-probabilities of all characters."""
 
     def __init__(self, step: StepGraph, vocab: int) -> None:
         super().__init__()
@@ -116,7 +116,7 @@ class FullGraph(nn.Module):
         """Runs the loop: as `DecodeGraph`, with bias [B, V] and the limits [B].
 
         Returns:
-            tokens [K, B], the last of them [B], logprobs [K, B] of the model's own distribution, and the state.
+            tokens [K, B], the last of them [B], logprobs [K, B, V] of the model's own distribution, and the state.
         """
         divisor, uniform = prepare(temperature, uniform)
         limits = limit(top_k, top_p, min_p, self.vocab)
@@ -128,8 +128,7 @@ class FullGraph(nn.Module):
             weights = self.sampler.weights(logits + bias, divisor)
             outcome = self.sampler.draw(self.sampler.limited(weights, *limits), uniform)
             outcome = torch.where(forced >= 0, forced, outcome)
-            logprob = torch.log_softmax(logits, 1).gather(1, outcome.unsqueeze(1)).squeeze(1)
-            return [outcome, *after], [outcome.clone(), logprob]
+            return [outcome, *after], [outcome.clone(), torch.log_softmax(logits, 1)]
 
         (token, *after), (tokens, logprobs) = scan(body, [token, *self.step.enter(state)], [forced, uniform])
         return (tokens, token, logprobs, *self.step.leave(after))

@@ -42,5 +42,6 @@ def carried_nats(full: Runtime, manifest: Manifest, ids: NDArray[np.integer], wh
         numbers = {"token": inputs[first], "forced": forced, "uniform": np.zeros(forced.shape, np.float32)}
         outputs = full.run({**numbers, **plain, **state})
         state = {name: outputs[f"{name}_next"] for name in state}
-        total -= float(outputs["logprobs"][counted[first : first + WINDOW]].sum(dtype=np.float64))
+        logprobs = np.take_along_axis(outputs["logprobs"], forced[..., None], 2)[..., 0]
+        total -= float(logprobs[counted[first : first + WINDOW]].sum(dtype=np.float64))
     return total / int(counted.sum())

@@ -50,6 +50,7 @@ def to_onnx(
     assert program is not None
     _optimize(program.model)
     model = program.model_proto
+    _integers_into_loops(model.graph)
     _name_shapes(model, (*inputs, *outputs))
     onnx.helper.set_model_props(model, metadata)
     model.producer_name, model.producer_version = "charstream", ""
@@ -81,6 +82,20 @@ def _optimize(model: Model) -> None:
 def _fold_all_but_products(node: Node) -> bool | None:
     """Folds constants; the product of two scales stays (see export/int8.py)."""
     return False if node.op_type == "Mul" else None
+
+
+def _integers_into_loops(graph: onnx.GraphProto) -> None:
+    """Moves weights of 8 bits into the body that uses them.
+
+    Where a processor would let their products saturate, onnxruntime rewrites such weights (see export/runtime.py), but
+    only those that lie in the graph of their matmul.
+    """
+    for body in (attribute.g for node in graph.node for attribute in node.attribute if attribute.HasField("g")):
+        used = {name for node in body.node for name in node.input}
+        for tensor in [tensor for tensor in graph.initializer if tensor.name in used]:
+            if tensor.data_type == onnx.TensorProto.INT8:
+                body.initializer.append(tensor)
+                graph.initializer.remove(tensor)
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """How this machine trains a model fastest: a matter of the processor's instructions, and of the model's size."""
 
 import copy
+import math
 import time
 from collections.abc import Callable
 
@@ -8,10 +9,14 @@ import torch
 
 from models.trainer import Arithmetic, Trainer
 
-__all__ = ["fastest"]
+__all__ = ["NoBfloat16", "fastest"]
 
 _LEAST_STEPS, _LEAST_SECONDS = 2, 0.3  # of a measurement
 _WORTH_IT = 0.85  # share of the plainer way's time
+
+
+class NoBfloat16(ValueError):
+    """bfloat16 is asked for where torch cannot train the model in it; one line."""
 
 
 def fastest(trainer: Trainer, amp: str) -> Arithmetic:
@@ -21,9 +26,14 @@ def fastest(trainer: Trainer, amp: str) -> Arithmetic:
 
     Args:
         amp: "bf16", "off", or "auto" to take bfloat16 where it is clearly faster than float32.
+
+    Raises:
+        NoBfloat16: bfloat16 is asked for, and torch does not have it here.
     """
     seconds = _measured(trainer)
     bf16 = amp == "bf16"
+    if bf16 and seconds(Arithmetic(True, 1)) == math.inf:
+        raise NoBfloat16("--amp bf16: torch cannot train this model in bfloat16 on this processor; use --amp off")
     if amp == "auto":
         bf16 = seconds(Arithmetic(True, 1)) < _WORTH_IT * seconds(Arithmetic(False, 1))
     one, many = Arithmetic(bf16, 1), Arithmetic(bf16, torch.get_num_threads())
@@ -37,10 +47,20 @@ def _measured(trainer: Trainer) -> Callable[[Arithmetic], float]:
     def seconds(arithmetic: Arithmetic) -> float:
         if arithmetic not in known:
             with torch.random.fork_rng(devices=[]):
-                known[arithmetic] = _step_seconds(copy.deepcopy(trainer), arithmetic)
+                known[arithmetic] = _seconds_if_any(copy.deepcopy(trainer), arithmetic)
         return known[arithmetic]
 
     return seconds
+
+
+def _seconds_if_any(trainer: Trainer, arithmetic: Arithmetic) -> float:
+    """Infinity where torch has no bfloat16 for this model: for an LSTM, on processors without AVX-512."""
+    try:
+        return _step_seconds(trainer, arithmetic)
+    except RuntimeError:
+        if not arithmetic.bf16:
+            raise
+        return math.inf
 
 
 def _step_seconds(trainer: Trainer, arithmetic: Arithmetic) -> float:

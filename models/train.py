@@ -10,7 +10,7 @@ from statistics import fmean
 from typing import Any
 
 from charstream.settings import fail, parse
-from models.arithmetic import fastest
+from models.arithmetic import NoBfloat16, fastest
 from models.begin import begin, resume
 from models.checkpoint import CheckpointError
 from models.interrupt import Interrupt
@@ -108,7 +108,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     settings = parse(TrainSettings, argv, command=COMMAND)
     try:
         return _run(settings, began)
-    except (CorpusError, CheckpointError, TooShort) as error:
+    except (CorpusError, CheckpointError, NoBfloat16, TooShort) as error:
         fail(COMMAND, str(error))
     except Diverged as error:
         fail(COMMAND, f"{error}; {settings.out} keeps what was before: try a lower --learning-rate", code=1)

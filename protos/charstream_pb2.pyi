@@ -15,21 +15,54 @@ class FinishReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     FINISH_REASON_UNSPECIFIED: _ClassVar[FinishReason]
     FINISH_REASON_STOP: _ClassVar[FinishReason]
     FINISH_REASON_LENGTH: _ClassVar[FinishReason]
+    FINISH_REASON_DEADLINE: _ClassVar[FinishReason]
+    FINISH_REASON_DRAINED: _ClassVar[FinishReason]
 FINISH_REASON_UNSPECIFIED: FinishReason
 FINISH_REASON_STOP: FinishReason
 FINISH_REASON_LENGTH: FinishReason
+FINISH_REASON_DEADLINE: FinishReason
+FINISH_REASON_DRAINED: FinishReason
 
 class Sampling(_message.Message):
-    __slots__ = ("temperature", "top_k", "top_p", "min_p")
+    __slots__ = ("temperature", "top_k", "top_p", "min_p", "allowed", "banned", "bias")
     TEMPERATURE_FIELD_NUMBER: _ClassVar[int]
     TOP_K_FIELD_NUMBER: _ClassVar[int]
     TOP_P_FIELD_NUMBER: _ClassVar[int]
     MIN_P_FIELD_NUMBER: _ClassVar[int]
+    ALLOWED_FIELD_NUMBER: _ClassVar[int]
+    BANNED_FIELD_NUMBER: _ClassVar[int]
+    BIAS_FIELD_NUMBER: _ClassVar[int]
     temperature: float
     top_k: int
     top_p: float
     min_p: float
-    def __init__(self, temperature: _Optional[float] = ..., top_k: _Optional[int] = ..., top_p: _Optional[float] = ..., min_p: _Optional[float] = ...) -> None: ...
+    allowed: str
+    banned: str
+    bias: Bias
+    def __init__(self, temperature: _Optional[float] = ..., top_k: _Optional[int] = ..., top_p: _Optional[float] = ..., min_p: _Optional[float] = ..., allowed: _Optional[str] = ..., banned: _Optional[str] = ..., bias: _Optional[_Union[Bias, _Mapping]] = ...) -> None: ...
+
+class Bias(_message.Message):
+    __slots__ = ("of",)
+    class OfEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    OF_FIELD_NUMBER: _ClassVar[int]
+    of: _containers.ScalarMap[str, float]
+    def __init__(self, of: _Optional[_Mapping[str, float]] = ...) -> None: ...
+
+class Replica(_message.Message):
+    __slots__ = ("digest", "precision", "numerics")
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    PRECISION_FIELD_NUMBER: _ClassVar[int]
+    NUMERICS_FIELD_NUMBER: _ClassVar[int]
+    digest: str
+    precision: str
+    numerics: str
+    def __init__(self, digest: _Optional[str] = ..., precision: _Optional[str] = ..., numerics: _Optional[str] = ...) -> None: ...
 
 class Chunking(_message.Message):
     __slots__ = ("max_chars", "max_delay")
@@ -40,7 +73,7 @@ class Chunking(_message.Message):
     def __init__(self, max_chars: _Optional[int] = ..., max_delay: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class GenerateRequest(_message.Message):
-    __slots__ = ("model", "prompt", "sampling", "seed", "max_chars", "stop", "chunking")
+    __slots__ = ("model", "prompt", "sampling", "seed", "max_chars", "stop", "chunking", "include_stop", "min_chars", "echo", "logprobs", "n", "continuation", "time_limit", "resume_token", "received", "return_token", "checkpoint_chars", "replica", "other_numerics")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     PROMPT_FIELD_NUMBER: _ClassVar[int]
     SAMPLING_FIELD_NUMBER: _ClassVar[int]
@@ -48,6 +81,19 @@ class GenerateRequest(_message.Message):
     MAX_CHARS_FIELD_NUMBER: _ClassVar[int]
     STOP_FIELD_NUMBER: _ClassVar[int]
     CHUNKING_FIELD_NUMBER: _ClassVar[int]
+    INCLUDE_STOP_FIELD_NUMBER: _ClassVar[int]
+    MIN_CHARS_FIELD_NUMBER: _ClassVar[int]
+    ECHO_FIELD_NUMBER: _ClassVar[int]
+    LOGPROBS_FIELD_NUMBER: _ClassVar[int]
+    N_FIELD_NUMBER: _ClassVar[int]
+    CONTINUATION_FIELD_NUMBER: _ClassVar[int]
+    TIME_LIMIT_FIELD_NUMBER: _ClassVar[int]
+    RESUME_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    RECEIVED_FIELD_NUMBER: _ClassVar[int]
+    RETURN_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINT_CHARS_FIELD_NUMBER: _ClassVar[int]
+    REPLICA_FIELD_NUMBER: _ClassVar[int]
+    OTHER_NUMERICS_FIELD_NUMBER: _ClassVar[int]
     model: str
     prompt: str
     sampling: Sampling
@@ -55,31 +101,144 @@ class GenerateRequest(_message.Message):
     max_chars: int
     stop: _containers.RepeatedScalarFieldContainer[str]
     chunking: Chunking
-    def __init__(self, model: _Optional[str] = ..., prompt: _Optional[str] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., seed: _Optional[int] = ..., max_chars: _Optional[int] = ..., stop: _Optional[_Iterable[str]] = ..., chunking: _Optional[_Union[Chunking, _Mapping]] = ...) -> None: ...
+    include_stop: bool
+    min_chars: int
+    echo: bool
+    logprobs: int
+    n: int
+    continuation: int
+    time_limit: _duration_pb2.Duration
+    resume_token: bytes
+    received: str
+    return_token: bool
+    checkpoint_chars: int
+    replica: Replica
+    other_numerics: bool
+    def __init__(self, model: _Optional[str] = ..., prompt: _Optional[str] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., seed: _Optional[int] = ..., max_chars: _Optional[int] = ..., stop: _Optional[_Iterable[str]] = ..., chunking: _Optional[_Union[Chunking, _Mapping]] = ..., include_stop: bool = ..., min_chars: _Optional[int] = ..., echo: bool = ..., logprobs: _Optional[int] = ..., n: _Optional[int] = ..., continuation: _Optional[int] = ..., time_limit: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., resume_token: _Optional[bytes] = ..., received: _Optional[str] = ..., return_token: bool = ..., checkpoint_chars: _Optional[int] = ..., replica: _Optional[_Union[Replica, _Mapping]] = ..., other_numerics: bool = ...) -> None: ...
 
 class GenerateResponse(_message.Message):
-    __slots__ = ("text", "finish")
+    __slots__ = ("text", "finish", "index", "logprobs", "checkpoint", "started")
     TEXT_FIELD_NUMBER: _ClassVar[int]
     FINISH_FIELD_NUMBER: _ClassVar[int]
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    LOGPROBS_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
+    STARTED_FIELD_NUMBER: _ClassVar[int]
     text: str
     finish: Finish
-    def __init__(self, text: _Optional[str] = ..., finish: _Optional[_Union[Finish, _Mapping]] = ...) -> None: ...
+    index: int
+    logprobs: Logprobs
+    checkpoint: Checkpoint
+    started: Started
+    def __init__(self, text: _Optional[str] = ..., finish: _Optional[_Union[Finish, _Mapping]] = ..., index: _Optional[int] = ..., logprobs: _Optional[_Union[Logprobs, _Mapping]] = ..., checkpoint: _Optional[_Union[Checkpoint, _Mapping]] = ..., started: _Optional[_Union[Started, _Mapping]] = ...) -> None: ...
+
+class Started(_message.Message):
+    __slots__ = ("seed", "max_chars", "replica")
+    SEED_FIELD_NUMBER: _ClassVar[int]
+    MAX_CHARS_FIELD_NUMBER: _ClassVar[int]
+    REPLICA_FIELD_NUMBER: _ClassVar[int]
+    seed: int
+    max_chars: int
+    replica: Replica
+    def __init__(self, seed: _Optional[int] = ..., max_chars: _Optional[int] = ..., replica: _Optional[_Union[Replica, _Mapping]] = ...) -> None: ...
+
+class Logprobs(_message.Message):
+    __slots__ = ("chosen", "alternatives")
+    CHOSEN_FIELD_NUMBER: _ClassVar[int]
+    ALTERNATIVES_FIELD_NUMBER: _ClassVar[int]
+    chosen: _containers.RepeatedScalarFieldContainer[float]
+    alternatives: _containers.RepeatedCompositeFieldContainer[Alternatives]
+    def __init__(self, chosen: _Optional[_Iterable[float]] = ..., alternatives: _Optional[_Iterable[_Union[Alternatives, _Mapping]]] = ...) -> None: ...
+
+class Alternatives(_message.Message):
+    __slots__ = ("chars", "logprobs")
+    CHARS_FIELD_NUMBER: _ClassVar[int]
+    LOGPROBS_FIELD_NUMBER: _ClassVar[int]
+    chars: str
+    logprobs: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, chars: _Optional[str] = ..., logprobs: _Optional[_Iterable[float]] = ...) -> None: ...
+
+class Checkpoint(_message.Message):
+    __slots__ = ("resume_token", "text_chars", "generated_chars", "position")
+    RESUME_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    TEXT_CHARS_FIELD_NUMBER: _ClassVar[int]
+    GENERATED_CHARS_FIELD_NUMBER: _ClassVar[int]
+    POSITION_FIELD_NUMBER: _ClassVar[int]
+    resume_token: bytes
+    text_chars: int
+    generated_chars: int
+    position: int
+    def __init__(self, resume_token: _Optional[bytes] = ..., text_chars: _Optional[int] = ..., generated_chars: _Optional[int] = ..., position: _Optional[int] = ...) -> None: ...
 
 class Finish(_message.Message):
-    __slots__ = ("reason", "stop", "prompt_chars", "generated_chars", "seed", "timings")
+    __slots__ = ("reason", "stop", "prompt_chars", "generated_chars", "seed", "timings", "position", "resume_token", "stop_chars_sent")
     REASON_FIELD_NUMBER: _ClassVar[int]
     STOP_FIELD_NUMBER: _ClassVar[int]
     PROMPT_CHARS_FIELD_NUMBER: _ClassVar[int]
     GENERATED_CHARS_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
     TIMINGS_FIELD_NUMBER: _ClassVar[int]
+    POSITION_FIELD_NUMBER: _ClassVar[int]
+    RESUME_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    STOP_CHARS_SENT_FIELD_NUMBER: _ClassVar[int]
     reason: FinishReason
     stop: str
     prompt_chars: int
     generated_chars: int
     seed: int
     timings: Timings
-    def __init__(self, reason: _Optional[_Union[FinishReason, str]] = ..., stop: _Optional[str] = ..., prompt_chars: _Optional[int] = ..., generated_chars: _Optional[int] = ..., seed: _Optional[int] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ...) -> None: ...
+    position: int
+    resume_token: bytes
+    stop_chars_sent: int
+    def __init__(self, reason: _Optional[_Union[FinishReason, str]] = ..., stop: _Optional[str] = ..., prompt_chars: _Optional[int] = ..., generated_chars: _Optional[int] = ..., seed: _Optional[int] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., position: _Optional[int] = ..., resume_token: _Optional[bytes] = ..., stop_chars_sent: _Optional[int] = ...) -> None: ...
+
+class ScoreRequest(_message.Message):
+    __slots__ = ("model", "text", "prompt", "resume_token", "return_token", "alternatives", "replica", "other_numerics")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    PROMPT_FIELD_NUMBER: _ClassVar[int]
+    RESUME_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    RETURN_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    ALTERNATIVES_FIELD_NUMBER: _ClassVar[int]
+    REPLICA_FIELD_NUMBER: _ClassVar[int]
+    OTHER_NUMERICS_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    text: str
+    prompt: str
+    resume_token: bytes
+    return_token: bool
+    alternatives: int
+    replica: Replica
+    other_numerics: bool
+    def __init__(self, model: _Optional[str] = ..., text: _Optional[str] = ..., prompt: _Optional[str] = ..., resume_token: _Optional[bytes] = ..., return_token: bool = ..., alternatives: _Optional[int] = ..., replica: _Optional[_Union[Replica, _Mapping]] = ..., other_numerics: bool = ...) -> None: ...
+
+class ScoreResponse(_message.Message):
+    __slots__ = ("logprobs", "summary")
+    LOGPROBS_FIELD_NUMBER: _ClassVar[int]
+    SUMMARY_FIELD_NUMBER: _ClassVar[int]
+    logprobs: Logprobs
+    summary: ScoreSummary
+    def __init__(self, logprobs: _Optional[_Union[Logprobs, _Mapping]] = ..., summary: _Optional[_Union[ScoreSummary, _Mapping]] = ...) -> None: ...
+
+class ScoreSummary(_message.Message):
+    __slots__ = ("chars", "nats", "bits_per_char", "perplexity", "position", "resume_token", "replica", "timings")
+    CHARS_FIELD_NUMBER: _ClassVar[int]
+    NATS_FIELD_NUMBER: _ClassVar[int]
+    BITS_PER_CHAR_FIELD_NUMBER: _ClassVar[int]
+    PERPLEXITY_FIELD_NUMBER: _ClassVar[int]
+    POSITION_FIELD_NUMBER: _ClassVar[int]
+    RESUME_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    REPLICA_FIELD_NUMBER: _ClassVar[int]
+    TIMINGS_FIELD_NUMBER: _ClassVar[int]
+    chars: int
+    nats: float
+    bits_per_char: float
+    perplexity: float
+    position: int
+    resume_token: bytes
+    replica: Replica
+    timings: Timings
+    def __init__(self, chars: _Optional[int] = ..., nats: _Optional[float] = ..., bits_per_char: _Optional[float] = ..., perplexity: _Optional[float] = ..., position: _Optional[int] = ..., resume_token: _Optional[bytes] = ..., replica: _Optional[_Union[Replica, _Mapping]] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ...) -> None: ...
 
 class Timings(_message.Message):
     __slots__ = ("queue_seconds", "first_char_seconds", "total_seconds")

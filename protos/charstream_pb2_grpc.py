@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class TextGenerationStub(object):
-    """Generates text, one character at a time, from a recurrent model.
+    """Generates and scores text, one character at a time, with a recurrent model.
     """
 
     def __init__(self, channel):
@@ -40,15 +40,31 @@ class TextGenerationStub(object):
                 request_serializer=protos_dot_charstream__pb2.GenerateRequest.SerializeToString,
                 response_deserializer=protos_dot_charstream__pb2.GenerateResponse.FromString,
                 _registered_method=True)
+        self.Score = channel.unary_stream(
+                '/charstream.v1.TextGeneration/Score',
+                request_serializer=protos_dot_charstream__pb2.ScoreRequest.SerializeToString,
+                response_deserializer=protos_dot_charstream__pb2.ScoreResponse.FromString,
+                _registered_method=True)
 
 
 class TextGenerationServicer(object):
-    """Generates text, one character at a time, from a recurrent model.
+    """Generates and scores text, one character at a time, with a recurrent model.
     """
 
     def Generate(self, request, context):
-        """Streams the characters that follow `prompt`. The last message, and only that one, has `finish`.
-        The concatenation of all `text` is the generated text; the prompt is not repeated.
+        """Streams the characters that follow `prompt`. The first message has `started`, the last one of each text `finish`.
+        The concatenation of all `text` is the generated text; the prompt is not repeated unless `echo` asks for it.
+
+        A stream that broke goes on where it was, here or on another replica: send the same request again with the `seed`,
+        `max_chars` and `replica` of `started`, and with all text that came in `received`. Only what follows it is sent.
+        Long texts go on sooner from their newest checkpoint: see `Checkpoint`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Score(self, request, context):
+        """Streams the log-probabilities of a text's characters, in parts as they are ready. The last message has `summary`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -62,6 +78,11 @@ def add_TextGenerationServicer_to_server(servicer, server):
                     request_deserializer=protos_dot_charstream__pb2.GenerateRequest.FromString,
                     response_serializer=protos_dot_charstream__pb2.GenerateResponse.SerializeToString,
             ),
+            'Score': grpc.unary_stream_rpc_method_handler(
+                    servicer.Score,
+                    request_deserializer=protos_dot_charstream__pb2.ScoreRequest.FromString,
+                    response_serializer=protos_dot_charstream__pb2.ScoreResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'charstream.v1.TextGeneration', rpc_method_handlers)
@@ -71,7 +92,7 @@ def add_TextGenerationServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class TextGeneration(object):
-    """Generates text, one character at a time, from a recurrent model.
+    """Generates and scores text, one character at a time, with a recurrent model.
     """
 
     @staticmethod
@@ -91,6 +112,33 @@ class TextGeneration(object):
             '/charstream.v1.TextGeneration/Generate',
             protos_dot_charstream__pb2.GenerateRequest.SerializeToString,
             protos_dot_charstream__pb2.GenerateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Score(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/charstream.v1.TextGeneration/Score',
+            protos_dot_charstream__pb2.ScoreRequest.SerializeToString,
+            protos_dot_charstream__pb2.ScoreResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -7,13 +7,14 @@ from pathlib import Path
 
 from bundle.manifest import Manifest
 from bundle.read import MANIFEST, Bundle, BundleError, read_bundle
+from protos import charstream_pb2 as pb
 from server.engine import Engine
 from server.errors import InvalidField, ModelNotFound
 from server.loading import load_runner
 from server.runner import CannotRun
 from server.settings import ServerSettings
 from server.streams import Streams
-from server.values import Stop
+from server.values import Reason, Stop
 
 __all__ = ["Catalog", "ServedModel"]
 
@@ -31,6 +32,11 @@ class ServedModel:
     numerics: str
     streams: Streams
     engine: Engine
+
+    @property
+    def replica(self) -> pb.Replica:
+        """What decides a text beside its request."""
+        return pb.Replica(digest=self.digest, precision=self.precision, numerics=self.numerics)
 
     def __str__(self) -> str:
         shape = self.manifest.model
@@ -86,6 +92,11 @@ class Catalog:
         for model in self:
             await model.streams.wait_until_empty()
 
+    def drain_streams(self) -> None:
+        """Ends what is open where it is, so that it can go on elsewhere."""
+        for model in self:
+            model.streams.conclude_all(Reason.DRAINED)
+
     def fail_streams(self) -> None:
         for model in self:
             model.streams.fail_all()
@@ -117,6 +128,7 @@ def _serve(bundle: Bundle, settings: ServerSettings, engine_failed: Callable[[Ba
         max_batch=settings.max_batch,
         chunk_delay=settings.chunk_seconds,
         prefix_bytes=settings.prefix_bytes,
+        max_wait=settings.max_wait,
         deliver=streams.deliver,
         failed=engine_failed,
     )

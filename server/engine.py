@@ -2,8 +2,8 @@
 
 import logging
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import replace
 from queue import Empty, SimpleQueue
 from threading import Thread
 
@@ -13,39 +13,24 @@ from numpy.typing import NDArray
 from bundle.manifest import Manifest
 from bundle.philox import uniforms
 from server.prefixes import Prefixes
-from server.rows import Rows, RowState
+from server.rows import Rows
 from server.runner import Runner
-from server.scheduler import MAX_STEPS, Area, Move, Plan, Row, Scheduler, Status
+from server.scheduler import MAX_STEPS, Area, Move, Plan, Row, Scheduler
 from server.step_clock import StepClock
-from server.stops import StopMatcher
-from server.values import Cancel, Command, Delivery, Finish, Grant, Handled, Reason, Request, Stop
+from server.text import Text, scores_of
+from server.values import Cancel, Command, Conclude, Delivery, Grant, Handled, Reason, Request, RowState, Stop
 
 __all__ = ["Engine"]
 
 # Of the time between two deliveries, what the event loop may need for one: the rest is for calls and other work.
 LOOP_SHARE = 0.5
 
+# Of the log-probabilities of one run, at most so many, or those of one step.
+LOGPROBS = 1 << 22
+
 log = logging.getLogger("charstream.engine")
 
-
-@dataclass(slots=True, eq=False)
-class _Text:
-    """A row, and what only this thread needs to know of its text.
-
-    Attributes:
-        request: of its prompt, the last `row.forced_left` characters are still to be forced.
-        parked: where it stands while it has no slot.
-        held: generated in short runs for newcomers, not delivered yet.
-        admitted, first_char: times of time.monotonic; 0 until they come.
-    """
-
-    request: Request
-    row: Row
-    matcher: StopMatcher | None
-    parked: RowState
-    held: str = ""
-    admitted: float = 0.0
-    first_char: float = 0.0
+Floats = NDArray[np.float32]
 
 
 class Engine(Thread):
@@ -58,6 +43,7 @@ class Engine(Thread):
         max_batch: texts of one run.
         chunk_delay: seconds that a generated character may wait.
         prefix_bytes: what the states after known prompts may take.
+        max_wait: seconds after which a text that still waits for its first slot ends.
         deliver: takes what a tick made; must not block.
         failed: takes the exception if the engine breaks, which ends it.
     """
@@ -71,23 +57,29 @@ class Engine(Thread):
         max_batch: int,
         chunk_delay: float,
         prefix_bytes: int,
+        max_wait: float,
         deliver: Callable[[list[Delivery]], None],
         failed: Callable[[BaseException], None],
     ) -> None:
         super().__init__(name=f"engine {manifest.name}", daemon=True)
         self._runner = runner
         self._vocabulary = manifest.vocabulary
-        self._start_token = int(self._vocabulary.encode(manifest.start_text)[0])
-        self._fresh_state = tuple(np.zeros(manifest.model.hidden, np.float32) for _ in manifest.model.state_names)
+        state = tuple(np.zeros(manifest.model.hidden, np.float32) for _ in manifest.model.state_names)
+        self._start = RowState(int(self._vocabulary.encode(manifest.start_text)[0]), state, 0)
         self._clock = StepClock()
-        self._scheduler = Scheduler(max_rows, max_batch, chunk_delay, self._clock.step_seconds)
+        vocab = len(self._vocabulary)
+        # The system gives the memory as it is used.
+        self._logprobs = np.empty(max(LOGPROBS, max_batch * vocab), np.float32)
+        most_scores = len(self._logprobs) // vocab
+        self._scheduler = Scheduler(max_rows, max_batch, chunk_delay, self._clock.step_seconds, most_scores)
         readers = self._scheduler.readers
         self._rows = {
-            Area.RUNNING: Rows(manifest.model, len(self._vocabulary), max_rows, max_batch),
-            Area.READING: Rows(manifest.model, len(self._vocabulary), readers, readers),
+            Area.RUNNING: Rows(manifest.model, vocab, max_rows, max_batch),
+            Area.READING: Rows(manifest.model, vocab, readers, readers),
         }
         self._prefixes = Prefixes(prefix_bytes)
-        self._texts: dict[int, _Text] = {}
+        self._max_wait = max_wait
+        self._texts: dict[int, Text] = {}
         self._commands: SimpleQueue[Command] = SimpleQueue()
         self._send, self._failed = deliver, failed
         self._outbox: list[Delivery] = []
@@ -106,7 +98,7 @@ class Engine(Thread):
         for rows in sorted({min(2**power, most) for power in range(most.bit_length() + 1)}):
             for full in (False, True):
                 for steps in (1, MAX_STEPS if rows <= 16 else 4):
-                    self._run(Plan(Area.RUNNING, 0, [Row(-1, 0, steps, steps, 1.0)] * rows, steps, full))
+                    self._run(Plan(Area.RUNNING, 0, [Row(-1, 0, 0, steps, steps, 1.0)] * rows, steps, full))
 
     def run(self) -> None:
         try:
@@ -122,11 +114,8 @@ class Engine(Thread):
         plan = self._scheduler.plan(behind=self._behind or self._unhandled_ticks > 0)
         if plan is None:
             return
-        tokens = self._run(plan)
-        if plan.area is Area.READING:
-            self._read(plan)
-        else:
-            self._deliver(plan, tokens)
+        tokens, logprobs = self._run(plan)
+        self._deliver(plan, tokens, logprobs)
 
     def _take_commands(self) -> None:
         """Carries out all commands that came; waits for one if no row can run."""
@@ -150,6 +139,8 @@ class Engine(Thread):
                 self._scheduler.grant(self._texts[stream].row, chars)
             case Cancel(stream) if stream in self._texts:
                 self._end(self._texts[stream])
+            case Conclude(stream, reason) if stream in self._texts:
+                self._conclude(self._texts[stream], reason)
             case Handled(ticks, seconds):
                 self._unhandled_ticks -= ticks
                 self._behind = seconds > LOOP_SHARE * self._period
@@ -158,19 +149,15 @@ class Engine(Thread):
 
     def _begin(self, request: Request) -> None:
         wanted = request.generation
-        known = self._prefixes.longest(wanted.prompt)
-        state = known or RowState(self._start_token, self._fresh_state, 0)
-        row = Row(
-            request.stream,
-            forced_left=len(wanted.prompt) - state.position,
-            chars_left=wanted.max_chars,
-            credit=request.window,
-            max_delay=wanted.max_delay,
-            limited=wanted.sampling.limited,
-        )
-        matcher = StopMatcher(wanted.stop) if wanted.stop else None
-        self._texts[request.stream] = _Text(request, row, matcher, state)
-        self._scheduler.add(row)
+        start = wanted.origin or self._start
+        known = None if wanted.origin else self._prefixes.longest(wanted.forced[: wanted.silent])
+        text = self._texts[request.stream] = Text(request, start, known or start)
+        end = text.begin(time.monotonic())
+        if end:
+            self._outbox.append(end)
+            self._end(text)
+        else:
+            self._scheduler.add(text.row)
 
     def _admit(self) -> None:
         now = time.monotonic()
@@ -178,67 +165,73 @@ class Engine(Thread):
             text = self._texts[row.stream]
             text.admitted = text.admitted or now
             self._put(text, text.parked)
+        while (oldest := self._scheduler.next_waiting) and self._texts[oldest.stream].since < now - self._max_wait:
+            self._conclude(self._texts[oldest.stream], Reason.NOT_ADMITTED)
 
-    def _put(self, text: _Text, state: RowState) -> None:
+    def _put(self, text: Text, state: RowState) -> None:
         """Writes the text's row into its slot."""
-        wanted = text.request.generation
-        area = Area.READING if text.row.status is Status.READING else Area.RUNNING
-        self._rows[area].put(text.row.slot, state, wanted.seed, wanted.sampling)
+        self._rows[text.row.area].put(text.row.slot, state, text.wanted)
 
-    def _run(self, plan: Plan) -> NDArray[np.int64]:
-        """Runs the plan's rows; returns the outcomes, [K, B]."""
+    def _run(self, plan: Plan) -> tuple[NDArray[np.int64], Floats | None]:
+        """Runs the plan's rows; returns the outcomes [K, B], and log-probabilities [K, B, V] from the full graph."""
         rows, first, count, steps = self._rows[plan.area], plan.first, len(plan.rows), plan.steps
         slots = slice(first, first + count)
-        tokens = np.empty((steps, count), np.int64)
-        uniform = uniforms(rows.seed[slots], rows.position[slots] + np.uint64(1), steps)
+        tokens, logprobs = np.empty((steps, count), np.int64), None
+        uniform = uniforms(rows.seed[slots], rows.position[slots] + np.uint64(1), steps, rows.continuation[slots])
         loop = (self._forced(plan), uniform, rows.temperature[slots])
         before, after = rows.before(first, count), rows.after(first, count)
         self._post()
         begin = time.perf_counter()
         if plan.full:
-            logprobs = np.empty((steps, count), np.float32)
+            logprobs = self._logprobs[: steps * count * rows.vocab].reshape(steps, count, rows.vocab)
             self._runner.full(before, loop, rows.limits(first, count), tokens, logprobs, after)
         else:
             self._runner.decode(before, loop, tokens, after)
         self._clock.measure(count, plan.full, steps, time.perf_counter() - begin)
         rows.advance(first, count, steps)
-        return tokens
+        return tokens, logprobs
 
     def _forced(self, plan: Plan) -> NDArray[np.int64]:
         forced = np.full((plan.steps, len(plan.rows)), -1, np.int64)
         for column, row in enumerate(plan.rows):
             if row.forced_left:
-                prompt = self._texts[row.stream].request.generation.prompt
-                begin = len(prompt) - row.forced_left
-                part = prompt[begin : begin + plan.steps]
+                given = self._texts[row.stream].wanted.forced
+                begin = len(given) - row.forced_left
+                part = given[begin : begin + plan.steps]
                 forced[: len(part), column] = part
         return forced
 
-    def _read(self, plan: Plan) -> None:
-        """The plan's rows are further in their prompts; those that are through go on to generate."""
-        for row in plan.rows:
-            row.forced_left -= plan.steps
-            if row.forced_left:
-                continue
-            text = self._texts[row.stream]
-            state = self._rows[Area.READING].take(row.slot)
-            self._prefixes.put(text.request.generation.prompt, state)
-            self._follow(Area.READING, self._scheduler.has_read(row))
-            self._put(text, state)
-
-    def _deliver(self, plan: Plan, tokens: NDArray[np.int64]) -> None:
-        now = time.monotonic()
+    def _deliver(self, plan: Plan, tokens: NDArray[np.int64], logprobs: Floats | None) -> None:
+        now, steps = time.monotonic(), plan.steps
         chars = self._vocabulary.decode(tokens.T)  # row by row, K characters each
         for column, row in enumerate(plan.rows):
-            forced = min(row.forced_left, plan.steps)
+            silent, forced = min(row.silent_left, steps), min(row.forced_left, steps)
+            end = forced + min(steps - forced, row.chars_left)
+            row.silent_left -= silent
             row.forced_left -= forced
-            generated = min(plan.steps - forced, row.chars_left)
-            if generated:
-                begin = column * plan.steps + forced
-                delivery = self._generated(row, chars[begin : begin + generated], plan.hold, now)
-                if delivery:
-                    self._outbox.append(delivery)
-        self._release(plan.rows)
+            row.chars_left -= end - forced
+            row.credit -= end - silent
+            if end == silent and not row.done:
+                continue
+            text, begin, scores = self._texts[row.stream], column * steps, None
+            if logprobs is not None and text.wanted.alternatives is not None:
+                scores = scores_of(logprobs[silent:end, column], tokens[silent:end, column], text.wanted.alternatives)
+            echo, generated = chars[begin + silent : begin + forced], chars[begin + forced : begin + end]
+            delivery = text.take(echo, generated, scores, hold=plan.hold, now=now)
+            if text.wanted.keeps_places:
+                delivery = self._with_place(text, delivery, tokens[:, column])
+            if delivery:
+                self._outbox.append(delivery)
+        self._release(plan)
+
+    def _with_place(self, text: Text, delivery: Delivery | None, outcomes: NDArray[np.int64]) -> Delivery | None:
+        """Follows where the text could go on, and adds it to a delivery that shall have it."""
+        rows, row = self._rows[text.row.area], text.row
+        end = int(rows.position[row.slot])
+        text.remember(end, lambda: rows.take_before(row.slot, len(outcomes)), outcomes)
+        if delivery and (text.wanted.snapshot if delivery.finish else text.checkpoint_due):
+            return replace(delivery, snapshot=text.snapshot(lambda: rows.take(row.slot)))
+        return delivery
 
     def _post(self) -> None:
         """Hands over what the last run made, when the next one is ready to begin.
@@ -253,58 +246,40 @@ class Engine(Thread):
             now = time.monotonic()
             self._posted, self._period = now, now - self._posted
 
-    def _generated(self, row: Row, chars: str, hold: bool, now: float) -> Delivery | None:
-        """Takes in what the row generated; returns what goes to its reader, if anything does."""
-        text, hold = self._texts[row.stream], hold and not row.fresh
-        row.fresh = False
-        row.chars_left -= len(chars)
-        row.credit -= len(chars)
-        # A row that pauses waits for its reader, who must have something to read.
-        hold &= row.credit > 0
-        stop = ""
-        if text.matcher:
-            chars, stop = text.matcher.push(chars)
-            if not stop and not row.chars_left:
-                chars += text.matcher.flush()
-        chars, text.held = text.held + chars, ""
-        if stop or not row.chars_left:
-            row.chars_left = 0
-            text.first_char = text.first_char or now
-            return Delivery(row.stream, chars, _finish(text, stop, now))
-        if hold or not chars:
-            text.held = chars
-            return None
-        text.first_char = text.first_char or now
-        return Delivery(row.stream, chars, None)
-
-    def _release(self, rows: Sequence[Row]) -> None:
-        """Takes rows that are done, or wait for their reader, out of the batch."""
-        for row in rows:
-            if row.can_run:
+    def _release(self, plan: Plan) -> None:
+        """Takes rows that are done, or wait for their reader, out of the batch; those that have read go on."""
+        for row in plan.rows:
+            has_read = plan.area is Area.READING and not row.forced_left
+            if row.can_run and not has_read:
                 continue
             text = self._texts[row.stream]
-            if row.chars_left == 0:
+            if row.done:
                 self._end(text)
+            elif not row.can_run:
+                text.parked = self._rows[plan.area].take(row.slot)
+                self._follow(plan.area, self._scheduler.pause(row))
             else:
-                text.parked = self._rows[Area.RUNNING].take(row.slot)
-                self._follow(Area.RUNNING, self._scheduler.pause(row))
+                state = self._rows[plan.area].take(row.slot)
+                if not (text.wanted.origin or text.wanted.received):
+                    self._prefixes.put(text.wanted.forced, state)
+                self._follow(plan.area, self._scheduler.has_read(row))
+                self._put(text, state)
 
-    def _end(self, text: _Text) -> None:
+    def _conclude(self, text: Text, reason: Reason) -> None:
+        """Ends a text where it is."""
+        delivery = text.conclude(reason, time.monotonic())
+        if text.wanted.snapshot:
+            delivery = replace(delivery, snapshot=text.snapshot(lambda: self._state(text)))
+        self._outbox.append(delivery)
+        self._end(text)
+
+    def _state(self, text: Text) -> RowState:
+        return self._rows[text.row.area].take(text.row.slot) if text.row.slot >= 0 else text.parked
+
+    def _end(self, text: Text) -> None:
         del self._texts[text.row.stream]
-        area = Area.READING if text.row.status is Status.READING else Area.RUNNING
-        self._follow(area, self._scheduler.end(text.row))
+        self._follow(text.row.area, self._scheduler.end(text.row))
 
     def _follow(self, area: Area, move: Move | None) -> None:
         if move:
             self._rows[area].move(move.source, move.target)
-
-
-def _finish(text: _Text, stop: str, now: float) -> Finish:
-    submitted = text.request.submitted
-    return Finish(
-        reason=Reason.STOP if stop else Reason.LENGTH,
-        stop=stop,
-        queue_seconds=text.admitted - submitted,
-        first_char_seconds=(text.first_char or now) - submitted,
-        total_seconds=now - submitted,
-    )

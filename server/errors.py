@@ -2,19 +2,30 @@
 
     RequestError
     ├── InvalidField      INVALID_ARGUMENT     the caller must change a field
+    ├── WrongReplica      FAILED_PRECONDITION  the caller must ask a replica that equals the first one
     ├── ModelNotFound     NOT_FOUND            the caller must name another model
     ├── Overloaded        RESOURCE_EXHAUSTED   the caller may try again after a while
     └── ShuttingDown      UNAVAILABLE          the caller may try another replica
 
 Any other exception reaches the client as INTERNAL with an id; the log has the id and the traceback.
+docs/errors.md lists each with its causes and remedies.
 """
 
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 from grpc import StatusCode
 
-__all__ = ["InvalidField", "ModelNotFound", "Overloaded", "RequestError", "ShuttingDown", "status_of"]
+__all__ = [
+    "InvalidField",
+    "ModelNotFound",
+    "Overloaded",
+    "RequestError",
+    "ShuttingDown",
+    "WrongReplica",
+    "status_of",
+]
 
 RETRY_SECONDS = 1.0
 
@@ -35,6 +46,16 @@ class InvalidField(RequestError):
         super().__init__(f"{field}: {reason}")
 
 
+class WrongReplica(RequestError):
+    """The text began on a server that differs from this one in `what`: digest, precision or numerics."""
+
+    code = StatusCode.FAILED_PRECONDITION
+
+    def __init__(self, field: str, what: str, theirs: str, ours: str) -> None:
+        self.what = what
+        super().__init__(f"{field}: the text began with {what} {theirs!r}, here it is {ours!r}")
+
+
 class ModelNotFound(RequestError):
     code = StatusCode.NOT_FOUND
 
@@ -45,8 +66,13 @@ class ModelNotFound(RequestError):
 class Overloaded(RequestError):
     code = StatusCode.RESOURCE_EXHAUSTED
 
-    def __init__(self, limit: int) -> None:
-        super().__init__(f"the model has {limit} texts running and waiting, its limit (max_rows + max_waiting)")
+    @classmethod
+    def too_many(cls, limit: int) -> "Overloaded":
+        return cls(f"the model has {limit} texts running and waiting, its limit (--max-rows + --max-waiting)")
+
+    @classmethod
+    def too_long(cls, seconds: float) -> "Overloaded":
+        return cls(f"no row of the batch was free for {seconds:.1f} s, the limit (--max-wait)")
 
 
 class ShuttingDown(RequestError):
@@ -63,6 +89,11 @@ def status_of(error: RequestError) -> status_pb2.Status:
         case InvalidField():
             violation = error_details_pb2.BadRequest.FieldViolation(field=error.field, description=error.reason)
             _add(status, error_details_pb2.BadRequest(field_violations=[violation]))
+        case WrongReplica():
+            difference = error_details_pb2.PreconditionFailure.Violation(
+                type="REPLICA", subject=error.what, description=str(error)
+            )
+            _add(status, error_details_pb2.PreconditionFailure(violations=[difference]))
         case Overloaded():
             delay = Duration()
             delay.FromMilliseconds(int(RETRY_SECONDS * 1000))
@@ -70,7 +101,7 @@ def status_of(error: RequestError) -> status_pb2.Status:
     return status
 
 
-def _add(status: status_pb2.Status, detail: error_details_pb2.BadRequest | error_details_pb2.RetryInfo) -> None:
+def _add(status: status_pb2.Status, detail: Message) -> None:
     packed = AnyMessage()
     packed.Pack(detail)
     status.details.append(packed)

@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import sys
+from contextlib import suppress
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -17,6 +18,7 @@ from server.error_interceptor import ErrorInterceptor
 from server.runner import RuntimeMissing, check_runtime
 from server.service import ModelsService, TextGenerationService
 from server.settings import ServerSettings
+from server.tokens import Keys, KeysError
 
 __all__ = ["CannotStart", "Server"]
 
@@ -25,7 +27,7 @@ log = logging.getLogger("charstream.server")
 SERVICES = [service.full_name for service in charstream_pb2.DESCRIPTOR.services_by_name.values()]
 # Cancelled calls get this long to leave before the process ends.
 LAST_SECONDS = 1.0
-# A character is at most 4 bytes of UTF-8; the rest of a request is small.
+# What else is in a request.
 REQUEST_OVERHEAD_BYTES = 64 << 10
 
 
@@ -40,7 +42,6 @@ class Server:
         self._settings = settings
         self._catalog = Catalog()
         self._drain = asyncio.Event()
-        self._generation = TextGenerationService(self._catalog, settings, self._drain)
         self._health = health.aio.HealthServicer()
         self._engine_error: BaseException | None = None
 
@@ -56,7 +57,8 @@ class Server:
 
     async def _start(self, server: grpc.aio.Server) -> None:
         self._load()
-        charstream_pb2_grpc.add_TextGenerationServicer_to_server(self._generation, server)  # type: ignore[no-untyped-call]
+        generation = TextGenerationService(self._catalog, self._settings, self._read_keys(), self._drain)
+        charstream_pb2_grpc.add_TextGenerationServicer_to_server(generation, server)  # type: ignore[no-untyped-call]
         charstream_pb2_grpc.add_ModelsServicer_to_server(ModelsService(self._catalog), server)  # type: ignore[no-untyped-call]
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         reflection.enable_server_reflection([*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
@@ -65,6 +67,15 @@ class Server:
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, self._on_signal, number)
         await server.start()
+
+    def _read_keys(self) -> Keys:
+        path = self._settings.resume_keys
+        try:
+            keys = Keys.read(path)
+        except KeysError as error:
+            raise CannotStart(f"--resume-keys: {error}") from None
+        log.info("resume tokens: %s", f"keys of {path}" if path else "a key that ends with this process")
+        return keys
 
     def _load(self) -> None:
         loop = asyncio.get_running_loop()
@@ -102,6 +113,9 @@ class Server:
             await asyncio.wait_for(self._catalog.wait_until_idle(), self._settings.grace)
         except TimeoutError:
             log.warning("the grace is over: remaining streams are cut")
+            self._catalog.drain_streams()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._catalog.wait_until_idle(), LAST_SECONDS)
             self._catalog.fail_streams()
         await server.stop(LAST_SECONDS)
         self._catalog.stop()
@@ -128,6 +142,11 @@ def _resolve(host: str) -> str:
     return str(addresses[socket.AF_INET]) if socket.AF_INET in addresses else f"[{addresses[socket.AF_INET6]}]"
 
 
+def _largest_request(settings: ServerSettings) -> int:
+    """Bytes: a prompt and what was received, each of characters of at most 4 bytes, and a token."""
+    return 8 * settings.max_prompt_chars + settings.max_token_bytes + REQUEST_OVERHEAD_BYTES
+
+
 def _options(settings: ServerSettings) -> list[tuple[str, int]]:
     return [
         ("grpc.so_reuseport", 0),
@@ -142,5 +161,5 @@ def _options(settings: ServerSettings) -> list[tuple[str, int]]:
         # By default calls that arrive together are refused from the 1,000th on, before ours can say what the limit is.
         ("grpc.server.max_pending_requests", settings.max_rows + settings.max_waiting),
         ("grpc.server.max_pending_requests_hard_limit", 2 * (settings.max_rows + settings.max_waiting)),
-        ("grpc.max_receive_message_length", 4 * settings.max_prompt_chars + REQUEST_OVERHEAD_BYTES),
+        ("grpc.max_receive_message_length", _largest_request(settings)),
     ]

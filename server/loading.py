@@ -64,7 +64,7 @@ def probe(runner: Runner, manifest: Manifest, precision: Precision) -> str:
         loop = (forced, uniform, np.ones(rows, np.float32))
         before, after = arrays.before(0, rows), arrays.after(0, rows)
         limits = [arrays.limits(0, rows)[0], np.full(rows, 5), np.full(rows, 0.9, np.float32), arrays.min_p]
-        tokens, logprobs = np.empty_like(forced), np.empty_like(uniform)
+        tokens, logprobs = np.empty_like(forced), np.empty((*forced.shape, vocab), np.float32)
         runner.full(before, loop, limits, tokens, logprobs, after)
         _take_in(digest, vocab, tokens, logprobs, *after)
         runner.decode(before, loop, tokens, after)

@@ -8,7 +8,7 @@ from hashlib import blake2b
 import numpy as np
 from numpy.typing import NDArray
 
-from server.rows import RowState
+from server.values import RowState
 
 __all__ = ["Prefixes"]
 

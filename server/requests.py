@@ -1,64 +1,210 @@
-"""GenerateRequest -> Generation. Every field is checked; an error names it, what came and what is allowed."""
+"""Requests -> what the engine is asked. Every field is checked; an error names it, what came and what is allowed."""
 
 import math
 import secrets
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from google.protobuf.duration_pb2 import Duration
 from numpy.typing import NDArray
 
 from bundle.vocabulary import UnknownCharacter
 from protos import charstream_pb2 as pb
 from server.catalog import ServedModel
-from server.errors import InvalidField
+from server.errors import InvalidField, WrongReplica
 from server.settings import ServerSettings
-from server.values import Generation, Sampling
+from server.token_pb2 import TextState
+from server.tokens import row_state
+from server.values import Generation, RowState, Sampling
 
-__all__ = ["generation_of"]
+__all__ = ["Asked", "generation_of", "scoring_of"]
 
-MAX_STOPS, MAX_STOP_CHARS = 16, 128
 MIN_DELAY, MAX_DELAY = 0.005, 10.0  # seconds
+MAX_TIME_LIMIT = 86_400.0  # seconds
+MAX_ALTERNATIVES = 20
+MAX_BIAS = 100.0
+MIN_CHECKPOINT_CHARS = 64
 # Seeds that are chosen for the caller stay exact in every language's numbers.
 CHOSEN_SEED_BITS = 53
 
+Ids = NDArray[np.int64]
 
-def generation_of(request: pb.GenerateRequest, model: ServedModel, settings: ServerSettings) -> Generation:
-    """Raises InvalidField."""
-    return Generation(
-        prompt=_prompt(request.prompt, model, settings.max_prompt_chars),
-        max_chars=_max_chars(request, settings),
-        sampling=_sampling(request.sampling, len(model.manifest.symbols)),
-        seed=request.seed if request.HasField("seed") else secrets.randbits(CHOSEN_SEED_BITS),
-        stop=_stop(request.stop),
+
+@dataclass(frozen=True)
+class Asked:
+    """What a request comes to.
+
+    Attributes:
+        continuations: the index of each text that is wanted.
+        sampling: all of it, the token's included.
+        max_chars: of the request.
+    """
+
+    generation: Generation
+    continuations: Sequence[int]
+    sampling: pb.Sampling
+    prompt_chars: int
+    max_chars: int
+
+
+def generation_of(
+    request: pb.GenerateRequest, token: TextState | None, model: ServedModel, settings: ServerSettings
+) -> Asked:
+    """Raises InvalidField or WrongReplica."""
+    _check_replica(request, token, model)
+    prompt = _encoded("prompt", request.prompt, model, settings.max_prompt_chars)
+    max_chars = _max_chars(request, settings)
+    received = _received(request, max_chars)
+    sampling = _merged(request.sampling, token)
+    given = [_from_token(token), prompt, _encoded("received", received, model, settings.max_prompt_chars)]
+    forced = np.concatenate(given)
+    continuations = _continuations(request, token, settings.max_continuations)
+    generation = Generation(
+        forced=forced,
+        silent=len(given[0]) + len(request.received) if request.echo else len(forced),
+        max_chars=max_chars - len(received),
+        sampling=_sampling(sampling, model),
+        seed=_seed(request, token),
+        continuation=continuations[0],
+        stop=_stop(request.stop, settings),
+        include_stop=request.include_stop,
+        stop_skips=_min_chars(request, max_chars),
+        received=received,
+        sent_chars=len(request.received),
+        tail=token.tail if token and not request.prompt else "",
         max_delay=_max_delay(request.chunking, settings),
         max_chunk_chars=_max_chunk_chars(request.chunking),
+        alternatives=_alternatives("logprobs", request.logprobs) if request.HasField("logprobs") else None,
+        origin=_origin(token, model),
+        checkpoint_chars=_checkpoint_chars(request),
+        snapshot=request.return_token,
+        time_limit=_time_limit(request),
     )
+    return Asked(generation, continuations, sampling, len(request.prompt), max_chars)
 
 
-def _prompt(prompt: str, model: ServedModel, limit: int) -> NDArray[np.int64]:
-    if len(prompt) > limit:
-        raise InvalidField("prompt", f"has {len(prompt)} characters, allowed are at most {limit}")
+def scoring_of(
+    request: pb.ScoreRequest, token: TextState | None, model: ServedModel, settings: ServerSettings
+) -> Asked:
+    """A text that is given; all of its characters are sent, with scores. Raises InvalidField or WrongReplica."""
+    _check_replica(request, token, model)
+    if not request.text:
+        raise InvalidField("text", "is empty, there is nothing to score")
+    prompt = _encoded("prompt", request.prompt, model, settings.max_prompt_chars)
+    text = _encoded("text", request.text, model, settings.max_prompt_chars)
+    given = [_from_token(token), prompt, text]
+    sampling = _merged(pb.Sampling(), token)
+    generation = Generation(
+        forced=np.concatenate(given),
+        silent=len(given[0]) + len(prompt),
+        max_chars=0,
+        sampling=_sampling(sampling, model),
+        seed=token.seed if token else secrets.randbits(CHOSEN_SEED_BITS),
+        continuation=token.continuation if token else 0,
+        max_delay=settings.chunk_seconds,
+        alternatives=_alternatives("alternatives", request.alternatives),
+        origin=_origin(token, model),
+        snapshot=request.return_token,
+    )
+    return Asked(generation, [generation.continuation], sampling, len(request.prompt), 0)
+
+
+def _check_replica(request: pb.GenerateRequest | pb.ScoreRequest, token: TextState | None, model: ServedModel) -> None:
+    """Raises WrongReplica if the text began where another one may come out."""
+    ours = model.replica
+    for what in ("digest", "precision", "numerics"):
+        _check_equal("replica", what, request.replica, ours)
+        if token and (what == "digest" or not request.other_numerics):
+            _check_equal("resume_token", what, token.replica, ours)
+
+
+def _check_equal(field: str, what: str, theirs: pb.Replica, ours: pb.Replica) -> None:
+    if getattr(theirs, what) not in ("", getattr(ours, what)):
+        raise WrongReplica(field, what, getattr(theirs, what), getattr(ours, what))
+
+
+def _encoded(field: str, text: str, model: ServedModel, limit: int) -> Ids:
+    if len(text) > limit:
+        raise InvalidField(field, f"has {len(text)} characters, allowed are at most {limit} (--max-prompt-chars)")
     try:
-        return model.manifest.vocabulary.encode(prompt)
+        return model.manifest.vocabulary.encode(text)
     except UnknownCharacter as error:
-        raise InvalidField("prompt", f"{error} of {model.manifest.name}") from None
+        raise InvalidField(field, f"{error} of {model.manifest.name}") from None
+
+
+def _from_token(token: TextState | None) -> Ids:
+    return np.array(token.forced if token else (), np.int64)
+
+
+def _origin(token: TextState | None, model: ServedModel) -> RowState | None:
+    return row_state(token, model.manifest.model) if token else None
+
+
+def _received(request: pb.GenerateRequest, max_chars: int) -> str:
+    """The generated characters among those that the caller has."""
+    received = request.received
+    if request.echo:
+        known = min(len(received), len(request.prompt))
+        if received[:known] != request.prompt[:known]:
+            raise InvalidField("received", "with echo it begins with the prompt, which this one does not")
+        received = received[known:]
+    if len(received) > max_chars:
+        raise InvalidField("received", f"has {len(received)} generated characters, more than max_chars, {max_chars}")
+    return received
+
+
+def _continuations(request: pb.GenerateRequest, token: TextState | None, most: int) -> Sequence[int]:
+    """The indices that are wanted."""
+    if not request.HasField("n") or request.n == 1:
+        return [request.continuation if request.HasField("continuation") or not token else token.continuation]
+    if not 1 <= request.n <= most:
+        raise InvalidField("n", f"is {request.n}, allowed are 1 to {most} (--max-continuations)")
+    for field in ("continuation", "received"):
+        if request.HasField("continuation") if field == "continuation" else request.received:
+            raise InvalidField(field, "is for one continuation: ask for it by `continuation`, without `n`")
+    return range(request.n)
+
+
+def _seed(request: pb.GenerateRequest, token: TextState | None) -> int:
+    if request.HasField("seed"):
+        return request.seed
+    return token.seed if token else secrets.randbits(CHOSEN_SEED_BITS)
 
 
 def _max_chars(request: pb.GenerateRequest, settings: ServerSettings) -> int:
     if not request.HasField("max_chars"):
         return min(settings.default_chars, settings.max_chars)
     if not 1 <= request.max_chars <= settings.max_chars:
-        raise InvalidField("max_chars", f"is {request.max_chars}, allowed are 1 to {settings.max_chars}")
+        raise InvalidField("max_chars", f"is {request.max_chars}, allowed are 1 to {settings.max_chars} (--max-chars)")
     return request.max_chars
 
 
-def _sampling(sampling: pb.Sampling, vocab: int) -> Sampling:
+def _min_chars(request: pb.GenerateRequest, max_chars: int) -> int:
+    if request.min_chars > max_chars:
+        raise InvalidField("min_chars", f"is {request.min_chars}, more than max_chars, {max_chars}")
+    return request.min_chars
+
+
+def _merged(sampling: pb.Sampling, token: TextState | None) -> pb.Sampling:
+    """The token's, with what the request sets."""
+    merged = pb.Sampling()
+    if token:
+        merged.CopyFrom(token.sampling)
+        if sampling.HasField("bias"):
+            merged.ClearField("bias")
+    merged.MergeFrom(sampling)
+    return merged
+
+
+def _sampling(sampling: pb.Sampling, model: ServedModel) -> Sampling:
     return Sampling(
         temperature=_temperature(sampling),
-        top_k=_top_k(sampling, vocab),
+        top_k=_top_k(sampling, len(model.manifest.symbols)),
         top_p=_share("top_p", sampling, unset=1.0),
         min_p=_share("min_p", sampling, unset=0.0),
+        bias=_bias(sampling, model),
     )
 
 
@@ -91,22 +237,84 @@ def _temperature(sampling: pb.Sampling) -> float:
     return sampling.temperature
 
 
-def _stop(stops: Sequence[str]) -> tuple[str, ...]:
-    if len(stops) > MAX_STOPS:
-        raise InvalidField("stop", f"has {len(stops)} strings, allowed are at most {MAX_STOPS}")
+def _bias(sampling: pb.Sampling, model: ServedModel) -> tuple[tuple[int, float], ...]:
+    """What is added to the logits: -inf for characters that may not come."""
+    bias = {_character(char, model): _bias_value(char, value) for char, value in sampling.bias.of.items()}
+    if sampling.HasField("allowed"):
+        allowed = set(_characters("sampling.allowed", sampling.allowed, model))
+        bias |= dict.fromkeys(set(range(len(model.manifest.symbols))) - allowed, -math.inf)
+    bias |= dict.fromkeys(_characters("sampling.banned", sampling.banned, model), -math.inf)
+    if sum(value == -math.inf for value in bias.values()) == len(model.manifest.symbols):
+        field = "allowed" if sampling.HasField("allowed") else "banned"
+        raise InvalidField(f"sampling.{field}", "leaves no character that may come")
+    return tuple((char, value) for char, value in sorted(bias.items()) if value)
+
+
+def _character(char: str, model: ServedModel) -> int:
+    if len(char) != 1:
+        raise InvalidField("sampling.bias", f"has the key {char!r}, allowed are single characters")
+    return _characters("sampling.bias", char, model)[0]
+
+
+def _characters(field: str, chars: str, model: ServedModel) -> list[int]:
+    ids: list[int] = _encoded(field, chars, model, len(chars)).tolist()
+    return ids
+
+
+def _bias_value(char: str, value: float) -> float:
+    if not -MAX_BIAS <= value <= MAX_BIAS:
+        raise InvalidField(
+            "sampling.bias", f"of {char!r} is {value:g}, allowed are numbers from {-MAX_BIAS:g} to {MAX_BIAS:g}"
+        )
+    return value
+
+
+def _stop(stops: Sequence[str], settings: ServerSettings) -> tuple[str, ...]:
+    if len(stops) > settings.max_stops:
+        raise InvalidField("stop", f"has {len(stops)} strings, allowed are at most {settings.max_stops} (--max-stops)")
     for number, stop in enumerate(stops):
-        if not 1 <= len(stop) <= MAX_STOP_CHARS:
-            raise InvalidField(f"stop[{number}]", f"has {len(stop)} characters, allowed are 1 to {MAX_STOP_CHARS}")
+        if not 1 <= len(stop) <= settings.max_stop_chars:
+            allowed = f"allowed are 1 to {settings.max_stop_chars} (--max-stop-chars)"
+            raise InvalidField(f"stop[{number}]", f"has {len(stop)} characters, {allowed}")
     return tuple(stops)
+
+
+def _alternatives(field: str, value: int) -> int:
+    if value > MAX_ALTERNATIVES:
+        raise InvalidField(field, f"is {value}, allowed are at most {MAX_ALTERNATIVES}")
+    return value
+
+
+def _checkpoint_chars(request: pb.GenerateRequest) -> int:
+    if not request.HasField("checkpoint_chars"):
+        return 0
+    if request.checkpoint_chars < MIN_CHECKPOINT_CHARS:
+        raise InvalidField(
+            "checkpoint_chars", f"is {request.checkpoint_chars}, allowed are numbers from {MIN_CHECKPOINT_CHARS}"
+        )
+    return request.checkpoint_chars
+
+
+def _time_limit(request: pb.GenerateRequest) -> float | None:
+    if not request.HasField("time_limit"):
+        return None
+    seconds = _seconds(request.time_limit)
+    if not 0 < seconds <= MAX_TIME_LIMIT:
+        raise InvalidField("time_limit", f"is {seconds:g} s, allowed are lengths up to {MAX_TIME_LIMIT:g} s")
+    return seconds
 
 
 def _max_delay(chunking: pb.Chunking, settings: ServerSettings) -> float:
     if not chunking.HasField("max_delay"):
         return settings.chunk_seconds
-    seconds = chunking.max_delay.seconds + chunking.max_delay.nanos * 1e-9
+    seconds = _seconds(chunking.max_delay)
     if not MIN_DELAY <= seconds <= MAX_DELAY:
         raise InvalidField("chunking.max_delay", f"is {seconds:g} s, allowed are {MIN_DELAY} to {MAX_DELAY} s")
     return seconds
+
+
+def _seconds(duration: Duration) -> float:
+    return duration.seconds + duration.nanos * 1e-9
 
 
 def _max_chunk_chars(chunking: pb.Chunking) -> int | None:

@@ -4,38 +4,17 @@ A run reads the current half of its group and writes the other, which then becom
 state before the run is still there after it. Slots are the scheduler's.
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bundle.manifest import ModelShape
-from server.values import Sampling
+from server.values import Generation, RowState
 
-__all__ = ["RowState", "Rows"]
+__all__ = ["Rows"]
 
-Floats = NDArray[np.float32]
 Array = NDArray[np.generic]
-
-
-@dataclass(frozen=True, slots=True)
-class RowState:
-    """Where a text stands: all that its characters left behind.
-
-    Attributes:
-        token: the last character.
-        state: one [H] per name of the model's state.
-        position: of the last character; the start character has 0.
-    """
-
-    token: int
-    state: tuple[Floats, ...]
-    position: int
-
-    @property
-    def nbytes(self) -> int:
-        return sum(array.nbytes for array in self.state)
 
 
 class Rows:
@@ -48,30 +27,35 @@ class Rows:
         self.state = [np.full((2, max_rows, shape.hidden), 0, np.float32) for _ in shape.state_names]
         self.position = np.zeros(max_rows, np.uint64)
         self.seed = np.zeros(max_rows, np.uint64)
+        self.continuation = np.zeros(max_rows, np.uint64)
         self.temperature = np.ones(max_rows, np.float32)
         self.top_k = np.full(max_rows, vocab, np.int64)
         self.top_p = np.ones(max_rows, np.float32)
         self.min_p = np.zeros(max_rows, np.float32)
-        self._no_bias = np.zeros((max_batch, vocab), np.float32)
+        # Of most rows it is zeros, whose memory the system does not give before something is written there.
+        self.bias = np.zeros((max_rows, vocab), np.float32)
+        self._biased = np.zeros(max_rows, bool)
         self._half = [0] * -(-max_rows // max_batch)
 
-    def put(self, slot: int, row: RowState, seed: int, sampling: Sampling) -> None:
-        half = self._current(slot)
+    def put(self, slot: int, row: RowState, wanted: Generation) -> None:
+        half, sampling = self._current(slot), wanted.sampling
         self.token[half, slot] = row.token
         for array, values in zip(self.state, row.state, strict=True):
             array[half, slot] = values
-        self.position[slot], self.seed[slot] = row.position, seed
+        self.position[slot], self.seed[slot], self.continuation[slot] = row.position, wanted.seed, wanted.continuation
         self.temperature[slot], self.top_k[slot] = sampling.temperature, sampling.top_k or self.vocab
         self.top_p[slot], self.min_p[slot] = sampling.top_p, sampling.min_p
+        self._clear_bias(slot)
+        for token, bias in sampling.bias:
+            self.bias[slot, token], self._biased[slot] = bias, True
 
     def take(self, slot: int) -> RowState:
         """A copy of what is in the slot."""
-        half = self._current(slot)
-        return RowState(
-            token=int(self.token[half, slot]),
-            state=tuple(array[half, slot].copy() for array in self.state),
-            position=int(self.position[slot]),
-        )
+        return self._copy(self._current(slot), slot, int(self.position[slot]))
+
+    def take_before(self, slot: int, steps: int) -> RowState:
+        """A copy of what was in the slot before the last run, which had so many steps."""
+        return self._copy(1 - self._current(slot), slot, int(self.position[slot]) - steps)
 
     def move(self, source: int, target: int) -> None:
         old, new = self._current(source), self._current(target)
@@ -79,6 +63,9 @@ class Rows:
             array[new, target] = array[old, source]
         for parameter in self._single():
             parameter[target] = parameter[source]
+        self._clear_bias(target)
+        if self._biased[source]:
+            self.bias[target], self._biased[target] = self.bias[source], True
 
     def before(self, first: int, count: int) -> list[Array]:
         """Views [count], [count, H], ... of the token and the state that a run reads."""
@@ -91,7 +78,7 @@ class Rows:
     def limits(self, first: int, count: int) -> list[Array]:
         """bias [count, V], top_k, top_p and min_p [count]."""
         slots = slice(first, first + count)
-        return [self._no_bias[:count], self.top_k[slots], self.top_p[slots], self.min_p[slots]]
+        return [self.bias[slots], self.top_k[slots], self.top_p[slots], self.min_p[slots]]
 
     def advance(self, first: int, count: int, steps: int) -> None:
         """The group's run is done: what it wrote is current, and its rows are `steps` further."""
@@ -105,7 +92,15 @@ class Rows:
         return [self.token, *self.state]
 
     def _single(self) -> list[NDArray[Any]]:
-        return [self.position, self.seed, self.temperature, self.top_k, self.top_p, self.min_p]
+        return [self.position, self.seed, self.continuation, self.temperature, self.top_k, self.top_p, self.min_p]
+
+    def _copy(self, half: int, slot: int, position: int) -> RowState:
+        state = tuple(array[half, slot].copy() for array in self.state)
+        return RowState(int(self.token[half, slot]), state, position)
+
+    def _clear_bias(self, slot: int) -> None:
+        if self._biased[slot]:
+            self.bias[slot], self._biased[slot] = 0, False
 
     def _current(self, slot: int) -> int:
         return self._half[slot // self.max_batch]

@@ -88,7 +88,8 @@ class Runner:
         self, decode: bytes, full: bytes, shape: ModelShape, vocab: int, *, threads: int, provider: Provider
     ) -> None:
         self._decode = Graph(decode, decode_inputs(shape), decode_outputs(shape), threads=threads, provider=provider)
-        self._full = Graph(full, full_inputs(shape, vocab), full_outputs(shape), threads=threads, provider=provider)
+        outputs = full_outputs(shape, vocab)
+        self._full = Graph(full, full_inputs(shape, vocab), outputs, threads=threads, provider=provider)
         self.provider = self._decode.provider
 
     def decode(self, before: Sequence[Array], loop: Sequence[Array], tokens: Array, after: Sequence[Array]) -> None:
@@ -109,7 +110,7 @@ class Runner:
         logprobs: Array,
         after: Sequence[Array],
     ) -> None:
-        """As `decode`, with limits (bias, top_k, top_p, min_p); writes `logprobs` [K, B] too."""
+        """As `decode`, with limits (bias, top_k, top_p, min_p); writes `logprobs` [K, B, V] too."""
         token, *state = before
         token_next, *state_next = after
         self._full.run((token, *loop, *limits, *state), (tokens, token_next, logprobs, *state_next))

@@ -3,7 +3,7 @@
 A row is one text. It generates in the area of running rows, which has the slots 0, 1, 2, ... without a gap; a group is
 `max_batch` neighbouring slots and runs as one batch, and groups take turns. A row with a long prompt first reads it in
 an area of its own, whose runs take turns with the others: there a prompt passes in runs of many steps, and the running
-rows keep most of the time. A row that leaves an area is replaced by its last one.
+rows keep half of the time. A row that leaves an area is replaced by its last one.
 """
 
 from collections.abc import Callable, Sequence
@@ -45,27 +45,40 @@ class Row:
     """One text: what it still has to do, and where it is.
 
     Attributes:
-        forced_left: characters of the prompt that have not run.
+        forced_left: characters that are given, of a prompt or a text received before, and have not run.
+        silent_left: of them, the first so many do not go to the reader.
         chars_left: characters that may still be generated.
-        credit: characters that may be generated before its reader has taken more; a run may exceed it.
+        credit: characters that may go to its reader before it has taken more; a run may exceed it.
         max_delay: seconds that a generated character may wait for its tick to end.
-        limited: its sampling needs the full graph.
+        full: its sampling, or what its reader wants to know, needs the full graph.
+        scored: so do its given characters.
         fresh: nothing was generated yet.
     """
 
     stream: int
     forced_left: int
+    silent_left: int
     chars_left: int
     credit: int
     max_delay: float
-    limited: bool = False
+    full: bool = False
+    scored: bool = False
     fresh: bool = True
     status: Status = Status.WAITING
     slot: int = -1
 
     @property
+    def area(self) -> Area:
+        """Where its slot is, if it has one."""
+        return Area.READING if self.status is Status.READING else Area.RUNNING
+
+    @property
+    def done(self) -> bool:
+        return not (self.chars_left or self.forced_left)
+
+    @property
     def can_run(self) -> bool:
-        return self.chars_left > 0 and (self.credit > 0 or self.forced_left > 0)
+        return not self.done and (self.credit > 0 or self.silent_left > 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,13 +113,20 @@ class Scheduler:
         max_rows: rows that run; a paused one gives its place to another, and waits for one when it can go on.
         max_batch: rows of one run.
         chunk_delay: seconds that one round of all groups should take.
+        max_scores: outcomes of one run of the full graph.
         step_seconds: what one step takes, by the number of rows and whether it is the full graph's.
     """
 
     def __init__(
-        self, max_rows: int, max_batch: int, chunk_delay: float, step_seconds: Callable[[int, bool], float]
+        self,
+        max_rows: int,
+        max_batch: int,
+        chunk_delay: float,
+        step_seconds: Callable[[int, bool], float],
+        max_scores: int,
     ) -> None:
         self.max_rows, self.max_batch, self.chunk_delay = max_rows, max_batch, chunk_delay
+        self.max_scores = max_scores
         self.readers = min(READERS, max_batch)
         self.step_seconds = step_seconds
         self.running: list[Row] = []
@@ -123,6 +143,11 @@ class Scheduler:
     def idle(self) -> bool:
         """Whether nothing can run until a row is added, granted credit, or ends."""
         return not (self.running or self.reading or self.resumed or self.waiting)
+
+    @property
+    def next_waiting(self) -> Row | None:
+        """The row that waits longest for its first slot."""
+        return next(iter(self.waiting.values()), None)
 
     def add(self, row: Row) -> None:
         """Queues a new row."""
@@ -179,7 +204,7 @@ class Scheduler:
         return move
 
     def pause(self, row: Row) -> Move | None:
-        """Takes a running row out of the batch until its reader has taken something."""
+        """Takes a row out of its area until its reader has taken something."""
         move = self._vacate(row)
         row.status = Status.PAUSED
         return move
@@ -188,23 +213,26 @@ class Scheduler:
         """As many steps as fit, and none beyond the end of a prompt."""
         rows = list(self.reading)
         seconds = self._reading_seconds if self.running else self.chunk_delay
-        steps = int(seconds / self.step_seconds(len(rows), False))
+        full = any(row.scored for row in rows)
+        steps = int(seconds / self.step_seconds(len(rows), full))
         shortest = min(row.forced_left for row in rows)
-        return Plan(Area.READING, 0, rows, max(1, min(steps, shortest, MAX_READ_STEPS)))
+        most = self._most_steps(MAX_READ_STEPS, rows, full)
+        return Plan(Area.READING, 0, rows, max(1, min(steps, shortest, most)), full)
 
     def _plan_running(self) -> Plan:
         groups = -(-len(self.running) // self.max_batch)
         self._turn = (self._turn + 1) % groups
         first = self._turn * self.max_batch
         rows = self.running[first : first + self.max_batch]
-        full = any(row.limited for row in rows)
+        full = any(row.full for row in rows)
         step_seconds = self.step_seconds(len(rows), full)
         round_seconds = min(self.chunk_delay, min(row.max_delay for row in rows)) / groups
         self._stretch = max(min(self._stretch, LONGEST_STRETCHED / round_seconds), 1.0)
         round_seconds *= self._stretch
         own_seconds = round_seconds * (1 - READING_SHARE) if self.reading else round_seconds
         longest = max(row.forced_left + row.chars_left for row in rows)
-        steps = max(1, min(int((own_seconds - self._held_seconds) / step_seconds), longest, MAX_STEPS))
+        most = self._most_steps(MAX_STEPS, rows, full)
+        steps = max(1, min(int((own_seconds - self._held_seconds) / step_seconds), longest, most))
         first_chars = min((row.forced_left for row in rows if row.fresh), default=MAX_STEPS) + FIRST_CHARS
         hold = groups == 1 and 2 * first_chars < steps
         steps = first_chars if hold else steps
@@ -215,19 +243,22 @@ class Scheduler:
             self._reading_next = False
         return Plan(Area.RUNNING, first, rows, steps, full, hold)
 
+    def _most_steps(self, steps: int, rows: Sequence[Row], full: bool) -> int:
+        return min(steps, max(1, self.max_scores // len(rows))) if full else steps
+
     def _enter(self, row: Row, status: Status) -> None:
         area = self._area(status)
         row.slot, row.status = len(area), status
         area.append(row)
 
     def _vacate(self, row: Row) -> Move | None:
-        area = self._area(row.status)
+        area, slot = self._area(row.status), row.slot
         last = area.pop()
+        row.slot = -1
         if last is row:
             return None
-        move = Move(last.slot, row.slot)
-        area[row.slot] = last
-        last.slot, row.slot = row.slot, -1
+        move = Move(last.slot, slot)
+        area[slot], last.slot = last, slot
         return move
 
     def _area(self, status: Status) -> list[Row]:

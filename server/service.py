@@ -1,43 +1,117 @@
 """The RPCs. Protocol messages stop here."""
 
 import asyncio
+import time
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any
 
 from grpc.aio import ServicerContext
 
 from protos import charstream_pb2 as pb
 from protos import charstream_pb2_grpc as pb_grpc
+from server.answers import Answer, ScoreAnswer
 from server.catalog import Catalog, ServedModel
 from server.errors import ShuttingDown
-from server.requests import generation_of
+from server.requests import Asked, generation_of, scoring_of
 from server.settings import ServerSettings
-from server.values import Finish, Generation, Reason
+from server.streams import Chunk
+from server.token_pb2 import TextState
+from server.tokens import Keys
+from server.values import Generation, Reason, Snapshot
 
 __all__ = ["ModelsService", "TextGenerationService"]
 
 Context = ServicerContext[Any, Any]
-REASONS = {Reason.STOP: pb.FINISH_REASON_STOP, Reason.LENGTH: pb.FINISH_REASON_LENGTH}
 
 
 class TextGenerationService(pb_grpc.TextGenerationServicer):
     """Streams texts; refuses new ones from the moment `drain` is set."""
 
-    def __init__(self, catalog: Catalog, settings: ServerSettings, drain: asyncio.Event) -> None:
-        self._catalog, self._settings, self._drain = catalog, settings, drain
+    def __init__(self, catalog: Catalog, settings: ServerSettings, keys: Keys, drain: asyncio.Event) -> None:
+        self._catalog, self._settings, self._keys, self._drain = catalog, settings, keys, drain
 
     async def Generate(self, request: pb.GenerateRequest, context: Context) -> None:
+        since = time.monotonic()
+        model, token = self._model(request)
+        asked = generation_of(request, token, model, self._settings)
+        answers = [Answer(asked, model, self._keys, index) for index in asked.continuations]
+        if len(answers) == 1:
+            await self._send(asked.generation, answers[0], context, since)
+        else:
+            await self._send_all(asked, answers, _Writer(context), since)
+
+    async def Score(self, request: pb.ScoreRequest, context: Context) -> None:
+        since = time.monotonic()
+        model, token = self._model(request)
+        asked = scoring_of(request, token, model, self._settings)
+        answer = ScoreAnswer(asked, model, self._keys)
+        async with _opened(model, asked.generation, since) as chunks:
+            async for chunk in chunks:
+                if chunk.finish and chunk.finish.reason is Reason.DRAINED:
+                    raise ShuttingDown
+                await context.write(answer.message(chunk))
+
+    def _model(self, request: pb.GenerateRequest | pb.ScoreRequest) -> tuple[ServedModel, TextState | None]:
+        """The model that is asked for, and what the request's token says."""
         if self._drain.is_set():
             raise ShuttingDown
-        model = self._catalog.get(request.model)
-        generation = generation_of(request, model, self._settings)
-        generated = 0
-        # Closed in any case, and at once: that is what frees the row of a caller who is gone.
-        async with aclosing(model.streams.open(generation).chunks()) as chunks:
+        if not request.resume_token:
+            return self._catalog.get(request.model), None
+        token = self._keys.open(request.resume_token, self._settings.max_token_bytes)
+        return self._catalog.get(request.model or token.model), token
+
+    async def _send(self, generation: Generation, answer: Answer, writer: "Context | _Writer", since: float) -> None:
+        async with _opened(answer.model, generation, since) as chunks:
             async for chunk in chunks:
-                generated += len(chunk.text)
-                finish = _finish(chunk.finish, generation, generated) if chunk.finish else None
-                await context.write(pb.GenerateResponse(text=chunk.text, finish=finish))
+                await writer.write(answer.message(chunk))
+                if chunk.finish and chunk.finish.reason is Reason.DRAINED:
+                    raise ShuttingDown
+
+    async def _send_all(self, asked: Asked, answers: list[Answer], writer: "_Writer", since: float) -> None:
+        """Reads the prompt once, and then generates all continuations from its end."""
+        answers[0].model.streams.check_room(len(answers))
+        generation = asked.generation
+        if len(generation.forced):
+            generation = generation.after(await self._read_prompt(generation, answers, writer, since))
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for answer in answers:
+                    own = replace(generation, continuation=answer.index)
+                    tasks.create_task(self._send(own, answer, writer, since))
+        except ExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+
+    async def _read_prompt(
+        self, generation: Generation, answers: list[Answer], writer: "_Writer", since: float
+    ) -> Snapshot:
+        """Sends what of the prompt is to be sent, to each; returns the place after it."""
+        reading = replace(generation, max_chars=0, stop=(), snapshot=True, checkpoint_chars=0)
+        async with _opened(answers[0].model, reading, since) as chunks:
+            async for chunk in chunks:
+                if chunk.text:
+                    for answer in answers:
+                        await writer.write(answer.message(chunk, last=False))
+                if chunk.snapshot:
+                    return chunk.snapshot
+        raise ShuttingDown
+
+
+def _opened(model: ServedModel, generation: Generation, since: float) -> "aclosing[AsyncGenerator[Chunk, None]]":
+    """Closed in any case, and at once: that is what frees the row of a caller who is gone."""
+    return aclosing(model.streams.open(generation, since).chunks())
+
+
+class _Writer:
+    """A call that several texts write to."""
+
+    def __init__(self, context: Context) -> None:
+        self._context, self._turn = context, asyncio.Lock()
+
+    async def write(self, message: pb.GenerateResponse) -> None:
+        async with self._turn:
+            await self._context.write(message)
 
 
 class ModelsService(pb_grpc.ModelsServicer):
@@ -49,21 +123,6 @@ class ModelsService(pb_grpc.ModelsServicer):
 
     async def GetModel(self, request: pb.GetModelRequest, context: Context) -> pb.Model:
         return _model(self._catalog.get(request.name))
-
-
-def _finish(finish: Finish, generation: Generation, generated: int) -> pb.Finish:
-    return pb.Finish(
-        reason=REASONS[finish.reason],
-        stop=finish.stop,
-        prompt_chars=len(generation.prompt),
-        generated_chars=generated,
-        seed=generation.seed,
-        timings=pb.Timings(
-            queue_seconds=finish.queue_seconds,
-            first_char_seconds=finish.first_char_seconds,
-            total_seconds=finish.total_seconds,
-        ),
-    )
 
 
 def _model(model: ServedModel) -> pb.Model:

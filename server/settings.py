@@ -7,6 +7,7 @@ from pydantic import Field
 
 from charstream.settings import Settings
 from server.runner import Provider
+from server.stops import LONGEST_STOP
 
 __all__ = ["ServerSettings"]
 
@@ -31,12 +32,27 @@ class ServerSettings(Settings):
     prefix_cache: float = Field(
         64, ge=0, le=1 << 20, description="megabytes for the states after prompts, which repeated prompts start from"
     )
+    max_wait: float = Field(60, gt=0, le=86_400, description="seconds that a text may wait for a row")
     stream_buffer: int = Field(
         4096, ge=256, le=1 << 24, description="characters a stream may hold before its row pauses for a slow reader"
     )
-    max_prompt_chars: int = Field(100_000, ge=0, le=10_000_000, description="characters a prompt may have")
+    max_prompt_chars: int = Field(
+        100_000,
+        ge=0,
+        le=10_000_000,
+        description="characters that a prompt, a text to score or what was received may have",
+    )
     max_chars: int = Field(1_000_000, ge=1, le=2**32 - 1, description="characters a request may ask for")
     default_chars: int = Field(256, ge=1, le=2**32 - 1, description="characters generated if a request does not say")
+    max_stops: int = Field(16, ge=0, le=1024, description="stop strings a request may have")
+    max_stop_chars: int = Field(128, ge=1, le=LONGEST_STOP, description="characters a stop string may have")
+    max_continuations: int = Field(16, ge=1, le=1024, description="continuations (n) a request may ask for")
+    max_token_bytes: int = Field(1 << 20, ge=1024, le=1 << 26, description="size of a resume token")
+    resume_keys: Path | None = Field(
+        None,
+        description="file with the keys of resume tokens, a line of at least 32 characters each; the first signs, all "
+        "are accepted. Without it a key is made that ends with this process",
+    )
     grace: float = Field(30, ge=0, le=86_400, description="seconds that running streams get when the server drains")
     keepalive: float = Field(30, ge=1, le=7200, description="seconds of silence after which a connection is probed")
     keepalive_timeout: float = Field(10, ge=1, le=600, description="seconds in which the probe must be answered")

@@ -4,28 +4,43 @@ import asyncio
 import itertools
 import time
 from collections import deque
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
 from server.engine import Engine
 from server.errors import Overloaded, ShuttingDown
-from server.values import Cancel, Command, Delivery, Finish, Generation, Grant, Handled, Request
+from server.values import (
+    Cancel,
+    Command,
+    Conclude,
+    Delivery,
+    Finish,
+    Generation,
+    Grant,
+    Handled,
+    Reason,
+    Request,
+    Scores,
+    Snapshot,
+)
 
 __all__ = ["Chunk", "Streams", "TextStream"]
 
 # Far below the message size that clients accept, 4 MiB by default.
-MAX_CHUNK_CHARS = 65_536
+MAX_CHUNK_CHARS, MAX_SCORED_CHARS = 65_536, 16_384
 # gRPC takes in a new call every few turns of the event loop, and a message takes it about 50 us.
 WOKEN_AT_ONCE = 32
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Characters that go into one message; the last chunk has `finish`."""
+    """What goes into one message; the last chunk has `finish`."""
 
     text: str
     finish: Finish | None
+    scores: Scores | None = None
+    snapshot: Snapshot | None = None
 
 
 class Streams:
@@ -52,14 +67,18 @@ class Streams:
     def attach(self, engine: Engine) -> None:
         self._engine = engine
 
-    def open(self, generation: Generation) -> "TextStream":
-        """Submits a text. Raises Overloaded if too many are open."""
-        if len(self._open) >= self._limit:
-            raise Overloaded(self._limit)
+    def check_room(self, texts: int) -> None:
+        """Raises Overloaded if so many more may not be open."""
+        if len(self._open) + texts > self._limit:
+            raise Overloaded.too_many(self._limit)
+
+    def open(self, generation: Generation, since: float) -> "TextStream":
+        """Submits a text that was asked for at the time.monotonic() `since`. Raises Overloaded if too many are open."""
+        self.check_room(1)
         stream = TextStream(self, next(self._numbers), generation)
         self._open[stream.number] = stream
         self._empty.clear()
-        self.submit(Request(stream.number, generation, self.window, time.monotonic()))
+        self.submit(Request(stream.number, generation, self.window, since))
         return stream
 
     def submit(self, command: Command) -> None:
@@ -75,6 +94,11 @@ class Streams:
 
     async def wait_until_empty(self) -> None:
         await self._empty.wait()
+
+    def conclude_all(self, reason: Reason) -> None:
+        """Ends every open text where it is."""
+        for number in self._open:
+            self.submit(Conclude(number, reason))
 
     def fail_all(self) -> None:
         """Ends every open stream with ShuttingDown."""
@@ -116,17 +140,24 @@ class TextStream:
     def __init__(self, streams: Streams, number: int, generation: Generation) -> None:
         self.number = number
         self._streams = streams
-        self._chunk_chars = min(generation.max_chunk_chars or streams.window, MAX_CHUNK_CHARS)
+        most = MAX_CHUNK_CHARS if generation.alternatives is None else MAX_SCORED_CHARS
+        self._chunk_chars = min(generation.max_chunk_chars or streams.window, most)
         self._collect_seconds = max(0.0, generation.max_delay - streams.tick)
         # A full message has nothing to wait for; and a row must not pause because its reader waits for more.
         self._enough_chars = min(self._chunk_chars, streams.window // 4)
         self._parts: list[str] = []
+        self._scores: list[Scores] = []
+        self._snapshot: Snapshot | None = None  # the newest
         self._finish: Finish | None = None
         self._error: Exception | None = None
         self._pending_chars = 0
         self._ready = asyncio.Event()
         self._enough = asyncio.Event()
         self._taken = 0
+        self._limit: asyncio.TimerHandle | None = None
+        if generation.time_limit is not None:
+            over = Conclude(number, Reason.DEADLINE)
+            self._limit = asyncio.get_running_loop().call_later(generation.time_limit, streams.submit, over)
 
     @property
     def finished(self) -> bool:
@@ -135,6 +166,9 @@ class TextStream:
 
     def push(self, delivery: Delivery) -> None:
         self._parts.append(delivery.text)
+        if delivery.scores:
+            self._scores.append(delivery.scores)
+        self._snapshot = delivery.snapshot or self._snapshot
         self._pending_chars += len(delivery.text)
         self._finish = delivery.finish
         self._ready.set()
@@ -150,29 +184,42 @@ class TextStream:
         """Yields chunks until the text ends; characters that came while a chunk was being sent share the next one."""
         try:
             while True:
-                text, finish = await self._take()
-                for begin in range(0, max(1, len(text)), self._chunk_chars):
-                    end = begin + self._chunk_chars
-                    yield Chunk(text[begin:end], finish if end >= len(text) else None)
-                    self._grant(len(text[begin:end]))
-                if finish:
+                taken = await self._take()
+                for chunk in self._split(taken):
+                    yield chunk
+                    self._grant(len(chunk.text))
+                if taken.finish:
                     return
         finally:
+            if self._limit:
+                self._limit.cancel()
             self._streams.close(self)
 
-    async def _take(self) -> tuple[str, Finish | None]:
+    def _split(self, taken: Chunk) -> Iterator[Chunk]:
+        """Into messages that are not too long; what is not text goes with the last one."""
+        text, scores, size = taken.text, taken.scores, self._chunk_chars
+        for begin in range(0, len(text) - size, size):
+            yield Chunk(text[begin : begin + size], None, scores and scores.part(begin, begin + size))
+        begin = (max(1, len(text)) - 1) // size * size
+        yield Chunk(text[begin:], taken.finish, scores and scores.part(begin), taken.snapshot)
+
+    async def _take(self) -> Chunk:
         await self._ready.wait()
         if self._collect_seconds:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._enough.wait(), self._collect_seconds)
         if self._error:
             raise self._error
+        if self._finish and self._finish.reason is Reason.NOT_ADMITTED:
+            raise Overloaded.too_long(self._finish.queue_seconds)
         self._ready.clear()
         self._enough.clear()
-        text = "".join(self._parts)
+        scores = Scores.join(self._scores) if self._scores else None
+        chunk = Chunk("".join(self._parts), self._finish, scores, self._snapshot)
         self._parts.clear()
-        self._pending_chars = 0
-        return text, self._finish
+        self._scores.clear()
+        self._pending_chars, self._snapshot = 0, None
+        return chunk
 
     def _grant(self, chars: int) -> None:
         """Tells the engine now and then, not for every message."""

@@ -87,9 +87,13 @@ def generation(
     sampling: Sampling | None = None,
     stop: Sequence[str] = (),
     max_delay: float = 10.0,
+    **more: Any,
 ) -> Generation:
+    """`more`: other attributes."""
     ids = manifest.vocabulary.encode(prompt)
-    return Generation(ids, max_chars, sampling or Sampling(), seed, tuple(stop), max_delay, max_chunk_chars=None)
+    return Generation(
+        ids, len(ids), max_chars, sampling or Sampling(), seed, stop=tuple(stop), max_delay=max_delay, **more
+    )
 
 
 class EngineDriver:
@@ -122,6 +126,7 @@ class EngineDriver:
             max_batch=max_batch,
             chunk_delay=chunk_delay,
             prefix_bytes=prefix_bytes,
+            max_wait=LONGEST_SECONDS,
             deliver=self._take,
             failed=self._fail,
         )

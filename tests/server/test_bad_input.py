@@ -85,7 +85,7 @@ def test_unknown_model(server: ServerProcess, rpc: str) -> None:
 
 def test_a_message_over_the_limit_is_refused(server: ServerProcess) -> None:
     with grpc.insecure_channel(server.address) as channel, pytest.raises(grpc.RpcError) as caught:
-        list(pb_grpc.TextGenerationStub(channel).Generate(R(prompt="a" * 1_000_000)))
+        list(pb_grpc.TextGenerationStub(channel).Generate(R(prompt="a" * 2_000_000)))
     assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
 
 

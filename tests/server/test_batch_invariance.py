@@ -109,7 +109,7 @@ class Graph:
         if not self._full:
             self._runner.decode(before, loop, tokens, after)
             return Outputs([tokens], after)
-        logprobs = np.empty_like(x.uniform)
+        logprobs = np.empty((*x.forced.shape, len(self.manifest.symbols)), np.float32)
         self._runner.full(before, loop, x.limits, tokens, logprobs, after)
         return Outputs([tokens, logprobs], after)
 

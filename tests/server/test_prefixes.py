@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from bundle.manifest import Manifest
 from server.prefixes import ARRAY_BYTES, ENTRY_BYTES, Prefixes
-from server.rows import RowState
 from server.scheduler import LONG_PROMPT, MAX_STEPS
+from server.values import RowState
 from tests.server.engine_driver import EngineDriver, Run, WatchedRunner, generation
 
 Files = tuple[Manifest, dict[str, bytes]]

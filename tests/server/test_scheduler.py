@@ -24,11 +24,11 @@ STEP = 0.001
 
 
 def scheduler(max_rows: int = 4, max_batch: int = 4, chunk_delay: float = 0.0205) -> Scheduler:
-    return Scheduler(max_rows, max_batch, chunk_delay, lambda rows, full: STEP)
+    return Scheduler(max_rows, max_batch, chunk_delay, lambda rows, full: STEP, max_scores=1000)
 
 
 def row(stream: int, *, forced: int = 0, chars: int = 1000, credit: int = 1000, delay: float = 1.0) -> Row:
-    return Row(stream, forced, chars, credit, delay, fresh=False)
+    return Row(stream, forced, forced, chars, credit, delay, fresh=False)
 
 
 def test_rows_beyond_the_limit_wait_in_order() -> None:
@@ -70,7 +70,7 @@ def test_a_shorter_delay_of_one_row_shortens_the_run() -> None:
 
 
 def newcomer(stream: int, forced: int) -> Row:
-    return Row(stream, forced, 1000, 1000, 1.0)
+    return Row(stream, forced, forced, 1000, 1000, 1.0)
 
 
 def test_a_newcomers_first_run_is_short_but_covers_its_prompt() -> None:
@@ -223,7 +223,7 @@ def test_runs_get_longer_while_the_event_loop_is_behind_and_shorter_again() -> N
 
 
 def test_a_stretched_run_is_never_longer_than_a_newcomer_may_wait() -> None:
-    s = Scheduler(16, 16, 0.02, lambda rows, full: 0.004)
+    s = Scheduler(16, 16, 0.02, lambda rows, full: 0.004, max_scores=1000)
     s.add(row(0))
     s.admit()
     assert s.plan().steps == 5
@@ -241,7 +241,7 @@ def test_one_limited_row_takes_its_group_to_the_full_graph() -> None:
     s.admit()
     assert not s.plan().full
     limited = row(1)
-    limited.limited = True
+    limited.full = True
     s.add(limited)
     s.admit()
     assert s.plan().full

@@ -24,8 +24,8 @@ def test_any_split_and_any_stop_strings(pieces: list[str], stops: list[str]) -> 
     matcher = StopMatcher(stops)
     sent, found = "", ""
     for piece in pieces:
-        part, found = matcher.push(piece)
-        sent += part
+        result = matcher.push(piece)
+        sent, found = sent + result.text, result.stop
         if found:
             break
     else:
@@ -38,10 +38,10 @@ def test_only_what_could_begin_a_stop_string_is_held_back(pieces: list[str], sto
     matcher = StopMatcher(stops)
     text = sent = ""
     for piece in pieces:
-        part, found = matcher.push(piece)
-        if found:
+        result = matcher.push(piece)
+        if result.stop:
             return
-        text, sent = text + piece, sent + part
+        text, sent = text + piece, sent + result.text
         held = text[len(sent) :]
         assert text.startswith(sent)
         assert not held or any(stop.startswith(held) for stop in stops)

@@ -1,0 +1,105 @@
+"""Resume tokens: where a text can go on, as a few kilobytes that only servers with the same key accept.
+
+A token is: format (1 byte), the key's number (8), what it says (server/token.proto), HMAC-SHA256 of all before (32). It
+is signed, not encrypted: but for the state it holds nothing that its owner was not sent.
+"""
+
+import hmac
+import secrets
+from collections.abc import Sequence
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+from google.protobuf.message import DecodeError
+
+from bundle.manifest import ModelShape
+from server.errors import InvalidField
+from server.token_pb2 import TextState
+from server.values import RowState, Snapshot
+
+__all__ = ["Keys", "KeysError", "row_state", "text_state"]
+
+FORMAT = b"\x01"
+KEY_CHARS = 32
+NUMBER_BYTES, MAC_BYTES = 8, 32
+HEAD_BYTES = len(FORMAT) + NUMBER_BYTES
+
+
+class KeysError(ValueError):
+    """A file holds no keys; one line."""
+
+
+class Keys:
+    """The first key signs, all are accepted: so a new one can be known everywhere before it is used anywhere.
+
+    Args:
+        keys: at least one.
+    """
+
+    def __init__(self, keys: Sequence[bytes]) -> None:
+        self._keys = {sha256(key).digest()[:NUMBER_BYTES]: key for key in keys}
+        self._number = next(iter(self._keys))
+
+    @classmethod
+    def read(cls, path: Path | None) -> "Keys":
+        """The keys of a file, a line each; without one, a key that nobody else has. Raises KeysError."""
+        if path is None:
+            return cls([secrets.token_bytes(KEY_CHARS)])
+        try:
+            lines = [line.strip() for line in path.read_bytes().splitlines()]
+        except OSError as error:
+            raise KeysError(f"{path}: {error.strerror}") from None
+        keys = [line for line in lines if line and not line.startswith(b"#")]
+        if not keys:
+            raise KeysError(f"{path}: holds no key; one is a line of at least {KEY_CHARS} characters")
+        for number, line in enumerate(lines, 1):
+            if line in keys and len(line) < KEY_CHARS:
+                raise KeysError(f"{path}, line {number}: a key has at least {KEY_CHARS} characters, not {len(line)}")
+        return cls(keys)
+
+    def seal(self, state: TextState) -> bytes:
+        signed = FORMAT + self._number + state.SerializeToString(deterministic=True)
+        return signed + self._mac(self._number, signed)
+
+    def open(self, token: bytes, most_bytes: int) -> TextState:
+        """What a token says. Raises InvalidField."""
+        if len(token) > most_bytes:
+            raise _refused(f"has {len(token)} bytes, allowed are at most {most_bytes}")
+        if len(token) < HEAD_BYTES + MAC_BYTES or not token.startswith(FORMAT):
+            raise _refused("is no token of this version of charstream, or a piece of one")
+        signed, number = token[:-MAC_BYTES], token[len(FORMAT) : HEAD_BYTES]
+        if number not in self._keys:
+            raise _refused("was signed with a key that this server does not know")
+        if not hmac.compare_digest(token[-MAC_BYTES:], self._mac(number, signed)):
+            raise _refused("was changed after it was signed")
+        try:
+            return TextState.FromString(signed[HEAD_BYTES:])
+        except DecodeError:
+            raise _refused("was signed by a version of charstream that this one does not understand") from None
+
+    def _mac(self, number: bytes, signed: bytes) -> bytes:
+        return hmac.digest(self._keys[number], signed, "sha256")
+
+
+def text_state(snapshot: Snapshot, **rest: object) -> TextState:
+    """What a token shall say; `rest`: the fields that are no place in a text."""
+    state = snapshot.state
+    return TextState(
+        state=b"".join(array.astype("<f4").tobytes() for array in state.state),
+        character=state.token,
+        position=state.position,
+        forced=snapshot.forced,
+        tail=snapshot.tail,
+        **rest,  # type: ignore[arg-type]
+    )
+
+
+def row_state(state: TextState, shape: ModelShape) -> RowState:
+    """The state that a token holds."""
+    arrays = np.frombuffer(state.state, "<f4").reshape(len(shape.state_names), shape.hidden)
+    return RowState(state.character, tuple(arrays.astype(np.float32)), state.position)
+
+
+def _refused(reason: str) -> InvalidField:
+    return InvalidField("resume_token", reason)
