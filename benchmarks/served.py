@@ -18,7 +18,7 @@ from export.build import build
 from models.checkpoint import Trained
 from models.model import CharLM, ModelConfig
 
-__all__ = ["Served", "serving", "untrained_bundle"]
+__all__ = ["Served", "address_of", "serve", "serving", "untrained_bundle"]
 
 SYMBOLS = "\n" + "".join(map(chr, range(32, 127)))
 
@@ -31,10 +31,12 @@ class Served:
     pid: int
 
 
-def untrained_bundle(folder: Path, *, layers: int = 2, hidden: int = 512) -> Path:
-    """Exports an LSTM with random weights and 96 characters; returns its folder."""
+def untrained_bundle(folder: Path, *, layers: int = 2, hidden: int = 512, sharpness: float = 1.0) -> Path:
+    """Exports an LSTM with random weights and 96 characters; returns its folder. `sharpness` multiplies the logits."""
     torch.manual_seed(0)
     model = CharLM(ModelConfig(vocab=len(SYMBOLS), layers=layers, hidden=hidden)).eval()
+    with torch.no_grad():
+        model.head.weight.mul_(sharpness)
     record = TrainingRecord(data="none", data_sha256="0" * 64, parameters=0, steps=0, seconds=0, validation_nats={})
     write_bundle(folder, *build(Trained(model, Vocabulary(SYMBOLS), "\n", record), folder.name, "1"))
     return folder
@@ -43,17 +45,22 @@ def untrained_bundle(folder: Path, *, layers: int = 2, hidden: int = 512) -> Pat
 @contextmanager
 def serving(models: Path, *flags: str) -> Iterator[Served]:
     """Runs a server of its own on a free port."""
-    command = [sys.executable, "-m", "server", "--models", str(models), "--port", "0", *flags]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr
+    with serve(models, 0, *flags) as process:
         try:
-            yield Served(_address(process), process.pid)
+            yield Served(address_of(process), process.pid)
         finally:
             process.send_signal(signal.SIGTERM)
             process.communicate()
 
 
-def _address(process: "subprocess.Popen[str]") -> str:
+def serve(models: Path, port: int, *flags: str) -> "subprocess.Popen[str]":
+    """Starts a server; it does not listen yet."""
+    command = [sys.executable, "-m", "server", "--models", str(models), "--port", str(port), *flags]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+
+
+def address_of(process: "subprocess.Popen[str]") -> str:
+    """Waits until it listens."""
     assert process.stderr
     for line in process.stderr:
         sys.stderr.write(line)

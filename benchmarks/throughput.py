@@ -133,7 +133,10 @@ def _ratio(values: Sequence[float], bases: Sequence[float]) -> float:
 
 
 def _percentiles(loads: Sequence[Load], of: Callable[[Load], list[float]]) -> str:
-    middle, high = np.percentile([value for load in loads for value in of(load)], (50, 99))
+    values = [value for load in loads for value in of(load)]
+    if not values:
+        return "-"
+    middle, high = np.percentile(values, (50, 99))
     return f"{middle:.1f} / {high:.1f}"
 
 

@@ -152,12 +152,7 @@ class Engine(Thread):
         start = wanted.origin or self._start
         known = None if wanted.origin else self._prefixes.longest(wanted.forced[: wanted.silent])
         text = self._texts[request.stream] = Text(request, start, known or start)
-        end = text.begin(time.monotonic())
-        if end:
-            self._outbox.append(end)
-            self._end(text)
-        else:
-            self._scheduler.add(text.row)
+        self._scheduler.add(text.row)
 
     def _admit(self) -> None:
         now = time.monotonic()

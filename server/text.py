@@ -44,6 +44,10 @@ class Text:
         self._held = ""  # made in short runs for newcomers, not delivered yet
         self._scores: list[Scores] = []  # of characters that are not delivered yet
         self._matcher = self._stop_matcher() if wanted.stop else None
+        self._ended: Found | None = None
+        if self._matcher and (found := self._matcher.push(wanted.received, sent=True)).stop:
+            # What was received is all of the text: it only has to be read.
+            self._ended, self.row.chars_left = found, 0
         # The last place before what was sent, and the outcomes since then; None: the row stands where it ends.
         self._anchor: RowState | None = None
         self._since: list[int] = []
@@ -57,11 +61,6 @@ class Text:
         """The position of the last character that was sent or is known to the reader."""
         return self._prompt_end + self.sent - self.row.forced_left
 
-    def begin(self, now: float) -> Delivery | None:
-        """Takes in what was received before; returns the end if that is all of the text already."""
-        found = self._matcher.push(self.wanted.received, sent=True) if self._matcher else Found("")
-        return self._finished(found, Reason.STOP, "", now) if found.stop else None
-
     def take(self, echo: str, generated: str, scores: Scores | None, *, hold: bool, now: float) -> Delivery | None:
         """Takes in what a run made: characters of the prompt for its reader, and new ones; returns what goes out.
 
@@ -74,7 +73,7 @@ class Text:
         # A row that pauses waits for its reader, who must have something to read.
         hold &= not self.row.fresh and self.row.credit > 0
         self.row.fresh &= not generated
-        found = self._matcher.push(generated) if self._matcher else Found(generated)
+        found = self._ended or (self._matcher.push(generated) if self._matcher else Found(generated))
         self._echoed += len(echo)
         self._count(found.text)
         if found.stop:

@@ -134,6 +134,56 @@ async def test_streams_that_outlive_the_grace_are_cut_with_unavailable(bundles: 
         stop(process)
 
 
+async def read_into(messages: list[pb.GenerateResponse], call: "grpc.aio.UnaryStreamCall") -> None:
+    async for message in call:
+        messages.append(message)  # noqa: PERF401 - what came before an error counts
+
+
+async def test_a_text_that_outlives_the_grace_goes_on_elsewhere(bundles: Path, tmp_path: Path) -> None:
+    """Its last message says that the server drains and has a token; with it, or with what came, another one goes on."""
+    (tmp_path / "keys").write_text("k" * 32)
+    keys = ("--precision", "fp32", "--resume-keys", str(tmp_path / "keys"))
+    process, other = (start_server(bundles, "--grace", "0.2", *keys) for _ in range(2))
+    try:
+        async with grpc.aio.insecure_channel(ready(process).address) as channel:
+            request = pb.GenerateRequest(prompt="abc", max_chars=ENDLESS, seed=4, return_token=True, stop=["\n\n"])
+            call = pb_grpc.TextGenerationStub(channel).Generate(request)
+            messages = [await call.read()]
+            process.signal(signal.SIGTERM)
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await read_into(messages, call)
+        assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
+        finish = messages[-1].finish
+        assert finish.reason == pb.FINISH_REASON_DRAINED
+        assert await asyncio.to_thread(process.wait) == 0
+        text = "".join(message.text for message in messages)
+        assert finish.generated_chars == len(text)
+        token = pb.GenerateRequest(resume_token=finish.resume_token, max_chars=300, stop=["\n\n"])
+        replay = pb.GenerateRequest(prompt="abc" + text, max_chars=300, seed=4, stop=["\n\n"])
+        async with grpc.aio.insecure_channel(ready(other).address) as channel:
+            texts = [(await read(pb_grpc.TextGenerationStub(channel).Generate(one)))[0] for one in (token, replay)]
+        assert texts[0] == texts[1]
+    finally:
+        stop(process)
+        stop(other)
+
+
+async def test_a_text_does_not_wait_for_ever_for_a_row(bundles: Path) -> None:
+    process = ready(start_server(bundles, "--max-rows", "1", "--max-wait", "0.3", "--stream-buffer", "1000000"))
+    try:
+        async with grpc.aio.insecure_channel(process.address) as channel:
+            stub = pb_grpc.TextGenerationStub(channel)
+            running = stub.Generate(long_request(0, ENDLESS))
+            await running.read()
+            with pytest.raises(grpc.aio.AioRpcError, match=r"no row of the batch was free for 0\.\d s") as caught:
+                await read(stub.Generate(pb.GenerateRequest(max_chars=1)))
+            assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+            running.cancel()
+        assert await eventually(lambda: rows_are_free(process.address, 1))
+    finally:
+        stop(process)
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0.0.0.0"])
 def test_second_server_on_the_same_port_fails_at_once(server: ServerProcess, bundles: Path, host: str) -> None:
     port = server.address.rsplit(":", 1)[1]
