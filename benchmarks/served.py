@@ -53,10 +53,10 @@ def serving(models: Path, *flags: str) -> Iterator[Served]:
             process.communicate()
 
 
-def serve(models: Path, port: int, *flags: str) -> "subprocess.Popen[str]":
-    """Starts a server; it does not listen yet."""
+def serve(models: Path, port: int, *flags: str, checkout: Path | None = None) -> "subprocess.Popen[str]":
+    """Starts a server, with the code of another checkout if one is named; it does not listen yet."""
     command = [sys.executable, "-m", "server", "--models", str(models), "--port", str(port), *flags]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=checkout)
 
 
 def address_of(process: "subprocess.Popen[str]") -> str:

@@ -2,41 +2,64 @@
 
     from client import Client
 
-    with Client("127.0.0.1:50051") as client, client.stream("ROMEO:", max_chars=400, seed=7) as stream:
+    with Client(["10.0.0.5:50051", "10.0.0.6:50051"]) as client:
+        stream = client.stream("ROMEO:", max_chars=400, seed=7)
         for text in stream:
             print(text, end="", flush=True)
     print(stream.finish)
 
-`AsyncClient` is the same with `async with` and `async for`.
+A text whose server is lost goes on at the other address, each of its characters comes once. `AsyncClient` is the same
+with `async with` and `async for`.
 """
 
-from client.asynchronous import AsyncClient, AsyncTextStream
-from client.blocking import Client, TextStream
+from client.async_streams import AsyncContinuations, AsyncScoreStream, AsyncTextStream
+from client.asynchronous import AsyncClient
+from client.blocking import Client
 from client.errors import (
     CharstreamError,
     DeadlineExceeded,
     InvalidRequest,
     ModelNotFound,
+    NotAllowed,
     Overloaded,
     ServerError,
     Unavailable,
+    WrongReplica,
 )
-from client.wire import DEFAULT_ADDRESS, Finish, ModelInfo, Training
+from client.options import GenerateOptions
+from client.progress import Progress
+from client.scores import ScoreOptions
+from client.servers import DEFAULT_ADDRESS
+from client.streams import Continuations, ScoreStream, TextStream
+from client.values import Finish, ModelInfo, Replica, ScoredPart, ScoreSummary, Started, Training
 
 __all__ = [
     "DEFAULT_ADDRESS",
     "AsyncClient",
+    "AsyncContinuations",
+    "AsyncScoreStream",
     "AsyncTextStream",
     "CharstreamError",
     "Client",
+    "Continuations",
     "DeadlineExceeded",
     "Finish",
+    "GenerateOptions",
     "InvalidRequest",
     "ModelInfo",
     "ModelNotFound",
+    "NotAllowed",
     "Overloaded",
+    "Progress",
+    "Replica",
+    "ScoreOptions",
+    "ScoreStream",
+    "ScoreSummary",
+    "ScoredPart",
     "ServerError",
+    "Started",
     "TextStream",
     "Training",
     "Unavailable",
+    "WrongReplica",
 ]

@@ -1,83 +1,98 @@
 """The client for asyncio: the same as `client.blocking`, awaited."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+import time
+from collections.abc import Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 import grpc
 import grpc.aio
 
-from client import wire
-from client.errors import Unavailable, from_rpc_error
+from client.async_streams import AsyncContinuations, AsyncScoreStream, AsyncTextStream
+from client.errors import from_rpc_error
+from client.options import GenerateOptions, generate_request
+from client.progress import Progress
+from client.recovery import Question
+from client.scores import PART_CHARS, ScoreOptions, Scores, score_request
+from client.servers import DEFAULT_ADDRESS, Servers
+from client.text import Text
+from client.texts import Texts
+from client.values import ModelInfo, to_model
 from protos import charstream_pb2 as pb
-from protos import charstream_pb2_grpc as rpc
 
-__all__ = ["AsyncClient", "AsyncTextStream"]
+__all__ = ["AsyncClient"]
 
 
 class AsyncClient:
-    """One connection to a server, made and used within one event loop.
+    """As `Client`; made and used within one event loop. What `stream` and its like return is awaited, not they."""
 
-    Args:
-        address: "host:port", or any other target that gRPC resolves.
-    """
-
-    def __init__(self, address: str = wire.DEFAULT_ADDRESS) -> None:
-        self._channel = grpc.aio.insecure_channel(address, options=wire.CHANNEL_OPTIONS)
-        self._text = rpc.TextGenerationStub(self._channel)  # type: ignore[no-untyped-call]
-        self._models = rpc.ModelsStub(self._channel)  # type: ignore[no-untyped-call]
+    def __init__(
+        self,
+        addresses: str | Sequence[str] = DEFAULT_ADDRESS,
+        *,
+        credentials: grpc.ChannelCredentials | None = None,
+        token: str | None = None,
+        patience: float = 30.0,
+    ) -> None:
+        self._servers = Servers(grpc.aio, addresses, credentials=credentials, token=token, patience=patience)
 
     def stream(
+        self, prompt: str, *, timeout: float | None = None, resume: bool = True, **options: Unpack[GenerateOptions]
+    ) -> AsyncTextStream:
+        """See `Client.stream`."""
+        request = generate_request(prompt, options, checkpoints=resume)
+        return AsyncTextStream(self._servers, Text(request), timeout=timeout, resume=resume)
+
+    def go_on(self, progress: Progress, *, timeout: float | None = None) -> AsyncTextStream:
+        """See `Client.go_on`."""
+        return AsyncTextStream(self._servers, Text.of(progress, time.monotonic()), timeout=timeout)
+
+    def continuations(
         self,
         prompt: str,
         *,
-        model: str = "",
-        max_chars: int | None = None,
-        temperature: float | None = None,
-        top_k: int | None = None,
-        top_p: float | None = None,
-        min_p: float | None = None,
-        seed: int | None = None,
-        stop: str | Sequence[str] = (),
-        max_chunk_chars: int | None = None,
-        max_chunk_delay: float | None = None,
+        n: int,
         timeout: float | None = None,
-    ) -> "AsyncTextStream":
-        """Asks for the characters that follow `prompt`: see `Client.stream`. There is nothing to await here."""
-        message = wire.request(
-            prompt,
-            model=model,
-            max_chars=max_chars,
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            min_p=min_p,
-            seed=seed,
-            stop=stop,
-            max_chunk_chars=max_chunk_chars,
-            max_chunk_delay=max_chunk_delay,
-        )
-        return AsyncTextStream(self._text.Generate(message, timeout=timeout))
+        resume: bool = True,
+        **options: Unpack[GenerateOptions],
+    ) -> AsyncContinuations:
+        """See `Client.continuations`."""
+        texts = Texts(generate_request(prompt, options, checkpoints=resume), n)
+        return AsyncContinuations(self._servers, texts, timeout=timeout, resume=resume)
 
-    async def models(self, *, timeout: float | None = None) -> list[wire.ModelInfo]:
+    def score(
+        self,
+        text: str,
+        *,
+        part_chars: int = PART_CHARS,
+        timeout: float | None = None,
+        **options: Unpack[ScoreOptions],
+    ) -> AsyncScoreStream:
+        """See `Client.score`."""
+        return AsyncScoreStream(self._servers, Scores(score_request(options), text, part_chars), timeout=timeout)
+
+    async def models(self, *, timeout: float | None = None) -> list[ModelInfo]:
         """What is served. `timeout` is in seconds. Raises CharstreamError."""
-        try:
-            answer = await self._models.ListModels(pb.ListModelsRequest(), timeout=timeout)
-        except grpc.RpcError as error:
-            raise from_rpc_error(error) from error
-        return [wire.to_model(model) for model in answer.models]
+        answer = await self._answer("ListModels", pb.ListModelsRequest(), timeout)
+        return [to_model(model) for model in answer.models]
 
-    async def model(self, name: str, *, timeout: float | None = None) -> wire.ModelInfo:
+    async def model(self, name: str, *, timeout: float | None = None) -> ModelInfo:
         """One served model. `timeout` is in seconds. Raises ModelNotFound, or another CharstreamError."""
-        try:
-            return wire.to_model(await self._models.GetModel(pb.GetModelRequest(name=name), timeout=timeout))
-        except grpc.RpcError as error:
-            raise from_rpc_error(error) from error
+        return to_model(await self._answer("GetModel", pb.GetModelRequest(name=name), timeout))
+
+    async def _answer(self, method: str, message: Any, timeout: float | None) -> Any:
+        recovery = self._servers.recovery(Question(message), timeout=timeout, resume=True, now=time.monotonic())
+        while True:
+            call, seconds = self._servers.method(method, recovery.address), recovery.seconds_left(time.monotonic())
+            try:
+                return await call(message, timeout=seconds, metadata=self._servers.metadata)
+            except grpc.RpcError as error:
+                recovery.failed(from_rpc_error(error), time.monotonic())
 
     async def close(self) -> None:
-        """Ends the connection and what still runs on it."""
-        await self._channel.close()
+        """Ends the connections and what still runs on them."""
+        await asyncio.gather(*self._servers.close())
 
     async def __aenter__(self) -> Self:
         return self
@@ -86,66 +101,3 @@ class AsyncClient:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
-
-
-class AsyncTextStream:
-    """A text on its way: `async for` its chunks, then read `finish`.
-
-    Leaving the `async with` block early, or the loop, cancels the call, which frees the server's row.
-    """
-
-    def __init__(self, call: Any) -> None:  # grpc.aio's call object: an async iterable of GenerateResponse
-        self._call = call
-        self._cancelled = False
-        self._received = wire.Received()
-
-    @property
-    def text(self) -> str:
-        """What has come so far."""
-        return self._received.text
-
-    @property
-    def finish(self) -> wire.Finish | None:
-        """How the text ended; None until it did, and for ever where it was cancelled."""
-        return self._received.finish
-
-    async def __aiter__(self) -> AsyncIterator[str]:
-        """Yields the chunks, each a string of at least one character.
-
-        Raises:
-            CharstreamError: with the text that came before it in `.text`.
-        """
-        try:
-            async for response in self._call:
-                if text := self._received.take(response):
-                    yield text
-            self._received.check_finished()
-        except grpc.RpcError as error:
-            if not self._cancelled:
-                raise from_rpc_error(error, self.text) from error
-        except asyncio.CancelledError:
-            if _task_is_cancelled():
-                raise
-            if not self._cancelled:
-                raise Unavailable("the client was closed", self.text) from None
-        finally:
-            self.cancel()
-
-    def cancel(self) -> None:
-        """Ends the call; the loop over the stream ends, and `finish` stays as it is."""
-        self._cancelled = True
-        self._call.cancel()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.cancel()
-
-
-def _task_is_cancelled() -> bool:
-    """grpc.aio raises CancelledError for a cancelled call too: only the task knows who was meant."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0

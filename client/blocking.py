@@ -1,97 +1,125 @@
 """The client for code that waits: scripts, threads, notebooks, gevent."""
 
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 import grpc
 
-from client import wire
 from client.errors import from_rpc_error
+from client.options import GenerateOptions, generate_request
+from client.progress import Progress
+from client.recovery import Question
+from client.scores import PART_CHARS, ScoreOptions, Scores, score_request
+from client.servers import DEFAULT_ADDRESS, Servers
+from client.streams import Continuations, ScoreStream, TextStream
+from client.text import Text
+from client.texts import Texts
+from client.values import ModelInfo, to_model
 from protos import charstream_pb2 as pb
-from protos import charstream_pb2_grpc as rpc
 
-__all__ = ["Client", "TextStream"]
+__all__ = ["Client"]
 
 
 class Client:
-    """One connection to a server; calls may come from several threads.
+    """A connection to one server, or to each of several replicas; calls may come from several threads.
 
     Args:
-        address: "host:port", or any other target that gRPC resolves.
+        addresses: "host:port", or any other target that gRPC resolves; or several. Each text begins at another one,
+            and goes on at another one where its server is lost.
+        credentials: for TLS, as `grpc.ssl_channel_credentials` makes them.
+        token: is sent as `authorization: Bearer TOKEN`; without credentials to this machine only.
+        patience: seconds without a new character after which a broken text is given up.
+
+    Raises:
+        ValueError: no address, or a token that can't be sent.
     """
 
-    def __init__(self, address: str = wire.DEFAULT_ADDRESS) -> None:
-        self._channel = grpc.insecure_channel(address, options=wire.CHANNEL_OPTIONS)
-        self._text = rpc.TextGenerationStub(self._channel)  # type: ignore[no-untyped-call]
-        self._models = rpc.ModelsStub(self._channel)  # type: ignore[no-untyped-call]
+    def __init__(
+        self,
+        addresses: str | Sequence[str] = DEFAULT_ADDRESS,
+        *,
+        credentials: grpc.ChannelCredentials | None = None,
+        token: str | None = None,
+        patience: float = 30.0,
+    ) -> None:
+        self._servers = Servers(grpc, addresses, credentials=credentials, token=token, patience=patience)
 
     def stream(
+        self, prompt: str, *, timeout: float | None = None, resume: bool = True, **options: Unpack[GenerateOptions]
+    ) -> TextStream:
+        """Asks for the characters that follow `prompt`.
+
+        Args:
+            timeout: seconds for the whole text.
+            resume: the text goes on by itself where its stream breaks, here or at another address, so that each
+                character comes once. False: the first failure is raised.
+            options: see `GenerateOptions`.
+
+        Raises:
+            TypeError, ValueError: an option doesn't exist, or can't be sent. The server's errors come from the stream.
+        """
+        request = generate_request(prompt, options, checkpoints=resume)
+        return TextStream(self._servers, Text(request), timeout=timeout, resume=resume)
+
+    def go_on(self, progress: Progress, *, timeout: float | None = None) -> TextStream:
+        """The rest of a text that was given up: `progress` is the error's. Its `text` is the whole."""
+        return TextStream(self._servers, Text.of(progress, time.monotonic()), timeout=timeout)
+
+    def continuations(
         self,
         prompt: str,
         *,
-        model: str = "",
-        max_chars: int | None = None,
-        temperature: float | None = None,
-        top_k: int | None = None,
-        top_p: float | None = None,
-        min_p: float | None = None,
-        seed: int | None = None,
-        stop: str | Sequence[str] = (),
-        max_chunk_chars: int | None = None,
-        max_chunk_delay: float | None = None,
+        n: int,
         timeout: float | None = None,
-    ) -> "TextStream":
-        """Asks for the characters that follow `prompt`; what is None or empty is left to the server.
+        resume: bool = True,
+        **options: Unpack[GenerateOptions],
+    ) -> Continuations:
+        """Asks for `n` texts that follow `prompt`, which is read once: see `stream`."""
+        texts = Texts(generate_request(prompt, options, checkpoints=resume), n)
+        return Continuations(self._servers, texts, timeout=timeout, resume=resume)
+
+    def score(
+        self,
+        text: str,
+        *,
+        part_chars: int = PART_CHARS,
+        timeout: float | None = None,
+        **options: Unpack[ScoreOptions],
+    ) -> ScoreStream:
+        """Asks how probable each character of `text` is.
 
         Args:
-            model: may be empty where one model is served.
-            max_chars: generate at most so many characters.
-            temperature: 0 is greedy.
-            top_k: only the so many most probable characters.
-            top_p: of those, the fewest whose shares reach this sum.
-            min_p: only characters at least this share as probable as the most probable one.
-            seed: same seed, same text.
-            stop: strings before which the text ends.
-            max_chunk_chars: at most so many characters at a time.
-            max_chunk_delay: seconds that a character may wait for others to travel with.
+            part_chars: longer texts are sent in parts of so many characters, each when the one before is through.
             timeout: seconds for the whole text.
+            options: see `ScoreOptions`.
 
         Raises:
-            ValueError: an argument can't be sent. The server's errors come from the stream.
+            TypeError, ValueError: as `stream`.
         """
-        message = wire.request(
-            prompt,
-            model=model,
-            max_chars=max_chars,
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            min_p=min_p,
-            seed=seed,
-            stop=stop,
-            max_chunk_chars=max_chunk_chars,
-            max_chunk_delay=max_chunk_delay,
-        )
-        return TextStream(self._text.Generate(message, timeout=timeout))
+        return ScoreStream(self._servers, Scores(score_request(options), text, part_chars), timeout=timeout)
 
-    def models(self, *, timeout: float | None = None) -> list[wire.ModelInfo]:
+    def models(self, *, timeout: float | None = None) -> list[ModelInfo]:
         """What is served. `timeout` is in seconds. Raises CharstreamError."""
-        try:
-            return [wire.to_model(model) for model in self._models.ListModels(pb.ListModelsRequest(), timeout).models]
-        except grpc.RpcError as error:
-            raise from_rpc_error(error) from error
+        return [to_model(model) for model in self._answer("ListModels", pb.ListModelsRequest(), timeout).models]
 
-    def model(self, name: str, *, timeout: float | None = None) -> wire.ModelInfo:
+    def model(self, name: str, *, timeout: float | None = None) -> ModelInfo:
         """One served model. `timeout` is in seconds. Raises ModelNotFound, or another CharstreamError."""
-        try:
-            return wire.to_model(self._models.GetModel(pb.GetModelRequest(name=name), timeout))
-        except grpc.RpcError as error:
-            raise from_rpc_error(error) from error
+        return to_model(self._answer("GetModel", pb.GetModelRequest(name=name), timeout))
+
+    def _answer(self, method: str, message: Any, timeout: float | None) -> Any:
+        recovery = self._servers.recovery(Question(message), timeout=timeout, resume=True, now=time.monotonic())
+        while True:
+            call, seconds = self._servers.method(method, recovery.address), recovery.seconds_left(time.monotonic())
+            try:
+                return call(message, timeout=seconds, metadata=self._servers.metadata)
+            except grpc.RpcError as error:
+                recovery.failed(from_rpc_error(error), time.monotonic())
 
     def close(self) -> None:
-        """Ends the connection and what still runs on it."""
-        self._channel.close()
+        """Ends the connections and what still runs on them."""
+        self._servers.close()
 
     def __enter__(self) -> Self:
         return self
@@ -100,55 +128,3 @@ class Client:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-class TextStream:
-    """A text on its way: iterate for its chunks, then read `finish`.
-
-    Leaving the loop or the `with` block early cancels the call, which frees the server's row.
-    """
-
-    def __init__(self, call: Any) -> None:  # grpc's call object: an iterator of GenerateResponse with `cancel`
-        self._call = call
-        self._cancelled = False
-        self._received = wire.Received()
-
-    @property
-    def text(self) -> str:
-        """What has come so far."""
-        return self._received.text
-
-    @property
-    def finish(self) -> wire.Finish | None:
-        """How the text ended; None until it did, and for ever where it was cancelled."""
-        return self._received.finish
-
-    def __iter__(self) -> Iterator[str]:
-        """Yields the chunks, each a string of at least one character.
-
-        Raises:
-            CharstreamError: with the text that came before it in `.text`.
-        """
-        try:
-            for response in self._call:
-                if text := self._received.take(response):
-                    yield text
-            self._received.check_finished()
-        except grpc.RpcError as error:
-            if not self._cancelled:
-                raise from_rpc_error(error, self.text) from error
-        finally:
-            self.cancel()
-
-    def cancel(self) -> None:
-        """Ends the call, from any thread; the loop over the stream ends, and `finish` stays as it is."""
-        self._cancelled = True
-        self._call.cancel()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.cancel()

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from charstream.settings import Settings, fail
 from client.errors import CharstreamError, InvalidRequest, ModelNotFound
-from client.wire import DEFAULT_ADDRESS
+from client.servers import DEFAULT_ADDRESS
 
 __all__ = ["Connection", "one_line_errors"]
 

@@ -10,7 +10,7 @@ from pydantic import Field
 from charstream.settings import parse
 from client.blocking import Client
 from client.command import Connection, one_line_errors
-from client.wire import ModelInfo
+from client.values import ModelInfo
 
 __all__ = ["ModelsSettings", "main"]
 

@@ -1,5 +1,6 @@
 """`charstream stream`: a text, as its characters come, on stdout; a line about it on stderr."""
 
+import base64
 import json
 import re
 import sys
@@ -10,9 +11,10 @@ from typing import Annotated, Any
 from pydantic import Field, model_validator
 
 from charstream.settings import Positional, parse
-from client.blocking import Client, TextStream
+from client.blocking import Client
 from client.command import Connection, one_line_errors
-from client.wire import Finish
+from client.streams import TextStream
+from client.values import Finish
 
 __all__ = ["StreamSettings", "main"]
 
@@ -108,7 +110,11 @@ def _write(text: str) -> None:
 
 
 def _json_line(value: dict[str, Any]) -> str:
-    return json.dumps(value, ensure_ascii=False) + "\n"
+    return json.dumps(value, ensure_ascii=False, default=_base64) + "\n"
+
+
+def _base64(token: bytes) -> str:
+    return base64.b64encode(token).decode()
 
 
 def _summary(finish: Finish) -> str:

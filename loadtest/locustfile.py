@@ -28,5 +28,6 @@ class Reader(StreamUser):
             max_chars=self.scenario.max_chars,
             temperature=self.scenario.temperature,
             seed=self.number << 32 | text,
+            resume=False,  # a failure shall be seen, not made good
         )
         self.measure(stream)

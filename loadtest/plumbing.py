@@ -17,9 +17,10 @@ from locust.env import Environment
 from locust.runners import WorkerRunner
 from locust.stats import RequestStats
 
-from client.blocking import Client, TextStream
+from client.blocking import Client
 from client.errors import CharstreamError, Overloaded, ServerError
-from client.wire import DEFAULT_ADDRESS
+from client.servers import DEFAULT_ADDRESS
+from client.streams import TextStream
 from loadtest.settings import Scenario, Thresholds, add_flags, from_flags
 from loadtest.summary import Spread, Summary, missed, table
 from loadtest.timing import StreamTiming, bucket
@@ -95,7 +96,7 @@ class StreamUser(User):
 def _check(stream: TextStream) -> None:
     received = len(stream.text)
     if stream.finish is None or stream.finish.generated_chars != received:
-        raise ServerError(f"{received} characters came, the server says otherwise: {stream.finish}", stream.text)
+        raise ServerError(f"{received} characters came, the server says otherwise: {stream.finish}")
 
 
 def _summary(stats: RequestStats) -> Summary:

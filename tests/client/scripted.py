@@ -16,6 +16,7 @@ from protos import charstream_pb2 as pb
 from protos import charstream_pb2_grpc as rpc
 
 Generate = Callable[[pb.GenerateRequest, grpc.ServicerContext], Iterator[pb.GenerateResponse]]
+Score = Callable[[pb.ScoreRequest, grpc.ServicerContext], Iterator[pb.ScoreResponse]]
 
 
 def text(*chunks: str) -> Iterator[pb.GenerateResponse]:
@@ -39,38 +40,61 @@ def abort(context: grpc.ServicerContext, code: grpc.StatusCode, message: str, *d
 
 @dataclass
 class ScriptedServer(rpc.TextGenerationServicer):
-    """`begun` is set when a call comes, `ended` when one is over for the server, whoever ended it."""
+    """`begun` is set when a call comes, `ended` when one is over for the server, whoever ended it.
+
+    `tokens` are what came with ListModels in the header "authorization".
+    """
 
     generate: Generate
+    score: Score | None = None
     address: str = ""
     begun: threading.Event = field(default_factory=threading.Event)
     ended: threading.Event = field(default_factory=threading.Event)
+    tokens: list[str] = field(default_factory=list)
 
     def Generate(self, request: pb.GenerateRequest, context: grpc.ServicerContext) -> Iterator[pb.GenerateResponse]:
         context.add_callback(self.ended.set)
         self.begun.set()
         yield from self.generate(request, context)
 
+    def Score(self, request: pb.ScoreRequest, context: grpc.ServicerContext) -> Iterator[pb.ScoreResponse]:
+        assert self.score
+        yield from self.score(request, context)
+
 
 class NoModels(rpc.ModelsServicer):
     """A server that answers, and lists nothing."""
 
+    def __init__(self, tokens: list[str]) -> None:
+        self._tokens = tokens
+
     def ListModels(self, request: pb.ListModelsRequest, context: grpc.ServicerContext) -> pb.ListModelsResponse:
+        self._tokens += [str(value) for name, value in context.invocation_metadata() if name == "authorization"]
         return pb.ListModelsResponse()
 
 
 @contextmanager
-def serving(generate: Generate) -> Iterator[ScriptedServer]:
-    servicer = ScriptedServer(generate)
+def serving(
+    generate: Generate, score: Score | None = None, credentials: grpc.ServerCredentials | None = None
+) -> Iterator[ScriptedServer]:
+    servicer = ScriptedServer(generate, score)
     server = grpc.server(ThreadPoolExecutor(8), options=[("grpc.so_reuseport", 0)])
     rpc.add_TextGenerationServicer_to_server(servicer, server)
-    rpc.add_ModelsServicer_to_server(NoModels(), server)
-    servicer.address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    rpc.add_ModelsServicer_to_server(NoModels(servicer.tokens), server)
+    free = "127.0.0.1:0"
+    port = server.add_secure_port(free, credentials) if credentials else server.add_insecure_port(free)
+    servicer.address = f"127.0.0.1:{port}"
     server.start()
     try:
         yield servicer
     finally:
         server.stop(None).wait(10)
+
+
+def dead_address() -> str:
+    """Nobody listens there."""
+    with serving(endless) as server:
+        return server.address
 
 
 def endless(request: pb.GenerateRequest, context: grpc.ServicerContext) -> Iterator[pb.GenerateResponse]:

@@ -6,6 +6,7 @@ import threading
 import pytest
 
 from client import AsyncClient, Client, Unavailable
+from tests.client.replica import Fault, Replica
 from tests.client.scripted import ScriptedServer, endless, serving
 
 SECONDS = 5
@@ -104,6 +105,25 @@ async def test_asyncio_a_cancelled_task_stays_cancelled() -> None:
             with pytest.raises(TimeoutError):
                 await asyncio.wait_for(read(client), 0.3)
             await assert_ended_soon(server)
+
+
+async def test_asyncio_a_task_that_is_cancelled_while_it_waits_for_a_server_stays_cancelled() -> None:
+    replica = Replica([Fault("unavailable", 5)] + [Fault("unavailable")] * 100, chunk=1)
+    with serving(replica.generate) as server:
+        async with AsyncClient(server.address) as client:
+            stream = client.stream("a")
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(stream.read(), 1.0)
+            assert len(stream.text) == 5
+
+
+async def test_asyncio_cancel_while_it_waits_for_a_server_ends_the_loop() -> None:
+    replica = Replica([Fault("unavailable", 5)] + [Fault("unavailable")] * 100, chunk=1)
+    with serving(replica.generate) as server:
+        async with AsyncClient(server.address) as client:
+            stream = client.stream("a")
+            asyncio.get_running_loop().call_later(1.0, stream.cancel)
+            assert len(await asyncio.wait_for(stream.read(), 10)) == 5
 
 
 async def test_asyncio_closing_the_client_under_a_stream_is_unavailable() -> None:

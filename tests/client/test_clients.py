@@ -3,6 +3,7 @@
 import pytest
 
 from client import AsyncClient, Client, InvalidRequest, ModelNotFound
+from tests.client.reading import both, read
 from tests.conftest import ServerProcess
 
 PROMPT = "ROMEO:"
@@ -106,3 +107,38 @@ async def test_a_model_that_is_not_served_is_not_found(server: ServerProcess) ->
     async with AsyncClient(server.address) as client_:
         with pytest.raises(ModelNotFound, match="huge"):
             await client_.model("huge")
+
+
+@both
+def test_continuations_are_the_texts_that_each_would_be_alone(server: ServerProcess, kind: str) -> None:
+    outcome = read(kind, server.address, "continuations", PROMPT, n=3, max_chars=80, seed=7, echo=True)
+    assert outcome.error is None
+    assert outcome.stream.texts == [
+        PROMPT + generated(server, max_chars=80, seed=7, continuation=index) for index in range(3)
+    ]
+    assert [finish.generated_chars for finish in outcome.stream.finishes] == [80] * 3
+
+
+@both
+def test_a_token_goes_on_as_if_nothing_had_been_in_between(server: ServerProcess, kind: str) -> None:
+    first = read(kind, server.address, "stream", PROMPT, max_chars=40, seed=7, return_token=True).stream
+    rest = read(kind, server.address, "stream", "", resume_token=first.finish.resume_token, max_chars=60).stream
+    assert first.text + rest.text == generated(server, max_chars=100, seed=7)
+    assert rest.finish.position == len(PROMPT) + 100
+
+
+@both
+def test_a_score_is_what_the_log_probabilities_of_the_text_said(server: ServerProcess, kind: str) -> None:
+    stream = read(kind, server.address, "stream", PROMPT, max_chars=120, seed=7, logprobs=2).stream
+    assert len(stream.logprobs) == len(stream.alternatives) == 120
+    outcome = read(
+        kind, server.address, "score", stream.text, prompt=PROMPT, part_chars=50, alternatives=2, return_token=True
+    )
+    assert outcome.error is None
+    assert "".join(part.text for part in outcome.items) == stream.text
+    assert [value for part in outcome.items for value in part.logprobs] == pytest.approx(stream.logprobs, abs=1e-4)
+    assert [place for part in outcome.items for place in part.alternatives][70][0][0] == stream.alternatives[70][0][0]
+    summary = outcome.stream.summary
+    assert (summary.chars, summary.position) == (120, len(PROMPT) + 120)
+    assert summary.nats == pytest.approx(-sum(stream.logprobs), rel=1e-4)
+    assert summary.resume_token

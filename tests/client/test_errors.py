@@ -15,9 +15,11 @@ from client import (
     DeadlineExceeded,
     InvalidRequest,
     ModelNotFound,
+    NotAllowed,
     Overloaded,
     ServerError,
     Unavailable,
+    WrongReplica,
 )
 from protos import charstream_pb2 as pb
 from tests.client.scripted import Generate, abort, endless, serving, text
@@ -57,6 +59,9 @@ async def errors(address: str, **options: Any) -> list[CharstreamError]:
         (grpc.StatusCode.INVALID_ARGUMENT, InvalidRequest),
         (grpc.StatusCode.OUT_OF_RANGE, InvalidRequest),
         (grpc.StatusCode.NOT_FOUND, ModelNotFound),
+        (grpc.StatusCode.FAILED_PRECONDITION, WrongReplica),
+        (grpc.StatusCode.UNAUTHENTICATED, NotAllowed),
+        (grpc.StatusCode.PERMISSION_DENIED, NotAllowed),
         (grpc.StatusCode.RESOURCE_EXHAUSTED, Overloaded),
         (grpc.StatusCode.UNAVAILABLE, Unavailable),
         (grpc.StatusCode.CANCELLED, Unavailable),
@@ -115,7 +120,7 @@ async def test_details_that_contradict_the_status_are_left_out() -> None:
 async def test_a_stream_without_a_finish_is_no_success() -> None:
     with serving(lambda request, context: text("cut", " off")) as server:
         for error in await errors(server.address):
-            assert isinstance(error, ServerError)
+            assert isinstance(error, Unavailable)
             assert error.text == "cut off"
 
 

@@ -1,0 +1,152 @@
+"""What comes of the asyncio client's calls: the same as `client.streams`, awaited."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar
+
+import grpc
+import grpc.aio
+
+from client.errors import CharstreamError, Unavailable, WrongReplica, from_rpc_error
+from client.recovery import Task
+from client.scores import Scores
+from client.servers import Servers
+from client.text import Text
+from client.texts import Texts
+from client.values import ScoredPart, ScoreSummary
+from client.views import ScoreView, TextsView, TextView
+
+__all__ = ["AsyncContinuations", "AsyncScoreStream", "AsyncStream", "AsyncTextStream"]
+
+T = TypeVar("T")
+
+
+class AsyncStream(Generic[T]):
+    """What comes of a task, as it comes.
+
+    Leaving the loop or the `with` block early cancels the call, which frees the server's row.
+    """
+
+    def __init__(
+        self, servers: Servers, method: str, task: Task[T], *, timeout: float | None = None, resume: bool = True
+    ) -> None:
+        self._servers, self._method = servers, method
+        self._recovery = servers.recovery(task, timeout=timeout, resume=resume, now=time.monotonic())
+        self._cancelled = asyncio.Event()
+        self._call = self._ask()
+
+    def _ask(self) -> Any:  # grpc.aio's call object: an async iterator of responses with `cancel`
+        now = time.monotonic()
+        method = self._servers.method(self._method, self._recovery.address)
+        message, seconds = self._recovery.task.message(now), self._recovery.seconds_left(now)
+        return method(message, timeout=seconds, metadata=self._servers.metadata)
+
+    async def __aiter__(self) -> AsyncIterator[T]:
+        """Raises:
+        CharstreamError: with what came before it in `.text`, where this is one text.
+        """
+        try:
+            again = True
+            while again:
+                try:
+                    async for response in self._call:
+                        for item in self._recovery.take(response):
+                            yield item
+                except (grpc.RpcError, WrongReplica) as error:
+                    again = await self._ask_again(error)
+                except asyncio.CancelledError:
+                    if _task_is_cancelled():
+                        raise
+                    again = await self._ask_again(Unavailable("the call was cancelled"))
+                else:
+                    again = await self._ask_again(None)
+        finally:
+            self.cancel()
+
+    async def _ask_again(self, failure: grpc.RpcError | CharstreamError | None) -> bool:
+        """Asks for what is missing, after a while; False where there is nothing more, or somebody cancelled."""
+        if self._recovery.task.done or self._cancelled.is_set():
+            return False
+        self._call.cancel()
+        seconds = self._seconds_to_wait(failure)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._cancelled.wait(), seconds)
+            return False
+        self._check_open()
+        self._call = self._ask()
+        return True
+
+    def _seconds_to_wait(self, failure: grpc.RpcError | CharstreamError | None) -> float:
+        self._check_open()
+        now = time.monotonic()
+        if failure is None:
+            return self._recovery.ended(now)
+        return self._recovery.failed(from_rpc_error(failure) if isinstance(failure, grpc.RpcError) else failure, now)
+
+    def _check_open(self) -> None:
+        if self._servers.closed:
+            raise self._recovery.given_up(Unavailable("the client was closed"), time.monotonic())
+
+    def cancel(self) -> None:
+        """Ends the call; the loop over the stream ends, and what it has stays as it is."""
+        self._cancelled.set()
+        self._call.cancel()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.cancel()
+
+
+class AsyncTextStream(TextView, AsyncStream[str]):
+    """A text on its way: iterate for its chunks, each of at least one character, then look at `finish`."""
+
+    def __init__(self, servers: Servers, text: Text, *, timeout: float | None, resume: bool = True) -> None:
+        self._text = text
+        super().__init__(servers, "Generate", text, timeout=timeout, resume=resume)
+
+    async def read(self) -> str:
+        """Waits for the end; returns the whole text. Raises CharstreamError."""
+        async for _ in self:
+            pass
+        return self.text
+
+
+class AsyncContinuations(TextsView, AsyncStream[tuple[int, str]]):
+    """Several texts on their way: iterate for (index, chunk), then look at `texts` and `finishes`."""
+
+    def __init__(self, servers: Servers, texts: Texts, *, timeout: float | None, resume: bool) -> None:
+        self._texts = texts
+        super().__init__(servers, "Generate", texts, timeout=timeout, resume=resume)
+
+    async def read(self) -> list[str]:
+        """Waits for the end of all; returns the texts. Raises CharstreamError."""
+        async for _ in self:
+            pass
+        return self.texts
+
+
+class AsyncScoreStream(ScoreView, AsyncStream[ScoredPart]):
+    """A score on its way: iterate for its parts, then look at `summary`."""
+
+    def __init__(self, servers: Servers, scores: Scores, *, timeout: float | None) -> None:
+        self._scores = scores
+        super().__init__(servers, "Score", scores, timeout=timeout)
+
+    async def read(self) -> ScoreSummary:
+        """Waits for the end; returns the summary. Raises CharstreamError."""
+        async for _ in self:
+            pass
+        return self._end()
+
+
+def _task_is_cancelled() -> bool:
+    """grpc.aio raises CancelledError for a cancelled call too: only the task knows who was meant."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -1,0 +1,72 @@
+"""Reads a stream to its end with either client, so that a test says once what holds for both."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from client import AsyncClient, CharstreamError, Client
+
+__all__ = ["Read", "both", "failed", "read"]
+
+Each = Sequence[Callable[[Any], None]]
+
+both = pytest.mark.parametrize("kind", ["blocking", "asyncio"])
+
+
+@dataclass
+class Read:
+    """What came, the stream itself, and the error that ended it."""
+
+    items: list[Any]
+    stream: Any
+    error: CharstreamError | None = None
+
+
+def read(kind: str, addresses: str | Sequence[str], method: str, *args: Any, **options: Any) -> Read:
+    """Calls `method` of a new client and reads what it gives.
+
+    "patience", "token" and "credentials" are the client's own options; those of "each" are called after each item.
+    """
+    own = {name: options.pop(name) for name in ("patience", "token", "credentials") if name in options}
+    each: Each = options.pop("each", ())
+    if kind == "blocking":
+        return _blocking(Client(addresses, **own), each, method, *args, **options)
+    return asyncio.run(_asyncio(addresses, own, each, method, *args, **options))
+
+
+def failed(*args: Any, **options: Any) -> Any:
+    """The error of a `read` that must not succeed."""
+    outcome = read(*args, **options)
+    assert outcome.error, f"it succeeded: {outcome.items}"
+    return outcome.error
+
+
+def _blocking(client: Client, each: Each, method: str, *args: Any, **options: Any) -> Read:
+    with client:
+        result = Read([], getattr(client, method)(*args, **options))
+        try:
+            for item in result.stream:
+                result.items.append(item)
+                for action in each:
+                    action(result.stream)
+        except CharstreamError as error:
+            result.error = error
+    return result
+
+
+async def _asyncio(
+    addresses: str | Sequence[str], own: dict[str, Any], each: Each, method: str, *args: Any, **options: Any
+) -> Read:
+    async with AsyncClient(addresses, **own) as client:
+        result = Read([], getattr(client, method)(*args, **options))
+        try:
+            async for item in result.stream:
+                result.items.append(item)
+                for action in each:
+                    action(result.stream)
+        except CharstreamError as error:
+            result.error = error
+    return result

@@ -1,0 +1,164 @@
+"""What a caller may pass, and what it becomes in the message."""
+
+import math
+from typing import Any
+
+import pytest
+
+from client import Client, Replica
+from client.options import GenerateOptions, generate_request
+from client.text import Text
+from protos import charstream_pb2 as pb
+
+EVERYTHING: GenerateOptions = {
+    "model": "m",
+    "max_chars": 9,
+    "min_chars": 2,
+    "temperature": 0.5,
+    "top_k": 3,
+    "top_p": 0.5,
+    "min_p": 0.25,
+    "allowed": "ab",
+    "banned": "c",
+    "bias": {"a": 1.5},
+    "seed": 7,
+    "continuation": 1,
+    "stop": ["x"],
+    "include_stop": True,
+    "echo": True,
+    "logprobs": 2,
+    "max_chunk_chars": 4,
+    "max_chunk_delay": 0.5,
+    "time_limit": 2.0,
+    "resume_token": b"t",
+    "return_token": True,
+    "checkpoint_chars": 100,
+    "replica": Replica(precision="int8"),
+    "other_numerics": True,
+}
+
+
+def built(prompt: str = "a", **given: Any) -> pb.GenerateRequest:
+    return generate_request(prompt, given, checkpoints=True)  # type: ignore[arg-type]
+
+
+def test_each_option_reaches_its_field() -> None:
+    assert EVERYTHING.keys() == GenerateOptions.__annotations__.keys()
+    assert built("p", **EVERYTHING) == pb.GenerateRequest(
+        model="m",
+        prompt="p",
+        sampling=pb.Sampling(
+            temperature=0.5, top_k=3, top_p=0.5, min_p=0.25, allowed="ab", banned="c", bias=pb.Bias(of={"a": 1.5})
+        ),
+        seed=7,
+        max_chars=9,
+        stop=["x"],
+        chunking=pb.Chunking(max_chars=4, max_delay={"nanos": 500_000_000}),  # type: ignore[arg-type]
+        include_stop=True,
+        min_chars=2,
+        echo=True,
+        logprobs=2,
+        continuation=1,
+        time_limit={"seconds": 2},  # type: ignore[arg-type]
+        resume_token=b"t",
+        return_token=True,
+        checkpoint_chars=100,
+        replica=pb.Replica(precision="int8"),
+        other_numerics=True,
+    )
+
+
+@pytest.mark.parametrize("given", [{}, dict.fromkeys(GenerateOptions.__annotations__)])
+def test_what_is_not_given_is_left_to_the_server(given: dict[str, Any]) -> None:
+    message = built(**given)
+    assert message.seed < 2**53, "without one a broken text could not be had again"
+    message.ClearField("seed")
+    message.ClearField("checkpoint_chars")
+    assert message == pb.GenerateRequest(prompt="a", sampling=pb.Sampling(), chunking=pb.Chunking())
+
+
+def test_every_text_gets_a_seed_of_its_own() -> None:
+    assert built().seed != built().seed
+
+
+def test_a_text_from_a_token_keeps_its_seed() -> None:
+    assert not built(resume_token=b"t").HasField("seed")
+
+
+def test_zero_is_sent_and_not_taken_for_nothing() -> None:
+    message = built(seed=0, temperature=0.0, min_p=0.0, max_chunk_delay=0.0, logprobs=0, continuation=0)
+    assert message.HasField("logprobs")
+    assert message.HasField("continuation")
+    assert message.sampling.HasField("min_p")
+    assert not message.sampling.HasField("top_p")
+    assert message.HasField("seed")
+    assert message.sampling.HasField("temperature")
+    assert message.chunking.HasField("max_delay")
+
+
+@pytest.mark.parametrize("method", ["stream", "continuations"])
+def test_a_misspelt_option_is_named(method: str) -> None:
+    with Client() as client, pytest.raises(TypeError, match="'max_char'"):
+        getattr(client, method)("a", n=2, max_char=None) if method == "continuations" else client.stream(
+            "a",
+            max_char=5,  # type: ignore[call-arg]
+        )
+
+
+def test_one_stop_string_is_not_taken_for_its_characters() -> None:
+    assert list(built(stop="\n\n").stop) == ["\n\n"]
+    assert list(built(stop=["a", "b"]).stop) == ["a", "b"]
+
+
+@pytest.mark.parametrize(("seconds", "nanoseconds"), [(0.02, 20_000_000), (1.5, 1_500_000_000), (2.0, 2_000_000_000)])
+def test_a_delay_in_seconds_arrives_exactly(seconds: float, nanoseconds: int) -> None:
+    assert built(max_chunk_delay=seconds).chunking.max_delay.ToNanoseconds() == nanoseconds
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "allowed"),
+    [
+        ("seed", -1, "18446744073709551615"),
+        ("seed", 2**64, "18446744073709551615"),
+        ("max_chars", 0, "4294967295"),
+        ("max_chars", 2**32, "4294967295"),
+        ("min_chars", -1, "4294967295"),
+        ("logprobs", -1, "4294967295"),
+        ("continuation", -1, "4294967295"),
+        ("max_chunk_chars", 0, "4294967295"),
+        ("max_chunk_delay", math.nan, "315576000000"),
+        ("time_limit", math.inf, "315576000000"),
+    ],
+)
+def test_what_does_not_fit_is_refused_by_name_value_and_range(name: str, value: float, allowed: str) -> None:
+    with pytest.raises(ValueError, match=f"^{name}: .*{value}.*{allowed}"):
+        built(**{name: value})
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"prompt": "a\ud800"},
+        {"stop": ["\udfff"]},
+        {"model": "\ud800"},
+        {"allowed": "\ud800"},
+        {"banned": "\ud800"},
+        {"bias": {"\ud800": 1.0}},
+    ],
+)
+def test_text_that_utf8_cannot_carry_is_refused_by_name(given: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=f"^{next(iter(given))}: "):
+        built(**given)
+
+
+@pytest.mark.parametrize("temperature", [-1.0, math.nan, math.inf, 1e300])
+def test_whether_a_temperature_makes_sense_is_the_servers_to_say(temperature: float) -> None:
+    assert built(temperature=temperature).sampling.HasField("temperature")
+
+
+def test_a_reason_from_a_newer_server_does_not_break_the_client() -> None:
+    text = Text(built())
+    text.take(pb.GenerateResponse(text="a", finish=pb.Finish(reason=99)))  # type: ignore[arg-type]
+    assert text.done
+    assert text.finish
+    assert text.finish.reason == "unknown"

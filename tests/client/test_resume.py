@@ -1,0 +1,373 @@
+"""A text whose stream breaks goes on, each character once; and where it can't, nothing that came is lost."""
+
+import pickle
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+
+import grpc
+import pytest
+
+from client import (
+    Client,
+    DeadlineExceeded,
+    InvalidRequest,
+    NotAllowed,
+    Overloaded,
+    ServerError,
+    Unavailable,
+    WrongReplica,
+)
+from protos import charstream_pb2 as pb
+from tests.client.reading import both, failed, read
+from tests.client.replica import REPLICA, Fault, Replica, expected, logprob_at
+from tests.client.scripted import dead_address, finish, serving, text
+
+SEED, CHARS = 7, 60
+TEXT = expected(CHARS, SEED, "ROMEO:")
+OPTIONS = {"seed": SEED, "max_chars": CHARS}
+
+
+def assert_whole(outcome: object, text: str = TEXT) -> None:
+    assert outcome.error is None, outcome.error  # type: ignore[attr-defined]
+    assert "".join(outcome.items) == outcome.stream.text == text  # type: ignore[attr-defined]
+    assert all(outcome.items)  # type: ignore[attr-defined]
+
+
+@both
+@pytest.mark.parametrize("how", ["unavailable", "cancelled", "no finish", "drained", "overloaded"])
+@pytest.mark.parametrize("after", [1, 30, CHARS])
+def test_a_text_that_breaks_goes_on_where_it_was(kind: str, how: str, after: int) -> None:
+    replica = Replica([Fault(how, after)], chunk=1)
+    with serving(replica.generate) as server:
+        outcome = read(kind, server.address, "stream", "ROMEO:", **OPTIONS)
+    assert_whole(outcome)
+    finish = outcome.stream.finish
+    assert (finish.reason, finish.prompt_chars, finish.generated_chars, finish.seed) == ("length", 6, CHARS, SEED)
+    assert (outcome.stream.resumes, outcome.stream.replayed_chars) == (1, after)
+
+
+@both
+def test_the_rest_is_asked_for_with_what_the_server_had_chosen(kind: str) -> None:
+    replica = Replica([Fault("unavailable", 10)], chunk=1)
+    with serving(replica.generate) as server:
+        outcome = read(kind, server.address, "stream", "ROMEO:")
+    first, second = replica.requests
+    assert outcome.stream.text == expected(40, first.seed, "ROMEO:")
+    assert (second.prompt, second.seed, second.max_chars, second.replica) == ("ROMEO:", first.seed, 40, REPLICA)
+    assert second.received == outcome.stream.text[:10]
+
+
+@both
+def test_nothing_is_said_twice_when_the_call_fails_after_the_finish(kind: str) -> None:
+    replica = Replica([Fault("unavailable", CHARS + 1)])
+    with serving(replica.generate) as server:
+        assert_whole(read(kind, server.address, "stream", "ROMEO:", **OPTIONS))
+    assert len(replica.requests) == 1
+
+
+@both
+def test_a_break_within_the_echo_is_none_either(kind: str) -> None:
+    replica = Replica([Fault("unavailable", 3), Fault("unavailable", 10)], chunk=1)
+    with serving(replica.generate) as server:
+        outcome = read(kind, server.address, "stream", "ROMEO:", echo=True, **OPTIONS)
+    assert_whole(outcome, "ROMEO:" + TEXT)
+    assert outcome.stream.finish.generated_chars == CHARS
+
+
+@both
+def test_log_probabilities_stay_with_their_characters(kind: str) -> None:
+    replica = Replica([Fault("unavailable", 20), Fault("drained", 15)], chunk=2)
+    with serving(replica.generate) as server:
+        outcome = read(kind, server.address, "stream", "ROMEO:", logprobs=2, checkpoint_chars=8, **OPTIONS)
+    assert_whole(outcome)
+    assert outcome.stream.logprobs == [logprob_at(6 + 1 + i) for i in range(CHARS)]
+    assert [len(place) for place in outcome.stream.alternatives] == [2] * CHARS
+    assert outcome.stream.alternatives[0][1] == ("b", logprob_at(7))
+
+
+@both
+def test_after_a_checkpoint_only_what_follows_it_is_sent_back(kind: str) -> None:
+    replica = Replica([Fault("unavailable", 43)], chunk=1)
+    with serving(replica.generate) as server:
+        outcome = read(
+            kind, server.address, "stream", "ROMEO:", echo=True, checkpoint_chars=16, min_chars=40, **OPTIONS
+        )
+    assert_whole(outcome, "ROMEO:" + TEXT)
+    finish, request = outcome.stream.finish, replica.requests[1]
+    assert (finish.prompt_chars, finish.generated_chars, outcome.stream.replayed_chars) == (6, CHARS, 43 - 6 - 32)
+    assert (request.prompt, request.echo, request.max_chars, request.min_chars) == ("", False, CHARS - 32, 8)
+    assert request.checkpoint_chars == 16
+
+
+@both
+def test_by_default_a_long_text_has_checkpoints_and_replays_stay_short(kind: str) -> None:
+    replica = Replica([Fault("unavailable", 39_990)], chunk=10)
+    with serving(replica.generate) as server:
+        outcome = read(kind, server.address, "stream", "", seed=SEED, max_chars=40_000)
+    assert_whole(outcome, expected(40_000, SEED))
+    assert outcome.stream.replayed_chars < 16_384
+
+
+@both
+def test_a_checkpoint_at_the_very_end_does_not_hide_how_it_ended(kind: str) -> None:
+    replica = Replica([Fault("unavailable", CHARS)], chunk=1)
+    with serving(replica.generate) as server:
+        outcome = read(kind, server.address, "stream", "ROMEO:", checkpoint_chars=CHARS // 3, **OPTIONS)
+    assert_whole(outcome)
+    assert outcome.stream.replayed_chars == CHARS // 3
+    assert (outcome.stream.finish.reason, outcome.stream.finish.generated_chars) == ("length", CHARS)
+
+
+@both
+def test_without_checkpoints_the_whole_text_is_sent_back(kind: str) -> None:
+    replica = Replica([Fault("unavailable", 30)], chunk=1)
+    with serving(replica.generate) as server:
+        assert_whole(read(kind, server.address, "stream", "ROMEO:", checkpoint_chars=0, **OPTIONS))
+    assert not replica.requests[0].HasField("checkpoint_chars")
+    assert replica.requests[1].received == TEXT[:30]
+
+
+@both
+def test_a_refused_token_costs_time_and_no_text(kind: str) -> None:
+    faults = [Fault("unavailable", 30), Fault("token refused"), Fault("unavailable", 15)]
+    replica = Replica(faults, chunk=1)
+    with serving(replica.generate) as server:
+        outcome = read(kind, server.address, "stream", "ROMEO:", checkpoint_chars=8, **OPTIONS)
+    assert_whole(outcome)
+    assert [bool(request.resume_token) for request in replica.requests] == [False, True, False, True]
+    assert outcome.stream.finish.generated_chars == CHARS
+
+
+@both
+def test_a_text_goes_on_only_where_it_would_be_the_same(kind: str) -> None:
+    """The first address is lost; the second computes otherwise; the first one comes back."""
+    replica = Replica([Fault("unavailable", 30), Fault("failed_precondition"), Fault("unavailable")], chunk=1)
+    with serving(replica.generate) as one, serving(replica.generate) as two:
+        assert_whole(read(kind, [one.address, two.address], "stream", "ROMEO:", **OPTIONS))
+
+
+@both
+def test_when_no_replica_is_equal_that_is_said_at_once(kind: str) -> None:
+    refused = Fault("failed_precondition")
+    replica = Replica([Fault("unavailable", 30), refused, refused, refused, refused], chunk=1)
+    with serving(replica.generate) as one, serving(replica.generate) as two:
+        begin = time.monotonic()
+        error = failed(kind, [one.address, two.address], "stream", "ROMEO:", checkpoint_chars=8, **OPTIONS)
+    assert isinstance(error, WrongReplica)
+    assert time.monotonic() - begin < 3
+    assert error.text == TEXT[:30]
+    assert not replica.requests[-1].resume_token, "what stood in the way may have been the token alone"
+
+
+@both
+def test_who_accepts_other_numerics_is_pinned_to_the_model_only(kind: str) -> None:
+    replica = Replica([Fault("unavailable", 30)], chunk=1)
+    with serving(replica.generate) as server:
+        assert_whole(read(kind, server.address, "stream", "ROMEO:", other_numerics=True, **OPTIONS))
+    assert replica.requests[1].replica == pb.Replica(digest=REPLICA.digest)
+
+
+@both
+@pytest.mark.parametrize(
+    ("how", "error"),
+    [("internal", ServerError), ("invalid_argument", InvalidRequest), ("unauthenticated", NotAllowed)],
+)
+def test_what_would_fail_again_is_not_tried_again(kind: str, how: str, error: type[Exception]) -> None:
+    replica = Replica([Fault(how, 30)], chunk=1)
+    with serving(replica.generate) as server:
+        raised = failed(kind, server.address, "stream", "ROMEO:", **OPTIONS)
+    assert type(raised) is error
+    assert raised.text == TEXT[:30]
+    assert len(replica.requests) == 1
+
+
+@both
+def test_without_resume_the_first_failure_is_raised(kind: str) -> None:
+    replica = Replica([Fault("unavailable", 30)], chunk=1)
+    with serving(replica.generate) as server:
+        error = failed(kind, [server.address] * 2, "stream", "ROMEO:", resume=False, **OPTIONS)
+    assert isinstance(error, Unavailable)
+    assert not replica.requests[0].HasField("checkpoint_chars")
+
+
+@both
+def test_a_text_from_a_token_goes_on_too(kind: str) -> None:
+    replica = Replica()
+    with serving(replica.generate) as server:
+        first = read(kind, server.address, "stream", "ROMEO:", return_token=True, **OPTIONS).stream.finish
+        replica.faults = [Fault("unavailable", 20), Fault("unavailable", 20)]
+        again = {"resume_token": first.resume_token, "echo": True, "max_chars": 50}
+        outcome = read(kind, server.address, "stream", "And:", checkpoint_chars=16, **again)
+    assert_whole(outcome, "And:" + expected(50, SEED, "ROMEO:" + TEXT + "And:"))
+    assert replica.requests[-1].seed == SEED
+    finish = outcome.stream.finish
+    assert (finish.prompt_chars, finish.generated_chars, finish.seed) == (4, 50, SEED)
+    assert finish.position == 6 + CHARS + 4 + 50
+
+
+@both
+def test_the_time_limit_counts_from_the_first_request(kind: str) -> None:
+    replica = Replica([Fault("unavailable", 30)], chunk=1)
+    with serving(replica.generate) as server:
+        assert_whole(read(kind, server.address, "stream", "ROMEO:", time_limit=20.0, **OPTIONS))
+    first, second = (request.time_limit.ToMilliseconds() for request in replica.requests)
+    assert first == 20_000
+    assert 0 < second < first
+
+
+@both
+def test_the_timeout_holds_while_it_waits_for_a_server(kind: str) -> None:
+    replica = Replica([Fault("unavailable", 30)] + [Fault("unavailable")] * 100, chunk=1)
+    begin = time.monotonic()
+    with serving(replica.generate) as server:
+        error = failed(kind, server.address, "stream", "ROMEO:", timeout=1.5, **OPTIONS)
+    assert isinstance(error, DeadlineExceeded)
+    assert 1.4 < time.monotonic() - begin < 4
+    assert error.text == TEXT[:30]
+
+
+@both
+def test_the_timeout_holds_where_a_server_wants_to_be_left_alone_for_longer(kind: str) -> None:
+    replica = Replica([Fault("unavailable", 30), Fault("overloaded for long")], chunk=1)
+    begin = time.monotonic()
+    with serving(replica.generate) as server:
+        error = failed(kind, server.address, "stream", "ROMEO:", timeout=1.0, **OPTIONS)
+    assert isinstance(error, DeadlineExceeded)
+    assert time.monotonic() - begin < 4
+
+
+@both
+def test_patience_is_with_a_text_that_stands_still_not_with_one_that_breaks_often(kind: str) -> None:
+    with serving(Replica([Fault("unavailable", 1)] * (CHARS - 1), chunk=1).generate) as server:
+        outcome = read(kind, server.address, "stream", "ROMEO:", patience=0.5, **OPTIONS)
+    assert_whole(outcome)
+    assert outcome.stream.resumes == CHARS - 1
+
+
+@both
+def test_what_was_given_up_goes_on_elsewhere_and_later(kind: str) -> None:
+    replica = Replica([Fault("unavailable", 20)] + [Fault("unavailable")] * 1000, chunk=1)
+    options = {"logprobs": 0, "checkpoint_chars": 8, **OPTIONS}
+    with serving(replica.generate) as server:
+        error = failed(kind, server.address, "stream", "ROMEO:", patience=0.5, **options)
+    assert isinstance(error, Unavailable)
+    assert "go_on" in "".join(traceback.format_exception_only(error))
+    assert error.text == TEXT[:20]
+    progress = pickle.loads(pickle.dumps(error.progress))
+    replica = Replica(chunk=2)
+    with serving(replica.generate) as server:
+        outcome = read(kind, server.address, "go_on", progress, timeout=10)
+    assert outcome.error is None
+    assert "".join(outcome.items) == TEXT[20:]
+    assert outcome.stream.text == TEXT
+    assert outcome.stream.logprobs == [logprob_at(7 + i) for i in range(CHARS)]
+    assert (outcome.stream.finish.prompt_chars, outcome.stream.finish.generated_chars) == (6, CHARS)
+    assert replica.requests[0].received == TEXT[16:20]
+
+
+@both
+def test_an_error_with_all_it_has_can_be_pickled(kind: str) -> None:
+    with serving(Replica([Fault("internal", 20)], chunk=1).generate) as server:
+        error = failed(kind, server.address, "stream", "ROMEO:", **OPTIONS)
+    again = pickle.loads(pickle.dumps(error))
+    assert (str(again), again.text, again.progress) == (str(error), error.text, error.progress)
+
+
+@both
+def test_a_server_that_does_not_know_how_to_go_on_is_not_asked_to(kind: str) -> None:
+    """It would begin again, and its text come twice."""
+
+    def old(request: pb.GenerateRequest, context: grpc.ServicerContext) -> Iterator[pb.GenerateResponse]:
+        requests.append(request)
+        yield from text("so", " far")
+
+    requests: list[pb.GenerateRequest] = []
+    with serving(old) as server:
+        error = failed(kind, server.address, "stream", "ROMEO:")
+    assert isinstance(error, Unavailable)
+    assert (error.text, error.progress, len(requests)) == ("so far", None, 1)
+
+
+@both
+def test_a_text_never_goes_on_at_such_a_server(kind: str) -> None:
+    replica, answers = Replica([Fault("unavailable", 30)], chunk=1), 0
+
+    def updated(request: pb.GenerateRequest, context: grpc.ServicerContext) -> Iterator[pb.GenerateResponse]:
+        nonlocal answers
+        answers += 1
+        yield from [*text(TEXT), finish(CHARS)] if answers == 2 else replica.generate(request, context)
+
+    with serving(updated) as one, serving(updated) as two:
+        assert_whole(read(kind, [one.address, two.address], "stream", "ROMEO:", **OPTIONS))
+    assert answers == 3
+
+
+@both
+def test_a_busy_server_is_left_alone_as_long_as_it_says(kind: str) -> None:
+    replica = Replica([Fault("unavailable", 30)] + [Fault("overloaded")] * 3, chunk=1)
+    begin = time.monotonic()
+    with serving(replica.generate) as server:
+        assert_whole(read(kind, server.address, "stream", "ROMEO:", **OPTIONS))
+    assert time.monotonic() - begin > 0.03
+
+
+@both
+def test_a_dead_address_costs_nothing_where_another_one_lives(kind: str) -> None:
+    replica, dead = Replica(), dead_address()
+    with serving(replica.generate) as server:
+        for _ in range(4):
+            outcome = read(kind, [dead, server.address], "stream", "ROMEO:", patience=0, **OPTIONS)
+            assert_whole(outcome)
+            assert outcome.stream.resumes == 0
+
+
+@both
+def test_a_wrong_address_does_not_hang(kind: str) -> None:
+    begin = time.monotonic()
+    assert isinstance(failed(kind, [dead_address(), dead_address()], "stream", "ROMEO:"), Unavailable)
+    assert time.monotonic() - begin < 5
+
+
+@both
+def test_at_first_a_busy_server_is_left_for_another_one_and_otherwise_said_to_be_busy(kind: str) -> None:
+    busy = Replica([Fault("overloaded")] * 100)
+    with serving(busy.generate) as one, serving(Replica().generate) as two:
+        for _ in range(3):
+            assert_whole(read(kind, [one.address, two.address], "stream", "ROMEO:", **OPTIONS))
+    with serving(busy.generate) as server:
+        for addresses in (server.address, [server.address, dead_address()]):
+            error = failed(kind, addresses, "stream", "ROMEO:")
+            assert isinstance(error, Overloaded)
+            assert error.retry_after == 0.01
+
+
+def test_texts_begin_at_one_address_after_the_other() -> None:
+    replicas = [Replica(), Replica(), Replica()]
+    with (
+        serving(replicas[0].generate) as one,
+        serving(replicas[1].generate) as two,
+        serving(replicas[2].generate) as three,
+        Client([one.address, two.address, three.address]) as client,
+    ):
+        for _ in range(6):
+            client.stream("ROMEO:").read()
+    assert [len(replica.requests) for replica in replicas] == [2, 2, 2]
+
+
+@pytest.mark.parametrize("how", ["cancel", "close"])
+def test_nobody_waits_for_a_server_after_the_end(how: str) -> None:
+    replica = Replica([Fault("unavailable", 30)] + [Fault("unavailable")] * 100, chunk=1)
+    with serving(replica.generate) as server:
+        client = Client(server.address)
+        stream = client.stream("ROMEO:", **OPTIONS)  # type: ignore[arg-type]
+        threading.Timer(0.7, stream.cancel if how == "cancel" else client.close).start()
+        begin = time.monotonic()
+        if how == "cancel":
+            assert stream.read() == TEXT[:30]
+        else:
+            with pytest.raises(Unavailable, match="closed"):
+                stream.read()
+        assert time.monotonic() - begin < 4
+        client.close()

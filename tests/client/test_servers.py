@@ -1,0 +1,165 @@
+"""Who is asked, over what: TLS and tokens as a server sees them, and secrets that stay at home."""
+
+import socket
+import struct
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from shutil import which
+from typing import Any
+
+import grpc
+import pytest
+
+from client import AsyncClient, Client, Unavailable
+from protos import charstream_pb2 as pb
+from tests.client.reading import both, failed, read
+from tests.client.replica import Fault, Replica
+from tests.client.scripted import dead_address, endless, finish, serving, text
+
+
+def tell_token(request: pb.GenerateRequest, context: grpc.ServicerContext) -> Iterator[pb.GenerateResponse]:
+    found = dict(context.invocation_metadata()).get("authorization", "none")  # type: ignore[arg-type]
+    yield from [*text(str(found)), finish(1)]
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, bytes]:
+    """A key, and a certificate of 127.0.0.1 that it signs itself."""
+    if not which("openssl"):
+        pytest.skip("needs the command openssl")
+    folder: Path = tmp_path_factory.mktemp("tls")
+    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *subject]
+    subprocess.run(
+        [*command, "-keyout", folder / "key", "-out", folder / "certificate"], check=True, capture_output=True
+    )
+    return (folder / "key").read_bytes(), (folder / "certificate").read_bytes()
+
+
+@both
+def test_over_tls_the_server_sees_the_token(kind: str, certificate: tuple[bytes, bytes]) -> None:
+    trusted = grpc.ssl_channel_credentials(certificate[1])
+    with serving(tell_token, credentials=grpc.ssl_server_credentials([certificate])) as server:
+        outcome = read(kind, server.address, "stream", "a", credentials=trusted, token="secret")
+        assert (outcome.error, outcome.stream.text) == (None, "Bearer secret")
+        assert isinstance(failed(kind, server.address, "stream", "a"), Unavailable)
+        untrusted = grpc.ssl_channel_credentials()
+        assert isinstance(failed(kind, server.address, "stream", "a", credentials=untrusted), Unavailable)
+
+
+@both
+def test_a_token_goes_with_every_call_that_resumes(kind: str) -> None:
+    replica, tokens = Replica([Fault("unavailable", 10)]), []
+
+    def generate(request: pb.GenerateRequest, context: grpc.ServicerContext) -> Iterator[pb.GenerateResponse]:
+        tokens.append(dict(context.invocation_metadata())["authorization"])  # type: ignore[arg-type]
+        yield from replica.generate(request, context)
+
+    with serving(generate) as server:
+        assert not read(kind, server.address, "stream", "a", token="secret").error
+    assert tokens == ["Bearer secret"] * 2
+
+
+async def test_a_token_goes_with_the_other_calls_too() -> None:
+    with serving(endless) as server:
+        with Client(server.address, token="secret") as client:
+            client.models()
+        async with AsyncClient(server.address, token="secret") as client_:
+            await client_.models()
+    assert server.tokens == ["Bearer secret"] * 2
+
+
+@pytest.mark.parametrize(
+    "address", ["10.0.0.5:1", "example.org:1", "[2001:db8::1]:1", "dns:///far:1", "127.0.0.1.far:1"]
+)
+def test_a_token_that_anybody_could_read_is_not_sent(address: str) -> None:
+    with pytest.raises(ValueError, match="token") as caught:
+        Client(["127.0.0.1:1", address], token="secret")
+    assert address in str(caught.value)
+    assert "secret" not in str(caught.value)
+    Client(address, token="secret", credentials=grpc.ssl_channel_credentials()).close()
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "127.9.9.9:1", "[::1]:1", "localhost:1", "unix:/tmp/charstream"])
+def test_on_this_machine_a_token_needs_no_tls(address: str) -> None:
+    Client(address, token="secret").close()
+
+
+@pytest.mark.parametrize("token", ["", "two words", "line\n", "é"])
+def test_a_token_that_no_header_can_carry_is_refused_and_not_shown(token: str) -> None:
+    with pytest.raises(ValueError, match=r"^token: it is empty, or has characters that no header can carry [^é\n]*$"):
+        Client("127.0.0.1:1", token=token)
+
+
+def test_a_client_needs_an_address() -> None:
+    with pytest.raises(ValueError, match="addresses"):
+        Client([])
+
+
+async def test_other_calls_try_each_address() -> None:
+    with serving(endless) as server:
+        addresses = [dead_address(), server.address]
+        for _ in range(2):
+            with Client(addresses) as client:
+                assert client.models() == []
+            async with AsyncClient(addresses) as client_:
+                assert await client_.models() == []
+
+
+@both
+@pytest.mark.parametrize("ending", ["reset", "connection cut", "no trailers"])
+def test_what_cuts_a_stream_in_between_is_no_fault_of_the_server(kind: str, ending: str) -> None:
+    """HTTP/2 as a proxy ends it, byte by byte: gRPC calls it INTERNAL, UNAVAILABLE and UNKNOWN."""
+    first = pb.GenerateResponse(text="abc", started=pb.Started(seed=1, max_chars=40))
+    with Proxy(first, ending) as proxy:
+        error = failed(kind, proxy.address, "stream", "a", patience=0)
+    assert isinstance(error, Unavailable)
+    assert (error.text, error.progress is None) == ("abc", False)
+
+
+class Proxy:
+    """Answers one call with one message, and ends it badly."""
+
+    def __init__(self, response: pb.GenerateResponse, ending: str) -> None:
+        self._response, self._ending = response.SerializeToString(), ending
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
+
+    def __enter__(self) -> "Proxy":
+        self._thread = threading.Thread(target=self._answer, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._thread.join(10)
+        self._listener.close()
+
+    def _answer(self) -> None:
+        connection, _ = self._listener.accept()
+        with connection:
+            connection.sendall(_frame(4, 0, 0) + _frame(4, 1, 0))  # SETTINGS, and that the other's are accepted
+            received = b""
+            while b"/charstream.v1.TextGeneration/Generate" not in received:
+                received += connection.recv(65_536)
+            message = b"\0" + struct.pack(">I", len(self._response)) + self._response
+            headers = b"\x88" + _header(b"content-type", b"application/grpc")  # :status 200
+            connection.sendall(_frame(1, 4, 1, headers) + _frame(0, 0, 1, message))
+            time.sleep(0.3)  # gRPC drops a message that its reader hasn't seen yet when the stream breaks
+            if self._ending == "reset":
+                connection.sendall(_frame(3, 0, 1, struct.pack(">I", 2)))
+            if self._ending == "no trailers":
+                connection.sendall(_frame(0, 1, 1))
+            if self._ending != "connection cut":
+                connection.recv(65_536)
+
+
+def _frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
+    return struct.pack(">I", len(payload))[1:] + bytes([kind, flags]) + struct.pack(">I", stream) + payload
+
+
+def _header(name: bytes, value: bytes) -> bytes:
+    """A literal one, without Huffman's code."""
+    return b"\0" + bytes([len(name)]) + name + bytes([len(value)]) + value
