@@ -24,7 +24,7 @@ SAMPLINGS = (
 )
 FEW = settings(
     deadline=None,
-    max_examples=60,
+    max_examples=150,
     derandomize=True,
     phases=[Phase.generate],
     suppress_health_check=list(HealthCheck),
@@ -32,42 +32,69 @@ FEW = settings(
 
 
 @dataclass(frozen=True)
+class Stop:
+    """A stop string that is cut out of the text at a percentage of it; `missed`: its last character is changed."""
+
+    percent: int
+    chars: int
+    missed: bool
+
+    def begin(self, text_chars: int) -> int:
+        return text_chars * self.percent // 100
+
+    def of(self, text: str) -> str:
+        begin = self.begin(len(text))
+        found = text[begin : begin + self.chars] or "~"
+        return found[:-1] + chr(ord(found[-1]) ^ 1) if self.missed and found[-1] > " " else found
+
+
+@dataclass(frozen=True)
 class Wanted:
-    """A text, and the place (begin, length) in it where each of its stop strings is cut out."""
+    """A text. `skips`: min_chars lies inside the first stop string."""
 
     prompt: str
     max_chars: int
     seed: int
     continuation: int
     sampling: pb.Sampling
-    stops: Sequence[tuple[int, int]]
+    stops: Sequence[Stop]
     include_stop: bool
     min_chars: int
+    skips: bool
     max_delay: float
 
 
 @dataclass(frozen=True)
 class Break:
-    """How one call ends before the text does: after about so many of its characters."""
+    """How one call ends before the text does: after about so many of its characters; `inside` the first stop string."""
 
     kind: str
     chars: int
+    inside: bool
 
 
+SELDOM = st.sampled_from([False, False, False, True])
 WANTED = st.builds(
     Wanted,
     st.integers(0, 90).map(lambda chars: LINE[:chars]),
-    st.integers(1, 260),
+    st.integers(1, 300).map(lambda chars: 301 - chars),
     st.sampled_from([0, 1, 2**64 - 1]),
     st.sampled_from([0, 0, 3]),
     st.sampled_from(SAMPLINGS),
-    st.lists(st.tuples(st.integers(0, 200), st.integers(1, 40)), max_size=3),
+    st.lists(
+        st.builds(Stop, st.integers(0, 95), st.one_of(st.integers(2, 12), st.integers(2, 128)), SELDOM),
+        min_size=1,
+        max_size=3,
+    ),
     st.booleans(),
     st.sampled_from([0, 0, 0, 5, 100]),
+    SELDOM,
     st.sampled_from([0.005, 0.02, 0.05]),
 )
 BREAKS = st.lists(
-    st.builds(Break, st.sampled_from(["replay", "length", "checkpoint", "stop"]), st.integers(1, 120)), max_size=6
+    st.builds(Break, st.sampled_from(["replay", "length", "checkpoint", "stop"]), st.integers(1, 120), st.booleans()),
+    min_size=1,
+    max_size=6,
 )
 
 
@@ -77,12 +104,14 @@ class Going:
 
     Attributes:
         base: the request that the next call repeats.
+        unstopped: what it would give without stop strings.
         done: generated characters before the base's beginning.
         text: all that came.
     """
 
     stub: rpc.TextGenerationStub
     base: pb.GenerateRequest
+    unstopped: str
     done: int = 0
     text: str = ""
     finish: pb.Finish | None = None
@@ -131,12 +160,11 @@ class Going:
             self.go_on(place.resume_token, old + place.text_chars, max_chars - place.generated_chars)
 
     def stop(self, chars: int) -> None:
-        """A call with one more stop string, and then a request without it."""
-        self.replay(chars)
-        if self.finish:
-            return
-        place = self.call(stop=["e"], return_token=True)
-        if self.finish and self.finish.stop == "e" and "e" not in self.base.stop:
+        """A call with one more stop string, out of the text that comes, and then a request without it."""
+        begin = len(self.text) + 3
+        more = self.unstopped[:-1][begin : begin + min(chars, 128)] or "~"
+        place = self.call(stop=[more], return_token=True)
+        if self.finish and self.finish.stop == more and more not in self.base.stop:
             self.go_on(place.finish.resume_token, len(self.text), self.left)
 
     def go_on(self, token: bytes, done: int, max_chars: int) -> None:
@@ -183,16 +211,24 @@ def replicas(request: pytest.FixtureRequest, bundles: Path, tmp_path_factory: py
     stop(process)
 
 
+def chars_of(one: Break, wanted: Wanted, going: Going) -> int:
+    """How many characters the call gives before it ends."""
+    first = wanted.stops[0]
+    inside = first.begin(wanted.max_chars) + 1 + one.chars % first.chars - len(going.text)
+    return inside if one.inside and inside > 0 else one.chars
+
+
 def request_of(wanted: Wanted, unstopped: str) -> pb.GenerateRequest:
+    min_chars = wanted.stops[0].begin(wanted.max_chars) + 1 if wanted.skips else wanted.min_chars
     request = pb.GenerateRequest(
         prompt=wanted.prompt,
         max_chars=wanted.max_chars,
         seed=wanted.seed,
         continuation=wanted.continuation,
         sampling=wanted.sampling,
-        stop=[unstopped[begin : begin + chars] or "~" for begin, chars in wanted.stops],
+        stop=[stop.of(unstopped) for stop in wanted.stops],
         include_stop=wanted.include_stop,
-        min_chars=min(wanted.min_chars, wanted.max_chars),
+        min_chars=min(min_chars, wanted.max_chars),
     )
     request.chunking.max_delay.FromMicroseconds(int(wanted.max_delay * 1e6))
     return request
@@ -216,13 +252,13 @@ def test_any_way_of_going_on_gives_the_text_of_one_call(replicas: str, wanted: W
         assert len(unstopped) == wanted.max_chars
         request = request_of(wanted, unstopped)
         expected, found = cut(unstopped, request)
-        going = Going(stub, request)
+        going = Going(stub, request, unstopped)
         ways: dict[str, Callable[[int], None]] = {
             way.__name__: way for way in (going.replay, going.length, going.checkpoint, going.stop)
         }
         for one in breaks:
             if not going.finish:
-                ways[one.kind](one.chars)
+                ways[one.kind](chars_of(one, wanted, going))
         if not going.finish:
             going.call()
     assert going.finish

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.stops import StopMatcher
+from server.stops import Found, StopMatcher
 
 ALPHABET = "ab"
 PIECES = st.lists(st.text(ALPHABET, max_size=4), max_size=12)
@@ -45,3 +45,59 @@ def test_only_what_could_begin_a_stop_string_is_held_back(pieces: list[str], sto
         held = text[len(sent) :]
         assert text.startswith(sent)
         assert not held or any(stop.startswith(held) for stop in stops)
+
+
+def cut(text: str, stops: list[str], known: int, include: bool) -> tuple[str, str, int]:
+    """The definition, for a text whose first characters are sent: what is sent after them, the stop string, and how
+    many of its characters had been sent."""
+    for end in range(known + 1, len(text) + 1):
+        complete = [stop for stop in stops if text[:end].endswith(stop)]
+        if complete:
+            longest = max(complete, key=len)
+            begin = end if include else end - len(longest)
+            return text[known : max(known, begin)], longest, max(0, known - begin)
+    return text[known:], "", 0
+
+
+@given(
+    PIECES,
+    st.lists(st.text(ALPHABET, min_size=1, max_size=6), max_size=4),
+    st.text(ALPHABET, max_size=9),
+    st.booleans(),
+)
+def test_a_stop_string_may_begin_in_what_was_sent_before(
+    pieces: list[str], stops: list[str], tail: str, include: bool
+) -> None:
+    matcher = StopMatcher(stops, include=include, tail=tail)
+    sent, found = "", Found("")
+    for piece in pieces:
+        found = matcher.push(piece)
+        sent += found.text
+        if found.stop:
+            break
+        assert not (include and matcher.held), "what is part of the text in any case does not have to wait"
+    else:
+        sent += matcher.flush()
+    assert (sent, found.stop, found.sent) == cut(tail + "".join(pieces), stops, len(tail), include)
+
+
+@given(PIECES, st.lists(st.text(ALPHABET, min_size=1, max_size=4), max_size=4), st.integers(0, 9), st.integers(0, 4))
+def test_nothing_is_searched_in_the_first_characters(
+    pieces: list[str], stops: list[str], skip: int, received: int
+) -> None:
+    """Whether they are generated or were received before; of those nothing is sent again."""
+    matcher = StopMatcher(stops, skip=skip)
+    text = "".join(pieces)
+    known = len("".join(pieces[:received]))
+    sent, found = "", Found("")
+    for number, piece in enumerate(pieces):
+        found = matcher.push(piece, sent=number < received)
+        sent += found.text
+        if found.stop:
+            break
+    else:
+        sent += matcher.flush()
+    before, stop = by_character(text[skip:], stops)
+    whole = text[:skip] + before
+    assert found.stop == stop
+    assert sent == whole[known:]
