@@ -1,30 +1,27 @@
 """Requests -> what the engine is asked. Every field is checked; an error names it, what came and what is allowed."""
 
-import math
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from google.protobuf.duration_pb2 import Duration
 from numpy.typing import NDArray
 
-from bundle.vocabulary import UnknownCharacter
 from protos import charstream_pb2 as pb
 from server.catalog import ServedModel
 from server.errors import InvalidField, WrongReplica
+from server.sampling import encoded, merged, sampling_of
 from server.settings import ServerSettings
 from server.token_pb2 import TextState
 from server.tokens import row_state
-from server.values import Generation, RowState, Sampling
+from server.values import Generation, RowState
 
 __all__ = ["Asked", "generation_of", "scoring_of"]
 
 MIN_DELAY, MAX_DELAY = 0.005, 10.0  # seconds
 MAX_TIME_LIMIT = 86_400.0  # seconds
 MAX_ALTERNATIVES = 20
-MAX_BIAS = 100.0
 MIN_CHECKPOINT_CHARS = 64
 # Seeds that are chosen for the caller stay exact in every language's numbers.
 CHOSEN_SEED_BITS = 53
@@ -57,7 +54,7 @@ def generation_of(
     prompt = _encoded("prompt", request.prompt, model, settings.max_prompt_chars)
     max_chars = _max_chars(request, settings)
     received = _received(request, max_chars)
-    sampling = _merged(request.sampling, token)
+    sampling = merged(request.sampling, token)
     given = [_from_token(token), prompt, _encoded("received", received, model, settings.max_prompt_chars)]
     forced = np.concatenate(given)
     continuations = _continuations(request, token, settings.max_continuations)
@@ -65,7 +62,7 @@ def generation_of(
         forced=forced,
         silent=len(given[0]) + len(request.received) if request.echo else len(forced),
         max_chars=max_chars - len(received),
-        sampling=_sampling(sampling, model),
+        sampling=sampling_of(sampling, model),
         seed=_seed(request, token),
         continuation=continuations[0],
         stop=_stop(request.stop, settings),
@@ -95,12 +92,12 @@ def scoring_of(
     prompt = _encoded("prompt", request.prompt, model, settings.max_prompt_chars)
     text = _encoded("text", request.text, model, settings.max_prompt_chars)
     given = [_from_token(token), prompt, text]
-    sampling = _merged(pb.Sampling(), token)
+    sampling = merged(pb.Sampling(), token)
     generation = Generation(
         forced=np.concatenate(given),
         silent=len(given[0]) + len(prompt),
         max_chars=0,
-        sampling=_sampling(sampling, model),
+        sampling=sampling_of(sampling, model),
         seed=token.seed if token else secrets.randbits(CHOSEN_SEED_BITS),
         continuation=token.continuation if token else 0,
         max_delay=settings.chunk_seconds,
@@ -128,10 +125,7 @@ def _check_equal(field: str, what: str, theirs: pb.Replica, ours: pb.Replica) ->
 def _encoded(field: str, text: str, model: ServedModel, limit: int) -> Ids:
     if len(text) > limit:
         raise InvalidField(field, f"has {len(text)} characters, allowed are at most {limit} (--max-prompt-chars)")
-    try:
-        return model.manifest.vocabulary.encode(text)
-    except UnknownCharacter as error:
-        raise InvalidField(field, f"{error} of {model.manifest.name}") from None
+    return encoded(field, text, model)
 
 
 def _from_token(token: TextState | None) -> Ids:
@@ -185,88 +179,6 @@ def _min_chars(request: pb.GenerateRequest, max_chars: int) -> int:
     if request.min_chars > max_chars:
         raise InvalidField("min_chars", f"is {request.min_chars}, more than max_chars, {max_chars}")
     return request.min_chars
-
-
-def _merged(sampling: pb.Sampling, token: TextState | None) -> pb.Sampling:
-    """The token's, with what the request sets."""
-    merged = pb.Sampling()
-    if token:
-        merged.CopyFrom(token.sampling)
-        if sampling.HasField("bias"):
-            merged.ClearField("bias")
-    merged.MergeFrom(sampling)
-    return merged
-
-
-def _sampling(sampling: pb.Sampling, model: ServedModel) -> Sampling:
-    return Sampling(
-        temperature=_temperature(sampling),
-        top_k=_top_k(sampling, len(model.manifest.symbols)),
-        top_p=_share("top_p", sampling, unset=1.0),
-        min_p=_share("min_p", sampling, unset=0.0),
-        bias=_bias(sampling, model),
-    )
-
-
-def _top_k(sampling: pb.Sampling, vocab: int) -> int:
-    """0 for no limit, as many that are no fewer than the characters."""
-    if not sampling.HasField("top_k"):
-        return 0
-    if sampling.top_k < 1:
-        raise InvalidField("sampling.top_k", "is 0, allowed are numbers from 1; leave it unset for no limit")
-    return sampling.top_k if sampling.top_k < vocab else 0
-
-
-def _share(name: Literal["top_p", "min_p"], sampling: pb.Sampling, unset: float) -> float:
-    if not sampling.HasField(name):
-        return unset
-    value: float = getattr(sampling, name)
-    if not (0 < value <= 1 if name == "top_p" else 0 <= value <= 1):
-        allowed = "numbers above 0 and at most 1" if name == "top_p" else "numbers from 0 to 1"
-        raise InvalidField(f"sampling.{name}", f"is {value:g}, allowed are {allowed}")
-    return value
-
-
-def _temperature(sampling: pb.Sampling) -> float:
-    if not sampling.HasField("temperature"):
-        return 1.0
-    if not (math.isfinite(sampling.temperature) and sampling.temperature >= 0):
-        raise InvalidField(
-            "sampling.temperature", f"is {sampling.temperature}, allowed are finite numbers from 0 (greedy)"
-        )
-    return sampling.temperature
-
-
-def _bias(sampling: pb.Sampling, model: ServedModel) -> tuple[tuple[int, float], ...]:
-    """What is added to the logits: -inf for characters that may not come."""
-    bias = {_character(char, model): _bias_value(char, value) for char, value in sampling.bias.of.items()}
-    if sampling.HasField("allowed"):
-        allowed = set(_characters("sampling.allowed", sampling.allowed, model))
-        bias |= dict.fromkeys(set(range(len(model.manifest.symbols))) - allowed, -math.inf)
-    bias |= dict.fromkeys(_characters("sampling.banned", sampling.banned, model), -math.inf)
-    if sum(value == -math.inf for value in bias.values()) == len(model.manifest.symbols):
-        field = "allowed" if sampling.HasField("allowed") else "banned"
-        raise InvalidField(f"sampling.{field}", "leaves no character that may come")
-    return tuple((char, value) for char, value in sorted(bias.items()) if value)
-
-
-def _character(char: str, model: ServedModel) -> int:
-    if len(char) != 1:
-        raise InvalidField("sampling.bias", f"has the key {char!r}, allowed are single characters")
-    return _characters("sampling.bias", char, model)[0]
-
-
-def _characters(field: str, chars: str, model: ServedModel) -> list[int]:
-    ids: list[int] = _encoded(field, chars, model, len(chars)).tolist()
-    return ids
-
-
-def _bias_value(char: str, value: float) -> float:
-    if not -MAX_BIAS <= value <= MAX_BIAS:
-        raise InvalidField(
-            "sampling.bias", f"of {char!r} is {value:g}, allowed are numbers from {-MAX_BIAS:g} to {MAX_BIAS:g}"
-        )
-    return value
 
 
 def _stop(stops: Sequence[str], settings: ServerSettings) -> tuple[str, ...]:
