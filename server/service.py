@@ -38,9 +38,11 @@ class TextGenerationService(pb_grpc.TextGenerationServicer):
         asked = generation_of(request, token, model, self._settings)
         answers = [Answer(asked, model, self._keys, index) for index in asked.continuations]
         if len(answers) == 1:
-            await self._send(asked.generation, answers[0], context, since)
+            complete = await self._send(asked.generation, answers[0], context, since)
         else:
-            await self._send_all(asked, answers, _Writer(context), since)
+            complete = await self._send_all(asked, answers, _Writer(context), since)
+        if not complete:
+            raise ShuttingDown
 
     async def Score(self, request: pb.ScoreRequest, context: Context) -> None:
         since = time.monotonic()
@@ -62,26 +64,30 @@ class TextGenerationService(pb_grpc.TextGenerationServicer):
         token = self._keys.open(request.resume_token, self._settings.max_token_bytes)
         return self._catalog.get(request.model or token.model), token
 
-    async def _send(self, generation: Generation, answer: Answer, writer: "Context | _Writer", since: float) -> None:
+    async def _send(self, generation: Generation, answer: Answer, writer: "Context | _Writer", since: float) -> bool:
+        """Returns whether the text is complete: one that was drained can go on elsewhere."""
+        reason = None
         async with _opened(answer.model, generation, since) as chunks:
             async for chunk in chunks:
                 await writer.write(answer.message(chunk))
-                if chunk.finish and chunk.finish.reason is Reason.DRAINED:
-                    raise ShuttingDown
+                reason = chunk.finish and chunk.finish.reason
+        return reason is not Reason.DRAINED
 
-    async def _send_all(self, asked: Asked, answers: list[Answer], writer: "_Writer", since: float) -> None:
-        """Reads the prompt once, and then generates all continuations from its end."""
+    async def _send_all(self, asked: Asked, answers: list[Answer], writer: "_Writer", since: float) -> bool:
+        """Reads the prompt once, generates all continuations from its end; returns whether all are complete."""
         answers[0].model.streams.check_room(len(answers))
         generation = asked.generation
         if len(generation.forced):
             generation = generation.after(await self._read_prompt(generation, answers, writer, since))
         try:
             async with asyncio.TaskGroup() as tasks:
-                for answer in answers:
-                    own = replace(generation, continuation=answer.index)
-                    tasks.create_task(self._send(own, answer, writer, since))
+                sending = [
+                    tasks.create_task(self._send(replace(generation, continuation=answer.index), answer, writer, since))
+                    for answer in answers
+                ]
         except ExceptionGroup as errors:
             raise errors.exceptions[0] from None
+        return all(task.result() for task in sending)
 
     async def _read_prompt(
         self, generation: Generation, answers: list[Answer], writer: "_Writer", since: float

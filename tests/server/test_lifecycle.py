@@ -135,8 +135,8 @@ async def test_streams_that_outlive_the_grace_are_cut_with_unavailable(bundles: 
 
 
 async def read_into(messages: list[pb.GenerateResponse], call: "grpc.aio.UnaryStreamCall") -> None:
-    async for message in call:
-        messages.append(message)  # noqa: PERF401 - what came before an error counts
+    while (message := await call.read()) is not grpc.aio.EOF:
+        messages.append(message)
 
 
 async def test_a_text_that_outlives_the_grace_goes_on_elsewhere(bundles: Path, tmp_path: Path) -> None:
@@ -166,6 +166,25 @@ async def test_a_text_that_outlives_the_grace_goes_on_elsewhere(bundles: Path, t
     finally:
         stop(process)
         stop(other)
+
+
+async def test_each_continuation_says_that_the_server_drains(bundles: Path) -> None:
+    process = ready(start_server(bundles, "--precision", "fp32", "--grace", "0.2"))
+    try:
+        async with grpc.aio.insecure_channel(process.address) as channel:
+            request = pb.GenerateRequest(prompt="abc", max_chars=ENDLESS, seed=4, return_token=True, n=3)
+            call = pb_grpc.TextGenerationStub(channel).Generate(request)
+            messages = [await call.read()]
+            process.signal(signal.SIGTERM)
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await read_into(messages, call)
+        assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
+        finished = {message.index: message.finish for message in messages if message.HasField("finish")}
+        assert sorted(finished) == [0, 1, 2]
+        assert {finish.reason for finish in finished.values()} == {pb.FINISH_REASON_DRAINED}
+        assert all(finish.resume_token for finish in finished.values())
+    finally:
+        stop(process)
 
 
 async def test_a_text_does_not_wait_for_ever_for_a_row(bundles: Path) -> None:
