@@ -13,6 +13,7 @@ COMMANDS = {
     "verify": ("export.verify", "check a bundle's ONNX files against torch", "train"),
     "serve": ("server.__main__", "stream characters from bundles over gRPC", "cpu or gpu"),
     "stream": ("client.stream", "stream a text from a server into the terminal", ""),
+    "score": ("client.score", "tell how probable a text is to a model", ""),
     "models": ("client.models", "list the models of a server", ""),
     "loadtest": ("loadtest.__main__", "measure a server's latency and throughput with Locust", "loadtest"),
     "demo": (
@@ -57,6 +58,9 @@ def _run(name: str, rest: Sequence[str]) -> int:
         print(f"charstream: no command {name!r}; there are {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
     module, _, extra = COMMANDS[name]
+    if module.startswith("client."):
+        # What goes wrong is told in one line: gRPC's own log would come before it. It reads this when it is imported.
+        os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
         part = importlib.import_module(module)
     except ModuleNotFoundError as error:

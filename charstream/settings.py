@@ -6,8 +6,9 @@
     settings = parse(ServerSettings, argv, command="charstream serve", environment="CHARSTREAM_")
 
 A field is the flag `--its-name`; a tuple may be given several times; a bool is `--name`, or `--no-name` where it is
-on by default; a field annotated with `Positional()` has no flag. Flags override the environment (`CHARSTREAM_PORT`),
-which overrides defaults. A wrong value ends the process with one line on stderr and exit code 2.
+on by default; a field annotated with `Positional()` has no flag, and as a tuple takes one or more. Flags override the
+environment (`CHARSTREAM_PORT`), which overrides defaults. A wrong value ends the process with one line on stderr and
+exit code 2.
 """
 
 import argparse
@@ -44,7 +45,7 @@ def parse(cls: type[S], argv: Sequence[str] | None, *, command: str, environment
     Raises:
         SystemExit: 0 after `--help`; 2 after one line that names the wrong flag or variable, what came and why not.
     """
-    given = vars(_parser(cls, command, environment).parse_args(argv))
+    given = vars(_read(_parser(cls, command, environment), sys.argv[1:] if argv is None else argv))
     variables = _from_environment(cls, environment, os.environ)
     try:
         return cls(**{**variables, **given})
@@ -74,6 +75,11 @@ def _parser(cls: type[Settings], command: str, environment: str | None) -> argpa
     return parser
 
 
+def _read(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Namespace:
+    """Flags may stand between what is given by place, which argparse can do; but then it does not know "--"."""
+    return parser.parse_args(argv) if "--" in argv else parser.parse_intermixed_args(argv)
+
+
 class _OneLineParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         fail(self.prog, f"{message}; see {self.prog} --help")
@@ -84,27 +90,34 @@ def _add(parser: argparse.ArgumentParser, name: str, field: FieldInfo) -> None:
     options: dict[str, Any] = {"help": _help(field)}
     if kind is bool:
         options["action"] = argparse.BooleanOptionalAction if field.default else "store_true"
-    elif get_origin(kind) is tuple:
+    elif _is_positional(field):
+        options |= {"metavar": name.upper(), "nargs": _nargs(field)}
+    elif _is_tuple(field):
         options |= {"action": "append", "metavar": _metavar(get_args(kind)[0])}
     else:
         options["metavar"] = _metavar(kind)
     if _is_positional(field):
-        options["metavar"] = name.upper()
-        if not field.is_required():
-            options["nargs"] = "?"
         parser.add_argument(name, **options)
     else:
         # Whether a required flag is missing is the class's to say: the environment may have it.
         parser.add_argument(_flag_of(name), dest=name, **options)
 
 
+def _nargs(field: FieldInfo) -> str | None:
+    if _is_tuple(field):
+        return "+"
+    return None if field.is_required() else "?"
+
+
 def _help(field: FieldInfo) -> str:
     text = (field.description or "").replace("%", "%%")
     if field.is_required():
         return text if _is_positional(field) else f"{text} (required)"
-    if field.default in (None, (), "") or isinstance(field.default, bool):
+    default = field.get_default(call_default_factory=True)
+    if default in (None, (), "") or isinstance(default, bool):
         return text
-    return f"{text} (default: {field.default})".replace("\n", "\\n")
+    shown = ", ".join(map(str, default)) if isinstance(default, tuple) else default
+    return f"{text} (default: {shown})".replace("\n", "\\n")
 
 
 def _metavar(kind: Any) -> str:
@@ -119,6 +132,10 @@ def _without_none(annotation: Any) -> Any:
     if get_origin(annotation) in (Union, types.UnionType):
         return next(kind for kind in get_args(annotation) if kind is not type(None))
     return annotation
+
+
+def _is_tuple(field: FieldInfo) -> bool:
+    return get_origin(_without_none(field.annotation)) is tuple
 
 
 def _is_positional(field: FieldInfo) -> bool:
@@ -143,5 +160,5 @@ def _from_environment(cls: type[Settings], prefix: str | None, environ: Mapping[
     for name, field in cls.model_fields.items():
         value = environ.get(prefix + name.upper())
         if value is not None:
-            found[name] = value.split(",") if get_origin(_without_none(field.annotation)) is tuple else value
+            found[name] = value.split(",") if _is_tuple(field) else value
     return found

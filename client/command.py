@@ -1,26 +1,73 @@
-"""What the client's commands share: where the server is, and how an error ends the process."""
+"""What the client's commands share: how the servers are reached, and how an error ends the process."""
 
 import os
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
 
+import grpc
 from pydantic import Field
 
 from charstream.settings import Settings, fail
+from client.blocking import Client
 from client.errors import CharstreamError, InvalidRequest, ModelNotFound
+from client.files import read_bytes, read_text
 from client.servers import DEFAULT_ADDRESS
 
-__all__ = ["Connection", "one_line_errors"]
+__all__ = ["TOKEN", "Connection", "Tls", "addresses", "connect", "one_line", "one_line_errors"]
+
+TOKEN = "CHARSTREAM_TOKEN"
 
 
-class Connection(Settings):
-    """Where the server is."""
+def addresses() -> tuple[str, ...]:
+    """Those of the variable CHARSTREAM_ADDRESS, or the one where a server listens if it isn't told otherwise."""
+    given = os.environ.get("CHARSTREAM_ADDRESS", "").split(",")
+    return tuple(address.strip() for address in given if address.strip()) or (DEFAULT_ADDRESS,)
 
-    host: str = Field(
-        os.environ.get("CHARSTREAM_ADDRESS", DEFAULT_ADDRESS),
-        min_length=1,
-        description="the server's host:port; the variable CHARSTREAM_ADDRESS changes the default",
+
+class Tls(Settings):
+    """How a server proves who it is."""
+
+    tls: bool = Field(False, description="TLS, with the certificate authorities that come with gRPC")
+    tls_ca: Path | None = Field(None, description="TLS, with the certificate authorities in this PEM file")
+
+    def credentials(self) -> grpc.ChannelCredentials | None:
+        """Raises ValueError: there is no certificate in the file."""
+        if self.tls_ca is None:
+            return grpc.ssl_channel_credentials() if self.tls else None
+        pem = read_bytes(self.tls_ca, "--tls-ca")
+        try:  # gRPC would say it with the first call, of any server
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=pem.decode())
+        except (ssl.SSLError, ValueError):
+            raise ValueError(f"--tls-ca: {self.tls_ca}: has no certificate in PEM") from None
+        return grpc.ssl_channel_credentials(pem)
+
+
+class Connection(Tls):
+    """Where the servers are, and what they want to see."""
+
+    host: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
+        default_factory=addresses,
+        description="a server's host:port; given several times, a text that loses its server goes on at another one. "
+        "The variable CHARSTREAM_ADDRESS changes the default; it may name several, with commas between",
     )
+    # No flag takes the token itself: everybody on the machine can read what a process was started with.
+    token_file: Path | None = Field(
+        None, description="file with the token that the server wants; or the variable CHARSTREAM_TOKEN has it"
+    )
+
+    def token(self) -> str | None:
+        """Raises ValueError: the file can't be read."""
+        if self.token_file is None:
+            return os.environ.get(TOKEN) or None
+        return read_text(self.token_file, "--token-file").strip()
+
+
+def connect(settings: Connection) -> Client:
+    """Raises ValueError: a file can't be used; or the token can't be sent, or not without TLS."""
+    return Client(settings.host, credentials=settings.credentials(), token=settings.token())
 
 
 @contextmanager
@@ -29,10 +76,12 @@ def one_line_errors(command: str) -> Iterator[None]:
     try:
         yield
     except (InvalidRequest, ModelNotFound, ValueError) as error:
-        fail(command, _line(error))
+        fail(command, one_line(error))
     except CharstreamError as error:
-        fail(command, _line(error), code=1)
+        fail(command, one_line(error), code=1)
 
 
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())
+def one_line(error: Exception) -> str:
+    line = " ".join(str(error).split())
+    came = len(error.text) if isinstance(error, CharstreamError) else 0
+    return f"{line} (after {came:,} characters)" if came else line

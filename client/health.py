@@ -8,21 +8,26 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from pydantic import Field
 
 from charstream.settings import fail, parse
-from client.command import Connection
+from client.command import Tls, addresses, one_line_errors
 
 COMMAND = "python -m client.health"
 
 
-class HealthSettings(Connection):
+class HealthSettings(Tls):
     """Exit code 0 if the server says that it serves, 1 otherwise."""
 
+    host: str = Field(
+        default_factory=lambda: addresses()[0],
+        min_length=1,
+        description="the server's host:port; the first one of the variable CHARSTREAM_ADDRESS changes the default",
+    )
     timeout: float = Field(3.0, gt=0, description="seconds to wait for the answer")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     settings = parse(HealthSettings, argv, command=COMMAND)
     try:
-        with grpc.insecure_channel(settings.host) as channel:
+        with one_line_errors(COMMAND), _channel(settings) as channel:
             stub = health_pb2_grpc.HealthStub(channel)
             answer = stub.Check(health_pb2.HealthCheckRequest(), timeout=settings.timeout)  # type: ignore[attr-defined]
     except grpc.RpcError as error:
@@ -30,6 +35,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     name = health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
     print(f"{settings.host}: {name}")
     return 0 if answer.status == health_pb2.HealthCheckResponse.SERVING else 1
+
+
+def _channel(settings: HealthSettings) -> grpc.Channel:
+    credentials = settings.credentials()
+    return grpc.secure_channel(settings.host, credentials) if credentials else grpc.insecure_channel(settings.host)
 
 
 if __name__ == "__main__":

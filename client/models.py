@@ -8,8 +8,7 @@ from dataclasses import asdict
 from pydantic import Field
 
 from charstream.settings import parse
-from client.blocking import Client
-from client.command import Connection, one_line_errors
+from client.command import Connection, connect, one_line_errors
 from client.values import ModelInfo
 
 __all__ = ["ModelsSettings", "main"]
@@ -26,7 +25,7 @@ class ModelsSettings(Connection):
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit code 0; ends with 1 and one line on stderr where no server answers."""
     settings = parse(ModelsSettings, argv, command="charstream models")
-    with one_line_errors("charstream models"), Client(settings.host) as client:
+    with one_line_errors("charstream models"), connect(settings) as client:
         models = client.models()
     if settings.json_:
         print(json.dumps([asdict(model) for model in models], ensure_ascii=False, indent=2))

@@ -1,14 +1,14 @@
 """`charstream loadtest`: runs the locustfile headless, in a process of its own, and returns its verdict."""
 
 import importlib.util
+import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from charstream.settings import fail, parse
-from client.blocking import Client
-from client.command import one_line_errors
+from client.command import TOKEN, Tls, connect, one_line_errors
 from loadtest.settings import LoadtestSettings, Scenario, Thresholds, to_flags
 
 __all__ = ["main"]
@@ -26,26 +26,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         fail(COMMAND, "needs locust, which the extra brings: pip install 'charstream[loadtest]'")
     if settings.report:
         settings.report.mkdir(parents=True, exist_ok=True)
-    with one_line_errors(COMMAND), Client(settings.host) as client:
+    with one_line_errors(COMMAND), connect(settings) as client:
         model = settings.model
         served = [client.model(model, timeout=CONNECT_SECONDS)] if model else client.models(timeout=CONNECT_SECONDS)
     names = ", ".join(info.name for info in served)
-    print(f"{settings.users} users for {settings.seconds} s at {settings.host}: {names}", file=sys.stderr)
-    return _run(_locust(settings))
+    hosts, token = ", ".join(settings.host), settings.token()
+    print(f"{settings.users} users for {settings.seconds} s at {hosts}: {names}", file=sys.stderr)
+    return _run(_locust(settings), {**os.environ, TOKEN: token} if token else None)
 
 
 def _locust(settings: LoadtestSettings) -> list[str]:
     # Without its log setup, Locust says no more than warnings: the table is the locustfile's.
     command = [sys.executable, "-m", "locust", "--locustfile", str(LOCUSTFILE), "--headless", "--skip-log-setup"]
-    command += ["--host", settings.host, "--users", str(settings.users), "--run-time", f"{settings.seconds}s"]
+    command += ["--host", ",".join(settings.host), "--users", str(settings.users), "--run-time", f"{settings.seconds}s"]
     command += ["--spawn-rate", str(min(settings.users, SPAWN_RATE))]
     if settings.report:
         command += ["--html", str(settings.report / "report.html"), "--csv", str(settings.report / "stats")]
-    return [*command, *to_flags(settings, Scenario), *to_flags(settings, Thresholds)]
+    return [*command, *(flag for part in (Tls, Scenario, Thresholds) for flag in to_flags(settings, part))]
 
 
-def _run(command: Sequence[str]) -> int:
-    with subprocess.Popen(command) as process:
+def _run(command: Sequence[str], environment: Mapping[str, str] | None) -> int:
+    with subprocess.Popen(command, env=environment) as process:
         try:
             return process.wait()
         except KeyboardInterrupt:

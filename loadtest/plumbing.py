@@ -17,9 +17,8 @@ from locust.env import Environment
 from locust.runners import WorkerRunner
 from locust.stats import RequestStats
 
-from client.blocking import Client
+from client.command import Connection, Tls, addresses, connect
 from client.errors import CharstreamError, Overloaded, ServerError
-from client.servers import DEFAULT_ADDRESS
 from client.streams import TextStream
 from loadtest.settings import Scenario, Thresholds, add_flags, from_flags
 from loadtest.summary import Spread, Summary, missed, table
@@ -51,7 +50,9 @@ class StreamUser(User):
         super().__init__(environment)
         self.number = next(self._numbers)
         self.scenario = from_flags(Scenario, _options(environment))
-        self.client = Client(self.host or DEFAULT_ADDRESS)
+        tls = from_flags(Tls, _options(environment))
+        hosts = tuple(self.host.split(",")) if self.host else addresses()
+        self.client = connect(Connection(host=hosts, **tls.model_dump()))
 
     def on_stop(self) -> None:
         self.client.close()
@@ -127,8 +128,8 @@ def _options(environment: Environment) -> Any:
 
 @events.init_command_line_parser.add_listener  # type: ignore[untyped-decorator]
 def _add_flags(parser: ArgumentParser, **_: Any) -> None:
-    add_flags(parser, Scenario)
-    add_flags(parser, Thresholds)
+    for part in (Tls, Scenario, Thresholds):
+        add_flags(parser, part)
 
 
 @events.init.add_listener  # type: ignore[untyped-decorator]

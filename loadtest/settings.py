@@ -51,9 +51,14 @@ class LoadtestSettings(Thresholds, Scenario, Connection):
 def add_flags(parser: ArgumentParser, cls: type[Settings]) -> None:
     """Declares the fields of `cls` to locust's parser; the class checks their values afterwards."""
     for name, field in cls.model_fields.items():
-        action = "append" if get_origin(field.annotation) is tuple else "store"
         text = f"{field.description} (default: {field.default})".replace("%", "%%")
-        parser.add_argument(_flag(name), dest=name, action=action, help=text)
+        parser.add_argument(_flag(name), dest=name, action=_action(field.annotation), help=text)
+
+
+def _action(kind: object) -> str:
+    if kind is bool:
+        return "store_true"
+    return "append" if get_origin(kind) is tuple else "store"
 
 
 def from_flags(cls: type[S], options: Namespace) -> S:
@@ -67,6 +72,9 @@ def to_flags(settings: Settings, cls: type[Settings]) -> list[str]:
     flags = []
     for name in cls.model_fields:
         value = getattr(settings, name)
+        if isinstance(value, bool):
+            flags += [_flag(name)] * value
+            continue
         values = value if isinstance(value, tuple) else () if value is None else (value,)
         flags += [f"{_flag(name)}={value}" for value in values]
     return flags

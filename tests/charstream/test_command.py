@@ -53,7 +53,17 @@ def test_every_command_has_help(command: str) -> None:
 
 @pytest.mark.parametrize(
     "module",
-    ["models.data", "models.train", "export", "export.verify", "server", "client.stream", "client.models", "loadtest"],
+    [
+        "models.data",
+        "models.train",
+        "export",
+        "export.verify",
+        "server",
+        "client.stream",
+        "client.score",
+        "client.models",
+        "loadtest",
+    ],
 )
 def test_every_part_runs_by_itself(module: str) -> None:
     result = run("-m", module, "--help")

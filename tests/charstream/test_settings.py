@@ -20,6 +20,13 @@ class Example(Settings):
     json_: bool = Field(False, description="print JSON")
 
 
+class Places(Settings):
+    """Several places."""
+
+    file: Annotated[tuple[str, ...], Positional()] = Field(description="what is read")
+    host: tuple[str, ...] = Field(default_factory=lambda: ("a", "b"), description="who is asked")
+
+
 def example(*argv: str) -> Example:
     return parse(Example, argv, command="charstream example", environment="CHARSTREAM_")
 
@@ -78,3 +85,24 @@ def test_help_states_defaults_and_variables(capsys: pytest.CaptureFixture[str]) 
     assert "TCP port (default: 50051)" in text
     assert "CHARSTREAM_SOME_FLAG" in text
     assert "--json " in text
+
+
+@pytest.mark.parametrize(
+    ("argv", "files"),
+    [
+        (["x"], ("x",)),
+        (["x", "-", "--host", "a", "y"], ("x", "-", "y")),
+        (["--host", "a", "--", "-x"], ("-x",)),
+        (["--host", "a", "--", "x", "-y"], ("x", "-y")),
+    ],
+)
+def test_several_may_be_given_by_place_and_flags_between_them(argv: list[str], files: tuple[str, ...]) -> None:
+    assert parse(Places, argv, command="charstream places").file == files
+
+
+def test_at_least_one_is_needed_and_a_default_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    for argv, says in [(["--host", "a"], "FILE"), (["--help"], "who is asked (default: a, b)")]:
+        with pytest.raises(SystemExit):
+            parse(Places, argv, command="charstream places")
+        printed = capsys.readouterr()
+        assert says in " ".join((printed.out + printed.err).split())

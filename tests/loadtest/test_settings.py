@@ -1,7 +1,11 @@
 """The same flags reach the locustfile whichever command gave them."""
 
 from argparse import ArgumentParser
+from pathlib import Path
 
+import pytest
+
+from client.command import Tls
 from loadtest.settings import LoadtestSettings, Scenario, Thresholds, add_flags, from_flags, to_flags
 
 
@@ -22,3 +26,10 @@ def test_what_was_given_arrives_unchanged() -> None:
     thresholds = Thresholds(max_first_char_p99=1.5, max_gap_p99=2, min_chars_per_second=3, max_failures=4)
     settings = LoadtestSettings(**scenario.model_dump(), **thresholds.model_dump())
     assert through_locust(settings) == (scenario, thresholds)
+
+
+@pytest.mark.parametrize("tls", [Tls(), Tls(tls=True), Tls(tls_ca=Path("a b.pem"))])
+def test_tls_arrives_too(tls: Tls) -> None:
+    parser = ArgumentParser()
+    add_flags(parser, Tls)
+    assert from_flags(Tls, parser.parse_args(to_flags(LoadtestSettings(**tls.model_dump()), Tls))) == tls

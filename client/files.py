@@ -1,0 +1,43 @@
+"""Files that the commands read and write; what cannot be read is a ValueError that names flag and file."""
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+__all__ = ["STDIN", "read_bytes", "read_text", "replace"]
+
+STDIN = Path("-")
+
+
+def read_bytes(path: Path, flag: str = "") -> bytes:
+    if path == STDIN:
+        return sys.stdin.buffer.read() if sys.stdin else b""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"{flag and flag + ': '}{path}: {error.strerror}") from None
+
+
+def read_text(path: Path, flag: str = "") -> str:
+    """Exactly the characters of the file: line ends stay as they are."""
+    try:
+        return read_bytes(path, flag).decode()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{flag and flag + ': '}{path}: is not UTF-8 at byte {error.start}") from None
+
+
+def replace(path: Path, content: bytes) -> None:
+    """Writes a file as a whole or not at all, for its owner only. Raises OSError."""
+    path = path.resolve()
+    if path.exists() and not path.is_file():  # /dev/null and its like are written to, never replaced
+        path.write_bytes(content)
+        return
+    descriptor, new = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(content)
+        os.replace(new, path)
+    except BaseException:
+        os.unlink(new)
+        raise

@@ -1,0 +1,68 @@
+"""How surprising each character of a text is, as its background in a terminal of 256 colours."""
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+__all__ = ["legend", "painted"]
+
+
+@dataclass(frozen=True)
+class Level:
+    """A level of surprise: below so many bits. Both colours are set, so that it is legible on any background."""
+
+    below: float
+    background: int
+    foreground: int = 16  # black
+
+    def paint(self, text: str) -> str:
+        return f"\x1b[38;5;{self.foreground};48;5;{self.background}m{text}\x1b[0m" if self.background else text
+
+
+# From calm to hot. The first has the terminal's own colours: most characters of a good model's text are in it.
+LEVELS = (
+    Level(1, 0),
+    Level(2, 230),
+    Level(3, 222),
+    Level(4, 215),
+    Level(6, 208),
+    Level(8, 202),
+    Level(math.inf, 160, foreground=231),  # white
+)
+
+
+def painted(text: str, logprobs: Sequence[float]) -> str:
+    """The text with an escape code around each run of equally surprising characters; `logprobs` are natural."""
+    levels = map(_level, logprobs)
+    runs = itertools.groupby(zip(text, levels, strict=True), key=lambda pair: pair[1])
+    return "".join(_run("".join(char for char, _ in run), level) for level, run in runs)
+
+
+def legend() -> str:
+    limits = [f"{level.below:g}" for level in LEVELS[:-1]]
+    names = [f"<{limits[0]}", *(f"{a}-{b}" for a, b in itertools.pairwise(limits)), f">{limits[-1]}"]
+    return "bits: " + " ".join(level.paint(f" {name} ") for level, name in zip(LEVELS, names, strict=True))
+
+
+def _level(logprob: float) -> Level:
+    bits = -logprob / math.log(2)
+    return next((level for level in LEVELS if bits < level.below), LEVELS[-1])
+
+
+def _run(text: str, level: Level) -> str:
+    """A colour that went on over a line's end would fill the rest of the line."""
+    if not level.background:
+        return _visible(text)
+    *lines, last = text.split("\n")
+    return "".join(level.paint(_visible(line) + "↵") + "\n" for line in lines) + (
+        level.paint(_visible(last)) if last else ""
+    )
+
+
+def _visible(text: str) -> str:
+    """Control characters as their pictures: a text shall not steer the terminal."""
+    return text.translate(PICTURES)
+
+
+PICTURES = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"} | {127: 0x2421}
