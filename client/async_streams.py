@@ -75,6 +75,8 @@ class AsyncStream(Generic[T]):
         with suppress(TimeoutError):
             await asyncio.wait_for(self._cancelled.wait(), seconds)
             return False
+        if self._cancelled.is_set():  # a wait of 0 seconds does not look
+            return False
         self._check_open()
         self._call = self._ask()
         return True

@@ -30,7 +30,7 @@ class Client:
             and goes on at another one where its server is lost.
         credentials: for TLS, as `grpc.ssl_channel_credentials` makes them.
         token: is sent as `authorization: Bearer TOKEN`; without credentials to this machine only.
-        patience: seconds without a new character after which a broken text is given up.
+        patience: seconds without a new character after which a broken text is not asked for again.
 
     Raises:
         ValueError: no address, or a token that can't be sent.

@@ -14,6 +14,8 @@ from server.values import Finish, Reason, Scores, Snapshot
 
 __all__ = ["Answer", "ScoreAnswer"]
 
+LARGEST_NATS = 709.0
+
 REASONS = {
     Reason.STOP: pb.FINISH_REASON_STOP,
     Reason.LENGTH: pb.FINISH_REASON_LENGTH,
@@ -106,7 +108,8 @@ class ScoreAnswer:
             chars=self._chars,
             nats=self._nats,
             bits_per_char=mean / math.log(2),
-            perplexity=math.exp(mean),
+            # Beyond, a float ends.
+            perplexity=math.exp(mean) if mean < LARGEST_NATS else math.inf,
             position=finish.position,
             replica=self._model.replica,
             timings=_timings(finish),

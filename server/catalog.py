@@ -119,7 +119,10 @@ def _serve(bundle: Bundle, settings: ServerSettings, engine_failed: Callable[[Ba
     manifest = bundle.manifest
     precision, runner, numerics = load_runner(bundle, settings)
     streams = Streams(
-        limit=settings.max_rows + settings.max_waiting, window=settings.stream_buffer, tick=settings.chunk_seconds
+        limit=settings.max_rows + settings.max_waiting,
+        window=settings.stream_buffer,
+        tick=settings.chunk_seconds,
+        max_wait=settings.max_wait,
     )
     engine = Engine(
         runner,

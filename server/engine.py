@@ -160,7 +160,7 @@ class Engine(Thread):
             text = self._texts[row.stream]
             text.admitted = text.admitted or now
             self._put(text, text.parked)
-        while (oldest := self._scheduler.next_waiting) and self._texts[oldest.stream].since < now - self._max_wait:
+        while (oldest := self._scheduler.next_waiting) and self._texts[oldest.stream].queued < now - self._max_wait:
             self._conclude(self._texts[oldest.stream], Reason.NOT_ADMITTED)
 
     def _put(self, text: Text, state: RowState) -> None:

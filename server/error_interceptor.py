@@ -40,14 +40,21 @@ class ErrorInterceptor(ServerInterceptor):
 def _like(handler: Any, make: Callable[..., Any], behaviour: Callable[[Any, Context], Awaitable[Any]]) -> Any:
     async def guarded(request: Any, context: Context) -> Any:
         try:
-            return await behaviour(request, context)
+            return await _answered(behaviour, request, context)
         except grpc.aio.InternalError:
             # The message could not be sent: the caller is gone, which is no error of ours.
             raise asyncio.CancelledError from None
-        except Exception as error:
-            await _abort(context, error)
 
     return make(guarded, handler.request_deserializer, handler.response_serializer)
+
+
+async def _answered(behaviour: Callable[[Any, Context], Awaitable[Any]], request: Any, context: Context) -> Any:
+    try:
+        return await behaviour(request, context)
+    except grpc.aio.InternalError:
+        raise
+    except Exception as error:
+        await _abort(context, error)
 
 
 async def _abort(context: Context, error: Exception) -> NoReturn:

@@ -72,7 +72,7 @@ class Overloaded(RequestError):
 
     @classmethod
     def too_long(cls, seconds: float) -> "Overloaded":
-        return cls(f"no row of the batch was free for {seconds:.1f} s, the limit (--max-wait)")
+        return cls(f"no row of the batch was free for {seconds:g} s, the limit (--max-wait)")
 
 
 class ShuttingDown(RequestError):

@@ -46,8 +46,9 @@ class Rows:
         self.temperature[slot], self.top_k[slot] = sampling.temperature, sampling.top_k or self.vocab
         self.top_p[slot], self.min_p[slot] = sampling.top_p, sampling.min_p
         self._clear_bias(slot)
-        for token, bias in sampling.bias:
-            self.bias[slot, token], self._biased[slot] = bias, True
+        if sampling.bias:
+            chars, bias = zip(*sampling.bias, strict=True)
+            self.bias[slot, list(chars)], self._biased[slot] = bias, True
 
     def take(self, slot: int) -> RowState:
         """A copy of what is in the slot."""

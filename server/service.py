@@ -19,7 +19,7 @@ from server.settings import ServerSettings
 from server.streams import Chunk
 from server.token_pb2 import TextState
 from server.tokens import Keys
-from server.values import Generation, Reason, Snapshot
+from server.values import Generation, Reason
 
 __all__ = ["ModelsService", "TextGenerationService"]
 
@@ -78,7 +78,10 @@ class TextGenerationService(pb_grpc.TextGenerationServicer):
         answers[0].model.streams.check_room(len(answers))
         generation = asked.generation
         if len(generation.forced):
-            generation = generation.after(await self._read_prompt(generation, answers, writer, since))
+            end = await self._read_prompt(generation, answers, writer, since)
+            if not end.snapshot:
+                return await self._end_all(end, answers, writer)
+            generation = generation.after(end.snapshot)
         try:
             async with asyncio.TaskGroup() as tasks:
                 sending = [
@@ -91,17 +94,21 @@ class TextGenerationService(pb_grpc.TextGenerationServicer):
 
     async def _read_prompt(
         self, generation: Generation, answers: list[Answer], writer: "_Writer", since: float
-    ) -> Snapshot:
-        """Sends what of the prompt is to be sent, to each; returns the place after it."""
+    ) -> Chunk:
+        """Sends what of the prompt is to be sent, to each; returns the last chunk, with the place after it."""
         reading = replace(generation, max_chars=0, stop=(), snapshot=True, checkpoint_chars=0)
         async with _opened(answers[0].model, reading, since) as chunks:
             async for chunk in chunks:
                 if chunk.text:
                     for answer in answers:
                         await writer.write(answer.message(chunk, last=False))
-                if chunk.snapshot:
-                    return chunk.snapshot
-        raise ShuttingDown
+        return replace(chunk, text="", scores=None)
+
+    async def _end_all(self, end: Chunk, answers: list[Answer], writer: "_Writer") -> bool:
+        """The time was over, or the server drained, before the prompt was read."""
+        for answer in answers:
+            await writer.write(answer.message(end))
+        return end.finish is not None and end.finish.reason is not Reason.DRAINED
 
 
 def _opened(model: ServedModel, generation: Generation, since: float) -> "aclosing[AsyncGenerator[Chunk, None]]":

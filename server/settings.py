@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from charstream.settings import Settings
 from server.runner import Provider
@@ -56,6 +56,13 @@ class ServerSettings(Settings):
     grace: float = Field(30, ge=0, le=86_400, description="seconds that running streams get when the server drains")
     keepalive: float = Field(30, ge=1, le=7200, description="seconds of silence after which a connection is probed")
     keepalive_timeout: float = Field(10, ge=1, le=600, description="seconds in which the probe must be answered")
+
+    @model_validator(mode="after")
+    def _stop_strings_fit(self) -> "ServerSettings":
+        # What may begin a stop string is held back, and nobody reads it; the reader gives credit in quarters.
+        if 2 * self.max_stop_chars > self.stream_buffer:
+            raise ValueError("--max-stop-chars must be at most half of --stream-buffer")
+        return self
 
     @property
     def prefix_bytes(self) -> int:

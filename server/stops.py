@@ -59,8 +59,8 @@ class StopMatcher:
             self._open, self._sent = "", 0
             cut = end if self._include else start
             return Found(("" if sent else skipped) + text[known:cut], stop, max(0, known - cut))
-        sendable = len(text) if self._include else self._sendable(text)
         keep = self._sendable(text)
+        sendable = len(text) if self._include else keep
         self._open = text[keep:]
         self._sent = max(0, max(known, sendable) - keep)
         return Found(("" if sent else skipped) + text[known:sendable])

@@ -50,10 +50,11 @@ class Streams:
         limit: streams that may be open.
         window: characters that a stream may hold, generated and not yet taken by its reader.
         tick: seconds that a tick takes at most; a stream that allows a longer delay collects several.
+        max_wait: seconds that the engine lets a text wait.
     """
 
-    def __init__(self, *, limit: int, window: int, tick: float) -> None:
-        self._limit, self.window, self.tick = limit, window, tick
+    def __init__(self, *, limit: int, window: int, tick: float, max_wait: float) -> None:
+        self._limit, self.window, self.tick, self.max_wait = limit, window, tick, max_wait
         self._loop = asyncio.get_running_loop()
         self._open: dict[int, TextStream] = {}
         self._numbers = itertools.count()
@@ -75,7 +76,7 @@ class Streams:
     def open(self, generation: Generation, since: float) -> "TextStream":
         """Submits a text that was asked for at the time.monotonic() `since`. Raises Overloaded if too many are open."""
         self.check_room(1)
-        stream = TextStream(self, next(self._numbers), generation)
+        stream = TextStream(self, next(self._numbers), generation, since)
         self._open[stream.number] = stream
         self._empty.clear()
         self.submit(Request(stream.number, generation, self.window, since))
@@ -137,7 +138,7 @@ class Streams:
 class TextStream:
     """One text as it comes. What its reader has not taken is bounded by the window: then its row pauses."""
 
-    def __init__(self, streams: Streams, number: int, generation: Generation) -> None:
+    def __init__(self, streams: Streams, number: int, generation: Generation, since: float) -> None:
         self.number = number
         self._streams = streams
         most = MAX_CHUNK_CHARS if generation.alternatives is None else MAX_SCORED_CHARS
@@ -157,7 +158,8 @@ class TextStream:
         self._limit: asyncio.TimerHandle | None = None
         if generation.time_limit is not None:
             over = Conclude(number, Reason.DEADLINE)
-            self._limit = asyncio.get_running_loop().call_later(generation.time_limit, streams.submit, over)
+            left = since + generation.time_limit - time.monotonic()
+            self._limit = asyncio.get_running_loop().call_later(left, streams.submit, over)
 
     @property
     def finished(self) -> bool:
@@ -211,7 +213,7 @@ class TextStream:
         if self._error:
             raise self._error
         if self._finish and self._finish.reason is Reason.NOT_ADMITTED:
-            raise Overloaded.too_long(self._finish.queue_seconds)
+            raise Overloaded.too_long(self._streams.max_wait)
         self._ready.clear()
         self._enough.clear()
         scores = Scores.join(self._scores) if self._scores else None

@@ -1,5 +1,6 @@
 """One text in the engine: what its outcomes come to for its reader, and from where it could go on."""
 
+import time
 from collections.abc import Callable
 
 import numpy as np
@@ -22,6 +23,7 @@ class Text:
         parked: where it stands while it has no slot.
         admitted: time.monotonic() when it first got one; 0 until then.
         since: when it was asked for.
+        queued: when it came here.
         sent: generated characters that its reader has, or gets with the next delivery.
     """
 
@@ -39,6 +41,7 @@ class Text:
             scored=wanted.alternatives is not None and wanted.silent < len(wanted.forced),
         )
         self.parked, self.admitted, self.sent = state, 0.0, len(wanted.received)
+        self.queued = time.monotonic()
         self.since, self._first_char = request.submitted, 0.0
         self._prompt_end = start.position + len(wanted.forced) - len(wanted.received)
         self._held = ""  # made in short runs for newcomers, not delivered yet
@@ -51,6 +54,7 @@ class Text:
         # The last place before what was sent, and the outcomes since then; None: the row stands where it ends.
         self._anchor: RowState | None = None
         self._since: list[int] = []
+        self._next: RowState | None = None  # a later one, where that place has not come yet
         self._tail = "" if wanted.stop_skips else wanted.tail
         self._tail += wanted.received[wanted.stop_skips :]
         self._echoed = wanted.sent_chars - len(wanted.received)
@@ -98,11 +102,16 @@ class Text:
             outcomes: of the run, [K].
         """
         if self.place == end:
-            self._anchor = None
+            self._anchor = self._next = None
         elif self._anchor is None or self.place >= end - len(outcomes):
-            self._anchor, self._since = before(), outcomes.tolist()
+            self._anchor, self._since, self._next = before(), outcomes.tolist(), None
         else:
+            # More than a run is held back: the anchor follows, or the way from it would grow with the text.
             self._since += outcomes.tolist()
+            self._next = self._next or before()
+            if self.place >= self._next.position:
+                self._since = self._since[self._next.position - self._anchor.position :]
+                self._anchor, self._next = self._next, None
 
     @property
     def checkpoint_due(self) -> bool:
@@ -165,5 +174,16 @@ class Text:
 def scores_of(logprobs: NDArray[np.float32], outcomes: NDArray[np.int64], alternatives: int) -> Scores:
     """Of outcomes [N], with the model's log-probabilities [N, V]; of equals the first in the vocabulary comes first."""
     chosen = np.take_along_axis(logprobs, outcomes[:, None], 1)[:, 0]
-    best = np.argsort(-logprobs, axis=1, kind="stable")[:, :alternatives] if alternatives else outcomes[:, None][:, :0]
+    best = _best(logprobs, alternatives) if alternatives else outcomes[:, None][:, :0]
     return Scores(chosen, best, np.take_along_axis(logprobs, best, 1))
+
+
+def _best(logprobs: NDArray[np.float32], count: int) -> NDArray[np.int64]:
+    """The numbers of the so many most probable characters, [N, count]; sorting a large vocabulary whole is slow."""
+    count = min(count, logprobs.shape[1])
+    edge = np.partition(logprobs, -count, axis=1)[:, -count, None]
+    best = np.empty((len(logprobs), count), np.int64)
+    for place, (row, least) in enumerate(zip(logprobs, edge, strict=True)):
+        candidates = np.flatnonzero(row >= least)
+        best[place] = candidates[np.argsort(-row[candidates], kind="stable")[:count]]
+    return best

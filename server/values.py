@@ -141,9 +141,11 @@ class Generation:
         return self.snapshot or self.checkpoint_chars > 0
 
     def after(self, place: Snapshot) -> "Generation":
-        """The same from a place in what is forced."""
+        """The same from the place where what is forced ends."""
         forced = np.array(place.forced, np.int64)
-        return replace(self, origin=place.state, forced=forced, silent=len(forced))
+        return replace(
+            self, origin=place.state, forced=forced, silent=len(forced), sent_chars=place.text_chars, received=""
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,10 +2,13 @@
 
 import asyncio
 import threading
+from collections.abc import Iterator
 
+import grpc
 import pytest
 
 from client import AsyncClient, Client, Unavailable
+from protos import charstream_pb2 as pb
 from tests.client.replica import Fault, Replica
 from tests.client.scripted import ScriptedServer, endless, serving
 
@@ -137,3 +140,27 @@ async def test_asyncio_closing_the_client_under_a_stream_is_unavailable() -> Non
                 pass
         closing.cancel()
         await asyncio.gather(*tasks)
+
+
+def breaking(request: pb.GenerateRequest, context: grpc.ServicerContext) -> Iterator[pb.GenerateResponse]:
+    """A text that breaks off after two characters, and then goes on for as long as somebody listens."""
+    if not request.received:
+        yield pb.GenerateResponse(text="ab", started=pb.Started(seed=1, max_chars=10_000))
+        context.abort(grpc.StatusCode.UNAVAILABLE, "gone")
+    yield pb.GenerateResponse(started=pb.Started(seed=1, max_chars=10_000))
+    yield from endless(request, context)
+
+
+async def test_a_cancel_while_the_text_changes_its_server_ends_it() -> None:
+    """However many turns of the event loop after the break it comes."""
+    for turns in range(12):
+        with serving(breaking) as server:
+            async with AsyncClient(server.address) as client:
+                stream = client.stream("a")
+                reading = asyncio.create_task(stream.read())
+                await asyncio.to_thread(server.ended.wait, SECONDS)
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                stream.cancel()
+                assert len(await asyncio.wait_for(reading, SECONDS)) < 1000
+                assert stream.finish is None

@@ -136,6 +136,41 @@ def test_continuations_are_those_that_each_index_gives_alone(stub: rpc.TextGener
             assert len(scores[0]) == len(text)
 
 
+def test_checkpoints_of_continuations_count_the_echo(stub: rpc.TextGenerationStub) -> None:
+    messages = list(stub.Generate(R(prompt=PROMPT, seed=1, max_chars=300, n=2, echo=True, checkpoint_chars=64)))
+    places = [message.checkpoint for message in messages if message.HasField("checkpoint")]
+    assert places
+    for place in places:
+        assert place.text_chars == len(PROMPT) + place.generated_chars
+        assert place.position == place.text_chars
+
+
+def test_continuations_whose_prompt_takes_too_long_end_in_order(stub: rpc.TextGenerationStub) -> None:
+    request = R(prompt=PROMPT * 1000, n=3, max_chars=10, time_limit={"nanos": 1_000_000}, return_token=True)
+    messages = list(stub.Generate(request))
+    assert sorted(message.index for message in messages) == [0, 1, 2]
+    assert {message.finish.reason for message in messages} == {pb.FINISH_REASON_DEADLINE}
+
+
+def test_tokens_stay_small_while_text_is_held_back(stub: rpc.TextGenerationStub) -> None:
+    """All of it may begin the stop string, and more than a run is always held back."""
+    request = R(seed=1, max_chars=8000, stop=["a" * 127 + "b"], checkpoint_chars=64, sampling=S(allowed="a"))
+    messages = list(stub.Generate(request))
+    places = [message.checkpoint for message in messages if message.HasField("checkpoint")]
+    assert len(places) > 20
+    assert max(len(place.resume_token) for place in places) < len(places[0].resume_token) + 600
+    last = places[-1]
+    rest, _ = read(
+        stub,
+        prompt="",
+        seed=1,
+        resume_token=last.resume_token,
+        max_chars=8000 - last.generated_chars,
+        stop=request.stop,
+    )
+    assert last.text_chars + len(rest) == 8000
+
+
 def test_continuations_have_tokens_and_checkpoints_of_their_own(stub: rpc.TextGenerationStub) -> None:
     request = R(prompt=PROMPT * 5, seed=1, max_chars=300, n=3, return_token=True, checkpoint_chars=100)
     messages = list(stub.Generate(request))

@@ -196,6 +196,16 @@ def test_a_server_without_good_keys_does_not_start(bundles: Path, tmp_path: Path
         stop(process)
 
 
+def test_stop_strings_longer_than_half_of_the_buffer_are_refused_at_start(bundles: Path) -> None:
+    """What is held back and what nobody has taken yet would fill it, for ever."""
+    process = start_server(bundles, "--max-stop-chars", "200", "--stream-buffer", "256")
+    try:
+        assert process.wait(60) == 2
+        process.wait_for("--max-stop-chars must be at most half of --stream-buffer")
+    finally:
+        stop(process)
+
+
 def test_tokens_are_small(tiny_files: Files, token: bytes) -> None:
     """The state, and hardly anything else."""
     shape = tiny_files[0].model
