@@ -4,6 +4,7 @@ Import this only in a process that Locust runs: it prepares gRPC for gevent.
 """
 
 import itertools
+import signal
 import sys
 import time
 from argparse import ArgumentParser
@@ -136,6 +137,13 @@ def _add_flags(parser: ArgumentParser, **_: Any) -> None:
 def _set_clock(**_: Any) -> None:
     """gevent's clock stands still while modules are imported: the run would end early by as long as that took."""
     gevent.get_hub().loop.update_now()
+
+
+@events.init.add_listener  # type: ignore[untyped-decorator]
+def _end_in_order(environment: Environment, **_: Any) -> None:
+    """Ctrl-C ends a run without a page from gevent's loop: as an exception it may rise in a greenlet of gRPC's."""
+    if environment.runner and not environment.web_ui and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        gevent.signal_handler(signal.SIGINT, environment.runner.quit)
 
 
 @events.quitting.add_listener  # type: ignore[untyped-decorator]
