@@ -1,17 +1,16 @@
 """What comes of the asyncio client's calls: the same as `client.streams`, awaited."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar
+from typing import Self, TypeVar
 
 import grpc
 import grpc.aio
 
-from client.errors import CharstreamError, Unavailable, WrongReplica, from_rpc_error
-from client.recovery import Task
+from client.asking import Asking
+from client.errors import CharstreamError, Unavailable, WrongReplica
 from client.scores import Scores
 from client.servers import Servers
 from client.text import Text
@@ -24,25 +23,13 @@ __all__ = ["AsyncContinuations", "AsyncScoreStream", "AsyncStream", "AsyncTextSt
 T = TypeVar("T")
 
 
-class AsyncStream(Generic[T]):
+class AsyncStream(Asking[T]):
     """What comes of a task, as it comes.
 
     Leaving the loop or the `with` block early cancels the call, which frees the server's row.
     """
 
-    def __init__(
-        self, servers: Servers, method: str, task: Task[T], *, timeout: float | None = None, resume: bool = True
-    ) -> None:
-        self._servers, self._method = servers, method
-        self._recovery = servers.recovery(task, timeout=timeout, resume=resume, now=time.monotonic())
-        self._cancelled = asyncio.Event()
-        self._call = self._ask()
-
-    def _ask(self) -> Any:  # grpc.aio's call object: an async iterator of responses with `cancel`
-        now = time.monotonic()
-        method = self._servers.method(self._method, self._recovery.address)
-        message, seconds = self._recovery.task.message(now), self._recovery.seconds_left(now)
-        return method(message, timeout=seconds, metadata=self._servers.metadata)
+    _new_event = asyncio.Event
 
     async def __aiter__(self) -> AsyncIterator[T]:
         """Raises:
@@ -80,22 +67,6 @@ class AsyncStream(Generic[T]):
         self._check_open()
         self._call = self._ask()
         return True
-
-    def _seconds_to_wait(self, failure: grpc.RpcError | CharstreamError | None) -> float:
-        self._check_open()
-        now = time.monotonic()
-        if failure is None:
-            return self._recovery.ended(now)
-        return self._recovery.failed(from_rpc_error(failure) if isinstance(failure, grpc.RpcError) else failure, now)
-
-    def _check_open(self) -> None:
-        if self._servers.closed:
-            raise self._recovery.given_up(Unavailable("the client was closed"), time.monotonic())
-
-    def cancel(self) -> None:
-        """Ends the call; the loop over the stream ends, and what it has stays as it is."""
-        self._cancelled.set()
-        self._call.cancel()
 
     async def __aenter__(self) -> Self:
         return self

@@ -1,15 +1,14 @@
 """What comes of a blocking client's calls, as it comes."""
 
 import threading
-import time
 from collections.abc import Iterator
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar
+from typing import Self, TypeVar
 
 import grpc
 
-from client.errors import Unavailable, WrongReplica, from_rpc_error
-from client.recovery import Task
+from client.asking import Asking
+from client.errors import WrongReplica
 from client.scores import Scores
 from client.servers import Servers
 from client.text import Text
@@ -22,25 +21,13 @@ __all__ = ["Continuations", "ScoreStream", "Stream", "TextStream"]
 T = TypeVar("T")
 
 
-class Stream(Generic[T]):
+class Stream(Asking[T]):
     """What comes of a task, as it comes.
 
     Leaving the loop or the `with` block early cancels the call, which frees the server's row.
     """
 
-    def __init__(
-        self, servers: Servers, method: str, task: Task[T], *, timeout: float | None = None, resume: bool = True
-    ) -> None:
-        self._servers, self._method = servers, method
-        self._recovery = servers.recovery(task, timeout=timeout, resume=resume, now=time.monotonic())
-        self._cancelled = threading.Event()
-        self._call = self._ask()
-
-    def _ask(self) -> Any:  # gRPC's call object: an iterator of responses with `cancel`
-        now = time.monotonic()
-        method = self._servers.method(self._method, self._recovery.address)
-        message, seconds = self._recovery.task.message(now), self._recovery.seconds_left(now)
-        return method(message, timeout=seconds, metadata=self._servers.metadata)
+    _new_event = threading.Event
 
     def __iter__(self) -> Iterator[T]:
         """Raises:
@@ -71,22 +58,6 @@ class Stream(Generic[T]):
         if self._cancelled.is_set():  # since we looked: that was the call before
             self._call.cancel()
         return True
-
-    def _seconds_to_wait(self, failure: grpc.RpcError | WrongReplica | None) -> float:
-        self._check_open()
-        now = time.monotonic()
-        if failure is None:
-            return self._recovery.ended(now)
-        return self._recovery.failed(from_rpc_error(failure) if isinstance(failure, grpc.RpcError) else failure, now)
-
-    def _check_open(self) -> None:
-        if self._servers.closed:
-            raise self._recovery.given_up(Unavailable("the client was closed"), time.monotonic())
-
-    def cancel(self) -> None:
-        """Ends the call, from any thread; the loop over the stream ends, and what it has stays as it is."""
-        self._cancelled.set()
-        self._call.cancel()
 
     def __enter__(self) -> Self:
         return self

@@ -56,8 +56,9 @@ class Server:
         return 1 if self._engine_error else 0
 
     async def _start(self, server: grpc.aio.Server) -> None:
+        keys = self._read_keys()
         self._load()
-        generation = TextGenerationService(self._catalog, self._settings, self._read_keys(), self._drain)
+        generation = TextGenerationService(self._catalog, self._settings, keys, self._drain)
         charstream_pb2_grpc.add_TextGenerationServicer_to_server(generation, server)  # type: ignore[no-untyped-call]
         charstream_pb2_grpc.add_ModelsServicer_to_server(ModelsService(self._catalog), server)  # type: ignore[no-untyped-call]
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)

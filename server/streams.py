@@ -155,11 +155,11 @@ class TextStream:
         self._ready = asyncio.Event()
         self._enough = asyncio.Event()
         self._taken = 0
-        self._limit: asyncio.TimerHandle | None = None
+        self._timer: asyncio.TimerHandle | None = None
         if generation.time_limit is not None:
             over = Conclude(number, Reason.DEADLINE)
             left = since + generation.time_limit - time.monotonic()
-            self._limit = asyncio.get_running_loop().call_later(left, streams.submit, over)
+            self._timer = asyncio.get_running_loop().call_later(left, streams.submit, over)
 
     @property
     def finished(self) -> bool:
@@ -193,8 +193,8 @@ class TextStream:
                 if taken.finish:
                     return
         finally:
-            if self._limit:
-                self._limit.cancel()
+            if self._timer:
+                self._timer.cancel()
             self._streams.close(self)
 
     def _split(self, taken: Chunk) -> Iterator[Chunk]:

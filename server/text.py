@@ -22,7 +22,7 @@ class Text:
     Attributes:
         parked: where it stands while it has no slot.
         admitted: time.monotonic() when it first got one; 0 until then.
-        since: when it was asked for.
+        submitted: when it was asked for.
         queued: when it came here.
         sent: generated characters that its reader has, or gets with the next delivery.
     """
@@ -42,7 +42,7 @@ class Text:
         )
         self.parked, self.admitted, self.sent = state, 0.0, len(wanted.received)
         self.queued = time.monotonic()
-        self.since, self._first_char = request.submitted, 0.0
+        self.submitted, self._first_char = request.submitted, 0.0
         self._prompt_end = start.position + len(wanted.forced) - len(wanted.received)
         self._held = ""  # made in short runs for newcomers, not delivered yet
         self._scores: list[Scores] = []  # of characters that are not delivered yet
@@ -51,9 +51,9 @@ class Text:
         if self._matcher and (found := self._matcher.push(wanted.received, sent=True)).stop:
             # What was received is all of the text: it only has to be read.
             self._ended, self.row.chars_left = found, 0
-        # The last place before what was sent, and the outcomes since then; None: the row stands where it ends.
+        # The last place before what was sent, and the outcomes that lead on; None: the row stands where it ends.
         self._anchor: RowState | None = None
-        self._since: list[int] = []
+        self._way: list[int] = []
         self._next: RowState | None = None  # a later one, where that place has not come yet
         self._tail = "" if wanted.stop_skips else wanted.tail
         self._tail += wanted.received[wanted.stop_skips :]
@@ -104,13 +104,13 @@ class Text:
         if self.place == end:
             self._anchor = self._next = None
         elif self._anchor is None or self.place >= end - len(outcomes):
-            self._anchor, self._since, self._next = before(), outcomes.tolist(), None
+            self._anchor, self._way, self._next = before(), outcomes.tolist(), None
         else:
             # More than a run is held back: the anchor follows, or the way from it would grow with the text.
-            self._since += outcomes.tolist()
+            self._way += outcomes.tolist()
             self._next = self._next or before()
             if self.place >= self._next.position:
-                self._since = self._since[self._next.position - self._anchor.position :]
+                self._way = self._way[self._next.position - self._anchor.position :]
                 self._anchor, self._next = self._next, None
 
     @property
@@ -123,7 +123,7 @@ class Text:
             return None
         self._checkpoint = self.sent
         state = self._anchor or current()
-        forced = self._since[: self.place - state.position] if self._anchor else []
+        forced = self._way[: self.place - state.position] if self._anchor else []
         return Snapshot(state, tuple(forced), self._tail, self._echoed + self.sent, self.sent)
 
     def _stop_matcher(self) -> StopMatcher:
@@ -150,9 +150,9 @@ class Text:
             stop_chars_sent=found.sent,
             generated_chars=self.sent,
             position=self.place,
-            queue_seconds=(self.admitted or now) - self.since,
-            first_char_seconds=(self._first_char or now) - self.since,
-            total_seconds=now - self.since,
+            queue_seconds=(self.admitted or now) - self.submitted,
+            first_char_seconds=(self._first_char or now) - self.submitted,
+            total_seconds=now - self.submitted,
         )
         self.row.chars_left = 0
         return self._delivery(text, finish, now)
