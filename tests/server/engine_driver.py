@@ -18,8 +18,6 @@ from server.values import Cancel, Command, Delivery, Finish, Generation, Grant, 
 __all__ = ["EngineDriver", "Run", "Text", "WatchedRunner", "generation"]
 
 UNBOUNDED = 1 << 30
-# Without a run for so long, what was to come at a later run comes now: nothing else would wake the engine.
-QUIET_SECONDS = 0.005
 LONGEST_SECONDS = 30
 
 
@@ -96,11 +94,31 @@ def generation(
     )
 
 
-class EngineDriver:
-    """An engine's thread inside a with statement.
+class DrivenEngine(Engine):
+    """An engine whose runs are the same on any machine: it is told what a step takes.
 
-    What is asked `at` a run is submitted while that run is prepared, so it is carried out before the run that follows;
-    at 0, it is submitted at once. Runs are counted from 1.
+    `before_waiting` is called when nothing is left to run and nothing has come.
+    """
+
+    before_waiting: Callable[[], None]
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self._scheduler.step_seconds = lambda rows, full: (1e-4 if full else 5e-5) * (1 + rows / 16)
+
+    def _take_commands(self) -> None:
+        if self._scheduler.idle:
+            self._post()
+            if self._commands.empty():
+                self.before_waiting()
+        super()._take_commands()
+
+
+class EngineDriver:
+    """An engine's thread inside a with statement; it begins with `finish`, so what was asked before is in its queue.
+
+    What is asked `at` a run is submitted while that run is prepared, so it is carried out before the run that follows,
+    or when nothing else is left to run; at 0, it is submitted at once. Runs are counted from 1.
     """
 
     def __init__(
@@ -119,7 +137,7 @@ class EngineDriver:
         self._later: list[tuple[int, int, Command]] = []
         self._order = count()
         self._changed = threading.Condition(threading.RLock())
-        self.engine = Engine(
+        self.engine = DrivenEngine(
             runner,
             manifest,
             max_rows=max_rows,
@@ -130,16 +148,17 @@ class EngineDriver:
             deliver=self._take,
             failed=self._fail,
         )
+        self.engine.before_waiting = self._submit_next
 
     def __enter__(self) -> Self:
-        self.engine.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.engine.submit(Stop())
-        self.engine.join(LONGEST_SECONDS)
+        if self.engine.ident:
+            self.engine.join(LONGEST_SECONDS)
         self.runner.before_run = lambda: None
 
     def ask(
@@ -157,19 +176,18 @@ class EngineDriver:
 
     def finish(self, *texts: Text) -> None:
         """Waits until these texts have ended; without any, until all but cancelled ones have, and none is to come."""
-        end = time.monotonic() + LONGEST_SECONDS
+        if not self.engine.ident:
+            self.engine.start()
         with self._changed:
-            while not all(text.finish for text in texts) if texts else self._later or not self._all_ended:
-                if self._error:
-                    raise self._error
-                assert time.monotonic() < end, "a text does not end"
-                runs = len(self.runner.runs)
-                if not self._changed.wait(QUIET_SECONDS) and self._later and runs == len(self.runner.runs):
-                    self.engine.submit(heappop(self._later)[2])
+            ended = self._changed.wait_for(lambda: self._error or self._have_ended(texts), LONGEST_SECONDS)
+        if self._error:
+            raise self._error
+        assert ended, "a text does not end"
 
-    @property
-    def _all_ended(self) -> bool:
-        return all(text.finish or text.cancelled for text in self.texts)
+    def _have_ended(self, texts: Sequence[Text]) -> bool:
+        if texts:
+            return all(text.finish for text in texts)
+        return not self._later and all(text.finish or text.cancelled for text in self.texts)
 
     def _submit(self, at: int, command: Command) -> None:
         if not at:
@@ -182,6 +200,12 @@ class EngineDriver:
         with self._changed:
             while self._later and self._later[0][0] <= len(self.runner.runs) + 1:
                 self.engine.submit(heappop(self._later)[2])
+
+    def _submit_next(self) -> None:
+        with self._changed:
+            if self._later:
+                self.engine.submit(heappop(self._later)[2])
+            self._changed.notify()
 
     def _take(self, deliveries: list[Delivery]) -> None:
         with self._changed:
