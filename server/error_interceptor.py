@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import secrets
 from collections.abc import Awaitable, Callable
 from typing import Any, NoReturn
 
@@ -10,7 +9,8 @@ import grpc
 from grpc import StatusCode
 from grpc.aio import ServerInterceptor, ServicerContext
 
-from server.errors import RequestError, status_of
+from server.calls import current_call
+from server.errors import Overloaded, RequestError, status_of
 
 __all__ = ["ErrorInterceptor"]
 
@@ -18,6 +18,7 @@ log = logging.getLogger("charstream.service")
 
 Context = ServicerContext[Any, Any]
 STATUS_DETAILS = "grpc-status-details-bin"
+PUSHBACK = "grpc-retry-pushback-ms"
 
 
 class ErrorInterceptor(ServerInterceptor):
@@ -61,10 +62,17 @@ async def _abort(context: Context, error: Exception) -> NoReturn:
     if isinstance(error, (grpc.aio.AbortError, grpc.aio.UsageError)):
         raise error
     if isinstance(error, RequestError):
-        details = (STATUS_DETAILS, status_of(error).SerializeToString())
-        await context.abort(error.code, str(error), trailing_metadata=(details,))
-    number = secrets.token_hex(4)
+        await context.abort(error.code, str(error), trailing_metadata=_trailers(error))
+    number = current_call().id
     log.error("internal error %s", number, exc_info=error)
     await context.abort(
         StatusCode.INTERNAL, f"internal error {number}; the server's log has the cause under this number"
     )
+
+
+def _trailers(error: RequestError) -> tuple[tuple[str, str | bytes], ...]:
+    """Details for programs; and for stock clients, when to try again."""
+    details = (STATUS_DETAILS, status_of(error).SerializeToString())
+    if isinstance(error, Overloaded):
+        return details, (PUSHBACK, str(int(error.retry_seconds * 1000)))
+    return (details,)

@@ -5,6 +5,7 @@
     ├── WrongReplica      FAILED_PRECONDITION  the caller must ask a replica that equals the first one
     ├── ModelNotFound     NOT_FOUND            the caller must name another model
     ├── Overloaded        RESOURCE_EXHAUSTED   the caller may try again after a while
+    ├── Unauthenticated   UNAUTHENTICATED      the caller must show a token, or another one
     └── ShuttingDown      UNAVAILABLE          the caller may try another replica
 
 Any other exception reaches the client as INTERNAL with an id; the log has the id and the traceback.
@@ -23,6 +24,7 @@ __all__ = [
     "Overloaded",
     "RequestError",
     "ShuttingDown",
+    "Unauthenticated",
     "WrongReplica",
     "status_of",
 ]
@@ -34,6 +36,7 @@ class RequestError(Exception):
     """A request cannot be served; the message is for the caller."""
 
     code = StatusCode.UNKNOWN
+    limit = ""  # the setting that it went beyond, if one
 
 
 class InvalidField(RequestError):
@@ -64,15 +67,39 @@ class ModelNotFound(RequestError):
 
 
 class Overloaded(RequestError):
+    """Beyond the setting `limit`; what is wanted may be had after `retry_seconds`."""
+
     code = StatusCode.RESOURCE_EXHAUSTED
+
+    def __init__(self, limit: str, reason: str, retry_seconds: float = RETRY_SECONDS) -> None:
+        self.limit, self.retry_seconds = limit, retry_seconds
+        super().__init__(reason)
 
     @classmethod
     def too_many(cls, limit: int) -> "Overloaded":
-        return cls(f"the model has {limit} texts running and waiting, its limit (--max-rows + --max-waiting)")
+        reason = f"the model has {limit} texts running and waiting, its limit (--max-rows + --max-waiting)"
+        return cls("max_waiting", reason)
 
     @classmethod
     def too_long(cls, seconds: float) -> "Overloaded":
-        return cls(f"no row of the batch was free for {seconds:g} s, the limit (--max-wait)")
+        return cls("max_wait", f"no row of the batch was free for {seconds:g} s, the limit (--max-wait)")
+
+    @classmethod
+    def too_many_of(cls, identity: str, limit: int) -> "Overloaded":
+        reason = (
+            f"{identity or 'anonymous callers'}: {limit} texts are running and waiting, the limit (--identity-streams)"
+        )
+        return cls("identity_streams", reason)
+
+    @classmethod
+    def not_read(cls, seconds: float) -> "Overloaded":
+        return cls("reader_timeout", f"nothing was read for {seconds:g} s, the limit (--reader-timeout)", 0.0)
+
+
+class Unauthenticated(RequestError):
+    """No token, or one that is not known."""
+
+    code = StatusCode.UNAUTHENTICATED
 
 
 class ShuttingDown(RequestError):
@@ -96,7 +123,7 @@ def status_of(error: RequestError) -> status_pb2.Status:
             _add(status, error_details_pb2.PreconditionFailure(violations=[difference]))
         case Overloaded():
             delay = Duration()
-            delay.FromMilliseconds(int(RETRY_SECONDS * 1000))
+            delay.FromMilliseconds(int(error.retry_seconds * 1000))
             _add(status, error_details_pb2.RetryInfo(retry_delay=delay))
     return status
 

@@ -13,6 +13,8 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from protos import charstream_pb2, charstream_pb2_grpc
+from server.access import Access
+from server.calls import CallInterceptor
 from server.catalog import Catalog
 from server.error_interceptor import ErrorInterceptor
 from server.runner import RuntimeMissing, check_runtime
@@ -47,7 +49,8 @@ class Server:
 
     async def run(self) -> int:
         """Serves until a signal comes. Returns 0 after a drain, 1 if an engine broke. Raises CannotStart."""
-        server = grpc.aio.server(options=_options(self._settings), interceptors=[ErrorInterceptor()])
+        calls = CallInterceptor(Access(), observers=[])
+        server = grpc.aio.server(options=_options(self._settings), interceptors=[ErrorInterceptor(), calls])
         port = _bind(server, self._settings)
         await self._start(server)
         log.info("listening on %s:%d", self._settings.host, port)
@@ -163,4 +166,10 @@ def _options(settings: ServerSettings) -> list[tuple[str, int]]:
         ("grpc.server.max_pending_requests", settings.max_rows + settings.max_waiting),
         ("grpc.server.max_pending_requests_hard_limit", 2 * (settings.max_rows + settings.max_waiting)),
         ("grpc.max_receive_message_length", _largest_request(settings)),
+        ("grpc.max_allowed_incoming_connections", settings.max_connections),
+        ("grpc.max_concurrent_streams", settings.connection_streams),
+        ("grpc.max_connection_idle_ms", int(settings.connection_idle * 1000)),
+        ("grpc.server_handshake_timeout_ms", int(settings.handshake_timeout * 1000)),
+        ("grpc.max_metadata_size", settings.max_header_bytes),
+        ("grpc.absolute_max_metadata_size", settings.max_header_bytes),
     ]

@@ -16,8 +16,34 @@ class ServerSettings(Settings):
     """Streams characters from bundles over gRPC. The first SIGINT or SIGTERM drains, the second ends it at once."""
 
     models: Path = Field(Path("bundles"), description="a folder of bundles, or one bundle")
-    host: str = Field("127.0.0.1", description="address to listen on; there is no encryption yet")
+    config: Path | None = Field(None, description="TOML file with settings by name (max_rows = 64)")
+    print_config: bool = Field(False, description="print every setting and where it comes from, and end")
+    host: str = Field("127.0.0.1", description="address to listen on; one that others can reach needs TLS")
     port: int = Field(50051, ge=0, le=65535, description="TCP port; 0 takes any free one")
+    insecure: bool = Field(False, description="listen without TLS where others can reach it")
+    tls_cert: Path | None = Field(
+        None, description="PEM file with the server's certificate chain; read when it changes"
+    )
+    tls_key: Path | None = Field(None, description="PEM file with its private key")
+    tls_client_ca: Path | None = Field(
+        None,
+        description="PEM file with the authorities that clients' certificates must come from; without it no "
+        "certificate is asked for",
+    )
+    tokens: Path | None = Field(
+        None,
+        description="file with who may call: a line `NAME SHA256` each (charstream token NAME makes one); read "
+        "when it changes. Without it everybody may",
+    )
+    load: Literal["start", "lazy"] = Field(
+        "start", description="load models at the start, or each when it is asked for"
+    )
+    model_memory: float = Field(
+        0, ge=0, description="megabytes that loaded models may take; the least used one goes first. 0 is no limit"
+    )
+    watch: float = Field(
+        10, ge=0, le=86_400, description="seconds between two looks for new and gone bundles; 0 looks only after SIGHUP"
+    )
     provider: Provider = Field("auto", description="where graphs run; auto takes CUDA where onnxruntime can load it")
     precision: Literal["auto", "fp32", "int8"] = Field(
         "auto", description="arithmetic of the matmuls; auto takes 8 bits on a CPU where the bundle has them"
@@ -52,6 +78,42 @@ class ServerSettings(Settings):
         None,
         description="file with the keys of resume tokens, a line of at least 32 characters each; the first signs, all "
         "are accepted. Without it a key is made that ends with this process",
+    )
+    max_seconds: float = Field(
+        3600, gt=0, le=86_400, description="seconds that a text may take; then it ends, as with a request's time_limit"
+    )
+    default_seconds: float = Field(
+        3600, gt=0, le=86_400, description="the same for requests that say nothing and have no deadline"
+    )
+    reader_timeout: float = Field(
+        60, gt=0, le=86_400, description="seconds that a text waits for a reader who takes nothing; then its call fails"
+    )
+    identity_streams: int = Field(
+        0, ge=0, description="texts that one identity may have running and waiting; 0 is no limit"
+    )
+    identity_chars: float = Field(
+        0, ge=0, description="characters a second that one identity's texts get together; 0 is no limit"
+    )
+    max_connections: int = Field(4096, ge=1, le=1 << 20, description="connections")
+    connection_streams: int = Field(1024, ge=1, le=1 << 20, description="calls that one connection may have open")
+    connection_idle: float = Field(
+        600, ge=1, le=86_400, description="seconds without a call after which a connection is closed"
+    )
+    handshake_timeout: float = Field(10, ge=1, le=600, description="seconds in which a connection must be made")
+    max_header_bytes: int = Field(16_384, ge=1024, le=1 << 20, description="size of a call's headers")
+    metrics_port: int | None = Field(
+        None, ge=0, le=65535, description="port of /metrics, /healthz and /readyz over HTTP; none without it"
+    )
+    metrics_host: str = Field("127.0.0.1", description="address that the metrics port listens on")
+    traces: str = Field(
+        "",
+        description="OTLP/gRPC collector (http://host:4317) that gets a trace of each call; needs charstream[traces]",
+    )
+    log_format: Literal["console", "json"] = Field("console", description="log lines for people, or JSON objects")
+    log_calls: bool = Field(True, description="a line in the log for each call")
+    log_texts: bool = Field(False, description="prompts and texts in these lines")
+    drain_delay: float = Field(
+        0, ge=0, le=600, description="seconds between saying NOT_SERVING and refusing calls, when the server drains"
     )
     grace: float = Field(30, ge=0, le=86_400, description="seconds that running streams get when the server drains")
     keepalive: float = Field(30, ge=1, le=7200, description="seconds of silence after which a connection is probed")

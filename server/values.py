@@ -156,12 +156,14 @@ class Request:
         stream: the number that names it from now on.
         window: characters that may be generated before the first grant.
         submitted: time.monotonic() when it was asked for.
+        identity: who asked; rows are shared fairly between identities.
     """
 
     stream: int
     generation: Generation
     window: int
     submitted: float
+    identity: str = ""
 
 
 @dataclass(frozen=True, slots=True)

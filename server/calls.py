@@ -1,0 +1,140 @@
+"""Each RPC as one record, from its headers to its status: what logs, metrics and traces are made of."""
+
+import asyncio
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import grpc
+from grpc import StatusCode
+from grpc.aio import ServerInterceptor, ServicerContext
+
+from server.access import Access
+from server.errors import RequestError
+
+__all__ = ["Call", "CallInterceptor", "Observer", "current_call"]
+
+Context = ServicerContext[Any, Any]
+Behaviour = Callable[[Any, Context], Any]
+EXEMPT = "/grpc.health.v1.Health/"
+
+
+@dataclass(slots=True)
+class Call:
+    """One RPC. What is unknown yet, or makes no sense for its method, is empty or None.
+
+    Attributes:
+        id: for people; of an internal error, the client is told.
+        method: "package.Service/Method".
+        model: "NAME VERSION".
+        reason: how the text ended.
+        limit: the setting that it was refused for.
+        generated_chars, forced_chars: sent or read in this call.
+        queue_seconds, first_char_seconds: since it began; of several texts, the first one's.
+        texts: what was sent, where logs shall have it.
+    """
+
+    method: str
+    peer: str = ""
+    id: str = field(default_factory=lambda: secrets.token_hex(4))
+    began: float = field(default_factory=time.monotonic)
+    identity: str = ""
+    model: str = ""
+    reason: str = ""
+    limit: str = ""
+    status: StatusCode = StatusCode.OK
+    generated_chars: int = 0
+    forced_chars: int = 0
+    queue_seconds: float | None = None
+    first_char_seconds: float | None = None
+    seconds: float = 0.0
+    prompt: str = ""
+    text: str = ""
+
+
+class Observer(Protocol):
+    """Is told of every call, from the event loop; must not block."""
+
+    def began(self, call: Call) -> None: ...
+
+    def ended(self, call: Call) -> None: ...
+
+
+_current: ContextVar[Call] = ContextVar("call")
+
+
+def current_call() -> Call:
+    """The call that this task serves."""
+    return _current.get()
+
+
+class CallInterceptor(ServerInterceptor):
+    """Finds out who calls, and tells observers. Health checks are for everybody, and nobody is told of them."""
+
+    def __init__(self, access: Access, observers: Sequence[Observer]) -> None:
+        self._access, self._observers = access, observers
+
+    async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
+        handler, method = await continuation(handler_call_details), handler_call_details.method
+        _current.set(Call(method.lstrip("/")))
+        if handler is None or method.startswith(EXEMPT):
+            return handler
+        if handler.unary_unary:
+            make, behaviour = grpc.unary_unary_rpc_method_handler, handler.unary_unary
+        elif handler.unary_stream:
+            make, behaviour = grpc.unary_stream_rpc_method_handler, handler.unary_stream
+        else:
+            make, behaviour = grpc.stream_stream_rpc_method_handler, _written(handler.stream_stream)
+        return make(self._watched(behaviour), handler.request_deserializer, handler.response_serializer)
+
+    def _watched(self, behaviour: Callable[[Any, Context], Awaitable[Any]]) -> Behaviour:
+        async def watched(request: Any, context: Context) -> Any:
+            call = current_call()
+            call.peer = context.peer()
+            with self._observed(call, context):
+                call.identity = self._access.identify(context)
+                return await behaviour(request, context)
+
+        return watched
+
+    @contextmanager
+    def _observed(self, call: Call, context: Context) -> Iterator[None]:
+        for observer in self._observers:
+            observer.began(call)
+        try:
+            yield
+        except BaseException as error:
+            call.status = _status(error, context)
+            call.limit = error.limit if isinstance(error, RequestError) else ""
+            raise
+        finally:
+            call.seconds = time.monotonic() - call.began
+            for observer in self._observers:
+                observer.ended(call)
+
+
+def _status(error: BaseException, context: Context) -> StatusCode:
+    """What the caller sees."""
+    if isinstance(error, RequestError):
+        return error.code
+    if isinstance(error, (asyncio.CancelledError, grpc.aio.InternalError)):
+        left = context.time_remaining()
+        return StatusCode.CANCELLED if left is None or left > 0 else StatusCode.DEADLINE_EXCEEDED
+    if isinstance(error, grpc.aio.AbortError):
+        code: StatusCode = context.code()
+        return code
+    return StatusCode.INTERNAL
+
+
+def _written(behaviour: Behaviour) -> Callable[[Any, Context], Awaitable[None]]:
+    """A handler that yields its messages as one that writes them."""
+
+    async def written(requests: Any, context: Context) -> None:
+        async for message in behaviour(requests, context):
+            await context.write(message)
+
+    return written
