@@ -61,6 +61,9 @@ class Observer(Protocol):
 
     def began(self, call: Call) -> None: ...
 
+    def sent(self, call: Call, chars: int, seconds: float | None) -> None:
+        """A message of a text, so many seconds after the one before; None for the first."""
+
     def ended(self, call: Call) -> None: ...
 
 
