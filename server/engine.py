@@ -156,12 +156,23 @@ class Engine(Thread):
 
     def _admit(self) -> None:
         now = time.monotonic()
+        for row in self._scheduler.surplus():
+            self._give_way(self._texts[row.stream], now)
         for row in self._scheduler.admit():
             text = self._texts[row.stream]
             text.admitted = text.admitted or now
             self._put(text, text.parked)
-        while (oldest := self._scheduler.next_waiting) and self._texts[oldest.stream].queued < now - self._max_wait:
+        while (oldest := self._scheduler.queue.oldest) and self._texts[oldest.stream].queued < now - self._max_wait:
             self._conclude(self._texts[oldest.stream], Reason.NOT_ADMITTED)
+
+    def _give_way(self, text: Text, now: float) -> None:
+        """Another identity's row gets this one's slot."""
+        held_back = text.take_held(now)
+        if held_back:
+            self._outbox.append(held_back)
+        area = text.row.area
+        text.parked = self._rows[area].take(text.row.slot)
+        self._follow(area, self._scheduler.give_way(text.row))
 
     def _put(self, text: Text, state: RowState) -> None:
         """Writes the text's row into its slot."""

@@ -4,12 +4,17 @@ A row is one text. It generates in the area of running rows, which has the slots
 `max_batch` neighbouring slots and runs as one batch, and groups take turns. A row with a long prompt first reads it in
 an area of its own, whose runs take turns with the others: there a prompt passes in runs of many steps, and the running
 rows keep half of the time. A row that leaves an area is replaced by its last one.
+
+Slots are shared between identities: while rows wait, one that has two slots more than another gives one up.
 """
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from itertools import chain, islice
+from itertools import chain
+
+from server.fair_queue import FairQueue
 
 __all__ = ["READERS", "Area", "Move", "Plan", "Row", "Scheduler", "Status"]
 
@@ -53,6 +58,7 @@ class Row:
         full: its sampling, or what its reader wants to know, needs the full graph.
         scored: so do its given characters.
         fresh: nothing was generated yet.
+        identity: who asked for it.
     """
 
     stream: int
@@ -64,6 +70,7 @@ class Row:
     full: bool = False
     scored: bool = False
     fresh: bool = True
+    identity: str = ""
     status: Status = Status.WAITING
     slot: int = -1
 
@@ -131,8 +138,8 @@ class Scheduler:
         self.step_seconds = step_seconds
         self.running: list[Row] = []
         self.reading: list[Row] = []
-        self.waiting: dict[int, Row] = {}
-        self.resumed: dict[int, Row] = {}
+        self.queue = FairQueue()
+        self._held: Counter[str] = Counter()  # slots of each identity
         self._turn = 0
         self._stretch = 1.0
         self._reading_next = False
@@ -142,31 +149,55 @@ class Scheduler:
     @property
     def idle(self) -> bool:
         """Whether nothing can run until a row is added, granted credit, or ends."""
-        return not (self.running or self.reading or self.resumed or self.waiting)
+        return not (self.running or self.reading or self.queue)
 
     @property
-    def next_waiting(self) -> Row | None:
-        """The row that waits longest for its first slot."""
-        return next(iter(self.waiting.values()), None)
+    def free(self) -> int:
+        """Slots that nobody has."""
+        return self.max_rows - len(self.running) - len(self.reading)
 
     def add(self, row: Row) -> None:
         """Queues a new row."""
-        self.waiting[row.stream] = row
+        self.queue.begin(row)
 
     def grant(self, row: Row, chars: int) -> None:
         """The row's reader took `chars`."""
         row.credit += chars
         if row.status is Status.PAUSED and row.credit > 0:
-            self.resumed[row.stream] = row
+            self.queue.go_on(row)
+
+    def surplus(self) -> list[Row]:
+        """The rows that shall give way, so that those who wait get as many slots as those who have most."""
+        if self.free or not self.queue:
+            return []
+        held, claims, rows = self._held.copy(), self.queue.claims(), list[Row]()
+        while claims:
+            poorest = min(claims, key=lambda identity: held[identity])
+            richest = max(held, key=lambda identity: held[identity])
+            if held[richest] < held[poorest] + 2:
+                break
+            rows.append(self._last_of(richest, rows))
+            held[richest] -= 1
+            held[poorest] += 1
+            claims[poorest] -= 1
+            if not claims[poorest]:
+                del claims[poorest]
+        return rows
+
+    def give_way(self, row: Row) -> Move | None:
+        """Takes the row out of its area; it goes on when it is its identity's turn again."""
+        move = self.pause(row)
+        self.queue.go_on(row)
+        return move
 
     def admit(self) -> list[Row]:
-        """Gives slots to paused rows that can go on and to waiting ones, in this order; returns them."""
-        free = self.max_rows - len(self.running) - len(self.reading)
-        rows = list(islice(chain(self.resumed.values(), self.waiting.values()), free))
-        for row in rows:
-            (self.resumed if row.status is Status.PAUSED else self.waiting).pop(row.stream)
+        """Gives free slots to those whose turn it is; returns them."""
+        rows = []
+        while self.free and (row := self.queue.next(self._held)):
+            self.queue.discard(row)
             long = row.forced_left >= LONG_PROMPT and len(self.reading) < self.readers
             self._enter(row, Status.READING if long else Status.RUNNING)
+            rows.append(row)
         return rows
 
     def plan(self, *, behind: bool = False) -> Plan | None:
@@ -196,10 +227,8 @@ class Scheduler:
         move = None
         if row.status in (Status.RUNNING, Status.READING):
             move = self._vacate(row)
-        elif row.status is Status.PAUSED:
-            self.resumed.pop(row.stream, None)
         else:
-            self.waiting.pop(row.stream, None)
+            self.queue.discard(row)
         row.status = Status.ENDED
         return move
 
@@ -243,6 +272,11 @@ class Scheduler:
             self._reading_next = False
         return Plan(Area.RUNNING, first, rows, steps, full, hold)
 
+    def _last_of(self, identity: str, taken: Sequence[Row]) -> Row:
+        """The row of the identity in the last slot, but for those taken."""
+        rows = chain(reversed(self.running), reversed(self.reading))
+        return next(row for row in rows if row.identity == identity and row not in taken)
+
     def _most_steps(self, steps: int, rows: Sequence[Row], full: bool) -> int:
         return min(steps, max(1, self.max_scores // len(rows))) if full else steps
 
@@ -250,11 +284,15 @@ class Scheduler:
         area = self._area(status)
         row.slot, row.status = len(area), status
         area.append(row)
+        self._held[row.identity] += 1
 
     def _vacate(self, row: Row) -> Move | None:
         area, slot = self._area(row.status), row.slot
         last = area.pop()
         row.slot = -1
+        self._held[row.identity] -= 1
+        if not self._held[row.identity]:
+            del self._held[row.identity]
         if last is row:
             return None
         move = Move(last.slot, slot)

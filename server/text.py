@@ -39,6 +39,7 @@ class Text:
             max_delay=wanted.max_delay,
             full=wanted.sampling.limited or wanted.alternatives is not None,
             scored=wanted.alternatives is not None and wanted.silent < len(wanted.forced),
+            identity=request.identity,
         )
         self.parked, self.admitted, self.sent = state, 0.0, len(wanted.received)
         self.queued = time.monotonic()
@@ -88,6 +89,10 @@ class Text:
         if hold or not self._held:
             return None
         return self._delivery("", None, now)
+
+    def take_held(self, now: float) -> Delivery | None:
+        """What was to wait for the next run, which may not come soon."""
+        return self._delivery("", None, now) if self._held else None
 
     def conclude(self, reason: Reason, now: float) -> Delivery:
         """Ends it where it is; a text that goes on elsewhere keeps back what may begin a stop string."""

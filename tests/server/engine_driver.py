@@ -162,10 +162,18 @@ class EngineDriver:
         self.runner.before_run = lambda: None
 
     def ask(
-        self, wanted: Generation, *, window: int = UNBOUNDED, at: int = 0, pause: int = 0, leave: int | None = None
+        self,
+        wanted: Generation,
+        *,
+        window: int = UNBOUNDED,
+        at: int = 0,
+        pause: int = 0,
+        leave: int | None = None,
+        identity: str = "",
     ) -> Text:
         """Asks for a text; its reader lets `pause` runs pass before it takes what came, and leaves if told so."""
-        text = Text(Request(len(self.texts), wanted, window, time.monotonic()), pause, leave)
+        request = Request(len(self.texts), wanted, window, time.monotonic(), identity)
+        text = Text(request, pause, leave)
         self.texts.append(text)
         self._submit(at, text.request)
         return text
