@@ -1,9 +1,16 @@
 # docker build -t charstream .                     on onnxruntime-gpu (CUDA 13)
 # docker build -t charstream:cpu --target cpu .    on the CPU
-# docker run --gpus all -p 50051:50051 -v "$PWD/bundles:/models:ro" charstream
+# docker run --gpus all -p 50051:50051 -v "$PWD/bundles:/models:ro" -v "$PWD/tls:/tls:ro" \
+#   -e CHARSTREAM_TLS_CERT=/tls/tls.crt -e CHARSTREAM_TLS_KEY=/tls/tls.key \
+#   -e CHARSTREAM_HEALTH_TLS_CA=/tls/tls.crt -e CHARSTREAM_HEALTH_TLS_NAME=chars.example.org charstream
 #
 # What it installs is what serving needs: no torch, no onnx. Flags of `charstream serve` follow the image's name, or are
-# given as CHARSTREAM_* variables. The connection is not encrypted: publish the port to networks you trust.
+# given as CHARSTREAM_* variables. It listens on all of the container's addresses, so it starts only with TLS, or, for
+# ports that are published to this machine or to networks you trust, with -e CHARSTREAM_INSECURE=true.
+#
+# The health check has its flags (python -m client.health --help) from CHARSTREAM_HEALTH_* variables: with TLS it needs
+# the certificate it shall see, or its authority, and the name in it; where clients must show certificates, its own too
+# (CHARSTREAM_HEALTH_TLS_CLIENT_CERT and _KEY). Without TLS it needs nothing.
 # tests/test_dockerfile.py runs the steps of the target cpu, and its health check, in an environment of its own.
 
 FROM python:3.12-slim-bookworm AS wheel

@@ -1,10 +1,10 @@
-# make setup | demo | test | check | proto | bench: each may be run again at any time.
+# make setup | demo | test | check | proto | prometheus | bench: each may be run again at any time.
 # PROVIDER=gpu installs onnxruntime-gpu; without it the presence of nvidia-smi decides.
 PYTHON ?= python3
 PROVIDER ?= $(if $(shell command -v nvidia-smi 2>/dev/null),gpu,cpu)
 BIN := .venv/bin
 
-.PHONY: setup demo test check format proto bench clean
+.PHONY: setup demo test check format proto prometheus bench clean
 setup: .venv/ready
 
 .venv/ready: pyproject.toml constraints.txt
@@ -42,8 +42,15 @@ proto: .venv-proto/ready
 	.venv-proto/bin/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. protos/charstream.proto
 	.venv-proto/bin/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. bundle/onnx_header.proto server/token.proto
 
+# Debian's, for the tests and benchmarks that need them; nothing is installed.
+prometheus: .tools/usr/bin/promtool
+
+.tools/usr/bin/promtool:
+	mkdir -p .tools
+	cd .tools && apt-get download prometheus && dpkg -x prometheus_*.deb . && rm prometheus_*.deb
+
 bench: setup
 	$(BIN)/python -m benchmarks.throughput
 
 clean:
-	rm -rf .venv .venv-proto dist build .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-proto .tools dist build .pytest_cache .mypy_cache .ruff_cache

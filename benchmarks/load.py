@@ -11,7 +11,7 @@ import grpc
 from protos import charstream_pb2 as pb
 from protos import charstream_pb2_grpc as pb_grpc
 
-__all__ = ["CpuSeconds", "Load", "grpc_load"]
+__all__ = ["CpuSeconds", "Load", "bearer", "channel_to", "grpc_load"]
 
 TEXT_CHARS = 2000
 
@@ -46,15 +46,25 @@ class Load:
     cpu: CpuSeconds = field(default_factory=CpuSeconds)
 
 
-async def grpc_load(address: str, pid: int, streams: int, seconds: float, *, text_chars: int = TEXT_CHARS) -> Load:
+async def grpc_load(
+    address: str,
+    pid: int,
+    streams: int,
+    seconds: float,
+    *,
+    text_chars: int = TEXT_CHARS,
+    credentials: grpc.ChannelCredentials | None = None,
+    token: str = "",
+) -> Load:
     """`streams` readers, each starting a new text when its last one ends, for so many seconds."""
-    async with grpc.aio.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)]) as channel:
+    async with channel_to(address, credentials) as channel:
         stub = pb_grpc.TextGenerationStub(channel)
         before, own, begin = _threads(pid), time.process_time(), time.perf_counter()
         end = begin + seconds
         # Arrivals are spread over a tenth of the time; what is counted lies after that.
         spread = seconds / 10
-        readers = [_reader(stub, seed, text_chars, end, spread * seed / streams) for seed in range(streams)]
+        metadata = bearer(token)
+        readers = [_reader(stub, seed, text_chars, end, spread * seed / streams, metadata) for seed in range(streams)]
         arrivals = [arrival for reader in await asyncio.gather(*readers) for arrival in reader]
         cpu = _cpu(pid, before, time.process_time() - own, time.perf_counter() - begin)
     counted = [arrival for arrival in arrivals if end - seconds + spread <= arrival.at < end]
@@ -66,14 +76,31 @@ async def grpc_load(address: str, pid: int, streams: int, seconds: float, *, tex
     )
 
 
+def channel_to(address: str, credentials: grpc.ChannelCredentials | None = None) -> grpc.aio.Channel:
+    """A connection that nobody else has."""
+    options = [("grpc.use_local_subchannel_pool", 1)]
+    if credentials:
+        return grpc.aio.secure_channel(address, credentials, options)
+    return grpc.aio.insecure_channel(address, options)
+
+
+def bearer(token: str) -> tuple[tuple[str, str], ...]:
+    return (("authorization", f"Bearer {token}"),) if token else ()
+
+
 async def _reader(
-    stub: pb_grpc.TextGenerationStub, seed: int, text_chars: int, end: float, wait: float
+    stub: pb_grpc.TextGenerationStub,
+    seed: int,
+    text_chars: int,
+    end: float,
+    wait: float,
+    metadata: tuple[tuple[str, str], ...],
 ) -> list[Arrival]:
     arrivals: list[Arrival] = []
     await asyncio.sleep(wait)
     while (last := time.perf_counter()) < end:
         request = pb.GenerateRequest(seed=seed, max_chars=text_chars, sampling=pb.Sampling(temperature=0.8))
-        call, first = stub.Generate(request), True
+        call, first = stub.Generate(request, metadata=metadata), True
         async for response in call:
             now = time.perf_counter()
             arrivals.append(Arrival(now, len(response.text), now - last, first))

@@ -4,10 +4,12 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import torch
 
@@ -18,7 +20,7 @@ from export.build import build
 from models.checkpoint import Trained
 from models.model import CharLM, ModelConfig
 
-__all__ = ["Served", "address_of", "serve", "serving", "untrained_bundle"]
+__all__ = ["Served", "address_of", "logged", "serve", "serving", "untrained_bundle"]
 
 SYMBOLS = "\n" + "".join(map(chr, range(32, 127)))
 
@@ -53,10 +55,12 @@ def serving(models: Path, *flags: str) -> Iterator[Served]:
             process.communicate()
 
 
-def serve(models: Path, port: int, *flags: str, checkout: Path | None = None) -> "subprocess.Popen[str]":
+def serve(
+    models: Path, port: int, *flags: str, checkout: Path | None = None, log: IO[str] | None = None
+) -> "subprocess.Popen[str]":
     """Starts a server, with the code of another checkout if one is named; it does not listen yet."""
     command = [sys.executable, "-m", "server", "--models", str(models), "--port", str(port), *flags]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=checkout)
+    return subprocess.Popen(command, stderr=log or subprocess.PIPE, text=True, cwd=checkout)
 
 
 def address_of(process: "subprocess.Popen[str]") -> str:
@@ -67,3 +71,12 @@ def address_of(process: "subprocess.Popen[str]") -> str:
         if found := re.search(r"listening on (\S+)", line):
             return found.group(1)
     raise SystemExit(f"the server ended with exit code {process.wait()}")
+
+
+def logged(process: "subprocess.Popen[str]", log: Path, pattern: str) -> str:
+    """Waits until the file with its log has the pattern; returns the pattern's group."""
+    while process.poll() is None:
+        if found := re.search(pattern, log.read_text()):
+            return found.group(1)
+        time.sleep(0.05)
+    raise SystemExit(f"the server ended with exit code {process.wait()}: {log.read_text()}")

@@ -26,6 +26,14 @@ __all__ = [
 FLOAT, INT64 = 1, 7  # ONNX's numbers of the element types
 MAX_IR, OPSETS = 10, range(17, 21)
 _TYPE_NAMES = {FLOAT: "float32", INT64: "int64"}
+# What export writes. None of them loops without an end, or makes a tensor of a size that another one's values say.
+# fmt: off
+OPERATORS = {
+    "Add", "Cast", "Clip", "Concat", "CumSum", "Div", "Exp", "Gather", "GatherElements", "Greater", "GreaterOrEqual",
+    "Identity", "Less", "LessOrEqual", "LogSoftmax", "MatMul", "MatMulInteger", "Max", "Mul", "QuantizeLinear",
+    "ReduceMax", "ReduceSum", "Scan", "Sigmoid", "Slice", "Sub", "Tanh", "TopK", "Unsqueeze", "Where",
+}
+# fmt: on
 
 
 class GraphError(ValueError):
@@ -123,6 +131,10 @@ def _check_versions(model: onnx.Model) -> None:
             raise GraphError(f"opset {opset.version}, supported are {OPSETS.start} to {OPSETS.stop - 1}")
     if model.functions:
         raise GraphError(f"a local function ({model.functions[0].name!r}), none is allowed")
+    if not model.opset_import:
+        raise GraphError("no opset")
+    if model.training_info:
+        raise GraphError("a training graph, none is allowed")
 
 
 def _graphs(graph: onnx.Graph) -> Iterator[onnx.Graph]:
@@ -131,18 +143,22 @@ def _graphs(graph: onnx.Graph) -> Iterator[onnx.Graph]:
     for node in graph.node:
         for attribute in node.attribute:
             for inner in (attribute.g, *attribute.graphs):
-                if inner.node:
-                    yield from _graphs(inner)
+                yield from _graphs(inner)
 
 
 def _check_operators(graph: onnx.Graph) -> None:
     for node in graph.node:
         if node.domain not in ("", "ai.onnx"):
             raise GraphError(f"operator {node.op_type!r} of the domain {node.domain!r}, only ONNX's own are allowed")
+        if node.op_type not in OPERATORS:
+            raise GraphError(f"operator {node.op_type!r}, allowed are {', '.join(sorted(OPERATORS))}")
 
 
 def _check_tensors_inside(graph: onnx.Graph) -> None:
-    constants = [tensor for node in graph.node for a in node.attribute for tensor in (a.t, *a.tensors)]
+    attributes = [attribute for node in graph.node for attribute in node.attribute]
+    constants = [tensor for a in attributes for tensor in (a.t, *a.tensors)]
+    if graph.sparse_initializer or any(a.HasField("sparse_tensor") or a.sparse_tensors for a in attributes):
+        raise GraphError("a sparse tensor, none is allowed")
     for tensor in (*graph.initializer, *constants):
         if tensor.data_location or tensor.external_data:
             raise GraphError(f"tensor {tensor.name!r} lies outside the file, external data is not allowed")

@@ -14,6 +14,8 @@ __all__ = ["FORMAT", "FileRecord", "Manifest", "ModelShape", "Precision", "Train
 
 FORMAT = 3
 Precision = Literal["fp32", "int8"]
+# What the API's counts can hold.
+_MOST = 2**63 - 1
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -50,8 +52,8 @@ class TrainingRecord(_Part):
 
     data: str
     data_sha256: str
-    parameters: int = Field(ge=0)
-    steps: int = Field(ge=0)
+    parameters: int = Field(ge=0, le=_MOST)
+    steps: int = Field(ge=0, le=_MOST)
     seconds: float = Field(ge=0)
     validation_nats: dict[str, float]
 

@@ -1,5 +1,6 @@
 """Reads a bundle: everything is checked before anything is used."""
 
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,16 +18,31 @@ from bundle.graphs import (
 )
 from bundle.manifest import FORMAT, Manifest, sha256
 
-__all__ = ["CARD", "MANIFEST", "STEP", "Bundle", "BundleError", "decode_file", "full_file", "read_bundle"]
+__all__ = [
+    "CARD",
+    "MANIFEST",
+    "STEP",
+    "Bundle",
+    "BundleError",
+    "decode_file",
+    "full_file",
+    "read_bundle",
+    "read_manifest",
+]
 
 MANIFEST = "manifest.json"
 STEP = "step.onnx"
 CARD = "card.md"
 _MAX_MANIFEST_BYTES = 8 << 20
+_MAX_MESSAGE_CHARS = 1000
 
 
 class BundleError(ValueError):
     """A folder is not a bundle that can be used. The message is one line: which file, what is wrong."""
+
+    def __init__(self, message: str) -> None:
+        # What is quoted comes from the files.
+        super().__init__(_one_line(message))
 
 
 @dataclass(frozen=True)
@@ -37,6 +53,11 @@ class Bundle:
     manifest: Manifest
     digest: str
     files: dict[str, bytes]
+
+
+def _one_line(message: str) -> str:
+    printable = "".join(char if char.isprintable() else repr(char)[1:-1] for char in message[:_MAX_MESSAGE_CHARS])
+    return printable if len(message) <= _MAX_MESSAGE_CHARS else f"{printable} ..."
 
 
 def decode_file(precision: str) -> str:
@@ -53,18 +74,25 @@ def read_bundle(folder: Path) -> Bundle:
     Raises:
         BundleError: if a file is missing, unreadable, changed, or not what the manifest and the format ask for.
     """
-    data = _read(folder, MANIFEST, _MAX_MANIFEST_BYTES)
-    manifest = _parse(folder, data)
+    manifest, digest = read_manifest(folder)
     files = {name: _read_checked(folder, name, manifest) for name in manifest.files}
     _check_graphs(folder, manifest, files)
-    return Bundle(folder, manifest, sha256(data), files)
+    return Bundle(folder, manifest, digest, files)
+
+
+def read_manifest(folder: Path) -> tuple[Manifest, str]:
+    """The manifest, and the sha256 of its file. Raises BundleError."""
+    data = _read(folder, MANIFEST, _MAX_MANIFEST_BYTES)
+    return _parse(folder, data), sha256(data)
 
 
 def _read(folder: Path, name: str, limit: int) -> bytes:
     try:
-        size = (folder / name).stat().st_size
-        if size > limit:
-            raise BundleError(f"{folder / name}: {size} bytes, at most {limit} are expected")
+        found = (folder / name).stat()
+        if not stat.S_ISREG(found.st_mode):
+            raise BundleError(f"{folder / name}: is not a file")
+        if found.st_size > limit:
+            raise BundleError(f"{folder / name}: {found.st_size} bytes, at most {limit} are expected")
         return (folder / name).read_bytes()
     except OSError as error:
         raise BundleError(f"{folder / name}: {error.strerror or error}") from None

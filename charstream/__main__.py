@@ -12,6 +12,7 @@ COMMANDS = {
     "export": ("export.__main__", "turn a training run into a bundle of ONNX files", "train"),
     "verify": ("export.verify", "check a bundle's ONNX files against torch", "train"),
     "serve": ("server.__main__", "stream characters from bundles over gRPC", "cpu or gpu"),
+    "token": ("server.token_command", "make a token for a caller", ""),
     "stream": ("client.stream", "stream a text from a server into the terminal", ""),
     "score": ("client.score", "tell how probable a text is to a model", ""),
     "models": ("client.models", "list the models of a server", ""),

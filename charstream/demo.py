@@ -64,8 +64,8 @@ def _step(title: str, command: str, *arguments: str) -> None:
 @contextmanager
 def _server(bundle: Path) -> Iterator[str]:
     """A server on a free port; yields its address, and drains it at the end."""
-    _say("A server", f"$ charstream serve --models {bundle} --port 0")
-    command = [*_charstream("serve"), "--models", str(bundle), "--port", "0"]
+    _say("A server", f"$ charstream serve --models {bundle} --port 0 --no-log-calls")
+    command = [*_charstream("serve"), "--models", str(bundle), "--port", "0", "--no-log-calls"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         try:
             yield _address(process, command)

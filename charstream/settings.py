@@ -7,20 +7,35 @@
 
 A field is the flag `--its-name`; a tuple may be given several times; a bool is `--name`, or `--no-name` where it is
 on by default; a field annotated with `Positional()` has no flag, and as a tuple takes one or more. Flags override the
-environment (`CHARSTREAM_PORT`), which overrides defaults. A wrong value ends the process with one line on stderr and
-exit code 2.
+environment (`CHARSTREAM_PORT`), which overrides the file, which overrides defaults. A wrong value ends the process with
+one line on stderr and exit code 2.
+
+A class with a field `config: Path | None` can be given a TOML file by it (charstream/sources.py); one with a field
+`print_config: bool` prints by it what all of that came to, as such a file.
 """
 
 import argparse
 import os
 import sys
-import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin
+from pathlib import Path
+from typing import Annotated, Any, Literal, NoReturn, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
+
+from charstream.sources import (
+    FileError,
+    Source,
+    from_environment,
+    from_file,
+    is_tuple,
+    reason_of,
+    to_toml,
+    without_none,
+)
 
 __all__ = ["Positional", "Settings", "fail", "parse"]
 
@@ -40,28 +55,64 @@ S = TypeVar("S", bound=Settings)
 
 
 def parse(cls: type[S], argv: Sequence[str] | None, *, command: str, environment: str | None = None) -> S:
-    """Builds `cls` from flags and, where a prefix is given, from the environment.
+    """Builds `cls` from flags and, where a prefix is given, from the environment, and from a file if they name one.
 
     Raises:
-        SystemExit: 0 after `--help`; 2 after one line that names the wrong flag or variable, what came and why not.
+        SystemExit: 0 after `--help` and `--print-config`; 2 after one line that names the wrong flag, variable or key,
+            what came and why not.
     """
-    given = vars(_read(_parser(cls, command, environment), sys.argv[1:] if argv is None else argv))
-    variables = _from_environment(cls, environment, os.environ)
+    flags = vars(_read(_parser(cls, command, environment), sys.argv[1:] if argv is None else argv))
+    given = Source(flags, where=lambda name: _flag(cls, name), mark=lambda name: "flag")
+    origins = _origins(cls, given, command, environment)
     try:
-        return cls(**{**variables, **given})
+        settings = cls(**{name: source.values[name] for name, source in origins.items()})
     except ValidationError as error:
-        first = error.errors()[0]
-        name = str(first["loc"][0]) if first["loc"] else ""
-        from_variable = name in variables and name not in given
-        source = f"{environment}{name.upper()}" if from_variable else _flag(cls, name)
-        reason = first["msg"].removeprefix("Value error, ")
-        fail(command, f"{source}: {reason[0].lower()}{reason[1:]} (got {first['input']!r})" if name else reason)
+        fail(command, _complaint(cls, error, origins))
+    if getattr(settings, "print_config", False):
+        print("\n".join(_lines(settings, origins)))
+        raise SystemExit(0)
+    return settings
 
 
 def fail(command: str, reason: str, code: int = 2) -> NoReturn:
     """Ends the process with one line on stderr: 2 for what the caller can correct, 1 for what failed."""
-    print(f"{command}: {reason}", file=sys.stderr)
+    # What is quoted may hold anything.
+    line = "".join(char if char.isprintable() else repr(char)[1:-1] for char in reason)
+    with suppress(OSError):  # the exit code says it too
+        print(f"{command}: {line}", file=sys.stderr)
     raise SystemExit(code)
+
+
+def _origins(cls: type[Settings], flags: Source, command: str, environment: str | None) -> dict[str, Source]:
+    """For each field that has a value, the first of command line, environment and file that has it."""
+    sources = [from_environment(cls, environment, os.environ), flags] if environment else [flags]
+    origins = {name: source for source in sources for name in source.values}
+    if "config" in origins and "config" in cls.model_fields:
+        try:
+            file = from_file(cls, Path(origins["config"].values["config"]))
+        except FileError as error:
+            fail(command, str(error))
+        origins = dict.fromkeys(file.values, file) | origins
+    return origins
+
+
+def _complaint(cls: type[Settings], error: ValidationError, origins: Mapping[str, Source]) -> str:
+    first = error.errors()[0]
+    if not first["loc"]:
+        return first["msg"].removeprefix("Value error, ")
+    name = str(first["loc"][0])
+    where = origins[name].where(name) if name in origins else _flag(cls, name)
+    return f"{where}: {reason_of(first)}"
+
+
+def _lines(settings: Settings, origins: Mapping[str, Source]) -> Iterator[str]:
+    """Every setting as a line of TOML; what has no value, and the file itself, as comments."""
+    for name in type(settings).model_fields:
+        if name != "print_config":
+            value = getattr(settings, name)
+            shown = f"{name.rstrip('_')} = {'' if value is None else to_toml(value)}".rstrip()
+            mark = origins[name].mark(name) if name in origins else "default"
+            yield f"{'# ' if value is None or name == 'config' else ''}{shown}  # {mark}"
 
 
 def _parser(cls: type[Settings], command: str, environment: str | None) -> argparse.ArgumentParser:
@@ -86,13 +137,13 @@ class _OneLineParser(argparse.ArgumentParser):
 
 
 def _add(parser: argparse.ArgumentParser, name: str, field: FieldInfo) -> None:
-    kind = _without_none(field.annotation)
+    kind = without_none(field.annotation)
     options: dict[str, Any] = {"help": _help(field)}
     if kind is bool:
         options["action"] = argparse.BooleanOptionalAction if field.default else "store_true"
     elif _is_positional(field):
         options |= {"metavar": name.upper(), "nargs": _nargs(field)}
-    elif _is_tuple(field):
+    elif is_tuple(field):
         options |= {"action": "append", "metavar": _metavar(get_args(kind)[0])}
     else:
         options["metavar"] = _metavar(kind)
@@ -104,7 +155,7 @@ def _add(parser: argparse.ArgumentParser, name: str, field: FieldInfo) -> None:
 
 
 def _nargs(field: FieldInfo) -> str | None:
-    if _is_tuple(field):
+    if is_tuple(field):
         return "+"
     return None if field.is_required() else "?"
 
@@ -128,37 +179,14 @@ def _metavar(kind: Any) -> str:
     return {"str": "TEXT", "int": "N", "float": "X", "Path": "PATH"}.get(getattr(kind, "__name__", ""), "VALUE")
 
 
-def _without_none(annotation: Any) -> Any:
-    if get_origin(annotation) in (Union, types.UnionType):
-        return next(kind for kind in get_args(annotation) if kind is not type(None))
-    return annotation
-
-
-def _is_tuple(field: FieldInfo) -> bool:
-    return get_origin(_without_none(field.annotation)) is tuple
-
-
 def _is_positional(field: FieldInfo) -> bool:
     return any(isinstance(mark, Positional) for mark in field.metadata)
 
 
 def _flag(cls: type[Settings], name: str) -> str:
-    if not name:
-        return ""
     return name.upper() if _is_positional(cls.model_fields[name]) else _flag_of(name)
 
 
 def _flag_of(name: str) -> str:
     """A trailing underscore only keeps a field from shadowing a name: `json_` is --json."""
     return "--" + name.rstrip("_").replace("_", "-")
-
-
-def _from_environment(cls: type[Settings], prefix: str | None, environ: Mapping[str, str]) -> dict[str, Any]:
-    if prefix is None:
-        return {}
-    found: dict[str, Any] = {}
-    for name, field in cls.model_fields.items():
-        value = environ.get(prefix + name.upper())
-        if value is not None:
-            found[name] = value.split(",") if _is_tuple(field) else value
-    return found

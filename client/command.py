@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 import grpc
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from charstream.settings import Settings, fail
 from client.blocking import Client
@@ -28,21 +28,58 @@ def addresses() -> tuple[str, ...]:
 
 
 class Tls(Settings):
-    """How a server proves who it is."""
+    """How a server proves who it is, and a client where the server wants its certificate."""
 
     tls: bool = Field(False, description="TLS, with the certificate authorities that come with gRPC")
     tls_ca: Path | None = Field(None, description="TLS, with the certificate authorities in this PEM file")
+    # Not --tls-cert and --tls-key, which Locust has.
+    tls_client_cert: Path | None = Field(
+        None,
+        description="PEM file with the certificate to show to a server that wants one; with it the connection has TLS",
+    )
+    tls_client_key: Path | None = Field(None, description="PEM file with its private key")
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> "Tls":
+        if (self.tls_client_cert is None) != (self.tls_client_key is None):
+            raise ValueError("--tls-client-cert and --tls-client-key belong together: give both, or neither")
+        return self
 
     def credentials(self) -> grpc.ChannelCredentials | None:
-        """Raises ValueError: there is no certificate in the file."""
+        """None without TLS. Raises ValueError: a file can't be read, or holds something else."""
+        if not self.tls and self.tls_ca is None and self.tls_client_cert is None:
+            return None
+        key, chain = self._own()
+        return grpc.ssl_channel_credentials(self._authorities(), key, chain)
+
+    def _authorities(self) -> bytes | None:
         if self.tls_ca is None:
-            return grpc.ssl_channel_credentials() if self.tls else None
+            return None
         pem = read_bytes(self.tls_ca, "--tls-ca")
         try:  # gRPC would say it with the first call, of any server
             ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=pem.decode())
         except (ssl.SSLError, ValueError):
             raise ValueError(f"--tls-ca: {self.tls_ca}: has no certificate in PEM") from None
-        return grpc.ssl_channel_credentials(pem)
+        return pem
+
+    def _own(self) -> tuple[bytes | None, bytes | None]:
+        """Key and certificate."""
+        if self.tls_client_cert is None or self.tls_client_key is None:
+            return None, None
+        pair = (
+            read_bytes(self.tls_client_key, "--tls-client-key"),
+            read_bytes(self.tls_client_cert, "--tls-client-cert"),
+        )
+        try:  # an empty passphrase: OpenSSL would ask for one at the terminal
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(
+                self.tls_client_cert, self.tls_client_key, password=""
+            )
+        except ssl.SSLError:
+            raise ValueError(
+                f"--tls-client-key: {self.tls_client_key}: is not the key, in PEM and without a passphrase, of the "
+                f"certificate in {self.tls_client_cert}"
+            ) from None
+        return pair
 
 
 class Connection(Tls):

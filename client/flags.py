@@ -46,7 +46,7 @@ class StreamSettings(Connection):
         "is given and standard input is a pipe or a file. None, or '': the model begins a text. "
         'One that begins with "-" comes last, after the flags and "--"',
     )
-    model: str = Field("", description="name of the model; needed where several are served")
+    model: str = Field("", description="NAME or NAME@VERSION of the model; needed where several are served")
     max_chars: int | None = Field(None, description="generate at most so many characters")
     min_chars: int | None = Field(None, description="stop strings count after so many generated characters")
     temperature: float | None = Field(None, description="divides the logits: below 1 safer, above 1 wilder")

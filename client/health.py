@@ -11,6 +11,7 @@ from charstream.settings import fail, parse
 from client.command import Tls, addresses, one_line_errors
 
 COMMAND = "python -m client.health"
+ENVIRONMENT = "CHARSTREAM_HEALTH_"  # the server's own variables, which a container has too, mean other things
 
 
 class HealthSettings(Tls):
@@ -21,11 +22,14 @@ class HealthSettings(Tls):
         min_length=1,
         description="the server's host:port; the first one of the variable CHARSTREAM_ADDRESS changes the default",
     )
+    tls_name: str = Field(
+        "", description="the name that the server's certificate has to have, where it is not the one in --host"
+    )
     timeout: float = Field(3.0, gt=0, description="seconds to wait for the answer")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    settings = parse(HealthSettings, argv, command=COMMAND)
+    settings = parse(HealthSettings, argv, command=COMMAND, environment=ENVIRONMENT)
     try:
         with one_line_errors(COMMAND), _channel(settings) as channel:
             stub = health_pb2_grpc.HealthStub(channel)
@@ -39,7 +43,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _channel(settings: HealthSettings) -> grpc.Channel:
     credentials = settings.credentials()
-    return grpc.secure_channel(settings.host, credentials) if credentials else grpc.insecure_channel(settings.host)
+    if credentials is None:
+        return grpc.insecure_channel(settings.host)
+    options = (("grpc.ssl_target_name_override", settings.tls_name),) if settings.tls_name else ()
+    return grpc.secure_channel(settings.host, credentials, options)
 
 
 if __name__ == "__main__":

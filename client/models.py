@@ -9,11 +9,14 @@ from pydantic import Field
 
 from charstream.settings import parse
 from client.command import Connection, connect, one_line_errors
-from client.values import ModelInfo
+from client.values import ModelInfo, Training
 
 __all__ = ["ModelsSettings", "main"]
 
-HEADER = ("name", "cell", "layers x hidden", "characters", "precision", "provider", "validation nats", "digest")
+HEADER = (
+    *("name", "version", "state", "model", "characters", "precision", "provider", "numerics", "texts", "memory"),
+    *("trained", "digest"),
+)
 
 
 class ModelsSettings(Connection):
@@ -35,17 +38,26 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _row(model: ModelInfo) -> tuple[str, ...]:
-    nats = (f"{value:.4f} {protocol}" for protocol, value in sorted(model.training.validation_nats.items()))
     return (
         model.name,
-        model.cell,
-        f"{model.layers}x{model.hidden}",
+        f"{model.version} (default)" if model.is_default else model.version,
+        model.state,
+        f"{model.cell} {model.layers}x{model.hidden}",
         str(len(model.vocabulary)),
-        model.precision,
-        model.provider.removesuffix("ExecutionProvider"),
-        ", ".join(nats) or "-",
+        model.precision or "-",
+        model.provider.removesuffix("ExecutionProvider") or "-",
+        model.numerics or "-",
+        f"{model.texts} of {model.max_rows}",
+        f"{model.memory / 1e6:.0f} MB",
+        _trained(model.training),
         model.digest.removeprefix("sha256:")[:12],
     )
+
+
+def _trained(training: Training) -> str:
+    """On what, and how well."""
+    nats = (f"{value:.4f} nats {protocol}" for protocol, value in sorted(training.validation_nats.items()))
+    return ", ".join((training.data, f"{training.steps} steps", *nats))
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:

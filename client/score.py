@@ -32,7 +32,7 @@ class ScoreSettings(Connection):
     train` calls carried."""
 
     file: Annotated[tuple[Path, ...], Positional()] = Field(description='UTF-8 text; "-" is standard input')
-    model: str = Field("", description="name of the model; needed where several are served")
+    model: str = Field("", description="NAME or NAME@VERSION of the model; needed where several are served")
     color: Literal["auto", "always", "never"] = Field(
         "auto",
         description="print the text, each character's background telling its surprise; auto: on a terminal, "

@@ -18,6 +18,14 @@ __all__ = [
     "to_replica",
 ]
 
+STATES = {
+    pb.MODEL_STATE_UNSPECIFIED: "loaded",  # by a server that knows no other
+    pb.MODEL_STATE_LOADED: "loaded",
+    pb.MODEL_STATE_NOT_LOADED: "not loaded",
+    pb.MODEL_STATE_LOADING: "loading",
+    pb.MODEL_STATE_FAILED: "failed",
+}
+
 
 @dataclass(frozen=True)
 class Replica:
@@ -94,7 +102,7 @@ class Training:
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """A served model, as `Model` in charstream.proto describes it."""
+    """A version of a model, as `Model` in charstream.proto describes it."""
 
     name: str
     version: str
@@ -104,10 +112,17 @@ class ModelInfo:
     hidden: int
     vocabulary: str
     start_text: str
-    precision: str
+    precision: str  # this and the next two are empty unless it is loaded
     provider: str
     numerics: str
     training: Training
+    state: (
+        str  # "loaded", "not loaded" (it will be for the first request), "loading", "failed"; "unknown" as in `Finish`
+    )
+    is_default: bool  # the name alone means this version
+    texts: int  # running and waiting
+    max_rows: int  # texts that run at a time
+    memory: int  # bytes that it takes at most, where it is loaded
 
 
 def to_replica(message: pb.Replica) -> Replica:
@@ -139,4 +154,9 @@ def to_model(message: pb.Model) -> ModelInfo:
             steps=training.steps,
             validation_nats=dict(training.validation_nats),
         ),
+        state=STATES.get(message.state, "unknown"),
+        is_default=message.is_default,
+        texts=message.texts,
+        max_rows=message.max_rows,
+        memory=message.memory,
     )

@@ -17,11 +17,24 @@ class FinishReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     FINISH_REASON_LENGTH: _ClassVar[FinishReason]
     FINISH_REASON_DEADLINE: _ClassVar[FinishReason]
     FINISH_REASON_DRAINED: _ClassVar[FinishReason]
+
+class ModelState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    MODEL_STATE_UNSPECIFIED: _ClassVar[ModelState]
+    MODEL_STATE_LOADED: _ClassVar[ModelState]
+    MODEL_STATE_NOT_LOADED: _ClassVar[ModelState]
+    MODEL_STATE_LOADING: _ClassVar[ModelState]
+    MODEL_STATE_FAILED: _ClassVar[ModelState]
 FINISH_REASON_UNSPECIFIED: FinishReason
 FINISH_REASON_STOP: FinishReason
 FINISH_REASON_LENGTH: FinishReason
 FINISH_REASON_DEADLINE: FinishReason
 FINISH_REASON_DRAINED: FinishReason
+MODEL_STATE_UNSPECIFIED: ModelState
+MODEL_STATE_LOADED: ModelState
+MODEL_STATE_NOT_LOADED: ModelState
+MODEL_STATE_LOADING: ModelState
+MODEL_STATE_FAILED: ModelState
 
 class Sampling(_message.Message):
     __slots__ = ("temperature", "top_k", "top_p", "min_p", "allowed", "banned", "bias")
@@ -267,7 +280,7 @@ class GetModelRequest(_message.Message):
     def __init__(self, name: _Optional[str] = ...) -> None: ...
 
 class Model(_message.Message):
-    __slots__ = ("name", "version", "digest", "cell", "layers", "hidden", "vocabulary", "start_text", "precision", "provider", "numerics", "training")
+    __slots__ = ("name", "version", "digest", "cell", "layers", "hidden", "vocabulary", "start_text", "precision", "provider", "numerics", "training", "state", "is_default", "texts", "max_rows", "memory")
     NAME_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
@@ -280,6 +293,11 @@ class Model(_message.Message):
     PROVIDER_FIELD_NUMBER: _ClassVar[int]
     NUMERICS_FIELD_NUMBER: _ClassVar[int]
     TRAINING_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    IS_DEFAULT_FIELD_NUMBER: _ClassVar[int]
+    TEXTS_FIELD_NUMBER: _ClassVar[int]
+    MAX_ROWS_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_FIELD_NUMBER: _ClassVar[int]
     name: str
     version: str
     digest: str
@@ -292,7 +310,12 @@ class Model(_message.Message):
     provider: str
     numerics: str
     training: TrainingRecord
-    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., digest: _Optional[str] = ..., cell: _Optional[str] = ..., layers: _Optional[int] = ..., hidden: _Optional[int] = ..., vocabulary: _Optional[str] = ..., start_text: _Optional[str] = ..., precision: _Optional[str] = ..., provider: _Optional[str] = ..., numerics: _Optional[str] = ..., training: _Optional[_Union[TrainingRecord, _Mapping]] = ...) -> None: ...
+    state: ModelState
+    is_default: bool
+    texts: int
+    max_rows: int
+    memory: int
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., digest: _Optional[str] = ..., cell: _Optional[str] = ..., layers: _Optional[int] = ..., hidden: _Optional[int] = ..., vocabulary: _Optional[str] = ..., start_text: _Optional[str] = ..., precision: _Optional[str] = ..., provider: _Optional[str] = ..., numerics: _Optional[str] = ..., training: _Optional[_Union[TrainingRecord, _Mapping]] = ..., state: _Optional[_Union[ModelState, str]] = ..., is_default: bool = ..., texts: _Optional[int] = ..., max_rows: _Optional[int] = ..., memory: _Optional[int] = ...) -> None: ...
 
 class TrainingRecord(_message.Message):
     __slots__ = ("data", "data_sha256", "parameters", "steps", "validation_nats")

@@ -2,24 +2,45 @@
 
 import asyncio
 import logging
+import resource
 import sys
 from collections.abc import Sequence
 
 from charstream.settings import fail, parse
+from server import logs
 from server.lifecycle import CannotStart, Server
 from server.settings import ServerSettings
 
 COMMAND = "charstream serve"
+# Open files that are no connections: libraries, models while they are read, the log, the metrics port's.
+OTHER_FILES = 128
+
+log = logging.getLogger("charstream.server")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit codes: 0 drained; 1 could not start, or an engine broke; 2 wrong usage; 128 + N a second signal N."""
     settings = parse(ServerSettings, argv, command=COMMAND, environment="CHARSTREAM_")
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logs.configure(settings)
+    _allow_open_files(settings.max_connections + OTHER_FILES)
     try:
         return asyncio.run(_serve(settings))
     except CannotStart as error:
+        if settings.log_format == "json":
+            log.critical("cannot start: %s", error)
+            return 1
+        logging.shutdown()  # what the log says of it comes first
         fail(COMMAND, str(error), code=1)
+
+
+def _allow_open_files(wanted: int) -> None:
+    """As many as the connections need, or the system gives."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if most < wanted:
+        log.warning("the system allows %d open files: --max-connections needs %d", most, wanted)
+    if soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 async def _serve(settings: ServerSettings) -> int:

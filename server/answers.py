@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 
 from bundle.vocabulary import Vocabulary
 from protos import charstream_pb2 as pb
-from server.catalog import ServedModel
 from server.requests import Asked
-from server.streams import Chunk
+from server.served import ServedModel
+from server.text_stream import Chunk
 from server.tokens import Keys, text_state
 from server.values import Finish, Reason, Scores, Snapshot
 

@@ -15,6 +15,7 @@ from grpc.aio import ServerInterceptor, ServicerContext
 
 from server.access import Access
 from server.errors import RequestError
+from server.values import Finish
 
 __all__ = ["Call", "CallInterceptor", "Observer", "current_call"]
 
@@ -31,9 +32,12 @@ class Call:
         id: for people; of an internal error, the client is told.
         method: "package.Service/Method".
         model: "NAME VERSION".
+        traceparent: the header of that name, the W3C's.
         reason: how the text ended.
+        resumed: it went on from a token, or a text received.
         limit: the setting that it was refused for.
-        generated_chars, forced_chars: sent or read in this call.
+        generated_chars: sent in this call, an echo included.
+        forced_chars: given, by the prompt or what was received.
         queue_seconds, first_char_seconds: since it began; of several texts, the first one's.
         texts: what was sent, where logs shall have it.
     """
@@ -43,8 +47,10 @@ class Call:
     id: str = field(default_factory=lambda: secrets.token_hex(4))
     began: float = field(default_factory=time.monotonic)
     identity: str = ""
+    traceparent: str = ""
     model: str = ""
     reason: str = ""
+    resumed: bool = False
     limit: str = ""
     status: StatusCode = StatusCode.OK
     generated_chars: int = 0
@@ -54,6 +60,19 @@ class Call:
     seconds: float = 0.0
     prompt: str = ""
     text: str = ""
+    observers: "Sequence[Observer]" = ()
+
+    def sent(self, chars: int, seconds: float | None) -> None:
+        """A message of a text was sent, so many seconds after the one before."""
+        self.generated_chars += chars
+        for observer in self.observers:
+            observer.sent(self, chars, seconds)
+
+    def finished(self, finish: Finish) -> None:
+        """A text has ended."""
+        self.reason = finish.reason.value
+        if self.queue_seconds is None:
+            self.queue_seconds, self.first_char_seconds = finish.queue_seconds, finish.first_char_seconds
 
 
 class Observer(Protocol):
@@ -97,7 +116,8 @@ class CallInterceptor(ServerInterceptor):
     def _watched(self, behaviour: Callable[[Any, Context], Awaitable[Any]]) -> Behaviour:
         async def watched(request: Any, context: Context) -> Any:
             call = current_call()
-            call.peer = context.peer()
+            call.peer, call.observers = context.peer(), self._observers
+            call.traceparent = _header(context, "traceparent")
             with self._observed(call, context):
                 call.identity = self._access.identify(context)
                 return await behaviour(request, context)
@@ -131,6 +151,11 @@ def _status(error: BaseException, context: Context) -> StatusCode:
         code: StatusCode = context.code()
         return code
     return StatusCode.INTERNAL
+
+
+def _header(context: Context, name: str) -> str:
+    found = (value for key, value in context.invocation_metadata() or () if key == name)
+    return str(next(found, ""))
 
 
 def _written(behaviour: Behaviour) -> Callable[[Any, Context], Awaitable[None]]:

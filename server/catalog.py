@@ -1,141 +1,111 @@
-"""The models of a server: found in a folder, checked, loaded, warmed up."""
+"""The models of a server: which there are, which are loaded, who uses them."""
 
-import logging
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 
-from bundle.manifest import Manifest
-from bundle.read import MANIFEST, Bundle, BundleError, read_bundle
-from protos import charstream_pb2 as pb
-from server.engine import Engine
-from server.errors import InvalidField, ModelNotFound
-from server.loading import load_runner
-from server.runner import CannotRun
+from server.errors import ModelUnusable
+from server.loader import Loader
+from server.metrics import Metrics
+from server.served import ServedModel
 from server.settings import ServerSettings
-from server.streams import Streams
-from server.values import Reason, Stop
+from server.updates import Updates
+from server.values import Reason
+from server.versions import Standing, Version, Versions
 
-__all__ = ["Catalog", "ServedModel"]
-
-log = logging.getLogger("charstream.models")
-
-
-@dataclass(frozen=True)
-class ServedModel:
-    """A model that is ready. `numerics`: digest of the probe's result on this machine."""
-
-    manifest: Manifest
-    digest: str
-    precision: str
-    provider: str
-    numerics: str
-    streams: Streams
-    engine: Engine
-
-    @property
-    def replica(self) -> pb.Replica:
-        """What decides a text beside its request."""
-        return pb.Replica(digest=self.digest, precision=self.precision, numerics=self.numerics)
-
-    def __str__(self) -> str:
-        shape = self.manifest.model
-        return (
-            f"{self.manifest.name} {self.manifest.version} ({shape.cell} {shape.layers}x{shape.hidden}, "
-            f"{self.precision}, {self.provider}, digest {self.digest[:12]}, numerics {self.numerics})"
-        )
+__all__ = ["Catalog"]
 
 
 class Catalog:
-    """The served models by name."""
+    """The models by name and version. To be made and used in the event loop.
 
-    def __init__(self) -> None:
-        self._models: dict[str, ServedModel] = {}
+    Args:
+        engine_failed: is told when an engine breaks.
+    """
 
-    def load(self, settings: ServerSettings, engine_failed: Callable[[BaseException], None]) -> None:
-        """Loads every bundle of the folder; one that cannot be used is reported, the others are served."""
-        for folder in _bundle_folders(settings.models):
-            try:
-                bundle = read_bundle(folder)
-                if bundle.manifest.name in self._models:
-                    raise BundleError(f"{folder}: another bundle has the name {bundle.manifest.name!r} too")
-                model = _serve(bundle, settings, engine_failed)
-            except BundleError as error:
-                log.error("not served: %s", error)
-            except CannotRun as error:
-                log.error("not served: %s: %s", folder, error)
-            else:
-                self._models[bundle.manifest.name] = model
-                log.info("serves %s", model)
+    def __init__(
+        self, settings: ServerSettings, metrics: Metrics, engine_failed: Callable[[BaseException], None]
+    ) -> None:
+        self._versions, self._loader = Versions(), Loader(settings, metrics, engine_failed)
+        self._updates = Updates(settings, self._versions, self._loader)
+        self._watching: asyncio.Task[None] | None = None
+        self._calls = 0
 
-    def __iter__(self) -> Iterator[ServedModel]:
-        return iter(self._models.values())
+    async def start(self) -> None:
+        """Offers, and loads, what is in the folder, and watches it from now on.
+
+        What cannot be used is reported. Raises OSError if the folder cannot be read, or RuntimeMissing.
+        """
+        await self._updates.first()
+        self._watching = asyncio.create_task(self._updates.watch())
+
+    def look_soon(self) -> None:
+        """Looks for new and gone bundles now."""
+        self._updates.look_soon()
+
+    def __iter__(self) -> Iterator[Version]:
+        """All that may be asked for, by name, the highest version first."""
+        return iter(self._versions)
 
     def __len__(self) -> int:
-        return len(self._models)
+        """Versions that can be used, as far as is known."""
+        return sum(version.standing is not Standing.FAILED for version in self._versions)
 
-    def get(self, name: str) -> ServedModel:
-        """The model of that name; of no name if there is only one. Raises ModelNotFound or InvalidField."""
-        if name in self._models:
-            return self._models[name]
-        served = sorted(self._models)
-        if name:
-            raise ModelNotFound(name, served)
-        if len(served) > 1:
-            raise InvalidField(
-                "model", f"is empty, which is allowed only where one is served; served are {', '.join(served)}"
-            )
-        return next(iter(self))
+    def get(self, wanted: str) -> Version:
+        """The version of that name (NAME or NAME@VERSION). Raises ModelNotFound, InvalidField or ModelUnusable."""
+        return self._versions.choose(wanted, "")
+
+    def is_default(self, version: Version) -> bool:
+        return self._versions.default(version.found.manifest.name) is version
+
+    def memory_of(self, version: Version) -> int:
+        """Bytes that it takes at most when it is loaded."""
+        return self._loader.memory_of(version)
+
+    @asynccontextmanager
+    async def use(self, wanted: str, digest: str) -> AsyncIterator[ServedModel]:
+        """The model that a request means, loaded if it was not; it stays until the block ends.
+
+        Args:
+            wanted, digest: see Versions.choose.
+
+        Raises:
+            ModelNotFound, InvalidField, ModelUnusable, Overloaded, ShuttingDown
+        """
+        self._calls += 1
+        try:
+            while True:
+                version = self._versions.choose(wanted, digest)
+                with version.in_use():
+                    try:
+                        model = version.served or await self._loader.wait_for(version)
+                    except ModelUnusable:
+                        # The next one is tried, until `choose` knows none.
+                        continue
+                    yield model
+                    return
+        finally:
+            self._calls -= 1
+            self._loader.room.changed()
 
     async def wait_until_idle(self) -> None:
-        """Returns when no stream is open."""
-        for model in self:
-            await model.streams.wait_until_empty()
+        """Returns when no call has a model, or waits for one."""
+        while self._calls:
+            await self._loader.room.wait_for_change()
 
     def drain_streams(self) -> None:
         """Ends what is open where it is, so that it can go on elsewhere."""
-        for model in self:
+        self._loader.give_up()
+        for model in self._loader:
             model.streams.conclude_all(Reason.DRAINED)
 
     def fail_streams(self) -> None:
-        for model in self:
+        self._loader.give_up()
+        for model in self._loader:
             model.streams.fail_all()
 
     def stop(self) -> None:
         """Ends the engines, at the end of the tick that runs."""
-        for model in self:
-            model.engine.submit(Stop())
-        for model in self:
-            model.engine.join()
-
-
-def _bundle_folders(folder: Path) -> list[Path]:
-    if (folder / MANIFEST).exists():
-        return [folder]
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-
-
-def _serve(bundle: Bundle, settings: ServerSettings, engine_failed: Callable[[BaseException], None]) -> ServedModel:
-    manifest = bundle.manifest
-    precision, runner, numerics = load_runner(bundle, settings)
-    streams = Streams(
-        limit=settings.max_rows + settings.max_waiting,
-        window=settings.stream_buffer,
-        tick=settings.chunk_seconds,
-        max_wait=settings.max_wait,
-    )
-    engine = Engine(
-        runner,
-        manifest,
-        max_rows=settings.max_rows,
-        max_batch=settings.max_batch,
-        chunk_delay=settings.chunk_seconds,
-        prefix_bytes=settings.prefix_bytes,
-        max_wait=settings.max_wait,
-        deliver=streams.deliver,
-        failed=engine_failed,
-    )
-    streams.attach(engine)
-    engine.warm_up()
-    engine.start()
-    return ServedModel(manifest, bundle.digest, precision, runner.provider, numerics, streams, engine)
+        if self._watching:
+            self._watching.cancel()
+        self._loader.stop()

@@ -19,6 +19,7 @@ from server.scheduler import MAX_STEPS, Area, Move, Plan, Row, Scheduler
 from server.step_clock import StepClock
 from server.text import Text, scores_of
 from server.values import Cancel, Command, Conclude, Delivery, Grant, Handled, Reason, Request, RowState, Stop
+from server.watch import Watch
 
 __all__ = ["Engine"]
 
@@ -46,6 +47,7 @@ class Engine(Thread):
         max_wait: seconds after which a text that still waits for its first slot ends.
         deliver: takes what a tick made; must not block.
         failed: takes the exception if the engine breaks, which ends it.
+        watch: is told what the engine does.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class Engine(Thread):
         max_wait: float,
         deliver: Callable[[list[Delivery]], None],
         failed: Callable[[BaseException], None],
+        watch: Watch | None = None,
     ) -> None:
         super().__init__(name=f"engine {manifest.name}", daemon=True)
         self._runner = runner
@@ -81,7 +84,7 @@ class Engine(Thread):
         self._max_wait = max_wait
         self._texts: dict[int, Text] = {}
         self._commands: SimpleQueue[Command] = SimpleQueue()
-        self._send, self._failed = deliver, failed
+        self._send, self._failed, self._watch = deliver, failed, watch or Watch()
         self._outbox: list[Delivery] = []
         self._unhandled_ticks = 0  # delivered, and not through the event loop yet
         self._posted = self._period = 0.0  # time.monotonic() of the last delivery, and seconds since the one before
@@ -101,6 +104,7 @@ class Engine(Thread):
                     self._run(Plan(Area.RUNNING, 0, [Row(-1, 0, 0, steps, steps, 1.0)] * rows, steps, full))
 
     def run(self) -> None:
+        self._watch.began()
         try:
             while not self._stopped:
                 self._take_commands()
@@ -108,14 +112,22 @@ class Engine(Thread):
         except BaseException as error:
             log.exception("the engine broke")
             self._failed(error)
+        finally:
+            self._watch.ended()
 
     def _tick(self) -> None:
         self._admit()
         plan = self._scheduler.plan(behind=self._behind or self._unhandled_ticks > 0)
-        if plan is None:
-            return
-        tokens, logprobs = self._run(plan)
-        self._deliver(plan, tokens, logprobs)
+        if plan:
+            tokens, logprobs, seconds = self._run(plan)
+            generated, forced = self._deliver(plan, tokens, logprobs)
+            self._watch.ran(len(plan.rows), plan.steps, seconds, generated, forced)
+        self._tell_what_it_holds()
+
+    def _tell_what_it_holds(self) -> None:
+        rows = self._scheduler.max_rows - self._scheduler.free
+        waiting = self._scheduler.queue.waiting
+        self._watch.holds(rows, waiting, len(self._texts) - rows - waiting)
 
     def _take_commands(self) -> None:
         """Carries out all commands that came; waits for one if no row can run."""
@@ -160,9 +172,12 @@ class Engine(Thread):
             self._give_way(self._texts[row.stream], now)
         for row in self._scheduler.admit():
             text = self._texts[row.stream]
-            text.admitted = text.admitted or now
+            if not text.admitted:
+                text.admitted = now
+                self._watch.waited(now - text.queued)
             self._put(text, text.parked)
         while (oldest := self._scheduler.queue.oldest) and self._texts[oldest.stream].queued < now - self._max_wait:
+            self._watch.waited(now - self._texts[oldest.stream].queued)
             self._conclude(self._texts[oldest.stream], Reason.NOT_ADMITTED)
 
     def _give_way(self, text: Text, now: float) -> None:
@@ -178,8 +193,11 @@ class Engine(Thread):
         """Writes the text's row into its slot."""
         self._rows[text.row.area].put(text.row.slot, state, text.wanted)
 
-    def _run(self, plan: Plan) -> tuple[NDArray[np.int64], Floats | None]:
-        """Runs the plan's rows; returns the outcomes [K, B], and log-probabilities [K, B, V] from the full graph."""
+    def _run(self, plan: Plan) -> tuple[NDArray[np.int64], Floats | None, float]:
+        """Runs the plan's rows.
+
+        Returns the outcomes [K, B], from the full graph log-probabilities [K, B, V], and the seconds that it took.
+        """
         rows, first, count, steps = self._rows[plan.area], plan.first, len(plan.rows), plan.steps
         slots = slice(first, first + count)
         tokens, logprobs = np.empty((steps, count), np.int64), None
@@ -193,9 +211,10 @@ class Engine(Thread):
             self._runner.full(before, loop, rows.limits(first, count), tokens, logprobs, after)
         else:
             self._runner.decode(before, loop, tokens, after)
-        self._clock.measure(count, plan.full, steps, time.perf_counter() - begin)
+        seconds = time.perf_counter() - begin
+        self._clock.measure(count, plan.full, steps, seconds)
         rows.advance(first, count, steps)
-        return tokens, logprobs
+        return tokens, logprobs, seconds
 
     def _forced(self, plan: Plan) -> NDArray[np.int64]:
         forced = np.full((plan.steps, len(plan.rows)), -1, np.int64)
@@ -207,8 +226,9 @@ class Engine(Thread):
                 forced[: len(part), column] = part
         return forced
 
-    def _deliver(self, plan: Plan, tokens: NDArray[np.int64], logprobs: Floats | None) -> None:
-        now, steps = time.monotonic(), plan.steps
+    def _deliver(self, plan: Plan, tokens: NDArray[np.int64], logprobs: Floats | None) -> tuple[int, int]:
+        """Returns how many of the characters were generated, and how many forced."""
+        now, steps, all_chars, all_forced = time.monotonic(), plan.steps, 0, 0
         chars = self._vocabulary.decode(tokens.T)  # row by row, K characters each
         for column, row in enumerate(plan.rows):
             silent, forced = min(row.silent_left, steps), min(row.forced_left, steps)
@@ -217,6 +237,8 @@ class Engine(Thread):
             row.forced_left -= forced
             row.chars_left -= end - forced
             row.credit -= end - silent
+            all_chars += end
+            all_forced += forced
             if end == silent and not row.done:
                 continue
             text, begin, scores = self._texts[row.stream], column * steps, None
@@ -229,6 +251,7 @@ class Engine(Thread):
             if delivery:
                 self._outbox.append(delivery)
         self._release(plan)
+        return all_chars - all_forced, all_forced
 
     def _with_place(self, text: Text, delivery: Delivery | None, outcomes: NDArray[np.int64]) -> Delivery | None:
         """Follows where the text could go on, and adds it to a delivery that shall have it."""

@@ -35,7 +35,7 @@ class ErrorInterceptor(ServerInterceptor):
             return _like(handler, grpc.unary_unary_rpc_method_handler, handler.unary_unary)
         if handler.unary_stream:
             return _like(handler, grpc.unary_stream_rpc_method_handler, handler.unary_stream)
-        return handler
+        return _like(handler, grpc.stream_stream_rpc_method_handler, handler.stream_stream)
 
 
 def _like(handler: Any, make: Callable[..., Any], behaviour: Callable[[Any, Context], Awaitable[Any]]) -> Any:

@@ -4,8 +4,10 @@
     ├── InvalidField      INVALID_ARGUMENT     the caller must change a field
     ├── WrongReplica      FAILED_PRECONDITION  the caller must ask a replica that equals the first one
     ├── ModelNotFound     NOT_FOUND            the caller must name another model
+    ├── ModelUnusable     FAILED_PRECONDITION  the caller must name another model, or ask another server
     ├── Overloaded        RESOURCE_EXHAUSTED   the caller may try again after a while
     ├── Unauthenticated   UNAUTHENTICATED      the caller must show a token, or another one
+    ├── CallTooLong       UNAVAILABLE          the caller may go on in another call
     └── ShuttingDown      UNAVAILABLE          the caller may try another replica
 
 Any other exception reaches the client as INTERNAL with an id; the log has the id and the traceback.
@@ -19,17 +21,26 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc import StatusCode
 
 __all__ = [
+    "CallTooLong",
     "InvalidField",
     "ModelNotFound",
+    "ModelUnusable",
     "Overloaded",
     "RequestError",
     "ShuttingDown",
     "Unauthenticated",
     "WrongReplica",
+    "shown",
     "status_of",
 ]
 
 RETRY_SECONDS = 1.0
+MAX_SHOWN_CHARS = 64
+
+
+def shown(value: str) -> str:
+    """What came, for an error: clients refuse a status of more than a few kilobytes."""
+    return repr(value) if len(value) <= MAX_SHOWN_CHARS else f"{value[:MAX_SHOWN_CHARS]!r}..."
 
 
 class RequestError(Exception):
@@ -56,14 +67,23 @@ class WrongReplica(RequestError):
 
     def __init__(self, field: str, what: str, theirs: str, ours: str) -> None:
         self.what = what
-        super().__init__(f"{field}: the text began with {what} {theirs!r}, here it is {ours!r}")
+        super().__init__(f"{field}: the text began with {what} {shown(theirs)}, here it is {ours!r}")
 
 
 class ModelNotFound(RequestError):
     code = StatusCode.NOT_FOUND
 
     def __init__(self, name: str, served: list[str]) -> None:
-        super().__init__(f"model: {name!r} is not served; served are {', '.join(served)}")
+        super().__init__(f"model: {shown(name)} is not served; served are {', '.join(served) or 'none'}")
+
+
+class ModelUnusable(RequestError):
+    """The bundle is there, and cannot be loaded; `why` tells callers nothing of the machine."""
+
+    code = StatusCode.FAILED_PRECONDITION
+
+    def __init__(self, model: str, why: str) -> None:
+        super().__init__(f"model: {model} cannot be loaded: {why}")
 
 
 class Overloaded(RequestError):
@@ -85,6 +105,13 @@ class Overloaded(RequestError):
         return cls("max_wait", f"no row of the batch was free for {seconds:g} s, the limit (--max-wait)")
 
     @classmethod
+    def not_loaded(cls, model: str, seconds: float, limited: bool) -> "Overloaded":
+        if limited:
+            reason = "no memory (--model-memory) was free for it"
+            return cls("model_memory", f"model: {model} was not loaded in {seconds:g} s, {reason}")
+        return cls("max_wait", f"model: {model} was not loaded in {seconds:g} s, the limit (--max-wait)")
+
+    @classmethod
     def too_many_of(cls, identity: str, limit: int) -> "Overloaded":
         reason = (
             f"{identity or 'anonymous callers'}: {limit} texts are running and waiting, the limit (--identity-streams)"
@@ -92,8 +119,24 @@ class Overloaded(RequestError):
         return cls("identity_streams", reason)
 
     @classmethod
+    def earned_late(cls, identity: str, rate: float, seconds: float) -> "Overloaded":
+        who = identity or "anonymous callers"
+        reason = f"{who}: {rate:g} characters a second are the limit (--identity-chars), and more are asked for already"
+        return cls("identity_chars", reason, seconds)
+
+    @classmethod
     def not_read(cls, seconds: float) -> "Overloaded":
         return cls("reader_timeout", f"nothing was read for {seconds:g} s, the limit (--reader-timeout)", 0.0)
+
+
+class CallTooLong(RequestError):
+    """The call has lasted as long as one may; its text can go on in another one."""
+
+    code = StatusCode.UNAVAILABLE
+    limit = "max_seconds"
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"the call lasted {seconds:g} s, the limit (--max-seconds); the text can go on in another one")
 
 
 class Unauthenticated(RequestError):

@@ -4,8 +4,6 @@ import asyncio
 import logging
 import os
 import signal
-import socket
-import sys
 from contextlib import suppress
 
 import grpc
@@ -16,11 +14,16 @@ from protos import charstream_pb2, charstream_pb2_grpc
 from server.access import Access
 from server.calls import CallInterceptor
 from server.catalog import Catalog
+from server.decoding import DecodingInterceptor
 from server.error_interceptor import ErrorInterceptor
+from server.listening import CannotStart, bind, files_of
+from server.metrics import Stage
+from server.model_list import ModelsService
+from server.observation import Observation
 from server.runner import RuntimeMissing, check_runtime
-from server.service import ModelsService, TextGenerationService
+from server.service import TextGenerationService
 from server.settings import ServerSettings
-from server.tokens import Keys, KeysError
+from server.tokens import Keys
 
 __all__ = ["CannotStart", "Server"]
 
@@ -33,63 +36,54 @@ LAST_SECONDS = 1.0
 REQUEST_OVERHEAD_BYTES = 64 << 10
 
 
-class CannotStart(RuntimeError):
-    """The port is taken, no model can be served, or onnxruntime is missing; one line."""
-
-
 class Server:
     """One process's server. `run` returns its exit code."""
 
     def __init__(self, settings: ServerSettings) -> None:
-        self._settings = settings
-        self._catalog = Catalog()
-        self._drain = asyncio.Event()
+        self._settings, self._observation = settings, Observation(settings)
+        self._catalog = Catalog(settings, self._observation.metrics, self._on_engine_error)
+        self._ending, self._drain = asyncio.Event(), asyncio.Event()  # signalled; refuses calls
         self._health = health.aio.HealthServicer()
         self._engine_error: BaseException | None = None
 
     async def run(self) -> int:
         """Serves until a signal comes. Returns 0 after a drain, 1 if an engine broke. Raises CannotStart."""
-        calls = CallInterceptor(Access(), observers=[])
-        server = grpc.aio.server(options=_options(self._settings), interceptors=[ErrorInterceptor(), calls])
-        port = _bind(server, self._settings)
+        with files_of("--tokens"):
+            calls = CallInterceptor(Access(self._settings.tokens), self._observation.observers)
+        interceptors = [ErrorInterceptor(), calls, DecodingInterceptor()]
+        server = grpc.aio.server(options=_options(self._settings), interceptors=interceptors)
+        port = bind(server, self._settings)
         await self._start(server)
         log.info("listening on %s:%d", self._settings.host, port)
-        await self._drain.wait()
+        await self._ending.wait()
         await self._finish(server)
         return 1 if self._engine_error else 0
 
     async def _start(self, server: grpc.aio.Server) -> None:
+        self._handle_signals()
         keys = self._read_keys()
-        self._load()
+        await self._load()
         generation = TextGenerationService(self._catalog, self._settings, keys, self._drain)
         charstream_pb2_grpc.add_TextGenerationServicer_to_server(generation, server)  # type: ignore[no-untyped-call]
-        charstream_pb2_grpc.add_ModelsServicer_to_server(ModelsService(self._catalog), server)  # type: ignore[no-untyped-call]
+        charstream_pb2_grpc.add_ModelsServicer_to_server(ModelsService(self._catalog, self._settings), server)  # type: ignore[no-untyped-call]
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         reflection.enable_server_reflection([*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
         for name in ("", *SERVICES):
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
-        for number in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(number, self._on_signal, number)
         await server.start()
+        self._observation.metrics.stage = Stage.READY
 
     def _read_keys(self) -> Keys:
         path = self._settings.resume_keys
-        try:
+        with files_of("--resume-keys"):
             keys = Keys.read(path)
-        except KeysError as error:
-            raise CannotStart(f"--resume-keys: {error}") from None
         log.info("resume tokens: %s", f"keys of {path}" if path else "a key that ends with this process")
         return keys
 
-    def _load(self) -> None:
-        loop = asyncio.get_running_loop()
-
-        def engine_failed(error: BaseException) -> None:
-            loop.call_soon_threadsafe(self._on_engine_error, error)
-
+    async def _load(self) -> None:
         try:
             check_runtime()
-            self._catalog.load(self._settings, engine_failed)
+            await self._catalog.start()
         except RuntimeMissing as error:
             raise CannotStart(str(error)) from None
         except OSError as error:
@@ -97,22 +91,34 @@ class Server:
         if not len(self._catalog):
             raise CannotStart(f"--models {self._settings.models}: holds no bundle that can be served")
 
+    def _handle_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._on_signal, number)
+        loop.add_signal_handler(signal.SIGHUP, self._catalog.look_soon)
+
     def _on_signal(self, number: int) -> None:
-        if self._drain.is_set():
+        if self._ending.is_set():
             log.warning("second signal: ends at once")
             logging.shutdown()
-            sys.stderr.flush()
             os._exit(128 + number)
         log.info("%s: drains for at most %g s", signal.Signals(number).name, self._settings.grace)
-        self._drain.set()
+        self._observation.metrics.stage = Stage.DRAINING
+        self._ending.set()
 
     def _on_engine_error(self, error: BaseException) -> None:
         self._engine_error = error
+        self._observation.metrics.stage = Stage.BROKEN
+        self._ending.set()
         self._drain.set()
         self._catalog.fail_streams()
 
     async def _finish(self, server: grpc.aio.Server) -> None:
         await self._health.enter_graceful_shutdown()
+        if not self._engine_error:
+            # Who balances load needs a while to notice; calls that come until then are served.
+            await asyncio.sleep(self._settings.drain_delay)
+        self._drain.set()
         try:
             await asyncio.wait_for(self._catalog.wait_until_idle(), self._settings.grace)
         except TimeoutError:
@@ -123,27 +129,8 @@ class Server:
             self._catalog.fail_streams()
         await server.stop(LAST_SECONDS)
         self._catalog.stop()
+        self._observation.close()
         log.info("ended")
-
-
-def _bind(server: grpc.aio.Server, settings: ServerSettings) -> int:
-    address = _resolve(settings.host)
-    try:
-        return server.add_insecure_port(f"{address}:{settings.port}")
-    except RuntimeError:
-        raise CannotStart(
-            f"cannot listen on {address}:{settings.port}: the port is in use or the address is not this machine's"
-        ) from None
-
-
-def _resolve(host: str) -> str:
-    """One address for a name: gRPC would bind those that are free, and be content with one."""
-    try:
-        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    except OSError as error:
-        raise CannotStart(f"--host {host}: {error.strerror}") from None
-    addresses = {family: address[0] for family, _, _, _, address in found}
-    return str(addresses[socket.AF_INET]) if socket.AF_INET in addresses else f"[{addresses[socket.AF_INET6]}]"
 
 
 def _largest_request(settings: ServerSettings) -> int:

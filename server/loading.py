@@ -94,7 +94,7 @@ def _runner(bundle: Bundle, precision: Precision, settings: ServerSettings) -> R
     if settings.threads:
         return _with_threads(bundle, precision, settings, settings.threads)
     # One core is the event loop's.
-    most = max(1, (os.cpu_count() or 1) - 1)
+    most = max(1, len(os.sched_getaffinity(0)) - 1)
     best = _with_threads(bundle, precision, settings, 1)
     threads, seconds = 1, _timed(best, bundle.manifest) if most > 1 else 0.0
     while 2 * threads <= most and best.provider == CPU:

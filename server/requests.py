@@ -9,12 +9,12 @@ from google.protobuf.duration_pb2 import Duration
 from numpy.typing import NDArray
 
 from protos import charstream_pb2 as pb
-from server.catalog import ServedModel
 from server.errors import InvalidField, WrongReplica
+from server.origin import forced_of, origin_of
 from server.sampling import encoded, merged, sampling_of
+from server.served import ServedModel
 from server.settings import ServerSettings
 from server.token_pb2 import TextState
-from server.tokens import row_state
 from server.values import Generation, RowState
 
 __all__ = ["Asked", "generation_of", "scoring_of"]
@@ -55,7 +55,8 @@ def generation_of(
     max_chars = _max_chars(request, settings)
     received = _received(request, max_chars)
     sampling = merged(request.sampling, token)
-    given = [_from_token(token), prompt, _encoded("received", received, model, settings.max_prompt_chars)]
+    origin, led = _place(token, model)
+    given = [led, prompt, _encoded("received", received, model, settings.max_prompt_chars)]
     forced = np.concatenate(given)
     continuations = _continuations(request, token, settings.max_continuations)
     generation = Generation(
@@ -74,10 +75,10 @@ def generation_of(
         max_delay=_max_delay(request.chunking, settings),
         max_chunk_chars=_max_chunk_chars(request.chunking),
         alternatives=_alternatives("logprobs", request.logprobs) if request.HasField("logprobs") else None,
-        origin=_origin(token, model),
+        origin=origin,
         checkpoint_chars=_checkpoint_chars(request),
         snapshot=request.return_token,
-        time_limit=_time_limit(request),
+        time_limit=_time_limit(request, settings),
     )
     return Asked(generation, continuations, sampling, len(request.prompt), max_chars)
 
@@ -91,7 +92,8 @@ def scoring_of(
         raise InvalidField("text", "is empty, there is nothing to score")
     prompt = _encoded("prompt", request.prompt, model, settings.max_prompt_chars)
     text = _encoded("text", request.text, model, settings.max_prompt_chars)
-    given = [_from_token(token), prompt, text]
+    origin, led = _place(token, model)
+    given = [led, prompt, text]
     sampling = merged(pb.Sampling(), token)
     generation = Generation(
         forced=np.concatenate(given),
@@ -102,7 +104,7 @@ def scoring_of(
         continuation=token.continuation if token else 0,
         max_delay=settings.chunk_seconds,
         alternatives=_alternatives("alternatives", request.alternatives),
-        origin=_origin(token, model),
+        origin=origin,
         snapshot=request.return_token,
     )
     return Asked(generation, [generation.continuation], sampling, len(request.prompt), 0)
@@ -128,12 +130,9 @@ def _encoded(field: str, text: str, model: ServedModel, limit: int) -> Ids:
     return encoded(field, text, model)
 
 
-def _from_token(token: TextState | None) -> Ids:
-    return np.array(token.forced if token else (), np.int64)
-
-
-def _origin(token: TextState | None, model: ServedModel) -> RowState | None:
-    return row_state(token, model.manifest.model) if token else None
+def _place(token: TextState | None, model: ServedModel) -> tuple[RowState | None, Ids]:
+    """A state, and the characters that lead from it to the token's place."""
+    return (origin_of(token, model), forced_of(token, model)) if token else (None, np.empty(0, np.int64))
 
 
 def _received(request: pb.GenerateRequest, max_chars: int) -> str:
@@ -207,9 +206,9 @@ def _checkpoint_chars(request: pb.GenerateRequest) -> int:
     return request.checkpoint_chars
 
 
-def _time_limit(request: pb.GenerateRequest) -> float | None:
+def _time_limit(request: pb.GenerateRequest, settings: ServerSettings) -> float | None:
     if not request.HasField("time_limit"):
-        return None
+        return settings.default_seconds or None
     seconds = _seconds(request.time_limit)
     if not 0 < seconds <= MAX_TIME_LIMIT:
         raise InvalidField("time_limit", f"is {seconds:g} s, allowed are lengths up to {MAX_TIME_LIMIT:g} s")

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from bundle.vocabulary import UnknownCharacter
 from protos import charstream_pb2 as pb
-from server.catalog import ServedModel
-from server.errors import InvalidField
+from server.errors import InvalidField, shown
+from server.served import ServedModel
 from server.token_pb2 import TextState
 from server.values import Sampling
 
@@ -92,7 +92,7 @@ def _bias(sampling: pb.Sampling, model: ServedModel) -> tuple[tuple[int, float],
 
 def _character(char: str, model: ServedModel) -> int:
     if len(char) != 1:
-        raise InvalidField("sampling.bias", f"has the key {char!r}, allowed are single characters")
+        raise InvalidField("sampling.bias", f"has the key {shown(char)}, allowed are single characters")
     return int(encoded("sampling.bias", char, model)[0])
 
 

@@ -2,8 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -12,18 +12,22 @@ from grpc.aio import ServicerContext
 from protos import charstream_pb2 as pb
 from protos import charstream_pb2_grpc as pb_grpc
 from server.answers import Answer, ScoreAnswer
-from server.catalog import Catalog, ServedModel
-from server.errors import ShuttingDown
+from server.calls import Call, current_call
+from server.catalog import Catalog
+from server.errors import CallTooLong, RequestError, ShuttingDown
+from server.quotas import Quota, Quotas
 from server.requests import Asked, generation_of, scoring_of
+from server.served import ServedModel
 from server.settings import ServerSettings
-from server.streams import Chunk
+from server.text_stream import Chunk
 from server.token_pb2 import TextState
 from server.tokens import Keys
 from server.values import Generation, Reason
 
-__all__ = ["ModelsService", "TextGenerationService"]
+__all__ = ["TextGenerationService"]
 
 Context = ServicerContext[Any, Any]
+Chunks = AsyncGenerator[Chunk, None]
 
 
 class TextGenerationService(pb_grpc.TextGenerationServicer):
@@ -31,133 +35,145 @@ class TextGenerationService(pb_grpc.TextGenerationServicer):
 
     def __init__(self, catalog: Catalog, settings: ServerSettings, keys: Keys, drain: asyncio.Event) -> None:
         self._catalog, self._settings, self._keys, self._drain = catalog, settings, keys, drain
+        self._quotas = Quotas(settings.identity_streams, settings.identity_chars)
 
     async def Generate(self, request: pb.GenerateRequest, context: Context) -> None:
-        since = time.monotonic()
-        model, token = self._model(request)
+        async with self._model(request) as (model, token):
+            await self._generate(request, context, model, token)
+
+    async def _generate(
+        self, request: pb.GenerateRequest, context: Context, model: ServedModel, token: TextState | None
+    ) -> None:
+        call = current_call()
         asked = generation_of(request, token, model, self._settings)
         answers = [Answer(asked, model, self._keys, index) for index in asked.continuations]
-        if len(answers) == 1:
-            complete = await self._send(asked.generation, answers[0], context, since)
-        else:
-            complete = await self._send_all(asked, answers, _Writer(context), since)
+        self._note(call, asked, model, request.prompt)
+        with self._quotas.of(call.identity) as quota:
+            caller = _Caller(call, quota, context, self._settings.log_texts)
+            if len(answers) == 1:
+                complete = await self._send(asked.generation, answers[0], caller)
+            else:
+                complete = await self._send_all(asked, answers, caller)
         if not complete:
-            raise ShuttingDown
+            raise self._to_go_on()
 
     async def Score(self, request: pb.ScoreRequest, context: Context) -> None:
-        since = time.monotonic()
-        model, token = self._model(request)
+        async with self._model(request) as (model, token):
+            await self._score(request, context, model, token)
+
+    async def _score(
+        self, request: pb.ScoreRequest, context: Context, model: ServedModel, token: TextState | None
+    ) -> None:
+        call = current_call()
         asked = scoring_of(request, token, model, self._settings)
         answer = ScoreAnswer(asked, model, self._keys)
-        async with _opened(model, asked.generation, since) as chunks:
-            async for chunk in chunks:
-                if chunk.finish and chunk.finish.reason is Reason.DRAINED:
-                    raise ShuttingDown
-                await context.write(answer.message(chunk))
+        self._note(call, asked, model, request.prompt + request.text)
+        with self._quotas.of(call.identity) as quota:
+            async with model.streams.open(asked.generation, call.began, quota) as chunks:
+                async for chunk in chunks:
+                    if chunk.finish and chunk.finish.reason is Reason.DRAINED:
+                        raise self._to_go_on()
+                    await context.write(answer.message(chunk))
+                    if chunk.finish:
+                        call.finished(chunk.finish)
 
-    def _model(self, request: pb.GenerateRequest | pb.ScoreRequest) -> tuple[ServedModel, TextState | None]:
-        """The model that is asked for, and what the request's token says."""
+    @asynccontextmanager
+    async def _model(
+        self, request: pb.GenerateRequest | pb.ScoreRequest
+    ) -> AsyncIterator[tuple[ServedModel, TextState | None]]:
+        """The model that is asked for, which stays loaded until the block ends, and what the request's token says."""
         if self._drain.is_set():
             raise ShuttingDown
-        if not request.resume_token:
-            return self._catalog.get(request.model), None
-        token = self._keys.open(request.resume_token, self._settings.max_token_bytes)
-        return self._catalog.get(request.model or token.model), token
+        token = None
+        if request.resume_token:
+            token = self._keys.open(request.resume_token, self._settings.max_token_bytes)
+        name = request.model or (token.model if token else "")
+        digest = token.replica.digest if token else request.replica.digest
+        async with self._catalog.use(name, digest) as model:
+            yield model, token
 
-    async def _send(self, generation: Generation, answer: Answer, writer: "Context | _Writer", since: float) -> bool:
-        """Returns whether the text is complete: one that was drained can go on elsewhere."""
-        reason = None
-        async with _opened(answer.model, generation, since) as chunks:
+    def _note(self, call: Call, asked: Asked, model: ServedModel, prompt: str) -> None:
+        """What the call's record says of its request."""
+        generation = asked.generation
+        call.model = f"{model.manifest.name} {model.manifest.version}"
+        call.forced_chars = len(generation.forced)
+        call.resumed = generation.origin is not None or bool(generation.received)
+        if self._settings.log_texts:
+            call.prompt = prompt
+
+    def _to_go_on(self) -> RequestError:
+        """Why a text is incomplete: it can go on in another call, here or elsewhere."""
+        return ShuttingDown() if self._drain.is_set() else CallTooLong(self._settings.max_seconds)
+
+    async def _send(self, generation: Generation, answer: Answer, caller: "_Caller") -> bool:
+        """Returns whether the text is complete."""
+        reason, last = None, None
+        async with caller.opened(answer.model, generation) as chunks:
             async for chunk in chunks:
-                await writer.write(answer.message(chunk))
+                await caller.write(answer.message(chunk))
+                last = caller.sent(chunk, last)
                 reason = chunk.finish and chunk.finish.reason
         return reason is not Reason.DRAINED
 
-    async def _send_all(self, asked: Asked, answers: list[Answer], writer: "_Writer", since: float) -> bool:
+    async def _send_all(self, asked: Asked, answers: list[Answer], caller: "_Caller") -> bool:
         """Reads the prompt once, generates all continuations from its end; returns whether all are complete."""
         answers[0].model.streams.check_room(len(answers))
+        caller.quota.check_room(len(answers))
         generation = asked.generation
         if len(generation.forced):
-            end = await self._read_prompt(generation, answers, writer, since)
+            end = await self._read_prompt(generation, answers, caller)
             if not end.snapshot:
-                return await self._end_all(end, answers, writer)
+                return await self._end_all(end, answers, caller)
             generation = generation.after(end.snapshot)
         try:
             async with asyncio.TaskGroup() as tasks:
                 sending = [
-                    tasks.create_task(self._send(replace(generation, continuation=answer.index), answer, writer, since))
+                    tasks.create_task(self._send(replace(generation, continuation=answer.index), answer, caller))
                     for answer in answers
                 ]
         except ExceptionGroup as errors:
             raise errors.exceptions[0] from None
         return all(task.result() for task in sending)
 
-    async def _read_prompt(
-        self, generation: Generation, answers: list[Answer], writer: "_Writer", since: float
-    ) -> Chunk:
+    async def _read_prompt(self, generation: Generation, answers: list[Answer], caller: "_Caller") -> Chunk:
         """Sends what of the prompt is to be sent, to each; returns the last chunk, with the place after it."""
         reading = replace(generation, max_chars=0, stop=(), snapshot=True, checkpoint_chars=0)
-        async with _opened(answers[0].model, reading, since) as chunks:
+        async with caller.opened(answers[0].model, reading) as chunks:
             async for chunk in chunks:
                 if chunk.text:
                     for answer in answers:
-                        await writer.write(answer.message(chunk, last=False))
+                        await caller.write(answer.message(chunk, last=False))
         return replace(chunk, text="", scores=None)
 
-    async def _end_all(self, end: Chunk, answers: list[Answer], writer: "_Writer") -> bool:
+    async def _end_all(self, end: Chunk, answers: list[Answer], caller: "_Caller") -> bool:
         """The time was over, or the server drained, before the prompt was read."""
         for answer in answers:
-            await writer.write(answer.message(end))
+            await caller.write(answer.message(end))
+        caller.sent(end, None)
         return end.finish is not None and end.finish.reason is not Reason.DRAINED
 
 
-def _opened(model: ServedModel, generation: Generation, since: float) -> "aclosing[AsyncGenerator[Chunk, None]]":
-    """Closed in any case, and at once: that is what frees the row of a caller who is gone."""
-    return aclosing(model.streams.open(generation, since).chunks())
+class _Caller:
+    """Who waits for one text or several: what may be had, where to write, and the record of what was."""
 
+    def __init__(self, call: Call, quota: Quota, context: Context, keep_text: bool) -> None:
+        self.quota = quota
+        self._call, self._context, self._keep_text = call, context, keep_text
+        self._turn = asyncio.Lock()
 
-class _Writer:
-    """A call that several texts write to."""
-
-    def __init__(self, context: Context) -> None:
-        self._context, self._turn = context, asyncio.Lock()
+    def opened(self, model: ServedModel, generation: Generation) -> AbstractAsyncContextManager[Chunks]:
+        return model.streams.open(generation, self._call.began, self.quota)
 
     async def write(self, message: pb.GenerateResponse) -> None:
         async with self._turn:
             await self._context.write(message)
 
-
-class ModelsService(pb_grpc.ModelsServicer):
-    def __init__(self, catalog: Catalog) -> None:
-        self._catalog = catalog
-
-    async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:
-        return pb.ListModelsResponse(models=[_model(model) for model in self._catalog])
-
-    async def GetModel(self, request: pb.GetModelRequest, context: Context) -> pb.Model:
-        return _model(self._catalog.get(request.name))
-
-
-def _model(model: ServedModel) -> pb.Model:
-    manifest = model.manifest
-    record = manifest.training
-    return pb.Model(
-        name=manifest.name,
-        version=manifest.version,
-        digest=model.digest,
-        cell=manifest.model.cell,
-        layers=manifest.model.layers,
-        hidden=manifest.model.hidden,
-        vocabulary=manifest.symbols,
-        start_text=manifest.start_text,
-        precision=model.precision,
-        provider=model.provider,
-        numerics=model.numerics,
-        training=pb.TrainingRecord(
-            data=record.data,
-            data_sha256=record.data_sha256,
-            parameters=record.parameters,
-            steps=record.steps,
-            validation_nats=record.validation_nats,
-        ),
-    )
+    def sent(self, chunk: Chunk, last: float | None) -> float:
+        """Notes a message whose text's message before was written at `last`; returns now."""
+        now = time.monotonic()
+        self._call.sent(len(chunk.text), None if last is None else now - last)
+        if self._keep_text:
+            self._call.text += chunk.text
+        if chunk.finish:
+            self._call.finished(chunk.finish)
+        return now

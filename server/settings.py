@@ -80,10 +80,10 @@ class ServerSettings(Settings):
         "are accepted. Without it a key is made that ends with this process",
     )
     max_seconds: float = Field(
-        3600, gt=0, le=86_400, description="seconds that a text may take; then it ends, as with a request's time_limit"
+        3600, gt=0, le=86_400, description="seconds that a call may last; its text can go on in another one"
     )
     default_seconds: float = Field(
-        3600, gt=0, le=86_400, description="the same for requests that say nothing and have no deadline"
+        0, ge=0, le=86_400, description="seconds after which a text ends whose request has no time_limit; 0 is no limit"
     )
     reader_timeout: float = Field(
         60, gt=0, le=86_400, description="seconds that a text waits for a reader who takes nothing; then its call fails"
@@ -107,6 +107,7 @@ class ServerSettings(Settings):
     metrics_host: str = Field("127.0.0.1", description="address that the metrics port listens on")
     traces: str = Field(
         "",
+        pattern=r"^(https?://\S+)?$",
         description="OTLP/gRPC collector (http://host:4317) that gets a trace of each call; needs charstream[traces]",
     )
     log_format: Literal["console", "json"] = Field("console", description="log lines for people, or JSON objects")
@@ -118,6 +119,14 @@ class ServerSettings(Settings):
     grace: float = Field(30, ge=0, le=86_400, description="seconds that running streams get when the server drains")
     keepalive: float = Field(30, ge=1, le=7200, description="seconds of silence after which a connection is probed")
     keepalive_timeout: float = Field(10, ge=1, le=600, description="seconds in which the probe must be answered")
+
+    @model_validator(mode="after")
+    def _tls_is_whole(self) -> "ServerSettings":
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("--tls-cert and --tls-key belong together: give both, or neither")
+        if self.tls_client_ca and not self.tls_cert:
+            raise ValueError("--tls-client-ca: certificates of clients need TLS: give --tls-cert and --tls-key as well")
+        return self
 
     @model_validator(mode="after")
     def _stop_strings_fit(self) -> "ServerSettings":

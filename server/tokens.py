@@ -6,7 +6,7 @@ is signed, not encrypted: but for the state it holds nothing that its owner was 
 
 import hmac
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 
@@ -15,10 +15,11 @@ from google.protobuf.message import DecodeError
 
 from bundle.manifest import ModelShape
 from server.errors import InvalidField
+from server.files import FileError, Reloaded, read_secret
 from server.token_pb2 import TextState
 from server.values import RowState, Snapshot
 
-__all__ = ["Keys", "KeysError", "row_state", "text_state"]
+__all__ = ["Keys", "row_state", "text_state"]
 
 FORMAT = b"\x01"
 KEY_CHARS = 32
@@ -26,41 +27,36 @@ NUMBER_BYTES, MAC_BYTES = 8, 32
 HEAD_BYTES = len(FORMAT) + NUMBER_BYTES
 
 
-class KeysError(ValueError):
-    """A file holds no keys; one line."""
-
-
 class Keys:
     """The first key signs, all are accepted: so a new one can be known everywhere before it is used anywhere.
 
     Args:
-        keys: at least one.
+        current: tells the keys by their numbers, at least one.
     """
 
-    def __init__(self, keys: Sequence[bytes]) -> None:
-        self._keys = {sha256(key).digest()[:NUMBER_BYTES]: key for key in keys}
-        self._number = next(iter(self._keys))
+    def __init__(self, current: Callable[[], Mapping[bytes, bytes]]) -> None:
+        self._current = current
+
+    @classmethod
+    def of(cls, keys: Sequence[bytes]) -> "Keys":
+        numbered = _numbered(keys)
+        return cls(lambda: numbered)
 
     @classmethod
     def read(cls, path: Path | None) -> "Keys":
-        """The keys of a file, a line each; without one, a key that nobody else has. Raises KeysError."""
+        """The keys of a file, a line each, read again when it changes; without one, a key that nobody else has.
+
+        Raises:
+            FileError: there are none.
+        """
         if path is None:
-            return cls([secrets.token_bytes(KEY_CHARS)])
-        try:
-            lines = [line.strip() for line in path.read_bytes().splitlines()]
-        except OSError as error:
-            raise KeysError(f"{path}: {error.strerror}") from None
-        keys = [line for line in lines if line and not line.startswith(b"#")]
-        if not keys:
-            raise KeysError(f"{path}: holds no key; one is a line of at least {KEY_CHARS} characters")
-        for number, line in enumerate(lines, 1):
-            if line in keys and len(line) < KEY_CHARS:
-                raise KeysError(f"{path}, line {number}: a key has at least {KEY_CHARS} characters, not {len(line)}")
-        return cls(keys)
+            return cls.of([secrets.token_bytes(KEY_CHARS)])
+        return cls(Reloaded("keys of resume tokens", [path], lambda: _numbered(_read(path))).current)
 
     def seal(self, state: TextState) -> bytes:
-        signed = FORMAT + self._number + state.SerializeToString(deterministic=True)
-        return signed + self._mac(self._number, signed)
+        number, key = next(iter(self._current().items()))
+        signed = FORMAT + number + state.SerializeToString(deterministic=True)
+        return signed + _mac(key, signed)
 
     def open(self, token: bytes, most_bytes: int) -> TextState:
         """What a token says. Raises InvalidField."""
@@ -69,17 +65,36 @@ class Keys:
         if len(token) < HEAD_BYTES + MAC_BYTES or not token.startswith(FORMAT):
             raise _refused("is no token of this version of charstream, or a piece of one")
         signed, number = token[:-MAC_BYTES], token[len(FORMAT) : HEAD_BYTES]
-        if number not in self._keys:
+        key = self._current().get(number)
+        if key is None:
             raise _refused("was signed with a key that this server does not know")
-        if not hmac.compare_digest(token[-MAC_BYTES:], self._mac(number, signed)):
+        if not hmac.compare_digest(token[-MAC_BYTES:], _mac(key, signed)):
             raise _refused("was changed after it was signed")
         try:
             return TextState.FromString(signed[HEAD_BYTES:])
         except DecodeError:
             raise _refused("was signed by a version of charstream that this one does not understand") from None
 
-    def _mac(self, number: bytes, signed: bytes) -> bytes:
-        return hmac.digest(self._keys[number], signed, "sha256")
+
+def _read(path: Path) -> list[bytes]:
+    """Raises FileError."""
+    lines = [line.strip() for line in read_secret(path).splitlines()]
+    keys = [line for line in lines if line and not line.startswith(b"#")]
+    if not keys:
+        raise FileError(f"{path}: holds no key; one is a line of at least {KEY_CHARS} characters")
+    for number, line in enumerate(lines, 1):
+        if line in keys and len(line) < KEY_CHARS:
+            raise FileError(f"{path}, line {number}: a key has at least {KEY_CHARS} characters, not {len(line)}")
+    return keys
+
+
+def _numbered(keys: Sequence[bytes]) -> Mapping[bytes, bytes]:
+    """A key's number is not secret, and the same on every server that knows the key."""
+    return {sha256(key).digest()[:NUMBER_BYTES]: key for key in keys}
+
+
+def _mac(key: bytes, signed: bytes) -> bytes:
+    return hmac.digest(key, signed, "sha256")
 
 
 def text_state(snapshot: Snapshot, **rest: object) -> TextState:

@@ -122,7 +122,7 @@ def _read(server: ServerProcess) -> None:
 
 def ready(server: ServerProcess) -> ServerProcess:
     """Waits until it listens."""
-    server.address = server.wait_for(r"listening on (\S+)").group(1)
+    server.address = server.wait_for(r"listening on ([^\s\"]+)").group(1)
     return server
 
 

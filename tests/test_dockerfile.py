@@ -11,9 +11,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import trustme
 
 from client import Client
-from tests.conftest import ready, start_server, stop
+from tests.conftest import ServerProcess, ready, start_server, stop
+from tests.server.authority import issue
 
 ROOT = Path(__file__).parents[1]
 TRAINING = ("torch", "onnx", "onnxscript", "locust")
@@ -54,16 +56,51 @@ def test_the_image_serves_without_torch(image: Path, bundles: Path) -> None:
     for module in TRAINING:
         found = subprocess.run([python, "-c", f"import {module}"], cwd=image, capture_output=True, text=True)
         assert "ModuleNotFoundError" in found.stderr, module
-    server = start_server(bundles, "--grace", "5", command=(str(python), "-P", "-m", "server"), cwd=image)
+    server = serve(image, bundles, CHARSTREAM_INSECURE="true")
     try:
         ready(server)
         with Client(server.address) as client, client.stream("Hello", max_chars=50, seed=1) as stream:
             assert len("".join(stream)) == 50
-        health = [argument.replace("127.0.0.1:50051", server.address) for argument in health_check()]
-        assert subprocess.run([python, *health[1:]], cwd=image, timeout=60).returncode == 0
+        assert health(image, server) == 0
     finally:
         stop(server)
-    assert subprocess.run([python, *health[1:]], cwd=image, capture_output=True, timeout=60).returncode == 1
+    assert health(image, server) == 1
+
+
+def test_the_image_wants_tls_or_to_be_told_that_it_needs_none(image: Path, bundles: Path, tmp_path: Path) -> None:
+    refused = serve(image, bundles)
+    try:
+        assert refused.wait(60) == 1
+        refused.wait_for("others can reach this address: give --tls-cert and --tls-key, or --insecure")
+    finally:
+        stop(refused)
+    pem = issue(trustme.CA(), tmp_path / "tls", "chars.example.org")
+    server = serve(image, bundles, CHARSTREAM_TLS_CERT=str(pem.cert), CHARSTREAM_TLS_KEY=str(pem.key))
+    try:
+        ready(server)
+        seen = {"CHARSTREAM_HEALTH_TLS_CA": str(pem.cert), "CHARSTREAM_HEALTH_TLS_NAME": "chars.example.org"}
+        assert health(image, server, **seen) == 0
+        assert health(image, server) == 1
+    finally:
+        stop(server)
+
+
+def serve(image: Path, bundles: Path, **variables: str) -> ServerProcess:
+    """With the stage's variables of the server, and these."""
+    (environment,) = (arguments for instruction, arguments in stage("cpu") if instruction == "ENV")
+    own = [setting for setting in environment.split() if setting.startswith("CHARSTREAM_HOST=")]
+    given = [f"{name}={value}" for name, value in variables.items()]
+    python = str(image / "opt" / "charstream" / "bin" / "python")
+    return start_server(bundles, "--grace", "5", command=("env", *own, *given, python, "-P", "-m", "server"), cwd=image)
+
+
+def health(image: Path, server: ServerProcess, **variables: str) -> int:
+    """The exit code of the stage's health check."""
+    port = server.address.rsplit(":", 1)[1]
+    command = [argument.replace("50051", port) for argument in health_check()]
+    command[0] = str(image / "opt" / "charstream" / "bin" / "python")
+    environment = {**os.environ, **variables}
+    return subprocess.run(command, cwd=image, env=environment, capture_output=True, timeout=60).returncode
 
 
 def test_the_wheel_runs_its_commands_in_an_empty_environment(image: Path) -> None:

@@ -1,6 +1,7 @@
 """A bundle that was changed, or is not one, is refused in one line that says which file and why."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -58,8 +59,25 @@ def external_data_in_the_loop(model: onnx.ModelProto) -> None:
     body.initializer.add(name="hidden", data_location=onnx.TensorProto.EXTERNAL)
 
 
+def external_data_in_a_graph_without_operators(model: onnx.ModelProto) -> None:
+    graph = model.graph.node.add(op_type="Identity", name="x").attribute.add(name="body").g
+    graph.initializer.add(name="hidden", data_location=onnx.TensorProto.EXTERNAL)
+
+
+def sparse_tensor(model: onnx.ModelProto) -> None:
+    model.graph.sparse_initializer.add().values.data_location = onnx.TensorProto.EXTERNAL
+
+
+def sparse_constant(model: onnx.ModelProto) -> None:
+    model.graph.node[0].attribute.add(name="value").sparse_tensor.dims.append(1)
+
+
 def rename_input(model: onnx.ModelProto) -> None:
     model.graph.input[1].name = "force"
+
+
+def endless_loop(model: onnx.ModelProto) -> None:
+    model.graph.node.add(op_type="Loop", name="x")
 
 
 def foreign_operator(model: onnx.ModelProto) -> None:
@@ -109,6 +127,27 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
         lambda f: rewrite_graph(f, external_data_in_the_loop),
         r"tensor 'hidden' lies outside",
     ),
+    "external data in a graph without operators": (
+        lambda f: rewrite_graph(f, external_data_in_a_graph_without_operators),
+        r"tensor 'hidden' lies outside",
+    ),
+    "sparse tensor": (lambda f: rewrite_graph(f, sparse_tensor), rf"{GRAPH}: a sparse tensor, none is allowed"),
+    "sparse constant": (lambda f: rewrite_graph(f, sparse_constant), rf"{GRAPH}: a sparse tensor, none is allowed"),
+    "training graph": (lambda f: rewrite_graph(f, lambda m: m.training_info.add()), rf"{GRAPH}: a training graph"),
+    "no opset": (lambda f: rewrite_graph(f, lambda m: m.ClearField("opset_import")), rf"{GRAPH}: no opset"),
+    "endless loop": (lambda f: rewrite_graph(f, endless_loop), rf"{GRAPH}: operator 'Loop', allowed are Add, "),
+    "name of several lines": (
+        lambda f: rewrite_graph(f, lambda m: setattr(m.graph.input[0], "name", "a\nb\x1b")),
+        rf"{GRAPH}: inputs: found a\\nb\\x1b int64",
+    ),
+    "unknown field of several lines": (
+        lambda f: rewrite_manifest(f, lambda m: m.update({"a\nb": 1})),
+        r"manifest.json: a\\nb: ",
+    ),
+    "more steps than can be told": (
+        lambda f: rewrite_manifest(f, lambda m: m["training"].update(steps=2**64)),
+        r"manifest.json: training.steps: ",
+    ),
     "foreign operator": (lambda f: rewrite_graph(f, foreign_operator), r"operator 'Evil' of the domain 'com.example'"),
     "foreign operator in the loop": (lambda f: rewrite_graph(f, foreign_operator_in_the_loop), r"operator 'Evil'"),
     "another model's vocabulary": (
@@ -143,6 +182,20 @@ def test_damage_is_named(folder: Path, case: str) -> None:
         read_bundle(folder)
     assert "\n" not in str(caught.value)
     assert str(folder) in str(caught.value)
+
+
+def test_a_message_stays_short_whatever_is_quoted(folder: Path) -> None:
+    rewrite_manifest(folder, lambda m: m.update({"a" * 1_000_000: 1}))
+    with pytest.raises(BundleError, match=r"a \.\.\.$") as caught:
+        read_bundle(folder)
+    assert len(str(caught.value)) < 1100
+
+
+def test_what_is_no_file_is_not_waited_for(folder: Path) -> None:
+    (folder / GRAPH).unlink()
+    os.mkfifo(folder / GRAPH)
+    with pytest.raises(BundleError, match=rf"{GRAPH}: is not a file"):
+        read_bundle(folder)
 
 
 def test_a_file_that_is_no_onnx(folder: Path) -> None:

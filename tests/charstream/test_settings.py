@@ -1,5 +1,9 @@
-"""One declaration gives flags, variables, help and one-line errors."""
+"""One declaration gives flags, variables, a file's keys, help and one-line errors."""
 
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
 from typing import Annotated, Literal
 
 import pytest
@@ -54,6 +58,7 @@ def test_flags_override_variables_which_override_defaults(monkeypatch: pytest.Mo
         (["a", "--mode", "quick"], ["--mode", "'fast' or 'slow'", "quick"]),
         (["a", "--prot", "1"], ["--prot", "--help"]),
         (["a", "--por", "1"], ["--por"]),
+        (["a", "--x\ny\x1b[31m"], ["--x\\ny\\x1b[31m"]),
         ([], ["NAME"]),
     ],
 )
@@ -87,6 +92,12 @@ def test_help_states_defaults_and_variables(capsys: pytest.CaptureFixture[str]) 
     assert "--json " in text
 
 
+def test_a_full_disk_under_stderr_leaves_the_exit_code() -> None:
+    script = "from charstream.settings import fail; fail('charstream example', 'too wrong')"
+    with open("/dev/full", "wb", buffering=0) as full:
+        assert subprocess.run([sys.executable, "-c", script], stderr=full, timeout=60).returncode == 2
+
+
 @pytest.mark.parametrize(
     ("argv", "files"),
     [
@@ -106,3 +117,162 @@ def test_at_least_one_is_needed_and_a_default_is_shown(capsys: pytest.CaptureFix
             parse(Places, argv, command="charstream places")
         printed = capsys.readouterr()
         assert says in " ".join((printed.out + printed.err).split())
+
+
+class Filed(Settings):
+    """What a file can say, and a print of it."""
+
+    config: Path | None = Field(None, description="TOML file")
+    print_config: bool = Field(False, description="print every setting")
+    folder: Path = Field(Path("a"), description="a folder")
+    port: int = Field(50051, ge=0, le=65535, description="TCP port")
+    max_rows: int = Field(1024, ge=1, description="rows")
+    seconds: float = Field(60, gt=0, description="seconds")
+    limit: float | None = Field(None, gt=0, description="seconds")
+    mode: Literal["fast", "slow"] = Field("fast", description="how")
+    stop: tuple[str, ...] = Field((), description="stop strings")
+    loud: bool = Field(True, description="say much")
+    json_: bool = Field(False, description="print JSON")
+
+
+def filed(*argv: str) -> Filed:
+    return parse(Filed, argv, command="charstream filed", environment="CHARSTREAM_")
+
+
+def of_text(path: Path, text: str | bytes) -> Filed:
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    return filed("--config", str(path))
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "server.toml"
+
+
+def test_a_file_gives_values_of_every_kind(file: Path) -> None:
+    text = 'folder = "b"\nmax-rows = 0x40\nseconds = 2\nlimit = 0.5\nmode = "slow"\nloud = false\njson = true\n'
+    expected = Filed(
+        config=file,
+        folder=Path("b"),
+        max_rows=64,
+        seconds=2,
+        limit=0.5,
+        mode="slow",
+        loud=False,
+        json_=True,
+        stop=("x,y", "\n"),
+    )
+    assert of_text(file, text + 'stop = ["x,y", "\\n"]') == expected
+
+
+def test_flags_override_variables_which_override_the_file(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file.write_text("port = 1\nmax_rows = 1\nseconds = 1\nstop = ['a', 'b']")
+    monkeypatch.setenv("CHARSTREAM_CONFIG", str(file))
+    monkeypatch.setenv("CHARSTREAM_PORT", "2")
+    monkeypatch.setenv("CHARSTREAM_MAX_ROWS", "2")
+    settings = filed("--port", "3", "--stop", "c")
+    assert (settings.port, settings.max_rows, settings.seconds, settings.limit) == (3, 2, 1, None)
+    assert settings.stop == ("c",)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("max_row = 1", ["'max_row' is no setting", "max_rows"]),
+        ("[limits]\nport = 1", ["'limits' is no setting"]),
+        ('config = "other.toml"', ["'config' is no setting"]),
+        ('"a\\nb" = 1', [r"'a\nb' is no setting"]),
+        ("max_rows = 1\nmax-rows = 2", ["max-rows", "twice"]),
+        ("port = 70000", [": port: ", "65535", "70000"]),
+        ('port = "1"', [": port: ", "valid integer", "'1'"]),
+        ("port = 1.5", [": port: ", "1.5"]),
+        ("port = true", [": port: ", "True"]),
+        ("loud = 1", [": loud: ", "valid boolean"]),
+        ("json = 1", [": json: ", "valid boolean"]),
+        ("seconds = nan", [": seconds: ", "finite", "nan"]),
+        ("folder = 2020-01-01", [": folder: "]),
+        ('folder = "\\u0000"', [": folder: ", "NUL"]),
+        ("stop = 'a'", [": stop: ", "'a'"]),
+        ("stop = ['a', 1]", [": stop[1]: ", "valid string"]),
+        ("mode = 'quick'", [": mode: ", "'fast' or 'slow'"]),
+        ("port = 1\nmax_rows = ", ["at line 2"]),
+        ("port = 1\nport = 2\n", ["at line 2"]),
+        (b"port = 1\n# \xff\n", ["not UTF-8", "at line 2"]),
+        pytest.param(f"port = {'[' * 5000}", ["too deep"], id="deep"),
+        pytest.param(f"port = {'1' * 5000}", ["too long"], id="long"),
+        pytest.param(f"port = 0x{'f' * 5000}", ["too long"], id="long hexadecimal"),
+    ],
+)
+def test_what_a_file_must_not_say_is_one_line_that_names_it(
+    file: Path, text: str | bytes, words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        of_text(file, text)
+    assert ended.value.code == 2
+    line = capsys.readouterr().err
+    assert line.count("\n") == 1
+    assert line.startswith(f"charstream filed: {file}: ")
+    for word in words:
+        assert word in line
+
+
+def test_a_file_that_cannot_be_read_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for path, reason in [(tmp_path / "none", "No such file"), (tmp_path, "Is a directory")]:
+        with pytest.raises(SystemExit) as ended:
+            filed("--config", str(path))
+        assert ended.value.code == 2
+        line = capsys.readouterr().err
+        assert line.startswith(f"charstream filed: {path}: {reason}")
+        assert line.count("\n") == 1
+
+
+def test_a_wrong_flag_is_not_blamed_on_the_file(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file.write_text("port = 1")
+    with pytest.raises(SystemExit):
+        filed("--config", str(file), "--port", "70000")
+    assert "--port: " in capsys.readouterr().err
+
+
+def printed(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
+    with pytest.raises(SystemExit) as ended:
+        filed("--print-config", *argv)
+    assert ended.value.code == 0
+    return capsys.readouterr().out
+
+
+def test_print_config_tells_each_value_and_where_it_came_from(
+    file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file.write_text("max-rows = 3\njson = true")
+    monkeypatch.setenv("CHARSTREAM_PORT", "2")
+    lines = printed(capsys, "--config", str(file), "--seconds", "1.5").splitlines()
+    assert lines == [
+        f'# config = "{file}"  # flag',
+        'folder = "a"  # default',
+        "port = 2  # CHARSTREAM_PORT",
+        f"max_rows = 3  # file {file}",
+        "seconds = 1.5  # flag",
+        "# limit =  # default",
+        'mode = "fast"  # default',
+        "stop = []  # default",
+        "loud = true  # default",
+        f"json = true  # file {file}",
+    ]
+
+
+def test_what_is_printed_can_be_given_back(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    odd = 'ä"\\\n\x7f\x1b\u2028😀 # x'
+    argv = ["--folder", odd, "--stop", odd, "--stop", "", "--no-loud", "--limit", "1e-9", "--mode", "slow", "--json"]
+    text = printed(capsys, *argv)
+    tomllib.loads(text)
+    assert of_text(file, text).model_dump(exclude={"config"}) == filed(*argv).model_dump(exclude={"config"})
+    assert [line.split("  # ")[0] for line in printed(capsys, "--config", str(file)).splitlines()[1:]] == [
+        line.split("  # ")[0] for line in text.splitlines()[1:]
+    ]
+
+
+def test_a_wrong_value_is_not_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        filed("--print-config", "--port", "70000")
+    assert ended.value.code == 2
+    assert capsys.readouterr().out == ""

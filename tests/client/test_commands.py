@@ -363,9 +363,10 @@ def test_ctrl_c_ends_it_quietly_with_130(forever: ScriptedServer) -> None:
 def test_models_are_a_table(charstream: Charstream, server: ServerProcess) -> None:
     done = charstream("models", "--host", server.address)
     header, row = done.stdout.splitlines()
-    assert header.split()[:2] == ["name", "cell"]
-    assert row.split()[:4] == ["tiny", "lstm", "2x64", "96"]
-    assert "4.5000 carried" in row
+    assert header.split()[:4] == ["name", "version", "state", "model"]
+    assert row.split()[:9] == ["tiny", "1", "(default)", "loaded", "lstm", "2x64", "96", "fp32", "CPU"]
+    for words in (" of 1024 ", " MB ", "none, 0 steps, 4.5000 nats carried"):
+        assert words in row
 
 
 def test_models_as_json_say_everything(charstream: Charstream, server: ServerProcess) -> None:
@@ -373,6 +374,9 @@ def test_models_as_json_say_everything(charstream: Charstream, server: ServerPro
     assert model["name"] == "tiny"
     assert len(model["vocabulary"]) == 96
     assert model["training"]["validation_nats"] == {"carried": 4.5}
+    assert (model["version"], model["is_default"], model["state"]) == ("1", True, "loaded")
+    assert model["max_rows"] == 1024
+    assert model["memory"] > 1e6
 
 
 def test_a_prompt_may_begin_with_a_dash_after_two_and_the_help_says_so(

@@ -83,6 +83,23 @@ def test_invalid_argument_names_field_and_values(server: ServerProcess, case: st
         assert word in caught.value.details()
 
 
+LONG = {
+    "model": R(model="\u20ac" * 5000),
+    "digest": R(replica=pb.Replica(digest="\n" * 5000)),
+    "bias": R(sampling=S(bias={"of": {"\u20ac" * 5000: 1}})),
+}
+
+
+@pytest.mark.parametrize("case", LONG)
+def test_what_is_quoted_stays_short_enough_for_a_status(server: ServerProcess, case: str) -> None:
+    """Clients refuse larger trailers, and would not learn what was wrong."""
+    with grpc.insecure_channel(server.address) as channel, pytest.raises(grpc.RpcError) as caught:
+        list(pb_grpc.TextGenerationStub(channel).Generate(LONG[case]))
+    assert caught.value.code() != grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert "'..." in caught.value.details()
+    assert len(caught.value.details()) < 500
+
+
 def test_delay_out_of_range(server: ServerProcess) -> None:
     request = R()
     request.chunking.max_delay.FromMilliseconds(1)

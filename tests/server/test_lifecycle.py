@@ -41,7 +41,7 @@ sys.exit(main(sys.argv[1:]))
 
 @pytest.fixture
 def own_server(bundles: Path) -> Iterator[ServerProcess]:
-    process = start_server(bundles, "--grace", "30")
+    process = start_server(bundles, "--grace", "120")
     yield ready(process)
     stop(process)
 
@@ -206,7 +206,7 @@ async def test_a_text_does_not_wait_for_ever_for_a_row(bundles: Path) -> None:
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0.0.0.0"])
 def test_second_server_on_the_same_port_fails_at_once(server: ServerProcess, bundles: Path, host: str) -> None:
     port = server.address.rsplit(":", 1)[1]
-    second = start_server(bundles, "--port", port, "--host", host)
+    second = start_server(bundles, "--port", port, "--host", host, "--insecure")
     try:
         assert second.wait(20) == 1
         second.wait_for(rf"charstream serve: cannot listen on [\d.]+:{port}: the port is in use")

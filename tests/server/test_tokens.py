@@ -15,7 +15,8 @@ from bundle.manifest import Manifest
 from bundle.write import write_bundle
 from protos import charstream_pb2 as pb
 from protos import charstream_pb2_grpc as rpc
-from server.tokens import Keys, KeysError
+from server.files import FileError
+from server.tokens import Keys
 from tests.conftest import ServerProcess, ready, start_server, stop
 
 R = pb.GenerateRequest
@@ -132,7 +133,7 @@ def damaged(token: bytes, number: int) -> tuple[str, bytes]:
         case 4:
             return "spliced", token[:place] + rng.randbytes(len(token) - place)
         case _:
-            return "signed by another", Keys([FOREIGN]).seal(Keys([OLD]).open(token, 1 << 20))
+            return "signed by another", Keys.of([FOREIGN]).seal(Keys.of([OLD]).open(token, 1 << 20))
 
 
 async def test_forged_tokens_are_always_refused(replicas: Replicas, token: bytes) -> None:
@@ -167,9 +168,9 @@ def test_a_token_over_the_limit_says_how_long_it_may_be(replicas: Replicas, toke
 
 
 def test_a_token_of_other_numerics_needs_consent(replicas: Replicas, token: bytes) -> None:
-    state = Keys([OLD]).open(token, 1 << 20)
+    state = Keys.of([OLD]).open(token, 1 << 20)
     state.replica.numerics = "0" * 16
-    elsewhere = Keys([OLD]).seal(state)
+    elsewhere = Keys.of([OLD]).seal(state)
     assert refusal(replicas.old, elsewhere).code() == PRECONDITION
     ours = text_of(generate(replicas.old, resume_token=token, max_chars=50))
     assert text_of(generate(replicas.old, resume_token=elsewhere, max_chars=50, other_numerics=True)) == ours
@@ -182,7 +183,7 @@ def test_a_token_of_other_numerics_needs_consent(replicas: Replicas, token: byte
 def test_a_file_without_good_keys_is_refused(tmp_path: Path, content: bytes | None, words: str) -> None:
     if content is not None:
         (tmp_path / "keys").write_bytes(content)
-    with pytest.raises(KeysError, match=words) as caught:
+    with pytest.raises(FileError, match=words) as caught:
         Keys.read(tmp_path / "keys")
     assert str(tmp_path / "keys") in str(caught.value)
 

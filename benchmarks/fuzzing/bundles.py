@@ -1,0 +1,128 @@
+"""Manifests and ONNX files whose maker also writes their sha256: read as servers do, then loaded in a process apart."""
+
+import json
+import select
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from random import Random
+
+import onnx
+from google.protobuf.message import DecodeError
+
+from benchmarks.fuzzing.mutations import changed_bytes, changed_json, changed_message
+from benchmarks.fuzzing.surface import Fault, Surface
+from bundle.manifest import sha256
+from bundle.read import MANIFEST, STEP, BundleError, decode_file, full_file, read_bundle
+
+__all__ = ["bundle_surfaces"]
+
+GRAPHS = (decode_file("fp32"), full_file("fp32"), STEP)
+LOAD_SECONDS = 60
+REFUSED = "refused"
+
+
+class Loader:
+    """A process in which onnxruntime loads bundles and runs their probe: what ends it, ends no fuzzer."""
+
+    def __init__(self) -> None:
+        command = [sys.executable, "-m", "benchmarks.fuzzing.loader"]
+        pipe = subprocess.PIPE
+        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True)
+
+    def load(self, folder: Path) -> str:
+        """Returns "OK" or "refused". Raises Fault."""
+        assert self._process.stdin
+        assert self._process.stdout
+        self._process.stdin.write(f"{folder}\n")
+        self._process.stdin.flush()
+        if not select.select([self._process.stdout], [], [], LOAD_SECONDS)[0]:
+            self.end()
+            raise Fault(f"loading takes more than {LOAD_SECONDS} s")
+        answer = self._process.stdout.readline().strip()
+        if not answer:
+            raise Fault(f"the process that loads ended with {self._process.wait()}")
+        if answer not in ("OK", REFUSED):
+            raise Fault(answer)
+        return answer
+
+    def end(self) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+
+class Bundles:
+    """A copy of a bundle, in which one file is replaced at a time."""
+
+    def __init__(self, bundle: Path, folder: Path, loader: Loader) -> None:
+        self._folder, self._loader = Path(shutil.copytree(bundle, folder / "bundle")), loader
+        self.manifest = (self._folder / MANIFEST).read_bytes()
+        self.graphs = [(self._folder / name).read_bytes() for name in GRAPHS]
+
+    def take_manifest(self, data: bytes) -> str:
+        with self._replaced({MANIFEST: data}):
+            return self._outcome()
+
+    def take_graph(self, data: bytes) -> str:
+        """The first byte says which of the files the others are."""
+        name, content = GRAPHS[data[0] % len(GRAPHS)] if data else STEP, data[1:]
+        manifest = json.loads(self.manifest)
+        manifest["files"][name] = {"sha256": sha256(content), "bytes": len(content)}
+        with self._replaced({name: content, MANIFEST: json.dumps(manifest).encode()}):
+            return self._outcome()
+
+    def _outcome(self) -> str:
+        try:
+            read_bundle(self._folder)
+        except BundleError as error:
+            if "\n" in str(error) or len(str(error)) > 2000:
+                raise Fault(f"not one line: {error}") from None
+            return REFUSED
+        return self._loader.load(self._folder)
+
+    @contextmanager
+    def _replaced(self, files: dict[str, bytes]) -> Iterator[None]:
+        before = {name: (self._folder / name).read_bytes() for name in files}
+        try:
+            for name, data in files.items():
+                (self._folder / name).write_bytes(data)
+            yield
+        finally:
+            for name, data in before.items():
+                (self._folder / name).write_bytes(data)
+
+
+@contextmanager
+def bundle_surfaces(bundle: Path) -> Iterator[Sequence[Surface]]:
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        loader = Loader()
+        stack.callback(loader.end)
+        bundles = Bundles(bundle, folder, loader)
+        graphs = [bytes([number]) + data for number, data in enumerate(bundles.graphs)]
+        yield (
+            Surface("manifests", [bundles.manifest], bundles.take_manifest, _changed_manifest),
+            Surface("graphs", graphs, bundles.take_graph, _changed_graph),
+        )
+
+
+def _changed_manifest(data: bytes, rng: Random) -> bytes:
+    try:
+        return changed_json(data, rng) if rng.random() < 0.8 else changed_bytes(data, rng)
+    except (ValueError, RecursionError):  # no JSON any more
+        return changed_bytes(data, rng)
+
+
+def _changed_graph(data: bytes, rng: Random) -> bytes:
+    """Most changes are of nodes, their attributes and edges: of weights any number is allowed."""
+    which, content = data[:1], data[1:]
+    try:
+        model = onnx.ModelProto.FromString(content)
+    except DecodeError:
+        return which + changed_bytes(content, rng)
+    plain = rng.random() < 0.2
+    return which + (changed_bytes(content, rng) if plain else changed_message(model, rng).SerializeToString())

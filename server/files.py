@@ -1,0 +1,88 @@
+"""Files that are read again when they change, while the server runs."""
+
+import logging
+import stat
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Generic, TypeVar
+
+__all__ = ["FileError", "Reloaded", "read", "read_secret"]
+
+log = logging.getLogger("charstream.files")
+
+LOOK_SECONDS = 1.0
+
+T = TypeVar("T")
+
+
+class FileError(ValueError):
+    """A file cannot be read, or does not hold what it should; one line."""
+
+
+class Reloaded(Generic[T]):
+    """What files say now. Any thread may ask; the files are looked at when one does, once a second at most.
+
+    Args:
+        what: what they are, for the log.
+        take: reads the files at `paths`; raises FileError.
+
+    Raises:
+        FileError: from the first reading. Of later ones it is logged, and what was read before stays.
+    """
+
+    def __init__(self, what: str, paths: Sequence[Path], take: Callable[[], T]) -> None:
+        self._what, self._paths, self._take = what, paths, take
+        self._lock = threading.Lock()
+        self._seen = self._look()  # before they are read: what changes meanwhile is seen the next time
+        self._value = take()
+        self._next = time.monotonic() + LOOK_SECONDS
+
+    def current(self) -> T:
+        with self._lock:
+            if time.monotonic() >= self._next:
+                self._next = time.monotonic() + LOOK_SECONDS
+                self._refresh()
+            return self._value
+
+    def _refresh(self) -> None:
+        seen = self._look()
+        if seen == self._seen:
+            return
+        self._seen = seen
+        try:
+            self._value = self._take()
+        except FileError as error:
+            log.error("%s: %s; what was read before stays in use", self._what, error)
+        else:
+            log.info("%s: read again", self._what)
+
+    def _look(self) -> list[tuple[int, ...] | None]:
+        return [_version(path) for path in self._paths]
+
+
+def _version(path: Path) -> tuple[int, ...] | None:
+    """What changes with a file's content. None for what is no file: a pipe can be read only once."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return (found.st_mtime_ns, found.st_size, found.st_ino) if stat.S_ISREG(found.st_mode) else None
+
+
+def read(path: Path) -> bytes:
+    """Raises FileError."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise FileError(f"{path}: {error.strerror}") from None
+
+
+def read_secret(path: Path) -> bytes:
+    """Warns of a file that everybody on the machine can read. Raises FileError."""
+    content = read(path)
+    found = path.stat()
+    if stat.S_ISREG(found.st_mode) and found.st_mode & stat.S_IROTH:
+        log.warning("%s: every user of this machine can read it: chmod o-r would end that", path)
+    return content

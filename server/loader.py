@@ -1,0 +1,182 @@
+"""Loads and unloads models: one after the other, in a thread of its own, as far as there is room."""
+
+import asyncio
+import ctypes
+import logging
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+from bundle.read import BundleError, read_bundle
+from server.errors import ModelUnusable, Overloaded, ShuttingDown
+from server.folder import Content, Found, Reports
+from server.metrics import Metrics
+from server.room import Room
+from server.runner import CannotRun, RuntimeMissing
+from server.served import ServedModel, memory_of, new_streams, serve
+from server.settings import ServerSettings
+from server.streams import Streams
+from server.versions import Version
+
+__all__ = ["Loader"]
+
+log = logging.getLogger("charstream.models")
+
+T = TypeVar("T")
+
+
+class Loader:
+    """Makes versions ready and ends them. To be used in the event loop.
+
+    Args:
+        engine_failed: is called in the event loop.
+    """
+
+    def __init__(
+        self, settings: ServerSettings, metrics: Metrics, engine_failed: Callable[[BaseException], None]
+    ) -> None:
+        self._settings, self._metrics, self._engine_failed = settings, metrics, engine_failed
+        self.room, self.failures = Room(settings, self.unload), Reports()
+        self._loop = asyncio.get_running_loop()
+        self._thread = ThreadPoolExecutor(1, "loader")
+        self._turn = asyncio.Lock()
+        self._loaded: list[Version] = []
+        self._loads: set[asyncio.Task[ServedModel]] = set()
+
+    def __iter__(self) -> Iterator[ServedModel]:
+        """The loaded ones, retired ones with open streams among them."""
+        return (version.served for version in self._loaded if version.served)
+
+    def fits(self, version: Version) -> bool:
+        """Whether there is room without unloading anything."""
+        return self.room.fits(self.memory_of(version))
+
+    def memory_of(self, version: Version) -> int:
+        """Bytes that it may take, loaded or not."""
+        return version.served.memory if version.served else memory_of(version.found.manifest, self._settings)
+
+    def check_size(self, version: Version) -> None:
+        """Raises ModelUnusable if there can never be room for it."""
+        problem = self.room.too_large(self.memory_of(version))
+        if problem:
+            raise self._failed(version, f"{version.found.folder}: {problem}", problem)
+
+    def report(self, folder: Path, content: Content | None, reason: str) -> None:
+        """Logs and counts why a folder is not served, once."""
+        if self.failures.add(folder, content, reason):
+            self._metrics.load_failed()
+
+    async def wait_for(self, version: Version) -> ServedModel:
+        """The loaded version, for a caller who has it in use.
+
+        Raises:
+            ModelUnusable: it cannot be used.
+            Overloaded: it was not loaded in time, or there was no room for it.
+            ShuttingDown: the server ends.
+        """
+        try:
+            async with asyncio.timeout(self._settings.max_wait):
+                return await self.load(version)
+        except TimeoutError:
+            limited = self.room.is_limited
+            raise Overloaded.not_loaded(str(version), self._settings.max_wait, limited) from None
+
+    async def load(self, version: Version) -> ServedModel:
+        """Loads it, once however many ask; if nobody has it in use, only where there is room now.
+
+        Raises: as `wait_for`.
+        """
+        if version.served:
+            return version.served
+        task = version.loading = version.loading or self._begin(version)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if task.cancelled():
+                raise ShuttingDown from None
+            raise
+
+    def _begin(self, version: Version) -> asyncio.Task[ServedModel]:
+        def ended(task: asyncio.Task[ServedModel]) -> None:
+            version.loading = None
+            self._loads.discard(task)
+            self.room.changed()
+            if not task.cancelled():
+                task.exception()  # those who wait have it, if there still are any
+
+        task = asyncio.create_task(self._load(version))
+        task.add_done_callback(ended)
+        self._loads.add(task)
+        return task
+
+    async def _load(self, version: Version) -> ServedModel:
+        async with self._turn:
+            self.check_size(version)
+            await self.room.take(version, self.memory_of(version))
+            try:
+                served = await self._in_thread(self._serve, version.found, new_streams(self._settings))
+            except Exception as error:
+                self.room.release(version)
+                raise self._cannot_load(version, error) from error
+            await self._in_thread(_return_memory)  # what loading took
+            self.room.correct(version, served.memory)
+            version.served, version.loaded = served, time.monotonic()
+            self._loaded.append(version)
+            log.info("serves %s", served)
+            return served
+
+    def _serve(self, found: Found, streams: Streams) -> ServedModel:
+        """In the thread. Raises BundleError, CannotRun or RuntimeMissing."""
+        bundle = read_bundle(found.folder)
+        if bundle.digest != found.digest:
+            raise BundleError(f"{found.folder}: was changed while it was read")
+        return serve(bundle, self._settings, streams, self._metrics, self._on_engine_error)
+
+    def _on_engine_error(self, error: BaseException) -> None:
+        self._loop.call_soon_threadsafe(self._engine_failed, error)
+
+    def _cannot_load(self, version: Version, error: Exception) -> ModelUnusable:
+        if not isinstance(error, (BundleError, CannotRun, RuntimeMissing, MemoryError)):
+            log.exception("%s: unexpected", version)
+        reason = str(error) if isinstance(error, BundleError) else f"{version.found.folder}: {error}"
+        return self._failed(version, reason, "the server's log says why")
+
+    def _failed(self, version: Version, reason: str, problem: str) -> ModelUnusable:
+        """`problem`: for callers."""
+        self.report(version.found.folder, version.found.content, reason)
+        return version.fail(problem)
+
+    async def unload(self, version: Version) -> None:
+        """Ends an idle one and frees its memory."""
+        served, version.served = version.served, None
+        assert served is not None
+        self._loaded.remove(version)
+        await self._in_thread(served.stop)
+        # The next job begins when nothing has the model any more.
+        del served
+        await self._in_thread(_return_memory)
+        self.room.release(version)
+        log.info("unloaded %s", version)
+
+    async def _in_thread(self, function: Callable[..., T], *arguments: object) -> T:
+        return await self._loop.run_in_executor(self._thread, function, *arguments)
+
+    def give_up(self) -> None:
+        """Those who wait for a load get ShuttingDown."""
+        for task in self._loads:
+            task.cancel()
+
+    def stop(self) -> None:
+        """Ends the engines, at the end of the tick that runs; what is being loaded is not waited for."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+        for served in self:
+            served.stop()
+
+
+def _return_memory() -> None:
+    """glibc keeps what is freed, unless it is told."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim:
+        trim(0)

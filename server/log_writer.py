@@ -1,0 +1,109 @@
+"""The way of log lines to a file descriptor that may be slow, full or closed: serving goes on without them."""
+
+import logging
+import os
+import select
+import threading
+from collections import deque
+from itertools import accumulate
+
+__all__ = ["LineHandler"]
+
+log = logging.getLogger("charstream.logs")
+
+# Lines that wait may take so much; a burst of some ten thousand calls.
+WAITING_BYTES = 4 << 20
+# The last lines of a process wait so long for somebody to read them.
+FLUSH_SECONDS = 1.0
+
+
+class LineHandler(logging.Handler):
+    """Writes lines to the file descriptor `fd` in a thread of its own: who logs never waits, and nothing is raised.
+
+    Attributes:
+        lost: lines that were dropped, as too many waited or they could not be written. When it works again, a line
+            says how many.
+    """
+
+    def __init__(self, fd: int) -> None:
+        super().__init__()
+        self.lost = 0
+        self._fd, self._told, self._torn = fd, 0, False
+        self._lines: deque[bytes] = deque()
+        self._waiting = 0  # bytes, of lines that are being written too
+        self._closed = False
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._run, name="log", daemon=True)
+        self._thread.start()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            line = self._line(record)
+        except Exception:
+            line = b""  # what is logged is wrong, and nothing of what is served
+        with self._changed:
+            if not line or self._closed or (self._waiting and self._waiting + len(line) > WAITING_BYTES):
+                self.lost += 1
+                return
+            self._lines.append(line)
+            self._waiting += len(line)
+            self._changed.notify_all()
+
+    def flush(self) -> None:
+        """Waits until all is written, but not for ever."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._waiting, FLUSH_SECONDS)
+
+    def close(self) -> None:
+        """Ends the thread when all is written; what is logged from now on is lost."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        super().close()
+
+    def _line(self, record: logging.LogRecord) -> bytes:
+        return self.format(record).encode(errors="backslashreplace") + b"\n"
+
+    def _run(self) -> None:
+        while lines := self._take():
+            self._write(lines)
+            with self._changed:
+                self._waiting -= sum(map(len, lines))
+                self._changed.notify_all()
+
+    def _take(self) -> list[bytes]:
+        """All lines that wait, as a write of each would wait for the interpreter lock each time; none at the end."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._lines or self._closed)
+            lines = list(self._lines)
+            self._lines.clear()
+        return lines
+
+    def _write(self, lines: list[bytes]) -> None:
+        lost = self.lost
+        head = (b"\n" if self._torn else b"") + (self._notice(lost - self._told) if lost > self._told else b"")
+        data = head + b"".join(lines)
+        written = self._written(data)
+        if written:
+            self._torn = data[written - 1 : written] != b"\n"
+        if written >= len(head):
+            self._told = lost
+        _, *ends = accumulate(map(len, lines), initial=len(head))
+        with self._changed:
+            self.lost += sum(end > written for end in ends)
+
+    def _notice(self, lost: int) -> bytes:
+        said = f"{lost} log lines were lost"
+        return self._line(logging.LogRecord(log.name, logging.WARNING, __file__, 0, said, None, None))
+
+    def _written(self, data: bytes) -> int:
+        """Writes as much as can be written; returns how many bytes that was."""
+        written = 0
+        while written < len(data):
+            try:
+                written += os.write(self._fd, data[written:])
+            except BlockingIOError:
+                select.select([], [self._fd], [])
+            except OSError:
+                break
+        return written

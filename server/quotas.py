@@ -1,0 +1,74 @@
+"""What one identity may have: texts at a time, and characters a second."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from server.errors import Overloaded
+
+__all__ = ["Quota", "Quotas"]
+
+# So much may be had at once after a pause.
+BURST_SECONDS = 1.0
+
+
+class Quota:
+    """One identity's.
+
+    Args:
+        most_texts: open at a time; 0 for no limit.
+        chars_per_second: of all its texts together; 0 for no limit.
+    """
+
+    def __init__(self, identity: str, most_texts: int, chars_per_second: float) -> None:
+        self.identity, self.most_texts, self.chars_per_second = identity, most_texts, chars_per_second
+        self.texts = self.calls = 0
+        self._paid_until = 0.0  # when what was taken will have been earned, by time.monotonic()
+
+    @property
+    def idle(self) -> bool:
+        """Whether a new one would be the same."""
+        return not self.calls and self._paid_until <= time.monotonic()
+
+    def check_room(self, texts: int) -> None:
+        """Raises Overloaded if so many more may not be open."""
+        if self.most_texts and self.texts + texts > self.most_texts:
+            raise Overloaded.too_many_of(self.identity, self.most_texts)
+
+    @contextmanager
+    def text(self) -> Iterator[None]:
+        """Counts a text as open. Raises Overloaded."""
+        self.check_room(1)
+        self.texts += 1
+        try:
+            yield
+        finally:
+            self.texts -= 1
+
+    def charge(self, chars: int) -> float:
+        """Takes characters, or gives back with a negative number; returns the seconds until they may be generated."""
+        if not self.chars_per_second:
+            return 0.0
+        now = time.monotonic()
+        self._paid_until = max(self._paid_until, now - BURST_SECONDS) + chars / self.chars_per_second
+        return max(0.0, self._paid_until - now)
+
+
+class Quotas:
+    """Those of all identities that have something open, or were charged lately."""
+
+    def __init__(self, most_texts: int, chars_per_second: float) -> None:
+        self._most_texts, self._chars_per_second = most_texts, chars_per_second
+        self._quotas: dict[str, Quota] = {}
+
+    @contextmanager
+    def of(self, identity: str) -> Iterator[Quota]:
+        """One and the same for all calls of an identity."""
+        quota = self._quotas.setdefault(identity, Quota(identity, self._most_texts, self._chars_per_second))
+        quota.calls += 1
+        try:
+            yield quota
+        finally:
+            quota.calls -= 1
+            if quota.idle:
+                del self._quotas[identity]

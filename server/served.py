@@ -1,0 +1,146 @@
+"""A model that is ready: its graphs, its engine, its streams, and the memory they take."""
+
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from bundle.manifest import Manifest, Precision
+from bundle.read import Bundle, decode_file, full_file
+from protos import charstream_pb2 as pb
+from server.engine import LOGPROBS, Engine
+from server.engine_metrics import ModelInfo
+from server.loading import load_runner
+from server.metrics import Metrics
+from server.settings import ServerSettings
+from server.streams import Streams
+from server.text_stream import StreamLimits
+from server.values import Delivery, Stop
+
+__all__ = ["ServedModel", "memory_of", "new_streams", "serve"]
+
+# A graph is held as its file, and as what onnxruntime makes of it; and each keeps, for its runs, about so many arrays
+# [max_batch, hidden] a layer (measured: docs/decisions.md).
+GRAPHS, GRAPH_COPIES, WORK_ARRAYS = 2, 2, 16
+# Of a float32.
+BYTES = 4
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """A model that is ready.
+
+    Attributes:
+        numerics: digest of the probe's result on this machine.
+        memory: bytes that it may take.
+    """
+
+    manifest: Manifest
+    digest: str
+    precision: Precision
+    provider: str
+    numerics: str
+    memory: int
+    streams: Streams
+    engine: Engine
+
+    @property
+    def replica(self) -> pb.Replica:
+        """What decides a text beside its request."""
+        return pb.Replica(digest=self.digest, precision=self.precision, numerics=self.numerics)
+
+    def __str__(self) -> str:
+        shape = self.manifest.model
+        return (
+            f"{self.manifest.name} {self.manifest.version} ({shape.cell} {shape.layers}x{shape.hidden}, "
+            f"{self.precision}, {self.provider}, digest {self.digest[:12]}, numerics {self.numerics})"
+        )
+
+    def stop(self) -> None:
+        """Ends the engine, at the end of the tick that runs."""
+        self.engine.submit(Stop())
+        self.engine.join()
+
+
+def new_streams(settings: ServerSettings) -> Streams:
+    """Of a model that will be served. To be called in the event loop."""
+    limits = StreamLimits(
+        window=settings.stream_buffer,
+        tick=settings.chunk_seconds,
+        max_wait=settings.max_wait,
+        max_seconds=settings.max_seconds,
+        reader_timeout=settings.reader_timeout,
+    )
+    return Streams(settings.max_rows + settings.max_waiting, limits)
+
+
+def serve(
+    bundle: Bundle,
+    settings: ServerSettings,
+    streams: Streams,
+    metrics: Metrics,
+    engine_failed: Callable[[BaseException], None],
+) -> ServedModel:
+    """Makes the graphs ready, warms up and starts the engine; takes seconds.
+
+    The engine's thread must begin in the thread that made the graphs: see server/runner.py.
+
+    Raises:
+        CannotRun: onnxruntime refuses a graph, or the probe does not come to what the manifest says.
+        RuntimeMissing: the provider cannot be had.
+    """
+    manifest = bundle.manifest
+    precision, runner, numerics = load_runner(bundle, settings)
+    engine = Engine(
+        runner,
+        manifest,
+        max_rows=settings.max_rows,
+        max_batch=settings.max_batch,
+        chunk_delay=settings.chunk_seconds,
+        prefix_bytes=settings.prefix_bytes,
+        max_wait=settings.max_wait,
+        deliver=_deliver_to(streams),
+        failed=engine_failed,
+        watch=metrics.engine(
+            ModelInfo(manifest.name, manifest.version, bundle.digest, precision, runner.provider, numerics)
+        ),
+    )
+    streams.attach(engine)
+    engine.warm_up()
+    engine.start()
+    memory = memory_of(manifest, settings, precision)
+    return ServedModel(manifest, bundle.digest, precision, runner.provider, numerics, memory, streams, engine)
+
+
+def _deliver_to(streams: Streams) -> Callable[[list[Delivery]], None]:
+    """The engine does not keep its streams, which keep it: so both are freed as soon as nobody has them."""
+    kept = weakref.ref(streams)
+
+    def deliver(deliveries: list[Delivery]) -> None:
+        found = kept()
+        if found:
+            found.deliver(deliveries)
+
+    return deliver
+
+
+def memory_of(manifest: Manifest, settings: ServerSettings, precision: Precision | None = None) -> int:
+    """Bytes that the model may take, at most: graphs, states, log-probabilities of a run, and prompts' states.
+
+    Args:
+        precision: the one that is served; None for the one that will probably be.
+    """
+    shape, vocab = manifest.model, len(manifest.symbols)
+    precision = precision or _probable(manifest, settings)
+    work = GRAPHS * WORK_ARRAYS * shape.layers * settings.max_batch * shape.hidden * BYTES
+    names = {decode_file(precision), full_file(precision)}
+    graphs = sum(record.bytes for name, record in manifest.files.items() if name in names)
+    states = 2 * settings.max_rows * shape.hidden * len(shape.state_names) * BYTES
+    logprobs = max(LOGPROBS, settings.max_batch * vocab) * BYTES
+    bias = settings.max_rows * vocab * BYTES
+    return GRAPH_COPIES * graphs + work + states + logprobs + bias + settings.prefix_bytes
+
+
+def _probable(manifest: Manifest, settings: ServerSettings) -> Precision:
+    if settings.precision != "auto":
+        return settings.precision
+    return "int8" if "int8" in manifest.precisions and settings.provider != "cuda" else "fp32"

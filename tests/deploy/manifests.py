@@ -1,0 +1,68 @@
+"""The files of deploy/, read."""
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from server.settings import ServerSettings
+
+ROOT = Path(__file__).parents[2]
+DEPLOY = ROOT / "deploy"
+UNIT = DEPLOY / "systemd" / "charstream.service"
+COMPOSE = DEPLOY / "compose" / "compose.yaml"
+KUBERNETES = DEPLOY / "kubernetes"
+
+SPARE_SECONDS = 5  # after drain_delay and grace, for what remains to be cut off
+
+
+def config(folder: str) -> ServerSettings:
+    """The example server.toml of a folder. Raises ValidationError for an unknown name or a wrong value."""
+    return ServerSettings.model_validate(tomllib.loads((DEPLOY / folder / "server.toml").read_text()))
+
+
+def drain_seconds(folder: str) -> float:
+    return config(folder).drain_delay + config(folder).grace + SPARE_SECONDS
+
+
+def manifests() -> dict[str, dict[str, Any]]:
+    """The Kubernetes objects by kind."""
+    return {found["kind"]: found for found in map(load, sorted(KUBERNETES.glob("*.yaml")))}
+
+
+def load(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load(path.read_text())
+    return found
+
+
+def pod() -> dict[str, Any]:
+    found: dict[str, Any] = manifests()["Deployment"]["spec"]["template"]["spec"]
+    return found
+
+
+def container() -> dict[str, Any]:
+    (found,) = pod()["containers"]
+    return dict(found)
+
+
+def services() -> dict[str, dict[str, Any]]:
+    """Compose's services."""
+    return dict(load(COMPOSE)["services"])
+
+
+def unit(*files: Path) -> dict[str, list[str]]:
+    """The settings of [Service], each with all that is given for it."""
+    found: dict[str, list[str]] = {}
+    for line in (line for file in files for line in file.read_text().splitlines()):
+        if "=" in line and not line.startswith("#"):
+            name, value = line.split("=", 1)
+            found.setdefault(name, []).append(value)
+    return found
+
+
+def files_of(folder: str) -> list[Path]:
+    """Of certificates, tokens and keys, all of which an example has."""
+    settings = config(folder)
+    paths = [settings.tls_cert, settings.tls_key, settings.tokens, settings.resume_keys]
+    return [path for path in paths if path]

@@ -1,0 +1,148 @@
+"""What one caller may have, and for how long: texts, characters a second, a call's length, a reader's patience."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import grpc
+import pytest
+from google.protobuf.duration_pb2 import Duration
+from google.rpc import error_details_pb2, status_pb2
+
+from client.asynchronous import AsyncClient
+from protos import charstream_pb2 as pb
+from protos import charstream_pb2_grpc as pb_grpc
+from tests.conftest import ServerProcess, ready, start_server, stop
+from tests.server.test_generate import SMALL_WINDOWS, read
+
+ENDLESS = 1_000_000
+RATE = 2000
+
+
+@asynccontextmanager
+async def serving(bundles: Path, *flags: str) -> AsyncIterator[tuple[ServerProcess, pb_grpc.TextGenerationStub]]:
+    process = await asyncio.to_thread(ready, start_server(bundles, "--precision", "fp32", *flags))
+    try:
+        async with grpc.aio.insecure_channel(process.address, SMALL_WINDOWS) as channel:
+            yield process, pb_grpc.TextGenerationStub(channel)
+    finally:
+        stop(process)
+
+
+def request(chars: int, seed: int = 1) -> pb.GenerateRequest:
+    return pb.GenerateRequest(max_chars=chars, seed=seed)
+
+
+def retry_seconds(error: grpc.aio.AioRpcError) -> float:
+    """What the error's details say, which the trailer for stock clients must say too."""
+    trailers = dict(error.trailing_metadata())
+    status = status_pb2.Status.FromString(trailers["grpc-status-details-bin"])
+    info = error_details_pb2.RetryInfo()
+    assert status.details[0].Unpack(info)
+    seconds = Duration.ToTimedelta(info.retry_delay).total_seconds()
+    assert float(trailers["grpc-retry-pushback-ms"]) == pytest.approx(1000 * seconds, abs=1)
+    return seconds
+
+
+async def test_an_identity_has_so_many_texts_and_no_more(bundles: Path) -> None:
+    async with serving(bundles, "--identity-streams", "3") as (_, stub):
+        running = [stub.Generate(request(ENDLESS, seed)) for seed in range(3)]
+        for call in running:
+            await call.read()
+        for refused in (request(1), pb.GenerateRequest(max_chars=1, n=2)):
+            with pytest.raises(grpc.aio.AioRpcError, match="3 texts are running and waiting") as caught:
+                await read(stub.Generate(refused))
+            assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+            assert retry_seconds(caught.value) > 0
+        for call in running:
+            call.cancel()
+        await until_served(stub)
+
+
+async def until_served(stub: pb_grpc.TextGenerationStub) -> None:
+    for _ in range(100):
+        try:
+            await read(stub.Generate(request(1)))
+            return
+        except grpc.aio.AioRpcError:
+            await asyncio.sleep(0.05)
+    raise AssertionError("the texts that were cancelled still count")
+
+
+async def test_an_identity_gets_so_many_characters_a_second_and_the_same_texts(bundles: Path) -> None:
+    async with serving(bundles) as (_, stub):
+        expected = await asyncio.gather(*(read(stub.Generate(request(3000, seed))) for seed in range(3)))
+    async with serving(bundles, "--identity-chars", str(RATE)) as (_, stub):
+        began = time.monotonic()
+        texts = await asyncio.gather(*(read(stub.Generate(request(3000, seed))) for seed in range(3)))
+        seconds = time.monotonic() - began
+        assert [text for text, _ in texts] == [text for text, _ in expected]
+        # A second's worth may be had at once.
+        assert seconds > 3 * 3000 / RATE - 1 - 0.1
+
+
+async def test_who_asks_for_more_than_can_be_earned_in_time_is_told_when_to_come_back(bundles: Path) -> None:
+    async with serving(bundles, "--identity-chars", "100", "--max-wait", "2") as (_, stub):
+        calls = [stub.Generate(request(400, seed)) for seed in range(6)]
+        errors = [error for error in await asyncio.gather(*map(error_of, calls)) if error]
+        assert errors
+        for error in errors:
+            assert error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+            assert "--identity-chars" in error.details()
+            assert retry_seconds(error) > 2
+
+
+async def error_of(call: "grpc.aio.UnaryStreamCall") -> grpc.aio.AioRpcError | None:
+    """What a call is refused with; one that is not is cancelled."""
+    try:
+        await asyncio.wait_for(call.read(), 1.0)
+    except TimeoutError:
+        pass
+    except grpc.aio.AioRpcError as error:
+        return error
+    call.cancel()
+    return None
+
+
+async def test_a_call_lasts_so_long_and_its_text_goes_on_in_another(bundles: Path) -> None:
+    async with serving(bundles) as (_, stub):
+        expected, _ = await read(stub.Generate(request(30_000)))
+    async with serving(bundles, "--max-seconds", "0.5") as (process, stub):
+        with pytest.raises(grpc.aio.AioRpcError, match=r"the call lasted 0\.5 s.*--max-seconds") as caught:
+            await read(stub.Generate(request(ENDLESS)))
+        assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
+        async with AsyncClient(process.address) as client:
+            stream = client.stream("", max_chars=30_000, seed=1, checkpoint_chars=256)
+            assert "".join([piece async for piece in stream]) == expected
+
+
+async def test_a_request_without_a_time_limit_has_the_servers(bundles: Path) -> None:
+    async with serving(bundles, "--default-seconds", "0.3") as (_, stub):
+        text, finish = await read(stub.Generate(request(ENDLESS)))
+        assert finish.reason == pb.FINISH_REASON_DEADLINE
+        assert 0 < len(text) < ENDLESS
+
+
+@pytest.fixture
+def impatient(bundles: Path) -> Iterator[ServerProcess]:
+    process = start_server(bundles, "--reader-timeout", "0.4", "--max-rows", "1", "--max-waiting", "1")
+    yield ready(process)
+    stop(process)
+
+
+async def test_a_reader_who_takes_nothing_loses_its_call_and_nobody_else_does(impatient: ServerProcess) -> None:
+    async with grpc.aio.insecure_channel(impatient.address, SMALL_WINDOWS) as channel:
+        stub = pb_grpc.TextGenerationStub(channel)
+        stalled = [stub.Generate(request(ENDLESS, seed)) for seed in range(2)]
+        for call in stalled:
+            await call.read()
+        # All places are taken, until their patience is over.
+        await until_served(stub)
+        with pytest.raises(grpc.aio.AioRpcError, match=r"nothing was read for 0\.4 s") as caught:
+            await read(stalled[0])
+        assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+        for call in stalled:
+            call.cancel()
+    assert "Traceback" not in impatient.log
