@@ -22,7 +22,7 @@ import numpy as np
 
 from benchmarks.load import bearer, channel_to
 from benchmarks.machine import describe_machine
-from benchmarks.served import logged, serve, untrained_bundle
+from benchmarks.served import logged, logging_to, untrained_bundle
 from protos import charstream_pb2 as pb
 from protos import charstream_pb2_grpc as pb_grpc
 
@@ -89,12 +89,8 @@ def served(folder: Path, max_rows: int, precision: str) -> Iterator[str]:
     tokens.write_text("".join(f"{name} {hashlib.sha256(name.encode()).hexdigest()}\n" for name in names))
     bundle, path = untrained_bundle(folder / "bundle"), folder / "log"
     flags = ("--tokens", str(tokens), "--max-rows", str(max_rows), "--precision", precision, "--max-wait", "3600")
-    with path.open("w") as log, serve(bundle, 0, *flags, log=log) as process:
-        try:
-            yield logged(process, path, r"listening on ([\d.:]+)")
-        finally:
-            process.terminate()
-            process.wait()
+    with logging_to(path, bundle, *flags) as process:
+        yield logged(process, path, r"listening on ([\d.:]+)")
 
 
 def measure(address: str, seconds: float, *, flooded: bool) -> list[float]:

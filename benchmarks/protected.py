@@ -22,7 +22,7 @@ import trustme
 from benchmarks.compare import interval
 from benchmarks.load import grpc_load
 from benchmarks.machine import describe_machine
-from benchmarks.served import logged, serve, untrained_bundle
+from benchmarks.served import logged, logging_to, untrained_bundle
 
 TOKEN = "a-token-for-a-benchmark"
 SCRAPE_SECONDS = 1.0
@@ -68,16 +68,12 @@ def ways(folder: Path) -> list[Way]:
 
 @contextmanager
 def served(way: Way, bundle: Path, folder: Path, precision: str) -> Iterator[Target]:
-    """Its log goes to a file, as under systemd or in a container."""
+    """One of the servers."""
     path = folder / f"{way.name}.log"
-    with path.open("w") as log, serve(bundle, 0, *way.flags, "--precision", precision, log=log) as process:
-        try:
-            address = logged(process, path, r"listening on ([\d.:]+)")
-            metrics = logged(process, path, r"metrics on ([\d.:]+)") if "--metrics-port" in way.flags else ""
-            yield Target(way, address, process.pid, metrics)
-        finally:
-            process.terminate()
-            process.wait()
+    with logging_to(path, bundle, *way.flags, "--precision", precision) as process:
+        address = logged(process, path, r"listening on ([\d.:]+)")
+        metrics = logged(process, path, r"metrics on ([\d.:]+)") if "--metrics-port" in way.flags else ""
+        yield Target(way, address, process.pid, metrics)
 
 
 async def measure(target: Target, streams: int, seconds: float) -> float:

@@ -20,7 +20,7 @@ from export.build import build
 from models.checkpoint import Trained
 from models.model import CharLM, ModelConfig
 
-__all__ = ["Served", "address_of", "logged", "serve", "serving", "untrained_bundle"]
+__all__ = ["Served", "address_of", "logged", "logging_to", "serve", "serving", "untrained_bundle"]
 
 SYMBOLS = "\n" + "".join(map(chr, range(32, 127)))
 
@@ -71,6 +71,17 @@ def address_of(process: "subprocess.Popen[str]") -> str:
         if found := re.search(r"listening on (\S+)", line):
             return found.group(1)
     raise SystemExit(f"the server ended with exit code {process.wait()}")
+
+
+@contextmanager
+def logging_to(log: Path, models: Path, *flags: str) -> Iterator["subprocess.Popen[str]"]:
+    """Runs a server of its own on a free port, whose log goes to a file, as under systemd or in a container."""
+    with log.open("w") as file, serve(models, 0, *flags, log=file) as process:
+        try:
+            yield process
+        finally:
+            process.terminate()
+            process.wait()
 
 
 def logged(process: "subprocess.Popen[str]", log: Path, pattern: str) -> str:

@@ -57,7 +57,7 @@ class Tls(Settings):
             return None
         pem = read_bytes(self.tls_ca, "--tls-ca")
         try:  # gRPC would say it with the first call, of any server
-            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=pem.decode())
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=pem.decode("ascii", "ignore"))
         except (ssl.SSLError, ValueError):
             raise ValueError(f"--tls-ca: {self.tls_ca}: has no certificate in PEM") from None
         return pem

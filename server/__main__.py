@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import resource
 import sys
 from collections.abc import Sequence
@@ -24,13 +25,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     logs.configure(settings)
     _allow_open_files(settings.max_connections + OTHER_FILES)
     try:
-        return asyncio.run(_serve(settings))
+        code = asyncio.run(_serve(settings))
     except CannotStart as error:
         if settings.log_format == "json":
             log.critical("cannot start: %s", error)
             return 1
         logging.shutdown()  # what the log says of it comes first
         fail(COMMAND, str(error), code=1)
+    logging.shutdown()
+    # A model that is just being loaded is not waited for: Python would.
+    os._exit(code)
 
 
 def _allow_open_files(wanted: int) -> None:

@@ -79,8 +79,10 @@ def _certified(context: Context) -> str:
 
 def _read(path: Path) -> Sequence[tuple[str, bytes]]:
     """Name and digest of each token. Raises FileError."""
-    known = []
-    for number, line in enumerate(read_secret(path).decode(errors="replace").splitlines(), 1):
+    known, content = [], read_secret(path)
+    if not content:
+        raise FileError(f"{path}: is empty, as while it is being written; one that lets nobody in has a comment")
+    for number, line in enumerate(content.decode(errors="replace").splitlines(), 1):
         if not line.strip() or line.startswith("#"):
             continue
         found = LINE.fullmatch(line.strip())

@@ -39,7 +39,7 @@ class Call:
         generated_chars: sent in this call, an echo included.
         forced_chars: given, by the prompt or what was received.
         queue_seconds, first_char_seconds: since it began; of several texts, the first one's.
-        texts: what was sent, where logs shall have it.
+        prompt, text: what came and what was sent, where logs shall have it.
     """
 
     method: str

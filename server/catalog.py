@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from server.errors import ModelUnusable
 from server.loader import Loader
@@ -29,7 +29,7 @@ class Catalog:
         self._versions, self._loader = Versions(), Loader(settings, metrics, engine_failed)
         self._updates = Updates(settings, self._versions, self._loader)
         self._watching: asyncio.Task[None] | None = None
-        self._calls = 0
+        self._calls, self._max_wait = 0, settings.max_wait
 
     async def start(self) -> None:
         """Offers, and loads, what is in the folder, and watches it from now on.
@@ -40,7 +40,7 @@ class Catalog:
         self._watching = asyncio.create_task(self._updates.watch())
 
     def look_soon(self) -> None:
-        """Looks for new and gone bundles now."""
+        """Looks for new and gone bundles now, and tries again what failed."""
         self._updates.look_soon()
 
     def __iter__(self) -> Iterator[Version]:
@@ -73,23 +73,40 @@ class Catalog:
             ModelNotFound, InvalidField, ModelUnusable, Overloaded, ShuttingDown
         """
         self._calls += 1
+        looked = False
         try:
             while True:
                 version = self._versions.choose(wanted, digest)
                 with version.in_use():
-                    try:
-                        model = version.served or await self._loader.wait_for(version)
-                    except ModelUnusable:
-                        # The next one is tried, until `choose` knows none.
-                        continue
-                    yield model
-                    return
+                    model = await self._loaded(version)
+                    if model:
+                        yield model
+                        return
+                # The next one is tried, until `choose` knows none.
+                if not looked and self._may_work_now(version):
+                    looked = True
+                    await self._look_again()
         finally:
             self._calls -= 1
             self._loader.room.changed()
 
+    async def _loaded(self, version: Version) -> ServedModel | None:
+        """None if it cannot be used, or not any more."""
+        try:
+            return version.served or await self._loader.wait_for(version)
+        except ModelUnusable:
+            return None
+
+    def _may_work_now(self, version: Version) -> bool:
+        return version.standing is Standing.FAILED and not self._loader.failures.settles(version.found)
+
+    async def _look_again(self) -> None:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._updates.look_again(), self._max_wait)
+
     async def wait_until_idle(self) -> None:
-        """Returns when no call has a model, or waits for one."""
+        """For the end: looks no more, and returns when no call has a model, or waits for one."""
+        self._stop_watching()
         while self._calls:
             await self._loader.room.wait_for_change()
 
@@ -106,6 +123,9 @@ class Catalog:
 
     def stop(self) -> None:
         """Ends the engines, at the end of the tick that runs."""
+        self._stop_watching()
+        self._loader.stop()
+
+    def _stop_watching(self) -> None:
         if self._watching:
             self._watching.cancel()
-        self._loader.stop()

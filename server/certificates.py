@@ -75,7 +75,7 @@ def _check_pair(cert: Path, key: Path) -> None:
 def _authorities(path: Path) -> bytes:
     pem = read(path)
     try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=pem.decode())
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=pem.decode("ascii", "ignore"))
     except (ssl.SSLError, ValueError):
         raise FileError(f"{path}: has no certificate in PEM") from None
     return pem

@@ -133,10 +133,9 @@ class CallTooLong(RequestError):
     """The call has lasted as long as one may; its text can go on in another one."""
 
     code = StatusCode.UNAVAILABLE
-    limit = "max_seconds"
 
     def __init__(self, seconds: float) -> None:
-        super().__init__(f"the call lasted {seconds:g} s, the limit (--max-seconds); the text can go on in another one")
+        super().__init__(f"the call lasted {seconds:g} s, the limit (--max-seconds); go on in another one")
 
 
 class Unauthenticated(RequestError):

@@ -1,5 +1,6 @@
 """Rows that want a slot, and whose turn it is."""
 
+import itertools
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -35,6 +36,7 @@ class FairQueue:
 
     def __init__(self) -> None:
         self._lines: defaultdict[str, _Line] = defaultdict(_Line)
+        self._arrivals = itertools.count()
 
     def __len__(self) -> int:
         return sum(map(len, self._lines.values()))
@@ -48,9 +50,10 @@ class FairQueue:
     def oldest(self) -> "Row | None":
         """The row that waits longest for its first slot."""
         first = (next(iter(line.waiting.values())) for line in self._lines.values() if line.waiting)
-        return min(first, key=lambda row: row.stream, default=None)
+        return min(first, key=lambda row: row.arrival, default=None)
 
     def begin(self, row: "Row") -> None:
+        row.arrival = next(self._arrivals)
         self._lines[row.identity].waiting[row.stream] = row
 
     def go_on(self, row: "Row") -> None:
@@ -71,7 +74,7 @@ class FairQueue:
 
         def turn(identity: str) -> tuple[int, bool, int]:
             line = self._lines[identity]
-            return held.get(identity, 0), not line.resumed, next(iter(line)).stream
+            return held.get(identity, 0), not line.resumed, next(iter(line)).arrival
 
         poorest = min(self._lines, key=turn, default=None)
         return None if poorest is None else next(iter(self._lines[poorest]))

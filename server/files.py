@@ -68,7 +68,10 @@ def _version(path: Path) -> tuple[int, ...] | None:
         found = path.stat()
     except OSError:
         return None
-    return (found.st_mtime_ns, found.st_size, found.st_ino) if stat.S_ISREG(found.st_mode) else None
+    if not stat.S_ISREG(found.st_mode):
+        return None
+    # The time of the last change of its mode, too: a file that could not be read may become readable.
+    return found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino
 
 
 def read(path: Path) -> bytes:
@@ -82,7 +85,10 @@ def read(path: Path) -> bytes:
 def read_secret(path: Path) -> bytes:
     """Warns of a file that everybody on the machine can read. Raises FileError."""
     content = read(path)
-    found = path.stat()
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise FileError(f"{path}: {error.strerror}") from None
     if stat.S_ISREG(found.st_mode) and found.st_mode & stat.S_IROTH:
         log.warning("%s: every user of this machine can read it: chmod o-r would end that", path)
     return content

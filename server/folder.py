@@ -7,14 +7,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bundle.manifest import Manifest
-from bundle.read import MANIFEST, BundleError, read_manifest
+from bundle.read import MANIFEST, Bundle, BundleError, read_bundle, read_manifest
 
-__all__ = ["Content", "Found", "Look", "Reports", "look_at", "version_order"]
+__all__ = ["Content", "Found", "Look", "Reports", "Unsettled", "look_at", "read_found", "version_order"]
 
 log = logging.getLogger("charstream.models")
 
-# Name, size, time of change in ns and inode of each file in a folder: equal if nothing was written there.
-Content = tuple[tuple[str, int, int, int], ...]
+# Name, size, inode and times of change in ns (data; data, owner or mode) of each file in a folder: equal if nothing was
+# changed there.
+Content = tuple[tuple[str, int, int, int, int], ...]
+
+
+class Unsettled(BundleError):
+    """No verdict on what lies there: it could not be read, or was changed meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -52,44 +57,75 @@ class Reports:
 
     def __init__(self) -> None:
         self._reasons: dict[Path, tuple[Content | None, str]] = {}
+        self._verdicts: set[Path] = set()
 
-    @property
-    def reasons(self) -> dict[Path, str]:
-        return {folder: reason for folder, (_, reason) in self._reasons.items()}
+    def add(self, folder: Path, content: Content | None, reason: str, *, is_verdict: bool = False) -> bool:
+        """Returns whether that is new.
 
-    def add(self, folder: Path, content: Content | None, reason: str) -> bool:
-        """Returns whether that is new."""
+        Args:
+            content: None where the reason is looked for at each look.
+            is_verdict: whether trying again would come to the same.
+        """
         new = self._reasons.get(folder) != (content, reason)
         if new:
             log.error("not served: %s", reason)
         self._reasons[folder] = content, reason
+        (self._verdicts.add if is_verdict else self._verdicts.discard)(folder)
         return new
+
+    def remove(self, folder: Path) -> None:
+        self._reasons.pop(folder, None)
+        self._verdicts.discard(folder)
 
     def has(self, found: Found) -> bool:
         """Whether that content of the folder was reported."""
         return found.folder in self._reasons and self._reasons[found.folder][0] == found.content
 
+    def settles(self, found: Found) -> bool:
+        """Whether trying that content again would be in vain."""
+        return self.has(found) and found.folder in self._verdicts
+
+    def reconsider(self) -> None:
+        """Nothing is settled any more; what was logged is not logged again."""
+        self._verdicts.clear()
+
     def keep(self, folders: set[Path]) -> None:
         """Forgets the others."""
         self._reasons = {folder: reason for folder, reason in self._reasons.items() if folder in folders}
+        self._verdicts &= folders
 
 
-def look_at(folder: Path) -> Look:
-    """A bundle, or folders of which each is one or holds several. Raises OSError if the folder cannot be read."""
-    look = Look()
+def look_at(folder: Path, before: Look) -> Look:
+    """A bundle, or folders of which each is one or holds several. Raises OSError if the folder cannot be read.
+
+    Args:
+        before: the last look; what has not changed since is not read again.
+    """
+    look, known = Look(), {found.folder: found for found in before.found}
     for place in _places(folder):
         content = None
         try:
             content = _content(place)
-            manifest, digest = read_manifest(place)
-            _check_sizes(place, manifest, content)
+            same = place in known and known[place].content == content
+            look.found.append(known[place] if same else _read(place, content))
         except BundleError as error:
             look.broken[place] = content, str(error)
         except OSError as error:
             look.broken[place] = content, f"{place}: {error.strerror}"
-        else:
-            look.found.append(Found(place, content, manifest, digest))
     return look
+
+
+def read_found(found: Found) -> Bundle:
+    """Raises BundleError; Unsettled if that is no verdict on the bundle."""
+    try:
+        bundle = read_bundle(found.folder)
+    except BundleError as error:
+        if isinstance(error.__context__, OSError) or _has_changed(found):
+            raise Unsettled(str(error)) from error
+        raise
+    if bundle.digest != found.digest:
+        raise Unsettled(f"{found.folder}: was changed while it was read")
+    return bundle
 
 
 def version_order(version: str) -> tuple[list[str | int], str]:
@@ -107,10 +143,18 @@ def _places(folder: Path) -> list[Path]:
 def _versions(folder: Path) -> list[Path]:
     """The folder itself, unless bundles lie in it."""
     try:
-        inside = [] if (folder / MANIFEST).exists() else _folders(folder)
-        return inside if any((path / MANIFEST).exists() for path in inside) else [folder]
+        inside = [] if _has_manifest(folder) else _folders(folder)
+        return inside if any(map(_has_manifest, inside)) else [folder]
     except OSError:
         return [folder]
+
+
+def _has_manifest(folder: Path) -> bool:
+    """Whether, as far as can be seen: a folder that is closed to us may be a bundle."""
+    try:
+        return (folder / MANIFEST).exists()
+    except PermissionError:
+        return True
 
 
 def _folders(folder: Path) -> list[Path]:
@@ -120,12 +164,26 @@ def _folders(folder: Path) -> list[Path]:
 def _content(folder: Path) -> Content:
     with os.scandir(folder) as entries:
         stats = [(entry.name, entry.stat()) for entry in entries]
-    return tuple(sorted((name, stat.st_size, stat.st_mtime_ns, stat.st_ino) for name, stat in stats))
+    return tuple(sorted((name, stat.st_size, stat.st_ino, stat.st_mtime_ns, stat.st_ctime_ns) for name, stat in stats))
+
+
+def _has_changed(found: Found) -> bool:
+    try:
+        return _content(found.folder) != found.content
+    except OSError:
+        return True
+
+
+def _read(folder: Path, content: Content) -> Found:
+    """Raises BundleError."""
+    manifest, digest = read_manifest(folder)
+    _check_sizes(folder, manifest, content)
+    return Found(folder, content, manifest, digest)
 
 
 def _check_sizes(folder: Path, manifest: Manifest, content: Content) -> None:
     """Raises BundleError: a file is not there, or not whole yet."""
-    sizes = {name: size for name, size, _, _ in content}
+    sizes = {name: size for name, size, *_ in content}
     for name, record in manifest.files.items():
         if name not in sizes:
             raise BundleError(f"{folder / name}: is missing")

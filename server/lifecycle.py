@@ -7,7 +7,7 @@ import signal
 from contextlib import suppress
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from protos import charstream_pb2, charstream_pb2_grpc
@@ -16,6 +16,7 @@ from server.calls import CallInterceptor
 from server.catalog import Catalog
 from server.decoding import DecodingInterceptor
 from server.error_interceptor import ErrorInterceptor
+from server.health import Health
 from server.listening import CannotStart, bind, files_of
 from server.metrics import Stage
 from server.model_list import ModelsService
@@ -43,7 +44,7 @@ class Server:
         self._settings, self._observation = settings, Observation(settings)
         self._catalog = Catalog(settings, self._observation.metrics, self._on_engine_error)
         self._ending, self._drain = asyncio.Event(), asyncio.Event()  # signalled; refuses calls
-        self._health = health.aio.HealthServicer()
+        self._health = Health(SERVICES)
         self._engine_error: BaseException | None = None
 
     async def run(self) -> int:
@@ -53,25 +54,28 @@ class Server:
         interceptors = [ErrorInterceptor(), calls, DecodingInterceptor()]
         server = grpc.aio.server(options=_options(self._settings), interceptors=interceptors)
         port = bind(server, self._settings)
-        await self._start(server)
-        log.info("listening on %s:%d", self._settings.host, port)
-        await self._ending.wait()
+        if await self._start(server):
+            log.info("listening on %s:%d", self._settings.host, port)
+            await self._ending.wait()
+        else:
+            self._drain.set()
         await self._finish(server)
         return 1 if self._engine_error else 0
 
-    async def _start(self, server: grpc.aio.Server) -> None:
+    async def _start(self, server: grpc.aio.Server) -> bool:
+        """Returns False if it is to end already."""
         self._handle_signals()
         keys = self._read_keys()
-        await self._load()
+        if not await self._load():
+            return False
         generation = TextGenerationService(self._catalog, self._settings, keys, self._drain)
         charstream_pb2_grpc.add_TextGenerationServicer_to_server(generation, server)  # type: ignore[no-untyped-call]
         charstream_pb2_grpc.add_ModelsServicer_to_server(ModelsService(self._catalog, self._settings), server)  # type: ignore[no-untyped-call]
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         reflection.enable_server_reflection([*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
-        for name in ("", *SERVICES):
-            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
         await server.start()
         self._observation.metrics.stage = Stage.READY
+        return True
 
     def _read_keys(self) -> Keys:
         path = self._settings.resume_keys
@@ -80,7 +84,17 @@ class Server:
         log.info("resume tokens: %s", f"keys of {path}" if path else "a key that ends with this process")
         return keys
 
-    async def _load(self) -> None:
+    async def _load(self) -> bool:
+        """Returns False if a signal came first."""
+        loading, ending = asyncio.create_task(self._load_models()), asyncio.create_task(self._ending.wait())
+        await asyncio.wait([loading, ending], return_when=asyncio.FIRST_COMPLETED)
+        ending.cancel()
+        if loading.done():
+            loading.result()
+        loading.cancel()
+        return not self._ending.is_set()
+
+    async def _load_models(self) -> None:
         try:
             check_runtime()
             await self._catalog.start()
@@ -114,13 +128,14 @@ class Server:
         self._catalog.fail_streams()
 
     async def _finish(self, server: grpc.aio.Server) -> None:
-        await self._health.enter_graceful_shutdown()
-        if not self._engine_error:
-            # Who balances load needs a while to notice; calls that come until then are served.
-            await asyncio.sleep(self._settings.drain_delay)
+        self._health.stop_serving()
+        # Who balances load needs a while to notice; calls that come until then are served, unless an engine breaks.
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._drain.wait(), self._settings.drain_delay)
         self._drain.set()
         try:
-            await asyncio.wait_for(self._catalog.wait_until_idle(), self._settings.grace)
+            async with asyncio.timeout(self._settings.grace):
+                await self._catalog.wait_until_idle()
         except TimeoutError:
             log.warning("the grace is over: remaining streams are cut")
             self._catalog.drain_streams()

@@ -9,9 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-from bundle.read import BundleError, read_bundle
+from bundle.read import BundleError
 from server.errors import ModelUnusable, Overloaded, ShuttingDown
-from server.folder import Content, Found, Reports
+from server.folder import Content, Found, Reports, Unsettled, read_found
 from server.metrics import Metrics
 from server.room import Room
 from server.runner import CannotRun, RuntimeMissing
@@ -61,18 +61,18 @@ class Loader:
         """Raises ModelUnusable if there can never be room for it."""
         problem = self.room.too_large(self.memory_of(version))
         if problem:
-            raise self._failed(version, f"{version.found.folder}: {problem}", problem)
+            raise self._failed(version, f"{version.found.folder}: {problem}", problem, is_verdict=True)
 
-    def report(self, folder: Path, content: Content | None, reason: str) -> None:
-        """Logs and counts why a folder is not served, once."""
-        if self.failures.add(folder, content, reason):
+    def report(self, folder: Path, content: Content | None, reason: str, *, is_verdict: bool = False) -> None:
+        """Logs and counts why a folder is not served, once. See Reports.add."""
+        if self.failures.add(folder, content, reason, is_verdict=is_verdict):
             self._metrics.load_failed()
 
     async def wait_for(self, version: Version) -> ServedModel:
         """The loaded version, for a caller who has it in use.
 
         Raises:
-            ModelUnusable: it cannot be used.
+            ModelUnusable: it cannot be used, or not any more.
             Overloaded: it was not loaded in time, or there was no room for it.
             ShuttingDown: the server ends.
         """
@@ -100,52 +100,68 @@ class Loader:
 
     def _begin(self, version: Version) -> asyncio.Task[ServedModel]:
         def ended(task: asyncio.Task[ServedModel]) -> None:
-            version.loading = None
             self._loads.discard(task)
             self.room.changed()
             if not task.cancelled():
                 task.exception()  # those who wait have it, if there still are any
 
-        task = asyncio.create_task(self._load(version))
+        task = asyncio.create_task(self._load(version, asked_for=bool(version.users)))
         task.add_done_callback(ended)
         self._loads.add(task)
         return task
 
-    async def _load(self, version: Version) -> ServedModel:
-        async with self._turn:
+    async def _load(self, version: Version, asked_for: bool) -> ServedModel:
+        try:
             self.check_size(version)
             await self.room.take(version, self.memory_of(version))
             try:
+                served = await self._serve_in_turn(version, asked_for)
+            except Exception:
+                self.room.release(version)
+                raise
+            self._note_loaded(version, served)
+            return served
+        finally:
+            # Here, not when the task is done: who asks now has to begin anew.
+            version.loading = None
+
+    async def _serve_in_turn(self, version: Version, asked_for: bool) -> ServedModel:
+        async with self._turn:
+            version.check_not_retired()
+            if asked_for and not version.users:
+                raise Overloaded.not_loaded(str(version), self._settings.max_wait, self.room.is_limited)
+            try:
                 served = await self._in_thread(self._serve, version.found, new_streams(self._settings))
             except Exception as error:
-                self.room.release(version)
                 raise self._cannot_load(version, error) from error
             await self._in_thread(_return_memory)  # what loading took
-            self.room.correct(version, served.memory)
-            version.served, version.loaded = served, time.monotonic()
-            self._loaded.append(version)
-            log.info("serves %s", served)
             return served
+
+    def _note_loaded(self, version: Version, served: ServedModel) -> None:
+        self.room.correct(version, served.memory)
+        version.served, version.loaded = served, time.monotonic()
+        self._loaded.append(version)
+        self.failures.remove(version.found.folder)
+        log.info("serves %s", served)
 
     def _serve(self, found: Found, streams: Streams) -> ServedModel:
         """In the thread. Raises BundleError, CannotRun or RuntimeMissing."""
-        bundle = read_bundle(found.folder)
-        if bundle.digest != found.digest:
-            raise BundleError(f"{found.folder}: was changed while it was read")
-        return serve(bundle, self._settings, streams, self._metrics, self._on_engine_error)
+        return serve(read_found(found), self._settings, streams, self._metrics, self._on_engine_error)
 
     def _on_engine_error(self, error: BaseException) -> None:
         self._loop.call_soon_threadsafe(self._engine_failed, error)
 
     def _cannot_load(self, version: Version, error: Exception) -> ModelUnusable:
-        if not isinstance(error, (BundleError, CannotRun, RuntimeMissing, MemoryError)):
+        if not isinstance(error, (BundleError, CannotRun, RuntimeMissing, OSError, MemoryError)):
             log.exception("%s: unexpected", version)
-        reason = str(error) if isinstance(error, BundleError) else f"{version.found.folder}: {error}"
-        return self._failed(version, reason, "the server's log says why")
+        why = str(error) or repr(error)
+        reason = why if isinstance(error, BundleError) else f"{version.found.folder}: {why}"
+        is_verdict = not isinstance(error, (Unsettled, OSError, MemoryError))
+        return self._failed(version, reason, "the server's log says why", is_verdict)
 
-    def _failed(self, version: Version, reason: str, problem: str) -> ModelUnusable:
+    def _failed(self, version: Version, reason: str, problem: str, is_verdict: bool) -> ModelUnusable:
         """`problem`: for callers."""
-        self.report(version.found.folder, version.found.content, reason)
+        self.report(version.found.folder, version.found.content, reason, is_verdict=is_verdict)
         return version.fail(problem)
 
     async def unload(self, version: Version) -> None:

@@ -46,5 +46,6 @@ class Observation:
 def _open_port(host: str, port: int, metrics: Metrics) -> None:
     try:
         StatusPort(host, port, metrics)
-    except OSError as error:
-        raise CannotStart(f"--metrics-port: cannot listen on {host}:{port}: {error.strerror}") from None
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or "is no name that a host can have"
+        raise CannotStart(f"--metrics-port: cannot listen on {host}:{port}: {reason}") from None

@@ -5,11 +5,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from server.errors import Overloaded
+from server.stops import LONGEST_STOP
 
-__all__ = ["Quota", "Quotas"]
+__all__ = ["BURST_SECONDS", "LENT_CHARS", "Quota", "Quotas"]
 
+# Where characters have to be earned, so many are lent to a text; a stop string may hold back half of them.
+LENT_CHARS = 2 * LONGEST_STOP
 # So much may be had at once after a pause.
 BURST_SECONDS = 1.0
+LEAST_SWEEP = 1024
 
 
 class Quota:
@@ -28,7 +32,7 @@ class Quota:
     @property
     def idle(self) -> bool:
         """Whether a new one would be the same."""
-        return not self.calls and self._paid_until <= time.monotonic()
+        return not self.calls and self._paid_until <= time.monotonic() - BURST_SECONDS
 
     def check_room(self, texts: int) -> None:
         """Raises Overloaded if so many more may not be open."""
@@ -55,20 +59,27 @@ class Quota:
 
 
 class Quotas:
-    """Those of all identities that have something open, or were charged lately."""
+    """Those of all identities that have something open, or were charged lately, and some more."""
 
     def __init__(self, most_texts: int, chars_per_second: float) -> None:
         self._most_texts, self._chars_per_second = most_texts, chars_per_second
         self._quotas: dict[str, Quota] = {}
+        self._sweep_at = LEAST_SWEEP
 
     @contextmanager
     def of(self, identity: str) -> Iterator[Quota]:
         """One and the same for all calls of an identity."""
-        quota = self._quotas.setdefault(identity, Quota(identity, self._most_texts, self._chars_per_second))
+        quota = self._quotas.get(identity) or self._new(identity)
         quota.calls += 1
         try:
             yield quota
         finally:
             quota.calls -= 1
-            if quota.idle:
-                del self._quotas[identity]
+
+    def _new(self, identity: str) -> Quota:
+        """Forgets the idle ones when there are twice as many as after the last time."""
+        if len(self._quotas) >= self._sweep_at:
+            self._quotas = {name: quota for name, quota in self._quotas.items() if not quota.idle}
+            self._sweep_at = max(LEAST_SWEEP, 2 * len(self._quotas))
+        quota = self._quotas[identity] = Quota(identity, self._most_texts, self._chars_per_second)
+        return quota

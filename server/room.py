@@ -50,17 +50,23 @@ class Room:
     async def take(self, version: Version, needed: int) -> None:
         """Unloads idle versions, the least recently used first, until there is room; or waits for one to be idle.
 
+        Nothing is unloaded for what nobody asked for.
+
         Raises:
             Overloaded: there is none, and nobody waits for it, or not any more.
+            ModelUnusable: the version was retired meanwhile.
         """
+        while version in self._taken:  # it is being unloaded
+            await self.wait_for_change()
         while not self.fits(needed):
+            version.check_not_retired()
+            if not version.users:
+                raise Overloaded.not_loaded(str(version), self._max_wait, limited=True)
             removable = self._removable()
             if self.fits(needed - sum(self._taken[other] for other in removable)):
                 await self._unload(removable[0])
-            elif version.users:
-                await self.wait_for_change(self._seconds_until_removable())
             else:
-                raise Overloaded.not_loaded(str(version), self._max_wait, limited=True)
+                await self.wait_for_change(self._seconds_until_removable())
         self._taken[version] = needed
 
     def correct(self, version: Version, taken: int) -> None:
@@ -72,7 +78,7 @@ class Room:
         self.changed()
 
     def changed(self) -> None:
-        """A version is idle now, or nobody waits for it any more, or it is loaded, or gone."""
+        """A version is idle now, or nobody waits for it any more, or it is loaded, retired, or gone."""
         self._changed.set()
         self._changed = asyncio.Event()
 

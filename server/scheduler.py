@@ -9,7 +9,7 @@ Slots are shared between identities: while rows wait, one that has two slots mor
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from itertools import chain
@@ -59,6 +59,7 @@ class Row:
         scored: so do its given characters.
         fresh: nothing was generated yet.
         identity: who asked for it.
+        arrival: its place in the order in which rows came.
     """
 
     stream: int
@@ -71,6 +72,7 @@ class Row:
     scored: bool = False
     fresh: bool = True
     identity: str = ""
+    arrival: int = 0
     status: Status = Status.WAITING
     slot: int = -1
 
@@ -171,12 +173,13 @@ class Scheduler:
         if self.free or not self.queue:
             return []
         held, claims, rows = self._held.copy(), self.queue.claims(), list[Row]()
+        last: dict[str, Iterator[Row]] = {}
         while claims:
             poorest = min(claims, key=lambda identity: held[identity])
             richest = max(held, key=lambda identity: held[identity])
             if held[richest] < held[poorest] + 2:
                 break
-            rows.append(self._last_of(richest, rows))
+            rows.append(next(last.setdefault(richest, self._from_last(richest))))
             held[richest] -= 1
             held[poorest] += 1
             claims[poorest] -= 1
@@ -272,10 +275,10 @@ class Scheduler:
             self._reading_next = False
         return Plan(Area.RUNNING, first, rows, steps, full, hold)
 
-    def _last_of(self, identity: str, taken: Sequence[Row]) -> Row:
-        """The row of the identity in the last slot, but for those taken."""
+    def _from_last(self, identity: str) -> Iterator[Row]:
+        """The identity's rows, from the last slot on."""
         rows = chain(reversed(self.running), reversed(self.reading))
-        return next(row for row in rows if row.identity == identity and row not in taken)
+        return (row for row in rows if row.identity == identity)
 
     def _most_steps(self, steps: int, rows: Sequence[Row], full: bool) -> int:
         return min(steps, max(1, self.max_scores // len(rows))) if full else steps

@@ -19,7 +19,7 @@ from server.quotas import Quota, Quotas
 from server.requests import Asked, generation_of, scoring_of
 from server.served import ServedModel
 from server.settings import ServerSettings
-from server.text_stream import Chunk
+from server.text_stream import Chunk, Reader
 from server.token_pb2 import TextState
 from server.tokens import Keys
 from server.values import Generation, Reason
@@ -45,6 +45,7 @@ class TextGenerationService(pb_grpc.TextGenerationServicer):
         self, request: pb.GenerateRequest, context: Context, model: ServedModel, token: TextState | None
     ) -> None:
         call = current_call()
+        model.streams.check_room(1)  # before the work of reading the request
         asked = generation_of(request, token, model, self._settings)
         answers = [Answer(asked, model, self._keys, index) for index in asked.continuations]
         self._note(call, asked, model, request.prompt)
@@ -69,11 +70,12 @@ class TextGenerationService(pb_grpc.TextGenerationServicer):
         answer = ScoreAnswer(asked, model, self._keys)
         self._note(call, asked, model, request.prompt + request.text)
         with self._quotas.of(call.identity) as quota:
-            async with model.streams.open(asked.generation, call.began, quota) as chunks:
+            caller = _Caller(call, quota, context, keep_text=False)
+            async with caller.opened(model, asked.generation) as chunks:
                 async for chunk in chunks:
                     if chunk.finish and chunk.finish.reason is Reason.DRAINED:
                         raise self._to_go_on()
-                    await context.write(answer.message(chunk))
+                    await caller.write(answer.message(chunk))
                     if chunk.finish:
                         call.finished(chunk.finish)
 
@@ -141,9 +143,15 @@ class TextGenerationService(pb_grpc.TextGenerationServicer):
         async with caller.opened(answers[0].model, reading) as chunks:
             async for chunk in chunks:
                 if chunk.text:
-                    for answer in answers:
-                        await caller.write(answer.message(chunk, last=False))
+                    await self._echo(chunk, answers, caller)
         return replace(chunk, text="", scores=None)
+
+    async def _echo(self, chunk: Chunk, answers: list[Answer], caller: "_Caller") -> None:
+        """One text is charged for already."""
+        caller.quota.charge((len(answers) - 1) * len(chunk.text))
+        for answer in answers:
+            await caller.write(answer.message(chunk, last=False))
+            caller.sent(replace(chunk, finish=None), None)
 
     async def _end_all(self, end: Chunk, answers: list[Answer], caller: "_Caller") -> bool:
         """The time was over, or the server drained, before the prompt was read."""
@@ -159,14 +167,15 @@ class _Caller:
     def __init__(self, call: Call, quota: Quota, context: Context, keep_text: bool) -> None:
         self.quota = quota
         self._call, self._context, self._keep_text = call, context, keep_text
-        self._turn = asyncio.Lock()
+        self._turn, self._reader = asyncio.Lock(), Reader()
 
     def opened(self, model: ServedModel, generation: Generation) -> AbstractAsyncContextManager[Chunks]:
-        return model.streams.open(generation, self._call.began, self.quota)
+        return model.streams.open(generation, self._call.began, self.quota, self._reader)
 
-    async def write(self, message: pb.GenerateResponse) -> None:
+    async def write(self, message: pb.GenerateResponse | pb.ScoreResponse) -> None:
         async with self._turn:
             await self._context.write(message)
+            self._reader.took = time.monotonic()
 
     def sent(self, chunk: Chunk, last: float | None) -> float:
         """Notes a message whose text's message before was written at `last`; returns now."""

@@ -1,11 +1,13 @@
 """The server's configuration: flags of `charstream serve`, or CHARSTREAM_* variables."""
 
+import math
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, model_validator
 
 from charstream.settings import Settings
+from server.quotas import BURST_SECONDS, LENT_CHARS
 from server.runner import Provider
 from server.stops import LONGEST_STOP
 
@@ -133,6 +135,16 @@ class ServerSettings(Settings):
         # What may begin a stop string is held back, and nobody reads it; the reader gives credit in quarters.
         if 2 * self.max_stop_chars > self.stream_buffer:
             raise ValueError("--max-stop-chars must be at most half of --stream-buffer")
+        return self
+
+    @model_validator(mode="after")
+    def _characters_can_be_earned(self) -> "ServerSettings":
+        needed = self.max_continuations * LENT_CHARS / (BURST_SECONDS + self.max_wait)
+        if 0 < self.identity_chars < needed:
+            raise ValueError(
+                f"--identity-chars must be at least {math.ceil(needed)} with these --max-continuations and --max-wait, "
+                f"or 0: {LENT_CHARS} characters are lent to each text, and would not be earned in time"
+            )
         return self
 
     @property

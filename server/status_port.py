@@ -25,7 +25,7 @@ __all__ = ["StatusPort"]
 CONNECTIONS = 16
 # A connection gets so long for its request and its answer.
 CONNECTION_SECONDS = 5.0
-LOOP_SECONDS = 1.0
+LOOP_SECONDS, WAIT_SECONDS = 1.0, 0.1
 
 log = logging.getLogger("charstream.server")
 
@@ -87,6 +87,13 @@ class _HttpServer(ThreadingMixIn, TCPServer):
         self._open: dict[socket.socket, float] = {}
         self.address_family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         super().__init__((host, port), _Handler)
+
+    def get_request(self) -> Any:
+        try:
+            return super().get_request()
+        except OSError:
+            time.sleep(WAIT_SECONDS)  # no file is left: the next try would fail at once, too
+            raise
 
     def verify_request(self, request: Any, client_address: Any) -> bool:
         return len(self._open) < CONNECTIONS

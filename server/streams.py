@@ -10,8 +10,8 @@ from contextlib import asynccontextmanager
 from server.engine import Engine
 from server.errors import Overloaded, ShuttingDown
 from server.quotas import Quota
-from server.text_stream import Chunk, StreamLimits, TextStream
-from server.values import Cancel, Command, Conclude, Delivery, Generation, Handled, Reason
+from server.text_stream import Chunk, Reader, StreamLimits, TextStream
+from server.values import Cancel, Command, Delivery, Generation, Handled, Reason
 
 __all__ = ["Streams"]
 
@@ -32,6 +32,7 @@ class Streams:
         self._loop = asyncio.get_running_loop()
         self._open: dict[int, TextStream] = {}
         self._numbers = itertools.count()
+        self._conclusion: Reason | None = None
         self._arrived: deque[Delivery] = deque()
         self._ticks = 0  # received and not handled yet
         self._sent = 0.0  # when the first of them was
@@ -52,7 +53,7 @@ class Streams:
 
     @asynccontextmanager
     async def open(
-        self, generation: Generation, since: float, quota: Quota
+        self, generation: Generation, since: float, quota: Quota, reader: Reader
     ) -> AsyncGenerator[AsyncGenerator[Chunk, None], None]:
         """The chunks of a text that was asked for at the time.monotonic() `since`.
 
@@ -63,7 +64,11 @@ class Streams:
         """
         self.check_room(1)
         number = next(self._numbers)
-        stream = TextStream(number, generation, since, limits=self._limits, quota=quota, submit=self.submit)
+        stream = TextStream(
+            number, generation, since, limits=self._limits, quota=quota, reader=reader, submit=self.submit
+        )
+        if self._conclusion:
+            stream.conclude(self._conclusion)
         with quota.text():
             self._open[number] = stream
             try:
@@ -83,9 +88,10 @@ class Streams:
             self.submit(Cancel(stream.number))
 
     def conclude_all(self, reason: Reason) -> None:
-        """Ends every open text where it is."""
-        for number in self._open:
-            self.submit(Conclude(number, reason))
+        """Ends every text where it is: those that are open, and those that their calls open later."""
+        self._conclusion = reason
+        for stream in self._open.values():
+            stream.conclude(reason)
 
     def fail_all(self) -> None:
         """Ends every open stream with ShuttingDown."""

@@ -7,16 +7,13 @@ from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 
 from server.errors import Overloaded
-from server.quotas import Quota
-from server.stops import LONGEST_STOP
+from server.quotas import LENT_CHARS, Quota
 from server.values import Command, Conclude, Delivery, Finish, Generation, Grant, Reason, Request, Scores, Snapshot
 
-__all__ = ["Chunk", "StreamLimits", "TextStream"]
+__all__ = ["Chunk", "Reader", "StreamLimits", "TextStream"]
 
 # Far below the message size that clients accept, 4 MiB by default.
 MAX_CHUNK_CHARS, MAX_SCORED_CHARS = 65_536, 16_384
-# Where characters have to be earned, few are lent; a stop string may hold back half of them.
-LENT_CHARS = 2 * LONGEST_STOP
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +45,13 @@ class StreamLimits:
     reader_timeout: float
 
 
+@dataclass
+class Reader:
+    """Who takes one text, or several by turns. `took`: time.monotonic() when a message had been taken last."""
+
+    took: float = 0.0
+
+
 class TextStream:
     """One text as it comes. What its reader has not taken is bounded by the window: then its row pauses.
 
@@ -64,11 +68,12 @@ class TextStream:
         *,
         limits: StreamLimits,
         quota: Quota,
+        reader: Reader,
         submit: Callable[[Command], None],
     ) -> None:
         self.number = number
         self._generation, self._since = generation, since
-        self._limits, self._quota, self._submit = limits, quota, submit
+        self._limits, self._quota, self._reader, self._submit = limits, quota, reader, submit
         self._window = min(limits.window, LENT_CHARS) if quota.chars_per_second else limits.window
         most = MAX_CHUNK_CHARS if generation.alternatives is None else MAX_SCORED_CHARS
         self._chunk_chars = min(generation.max_chunk_chars or self._window, most)
@@ -86,6 +91,9 @@ class TextStream:
         self._taken = 0
         self._lent = 0  # characters charged, and not taken yet
         self._handed = 0.0  # time.monotonic() when the chunk that is being sent was; 0 while there is none
+        self._asked = False  # the engine knows it
+        self._conclusion: Reason | None = None
+        self._called = asyncio.Event()  # need not wait until its characters are earned
         self._patience = asyncio.timeout(None)
         self._loop = asyncio.get_running_loop()
         self._timers: dict[str, asyncio.TimerHandle] = {}
@@ -110,6 +118,14 @@ class TextStream:
         self._error = error
         self._ready.set()
         self._enough.set()
+        self._called.set()
+
+    def conclude(self, reason: Reason) -> None:
+        """Ends the text where it is."""
+        self._conclusion = reason
+        self._called.set()
+        if self._asked:
+            self._submit(Conclude(self.number, reason))
 
     @asynccontextmanager
     async def read(self) -> AsyncGenerator[AsyncGenerator[Chunk, None], None]:
@@ -136,22 +152,28 @@ class TextStream:
         delay = self._quota.charge(self._lent)
         if delay > self._limits.max_wait:
             raise Overloaded.earned_late(self._quota.identity, self._quota.chars_per_second, delay)
-        if delay:
-            await asyncio.sleep(delay)
-        self._submit(Request(self.number, wanted, self._window, self._since, self._quota.identity))
         self._end_after(self._limits.max_seconds, Reason.DRAINED)
         if wanted.time_limit is not None:
             self._end_after(wanted.time_limit, Reason.DEADLINE)
         self._check_reader()
+        if delay:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._called.wait(), delay)
+        if self._error:
+            raise self._error
+        self._submit(Request(self.number, wanted, self._window, self._since, self._quota.identity))
+        self._asked = True
+        if self._conclusion:
+            self.conclude(self._conclusion)
 
     def _end_after(self, seconds: float, reason: Reason) -> None:
         left = self._since + seconds - time.monotonic()
-        self._timers[reason.name] = self._loop.call_later(left, self._submit, Conclude(self.number, reason))
+        self._timers[reason.name] = self._loop.call_later(left, self.conclude, reason)
 
     def _check_reader(self) -> None:
         """Now and then: a timer for each chunk would cost more than sending it."""
         timeout = self._limits.reader_timeout
-        if self._handed and time.monotonic() - self._handed > timeout:
+        if self._handed and time.monotonic() - max(self._handed, self._reader.took) > timeout:
             self._patience.reschedule(self._loop.time())
         else:
             self._timers["reader"] = self._loop.call_later(timeout / 4, self._check_reader)

@@ -9,7 +9,7 @@ from itertools import groupby
 from pathlib import Path
 
 from bundle.read import MANIFEST
-from server.errors import ModelUnusable, Overloaded
+from server.errors import ModelUnusable, Overloaded, ShuttingDown
 from server.folder import Found, Look, Reports, look_at, version_order
 from server.loader import Loader
 from server.runner import RuntimeMissing
@@ -29,53 +29,76 @@ class Updates:
 
     def __init__(self, settings: ServerSettings, versions: Versions, loader: Loader) -> None:
         self._settings, self._versions, self._loader = settings, versions, loader
-        self._twins = Reports()
-        self._due = asyncio.Event()
+        self._seen, self._twins = Look(), Reports()
+        self._due, self._looked = asyncio.Event(), asyncio.Event()
         self._unreadable = ""
         self._ending: set[asyncio.Task[None]] = set()
 
     async def first(self) -> None:
         """Offers all that can be used. Raises OSError if the folder cannot be read, or RuntimeMissing."""
-        look = await asyncio.to_thread(look_at, self._settings.models)
+        look = await self._look_at_folder()
         self._report(look)
         await self._bring_in(look, lambda version: self._settings.load == "start" and self._loader.fits(version))
         self._report_twins(look)
 
     async def watch(self) -> None:
-        """Never ends."""
-        while True:
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._due.wait(), self._settings.watch or None)
-            self._due.clear()
-            try:
-                await self._look()
-            except OSError as error:
-                self._report_unreadable(f"{self._settings.models}: {error.strerror}")
-            except Exception:
-                log.exception("the look at %s failed", self._settings.models)
+        """Ends when the server gives up its loads."""
+        try:
+            while True:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._due.wait(), self._settings.watch or None)
+                self._due.clear()
+                await self._try_to_look()
+        except ShuttingDown:
+            return
+        finally:
+            self._looked.set()  # no look comes any more
 
     def look_soon(self) -> None:
+        """Tries again what failed, too."""
+        self._loader.failures.reconsider()
         self._due.set()
 
+    async def look_again(self) -> None:
+        """Returns after a look that began now or later."""
+        self._due.set()
+        await self._looked.wait()
+
+    async def _try_to_look(self) -> None:
+        looked, self._looked = self._looked, asyncio.Event()
+        try:
+            await self._look()
+        except OSError as error:
+            self._report_unreadable(f"{self._settings.models}: {error.strerror}")
+        except ShuttingDown:
+            raise
+        except Exception:
+            log.exception("the look at %s failed", self._settings.models)
+        finally:
+            looked.set()
+
     async def _look(self) -> None:
-        look = await asyncio.to_thread(look_at, self._settings.models)
+        look = await self._look_at_folder()
         if any(self._is_gone(version, look) for version in self._versions):
             await asyncio.sleep(REPLACED_SECONDS)
-            look = await asyncio.to_thread(look_at, self._settings.models)
+            look = await self._look_at_folder()
         self._unreadable = ""
         self._report(look)
+        self._retire_gone(look, lambda version: not self._may_have_successor(version, look))
         await self._bring_in(look, self._shall_be_loaded)
-        for version in list(self._versions):
-            if self._is_gone(version, look):
-                self._retire(version)
+        self._retire_gone(look, lambda version: True)
         self._report_twins(look)
+
+    async def _look_at_folder(self) -> Look:
+        self._seen = await asyncio.to_thread(look_at, self._settings.models, self._seen)
+        return self._seen
 
     def _shall_be_loaded(self, version: Version) -> bool:
         """Before it is the default: it may be about to take the place of one that runs."""
         return self._settings.load == "start" or self._is_loaded(version.found.manifest.name)
 
     def _is_loaded(self, name: str) -> bool:
-        return any(version.served for version in self._versions.of(name))
+        return any(version.served or version.loading for version in self._versions.of(name))
 
     async def _bring_in(self, look: Look, shall_be_loaded: Callable[[Version], bool]) -> None:
         """Offers what is new. Where a bundle fails, the next one of that name and version is tried."""
@@ -83,12 +106,14 @@ class Updates:
         while new := [version for version in self._new(look) if version.found.folder not in tried]:
             for version in _highest_first(new):
                 tried.add(version.found.folder)
-                await self._offer(version, load=shall_be_loaded(version))
+                # What callers load already may wait for room: the next look offers it.
+                if not version.loading:
+                    await self._offer(version, load=shall_be_loaded(version))
 
     def _new(self, look: Look) -> Iterator[Version]:
         """Of each name and version, what there was not before, and what waits for room."""
         for key, found in _by_key(look):
-            usable = [one for one in found if not self._loader.failures.has(one)]
+            usable = [one for one in found if not self._loader.failures.settles(one)]
             known = self._versions.get(key)
             if known and known.standing is Standing.FAILED:
                 known = None
@@ -137,16 +162,32 @@ class Updates:
             return False
         if version.standing is Standing.FAILED:
             return True
+        if any(parent in look.broken and look.broken[parent][0] is None for parent in folder.parents):
+            return False
         if folder in look.broken:
             content, _ = look.broken[folder]
             return content is not None and all(name != MANIFEST for name, *_ in content)
         return not any(found.folder == folder and self._loader.failures.has(found) for found in look.found)
+
+    def _may_have_successor(self, version: Version, look: Look) -> bool:
+        """Whether something new lies in its place, or has its name: that is loaded before the version goes."""
+        offered = {other.found.key for other in self._versions if other.standing is Standing.OFFERED}
+        return any(
+            found.folder == version.found.folder or (found.key[0] == version.found.key[0] and found.key not in offered)
+            for found in look.found
+        )
+
+    def _retire_gone(self, look: Look, condition: Callable[[Version], bool]) -> None:
+        for version in list(self._versions):
+            if self._is_gone(version, look) and condition(version):
+                self._retire(version)
 
     def _retire(self, version: Version) -> None:
         if version.standing is not Standing.FAILED:
             log.info("%s takes no new calls", version)
         version.standing = Standing.RETIRED
         self._versions.remove(version)
+        self._loader.room.changed()
         task = asyncio.create_task(self._end(version))
         self._ending.add(task)
         task.add_done_callback(self._ending.discard)
@@ -161,8 +202,8 @@ class Updates:
     def _report(self, look: Look) -> None:
         failures = self._loader.failures
         failures.keep({*look.broken, *(found.folder for found in look.found if failures.has(found))})
-        for folder, (content, reason) in look.broken.items():
-            self._loader.report(folder, content, reason)
+        for folder, (_, reason) in look.broken.items():
+            self._loader.report(folder, None, reason)
 
     def _report_twins(self, look: Look) -> None:
         twins = set()

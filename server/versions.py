@@ -62,6 +62,11 @@ class Version:
     def unusable(self) -> ModelUnusable:
         return ModelUnusable(str(self.found), self.problem)
 
+    def check_not_retired(self) -> None:
+        """Raises ModelUnusable: another version has to be chosen."""
+        if self.standing is Standing.RETIRED:
+            raise ModelUnusable(str(self.found), "it takes no new calls")
+
     def __str__(self) -> str:
         return str(self.found)
 

@@ -77,12 +77,13 @@ PROVOKED: dict[str, Provoke] = {
 }
 # Where they are provoked, or why their cause cannot be had here.
 OTHERS = {
+    "`CANCELLED`": "test_lifecycle.py",
     "`INVALID_ARGUMENT` `request: is no message of this method's type, or a piece of one`": "test_decoding.py",
     "`INVALID_ARGUMENT` `resume_token: holds ...`": "test_origin.py",
     "`RESOURCE_EXHAUSTED` `WHO: N texts are running and waiting, the limit (--identity-streams)`": "test_quotas.py",
     "`RESOURCE_EXHAUSTED` `WHO: N characters a second are the limit (--identity-chars) ...`": "test_quotas.py",
     "`RESOURCE_EXHAUSTED` `nothing was read for N s, the limit (--reader-timeout)`": "test_quotas.py",
-    "`UNAVAILABLE` `the call lasted N s, the limit (--max-seconds); the text can go on in another one`": "test_quotas.py",
+    "`UNAVAILABLE` `the call lasted N s, the limit (--max-seconds); go on in another one`": "test_quotas.py",
     "`UNAUTHENTICATED` `authorization: ...`": "test_access.py",
     "`INVALID_ARGUMENT` `model: is empty ...`": "test_models.py",
     "`FAILED_PRECONDITION` `resume_token: the text began with digest ...`": "test_tokens.py",

@@ -86,3 +86,21 @@ def test_a_secret_that_everybody_can_read_is_warned_of(
     with caplog.at_level(logging.WARNING):
         assert read_secret(tmp_path / "link") == b"x"
     assert bool(caplog.records) == warns
+
+
+def test_a_file_that_becomes_readable_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its content and its time of modification are those of before."""
+    path, denied = tmp_path / "file", True
+    path.write_text("1")
+
+    def number() -> int:
+        if denied and path.read_text() == "2":
+            raise FileError(f"{path}: Permission denied")
+        return int(path.read_text())
+
+    current = Reloaded("a number", [path], number)
+    path.write_text("2")
+    assert current.current() == 1
+    denied = False
+    path.chmod(0o644 if path.stat().st_mode & 0o777 != 0o644 else 0o640)
+    assert current.current() == 2

@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,9 @@ from pathlib import Path
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from h2.connection import H2Connection
+from h2.events import Event, ResponseReceived, SettingsAcknowledged
+from h2.settings import SettingCodes
 
 from client.async_streams import AsyncTextStream
 from client.asynchronous import AsyncClient
@@ -27,6 +31,22 @@ from server.__main__ import main
 
 now, back = time.time, Path(sys.argv.pop())
 time.time = lambda: now() - (86_400 if back.exists() else 0)
+sys.exit(main())
+"""
+
+LOADS_SLOWLY = """
+import sys, time
+from server import served
+from server.__main__ import main
+
+load = served.load_runner
+
+def slow(*arguments):
+    print("loading", file=sys.stderr, flush=True)
+    time.sleep(30)
+    return load(*arguments)
+
+served.load_runner = slow
 sys.exit(main())
 """
 
@@ -104,5 +124,74 @@ async def test_a_clock_that_is_set_back_changes_nothing(bundles: Path, tmp_path:
             assert 2.5 < finish.timings.total_seconds < 30
             text, _ = await read(stub.Generate(pb.GenerateRequest(max_chars=10)))
             assert len(text) == 10
+    finally:
+        stop(process)
+
+
+def test_a_signal_while_models_load_ends_it_before_it_serves(bundles: Path, tmp_path: Path) -> None:
+    script = tmp_path / "slow.py"
+    script.write_text(LOADS_SLOWLY)
+    process = start_server(bundles, "--drain-delay", "60", command=(sys.executable, str(script)))
+    try:
+        process.wait_for("loading")
+        process.signal(signal.SIGTERM)
+        assert process.wait(20) == 0, "it waits for the load"
+        assert "listening on" not in process.log
+        assert "Traceback" not in process.log
+    finally:
+        stop(process)
+
+
+def test_who_watches_health_and_reads_nothing_does_not_hold_up_the_drain(bundles: Path) -> None:
+    process = ready(start_server(bundles, "--grace", "1"))
+    host, port = process.address.split(":")
+    try:
+        with socket.create_connection((host, int(port))) as connection:
+            http2 = H2Connection()
+            http2.initiate_connection()
+            http2.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: 0})
+            receive(connection, http2, SettingsAcknowledged, times=2)
+            http2.send_headers(1, watch_headers(process.address))
+            http2.send_data(1, b"\0\0\0\0\0", end_stream=True)
+            receive(connection, http2, ResponseReceived)
+            process.signal(signal.SIGTERM)
+            assert process.wait() == 0
+        assert "Traceback" not in process.log
+    finally:
+        stop(process)
+
+
+def receive(connection: socket.socket, http2: H2Connection, kind: type[Event], times: int = 1) -> None:
+    """Sends what is to be sent, and waits for events of the kind."""
+    while times > 0:
+        connection.sendall(http2.data_to_send())
+        times -= sum(isinstance(event, kind) for event in http2.receive_data(connection.recv(65_536)))
+    connection.sendall(http2.data_to_send())
+
+
+def watch_headers(address: str) -> list[tuple[str, str]]:
+    return [
+        (":method", "POST"),
+        (":scheme", "http"),
+        (":path", "/grpc.health.v1.Health/Watch"),
+        (":authority", address),
+        ("te", "trailers"),
+        ("content-type", "application/grpc"),
+    ]
+
+
+async def test_who_watches_health_is_told_of_the_drain(bundles: Path) -> None:
+    process = await asyncio.to_thread(ready, start_server(bundles, "--drain-delay", "1"))
+    try:
+        async with grpc.aio.insecure_channel(process.address) as channel:
+            stub = health_pb2_grpc.HealthStub(channel)
+            watch = stub.Watch(health_pb2.HealthCheckRequest(service="charstream.v1.TextGeneration"))
+            assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
+            process.signal(signal.SIGTERM)
+            assert (await watch.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await stub.Watch(health_pb2.HealthCheckRequest(service="x")).read()
+            assert caught.value.code() == grpc.StatusCode.NOT_FOUND
+        assert await asyncio.to_thread(process.wait) == 0
     finally:
         stop(process)

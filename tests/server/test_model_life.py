@@ -5,7 +5,8 @@ import random
 import re
 import shutil
 import signal
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -30,6 +31,7 @@ from tests.server.test_bad_input import detail
 from tests.server.test_generate import SMALL_WINDOWS, read
 
 Files = tuple[Manifest, dict[str, bytes]]
+SERVER = (sys.executable, "-m", "server")
 # What runs is far longer than what a stream holds and what lies in the network.
 FLAGS = ("--precision", "fp32", "--threads", "1", "--stream-buffer", "256", "--watch", "0")
 STREAMS, HELD, CHARS, HELD_CHARS = 32, 8, 5_000, 40_000
@@ -37,8 +39,8 @@ PRECONDITION, EXHAUSTED = grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.R
 
 
 @contextmanager
-def serving(folder: Path, *flags: str) -> Iterator[ServerProcess]:
-    process = start_server(folder, *FLAGS, *flags)
+def serving(folder: Path, *flags: str, command: Sequence[str] = SERVER) -> Iterator[ServerProcess]:
+    process = start_server(folder, *FLAGS, *flags, command=command)
     try:
         yield ready(process)
     finally:

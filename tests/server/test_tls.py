@@ -207,3 +207,10 @@ def test_what_keeps_it_from_starting_is_one_line(bundles: Path, tmp_path: Path) 
 def test_half_of_the_files_is_wrong_usage(fields: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="--tls-cert and --tls-key"):
         ServerSettings(**fields)
+
+
+async def test_authorities_may_have_comments_in_any_language(setup: Setup, tmp_path: Path) -> None:
+    """As the bundles of browsers and systems do."""
+    ca = tmp_path / "ca"
+    ca.write_text(f"# Ťaŭthoriťy\n{setup.own.ca.read_text()}")
+    assert await bound(host="127.0.0.1", tls_cert=setup.own.cert, tls_key=setup.own.key, tls_client_ca=ca)
