@@ -6,6 +6,7 @@ from draining. This one keeps little for each watcher, and few watchers: nobody 
 
 import asyncio
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any, NoReturn
 
 from grpc import StatusCode
@@ -45,10 +46,12 @@ class Health(HealthServicer):
             await context.abort(StatusCode.RESOURCE_EXHAUSTED, f"{WATCHERS} watch already: ask with Check")
         self._watchers += 1
         try:
-            await context.write(HealthCheckResponse(status=self._status))
-            await self._changed.wait()
-            await context.write(HealthCheckResponse(status=self._status))
-            await asyncio.Event().wait()  # until the caller, or the server, ends it
+            # Until the caller, or the server, ends it: gRPC would log that as an error.
+            with suppress(asyncio.CancelledError):
+                await context.write(HealthCheckResponse(status=self._status))
+                await self._changed.wait()
+                await context.write(HealthCheckResponse(status=self._status))
+                await asyncio.Event().wait()
         finally:
             self._watchers -= 1
 

@@ -22,8 +22,9 @@ INTEGERS = {
     FieldDescriptor.CPPTYPE_INT64: st.integers(-(2**63), 2**63 - 1),
     FieldDescriptor.CPPTYPE_UINT64: st.integers(0, 2**64 - 1),
 }
-# A float beyond 32 bits would be refused where the message is made.
-FLOATS = st.floats(width=32) | st.sampled_from([0.0, 1.0, 1e-45, -math.inf, math.nan])
+# A float beyond 32 bits would be refused where the message is made. Hypothesis refuses to make subnormal ones where an
+# earlier test of the process has made onnxruntime flush them to zero.
+FLOATS = st.floats(width=32, allow_subnormal=False) | st.sampled_from([0.0, 1.0, 1e-45, -math.inf, math.nan])
 TEXTS = st.text(max_size=4) | st.text("abc", max_size=30)
 
 
