@@ -10,7 +10,7 @@ setup: .venv/ready
 .venv/ready: pyproject.toml constraints.txt
 	@echo "== setup: .venv with the locked versions (provider: $(PROVIDER))"
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e ".[$(PROVIDER),train,loadtest,traces,dev]"
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e ".[$(PROVIDER),train,search,tensorboard,loadtest,traces,dev]"
 	@touch $@
 
 demo: setup

@@ -5,7 +5,7 @@ import platform
 from importlib.metadata import version
 from pathlib import Path
 
-__all__ = ["describe_machine", "resident_megabytes"]
+__all__ = ["anonymous_megabytes", "describe_machine", "resident_megabytes"]
 
 
 def describe_machine() -> str:
@@ -16,8 +16,17 @@ def describe_machine() -> str:
 
 def resident_megabytes(pid: int) -> float:
     """Resident memory of a process (Linux)."""
+    return _status(pid, "VmRSS")
+
+
+def anonymous_megabytes(pid: int) -> float:
+    """Of it, what is no mapped file (Linux); 0 of a process that has ended."""
+    return _status(pid, "RssAnon")
+
+
+def _status(pid: int, name: str) -> float:
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    (kilobytes,) = (int(line.split()[1]) for line in lines if line.startswith("VmRSS:"))
+    kilobytes = sum(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
     return kilobytes * 1024 / 1e6
 
 

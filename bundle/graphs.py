@@ -30,8 +30,9 @@ _TYPE_NAMES = {FLOAT: "float32", INT64: "int64"}
 # fmt: off
 OPERATORS = {
     "Add", "Cast", "Clip", "Concat", "CumSum", "Div", "Exp", "Gather", "GatherElements", "Greater", "GreaterOrEqual",
-    "Identity", "Less", "LessOrEqual", "LogSoftmax", "MatMul", "MatMulInteger", "Max", "Mul", "QuantizeLinear",
-    "ReduceMax", "ReduceSum", "Scan", "Sigmoid", "Slice", "Sub", "Tanh", "TopK", "Unsqueeze", "Where",
+    "Identity", "LayerNormalization", "LeakyRelu", "Less", "LessOrEqual", "LogSoftmax", "MatMul", "MatMulInteger",
+    "Max", "Min", "Mul", "Neg", "QuantizeLinear", "ReduceMax", "ReduceSum", "Relu", "Scan", "Sigmoid", "Slice", "Sub",
+    "Tanh", "TopK", "Unsqueeze", "Where",
 }
 # fmt: on
 

@@ -8,11 +8,12 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from bundle.probe import ROWS, SAMPLED
-from bundle.vocabulary import Vocabulary
+from bundle.shape import ModelShape
+from bundle.vocabulary import Unit, Vocabulary
 
 __all__ = ["FORMAT", "FileRecord", "Manifest", "ModelShape", "Precision", "TrainingRecord", "sha256"]
 
-FORMAT = 3
+FORMAT = 4
 Precision = Literal["fp32", "int8"]
 # What the API's counts can hold.
 _MOST = 2**63 - 1
@@ -32,21 +33,6 @@ class FileRecord(_Part):
     bytes: int = Field(ge=0)
 
 
-class ModelShape(_Part):
-    """The sizes of the graphs' tensors: V is the vocabulary's length."""
-
-    cell: Literal["rnn", "gru", "lstm"]
-    activation: Literal["tanh", "sigmoid"] = Field("tanh", description="of an rnn's hidden state")
-    layers: int = Field(ge=1, le=16)
-    hidden: int = Field(ge=1, le=8192)
-
-    @property
-    def state_names(self) -> tuple[str, ...]:
-        """Inputs that carry the state, each float32 [B, hidden]: h0, h1, ...; h0, c0, h1, c1, ... of an LSTM."""
-        kinds = ("h", "c") if self.cell == "lstm" else ("h",)
-        return tuple(f"{kind}{layer}" for layer in range(self.layers) for kind in kinds)
-
-
 class TrainingRecord(_Part):
     """Where the weights come from. `validation_nats`: mean nats per character of held-out text, by protocol."""
 
@@ -63,8 +49,9 @@ class Manifest(_Part):
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
     version: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
     model: ModelShape
-    symbols: str = Field(description="the vocabulary: each character once, its number is its place")
-    start_text: str = Field(min_length=1, max_length=1, description="every text starts after this character")
+    unit: Unit = Field("characters", description="what a symbol is: a character, or a byte of UTF-8")
+    symbols: str = Field(description="the vocabulary: each symbol once, its number is its place")
+    start_text: str = Field(min_length=1, max_length=1, description="every text starts after this symbol")
     precisions: tuple[Precision, ...] = Field(min_length=1, description="fp32 first; int8 where it is offered")
     probe: dict[Precision, tuple[str, ...]] = Field(description="what bundle/probe.py's run must generate, row by row")
     training: TrainingRecord
@@ -113,10 +100,11 @@ class Manifest(_Part):
             "charstream.name": self.name,
             "charstream.version": self.version,
             "charstream.model": self.model.model_dump_json(),
+            "charstream.unit": self.unit,
             "charstream.vocabulary": json.dumps(self.symbols),
             "charstream.start_text": json.dumps(self.start_text),
         }
 
     @property
     def vocabulary(self) -> Vocabulary:
-        return Vocabulary(self.symbols)
+        return Vocabulary(self.symbols, self.unit)

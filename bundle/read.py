@@ -121,7 +121,7 @@ def _read_checked(folder: Path, name: str, manifest: Manifest) -> bytes:
 
 def _model_metadata(manifest: Manifest) -> dict[str, str]:
     """What makes a file this model's; under which name and version it is served is the manifest's to say."""
-    names = ("charstream.model", "charstream.vocabulary", "charstream.start_text")
+    names = ("charstream.model", "charstream.unit", "charstream.vocabulary", "charstream.start_text")
     return {name: value for name, value in manifest.metadata().items() if name in names}
 
 

@@ -2,11 +2,15 @@
 
 from collections.abc import Iterable
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["UnknownCharacter", "Vocabulary"]
+__all__ = ["ALL_BYTES", "Unit", "UnknownCharacter", "Vocabulary"]
+
+Unit = Literal["characters", "bytes"]
+ALL_BYTES = "".join(map(chr, range(256)))
 
 
 class UnknownCharacter(ValueError):
@@ -18,19 +22,22 @@ class UnknownCharacter(ValueError):
 
 
 class Vocabulary:
-    """The code points that a model knows; a character's number is its place in `symbols`.
+    """The code points or the UTF-8 bytes that a model knows; a symbol's number is its place in `symbols`.
 
     Args:
-        symbols: each character once.
+        symbols: each symbol once; bytes are written as the code points 0 to 255.
+        unit: what a symbol is.
 
     Raises:
-        ValueError: if there is none, or one comes twice.
+        ValueError: if there is none, one comes twice, or one is no byte where it should be.
     """
 
-    def __init__(self, symbols: str) -> None:
+    def __init__(self, symbols: str, unit: Unit = "characters") -> None:
         if not symbols or len(set(symbols)) != len(symbols):
             raise ValueError(f"a vocabulary needs distinct characters, got {symbols!r}")
-        self.symbols = symbols
+        if unit == "bytes" and max(symbols) > ALL_BYTES[-1]:
+            raise ValueError(f"a vocabulary of bytes has the code points 0 to 255, got U+{ord(max(symbols)):04X}")
+        self.symbols, self.unit = symbols, unit
 
     @classmethod
     def of(cls, text: Iterable[str]) -> "Vocabulary":
@@ -41,33 +48,49 @@ class Vocabulary:
         return len(self.symbols)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Vocabulary) and self.symbols == other.symbols
+        return isinstance(other, Vocabulary) and (self.symbols, self.unit) == (other.symbols, other.unit)
 
     def __hash__(self) -> int:
-        return hash(self.symbols)
+        return hash((self.symbols, self.unit))
 
     def __repr__(self) -> str:
-        return f"Vocabulary({self.symbols!r})"
+        return f"Vocabulary({self.symbols!r}, {self.unit!r})"
+
+    def spelled(self, text: str) -> str:
+        """A text as the symbols that it is made of: itself, or one code point below 256 for each byte."""
+        return text.encode("utf-8", "surrogatepass").decode("latin-1") if self.unit == "bytes" else text
+
+    def text_of(self, symbols: str) -> str:
+        """The text that symbols spell; what is no UTF-8 becomes U+FFFD."""
+        return symbols.encode("latin-1").decode("utf-8", "replace") if self.unit == "bytes" else symbols
 
     def encode(self, text: str) -> NDArray[np.int64]:
-        """The numbers of a text's characters, [len(text)] int64. Raises UnknownCharacter."""
-        codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
+        """The numbers of a text's symbols, [N] int64. Raises UnknownCharacter."""
+        return self.numbers(self.spelled(text))
+
+    def decode(self, ids: NDArray[np.integer]) -> str:
+        """The text of an array of numbers in 0 ... len(self) - 1, read in C order."""
+        return self.text_of(self.symbols_of(ids))
+
+    def numbers(self, symbols: str) -> NDArray[np.int64]:
+        """The numbers of symbols, [len(symbols)] int64. Raises UnknownCharacter."""
+        codes = _codes(symbols)
         places = np.searchsorted(self._sorted_codes, codes).clip(max=len(self) - 1)
         unknown = np.flatnonzero(self._sorted_codes[places] != codes)
         if unknown.size:
             place = int(unknown[0])
-            raise UnknownCharacter(text[place], place)
+            raise UnknownCharacter(symbols[place], place)
         ids: NDArray[np.int64] = self._order[places]
         return ids
 
-    def decode(self, ids: NDArray[np.integer]) -> str:
-        """The text of an array of numbers in 0 ... len(self) - 1, read in C order."""
-        text: str = self._codes[ids].tobytes().decode("utf-32-le", "surrogatepass")
-        return text
+    def symbols_of(self, ids: NDArray[np.integer]) -> str:
+        """The symbols that numbers stand for, read in C order."""
+        symbols: str = self._codes[ids].tobytes().decode("utf-32-le", "surrogatepass")
+        return symbols
 
     @cached_property
     def _codes(self) -> NDArray[np.uint32]:
-        return np.frombuffer(self.symbols.encode("utf-32-le", "surrogatepass"), np.uint32)
+        return _codes(self.symbols)
 
     @cached_property
     def _order(self) -> NDArray[np.int64]:
@@ -76,3 +99,7 @@ class Vocabulary:
     @cached_property
     def _sorted_codes(self) -> NDArray[np.uint32]:
         return self._codes[self._order]
+
+
+def _codes(symbols: str) -> NDArray[np.uint32]:
+    return np.frombuffer(symbols.encode("utf-32-le", "surrogatepass"), np.uint32)

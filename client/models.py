@@ -43,7 +43,7 @@ def _row(model: ModelInfo) -> tuple[str, ...]:
         f"{model.version} (default)" if model.is_default else model.version,
         model.state,
         f"{model.cell} {model.layers}x{model.hidden}",
-        str(len(model.vocabulary)),
+        f"{len(model.vocabulary)}{' bytes' if model.unit == 'bytes' else ''}",
         model.precision or "-",
         model.provider.removesuffix("ExecutionProvider") or "-",
         model.numerics or "-",

@@ -33,8 +33,9 @@ def print_text(stream: TextStream, echo: str) -> None:
 
 
 def print_json(stream: TextStream) -> None:
+    chunks = _Chunks()
     for text in stream:
-        write(json_line(_chunk(text, stream.logprobs, stream.alternatives)))
+        write(json_line(chunks.next(text, stream.raw, stream.logprobs, stream.alternatives)))
     if stream.finish:
         write(json_line({"finish": asdict(stream.finish)}))
 
@@ -55,8 +56,9 @@ def print_texts(stream: Continuations, echo: str) -> None:
 
 
 def print_texts_json(stream: Continuations) -> None:
+    chunks = [_Chunks() for _ in stream.finishes]
     for index, text in stream:
-        chunk = _chunk(text, stream.logprobs[index], stream.alternatives[index])
+        chunk = chunks[index].next(text, stream.raws[index], stream.logprobs[index], stream.alternatives[index])
         write(json_line({"index": index, **chunk}))
     for index, finish in enumerate(stream.finishes):
         if finish:
@@ -102,14 +104,23 @@ class _Queue:
         return finish is not None and finish.reason != "drained"
 
 
-def _chunk(text: str, logprobs: Sequence[float], alternatives: Sequence[Any]) -> dict[str, Any]:
-    """What came last of a text, with its log-probabilities, where there are some."""
-    chunk: dict[str, Any] = {"text": text}
-    if logprobs:
-        chunk["logprobs"] = logprobs[-len(text) :]
-    if alternatives:
-        chunk["alternatives"] = alternatives[-len(text) :]
-    return chunk
+class _Chunks:
+    """What came of one text, piece by piece."""
+
+    def __init__(self) -> None:
+        self._raw = self._places = 0  # that were in pieces before
+
+    def next(self, text: str, raw: bytes, logprobs: Sequence[float], alternatives: Sequence[Any]) -> dict[str, Any]:
+        """What came last, with its bytes and its log-probabilities, where there are some; given all that has come."""
+        chunk: dict[str, Any] = {"text": text}
+        if raw:
+            chunk["raw"], self._raw = raw[self._raw :], len(raw)
+        if logprobs:
+            chunk["logprobs"] = logprobs[self._places :]
+        if alternatives:
+            chunk["alternatives"] = alternatives[self._places :]
+        self._places = len(logprobs)
+        return chunk
 
 
 def json_line(value: dict[str, Any]) -> str:

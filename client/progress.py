@@ -30,3 +30,4 @@ class Progress:
     alternatives: tuple[tuple[tuple[str, float], ...], ...]
     checkpoint: Place
     seconds: float  # that have counted for its time limit
+    raw: bytes = b""  # of a model of bytes: what came, of which `text` are the whole characters

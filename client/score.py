@@ -85,7 +85,7 @@ def _model(client: Client, settings: ScoreSettings) -> ModelInfo | None:
 
 def _check(path: Path, text: str, model: ModelInfo) -> None:
     """The server would do it too, but only when everything before was scored, and with a place in one part."""
-    unknown = set(text).difference(model.vocabulary)
+    unknown = set() if model.unit == "bytes" else set(text).difference(model.vocabulary)
     if not unknown:
         return
     place = next(place for place, char in enumerate(text) if char in unknown)

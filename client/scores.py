@@ -8,6 +8,7 @@ from client.errors import CharstreamError, ServerError
 from client.options import check_names, check_range, check_text
 from client.text import pinned
 from client.values import Replica, ScoredPart, ScoreSummary, to_alternatives, to_replica
+from client.whole import whole_characters
 from protos import charstream_pb2 as pb
 
 __all__ = ["PART_CHARS", "ScoreOptions", "Scores", "score_request"]
@@ -52,7 +53,10 @@ class Scores:
         self._ends: list[pb.ScoreSummary] = []  # of the parts that are through
         self._answered = False
         self._at = 0  # where the next log-probability belongs
-        self._given = 0  # so many characters' were given to the caller
+        self._given = 0  # so many characters' came, the server's count
+        self._pending_raw = b""  # of a model of bytes: those of a character that is not complete
+        self._pending: list[float] = []  # and theirs
+        self._bytes = False  # whether the server counts bytes
 
     @property
     def done(self) -> bool:
@@ -73,7 +77,7 @@ class Scores:
     def message(self, now: float) -> pb.ScoreRequest:
         """The part that is next; after a break the same one again."""
         number = len(self._ends)
-        self._answered, self._at = False, number * self._part_chars
+        self._answered, self._at = False, sum(map(self._size, self._parts[:number]))
         part = pb.ScoreRequest()
         part.CopyFrom(self._request)
         part.text = self._parts[number]
@@ -87,15 +91,28 @@ class Scores:
     def take(self, response: pb.ScoreResponse) -> Sequence[ScoredPart]:
         """Keeps one message; returns what is new in it: a part that broke is scored again from its beginning."""
         chosen, alternatives = list(response.logprobs.chosen), to_alternatives(response.logprobs)
+        self._bytes |= bool(response.raw)
         known = min(len(chosen), max(0, self._given - self._at))
         self._at += len(chosen)
         if response.HasField("summary"):
             self._take_end(response.summary)
         if known == len(chosen):
             return ()
-        text = self._text[self._given : self._at]
+        text, logprobs = self._text[self._given : self._at], chosen[known:]
         self._given = self._at
-        return (ScoredPart(text, chosen[known:], alternatives[known:]),)
+        if self._bytes:
+            text, logprobs = self._whole(response.raw[known:], logprobs)
+        return (ScoredPart(text, logprobs, alternatives[known:]),)
+
+    def _whole(self, raw: bytes, logprobs: list[float]) -> tuple[str, list[float]]:
+        """The characters that these bytes complete; the rest waits."""
+        raw, logprobs = self._pending_raw + raw, self._pending + logprobs
+        text, found, size = whole_characters(raw, logprobs)
+        self._pending_raw, self._pending = raw[size:], logprobs[size:]
+        return text, found
+
+    def _size(self, part: str) -> int:
+        return len(part.encode()) if self._bytes else len(part)
 
     def _take_end(self, summary: pb.ScoreSummary) -> None:
         self._ends.append(summary)
@@ -116,7 +133,7 @@ class Scores:
         """Over all parts; None before the end."""
         if not self.done:
             return None
-        chars, nats = sum(end.chars for end in self._ends), sum(end.nats for end in self._ends)
+        chars, nats = len(self._text), sum(end.nats for end in self._ends)
         each, last = nats / max(1, chars), self._ends[-1]
         return ScoreSummary(
             chars=chars,

@@ -23,7 +23,8 @@ class Text:
     def __init__(self, request: pb.GenerateRequest) -> None:
         self._request = request
         self._parts: list[str] = []
-        self._chars = 0
+        self._raw: list[bytes] = []  # of a model of bytes
+        self._chars = 0  # or bytes: what the server counts
         self._base = BEGINNING  # of the request that is being answered
         self._checkpoint = BEGINNING  # the newest
         self._fresh = True  # nothing of the answer has come
@@ -38,7 +39,8 @@ class Text:
     @classmethod
     def of(cls, progress: Progress, now: float) -> "Text":
         text = cls(pb.GenerateRequest.FromString(progress.request))
-        text._parts, text._chars = [progress.text], len(progress.text)
+        text._parts, text._raw = [progress.text], [progress.raw] if progress.raw else []
+        text._chars = len(progress.raw or progress.text)
         text._checkpoint = progress.checkpoint
         text._since = now - progress.seconds
         text.logprobs = list(progress.logprobs)
@@ -49,6 +51,10 @@ class Text:
     @property
     def text(self) -> str:
         return "".join(self._parts)
+
+    @property
+    def raw(self) -> bytes:
+        return b"".join(self._raw)
 
     @property
     def done(self) -> bool:
@@ -82,7 +88,10 @@ class Text:
         rest.CopyFrom(self._request)
         rest.seed = started.seed
         rest.max_chars = started.max_chars - base.generated_chars
-        rest.received = self.text[base.text_chars :]
+        if self._raw:
+            rest.received_raw = self.raw[base.text_chars :]
+        else:
+            rest.received = self.text[base.text_chars :]
         rest.replica.CopyFrom(pinned(started.replica, rest.other_numerics))
         if rest.HasField("time_limit"):
             rest.time_limit.FromNanoseconds(max(1_000_000, rest.time_limit.ToNanoseconds() - round(seconds * 1e9)))
@@ -91,7 +100,7 @@ class Text:
             if rest.min_chars:
                 rest.min_chars = max(0, rest.min_chars - base.generated_chars)
         self.resumes += 1
-        self.replayed_chars += len(rest.received)
+        self.replayed_chars += len(rest.received_raw or rest.received)
         return rest
 
     def take(self, response: pb.GenerateResponse) -> Sequence[str]:
@@ -103,7 +112,9 @@ class Text:
         self._check_beginning(response)
         text = response.text
         self._parts.append(text)
-        self._chars += len(text)
+        if response.raw:
+            self._raw.append(response.raw)
+        self._chars += len(response.raw or text)
         self.logprobs += response.logprobs.chosen
         self.alternatives += to_alternatives(response.logprobs)
         if response.HasField("checkpoint"):
@@ -163,6 +174,7 @@ class Text:
             request=self._request.SerializeToString(),
             started=self.started,
             text=self.text,
+            raw=self.raw,
             logprobs=tuple(self.logprobs),
             alternatives=tuple(tuple(place) for place in self.alternatives),
             checkpoint=self._checkpoint,

@@ -73,12 +73,13 @@ class ScoredPart:
 
     text: str
     logprobs: list[float]  # the natural logarithm of the model's own probability of each character
-    alternatives: list[list[tuple[str, float]]]  # at each place, where asked for: the most probable characters first
+    # At each place, where asked for: the most probable characters first. Of a model of bytes at each byte's.
+    alternatives: list[list[tuple[str, float]]]
 
 
 @dataclass(frozen=True)
 class ScoreSummary:
-    """How probable a whole text is."""
+    """How probable a whole text is; of a model of bytes too, per character."""
 
     chars: int
     nats: float  # the sum of the negative log-probabilities
@@ -123,6 +124,7 @@ class ModelInfo:
     texts: int  # running and waiting
     max_rows: int  # texts that run at a time
     memory: int  # bytes that it takes at most, where it is loaded
+    unit: str = "characters"  # what it predicts and what counts count: "characters", or "bytes" of UTF-8
 
 
 def to_replica(message: pb.Replica) -> Replica:
@@ -159,4 +161,5 @@ def to_model(message: pb.Model) -> ModelInfo:
         texts=message.texts,
         max_rows=message.max_rows,
         memory=message.memory,
+        unit=message.unit or "characters",  # of a server that knows no other
     )

@@ -19,6 +19,11 @@ class TextView:
         return self._text.text
 
     @property
+    def raw(self) -> bytes:
+        """Of a model of bytes all that it wrote: also what is no whole character, or no text; b"" of others."""
+        return self._text.raw
+
+    @property
     def finish(self) -> Finish | None:
         """How the text ended; None until it did, and for ever where it was cancelled."""
         return self._text.finish
@@ -30,12 +35,12 @@ class TextView:
 
     @property
     def logprobs(self) -> list[float]:
-        """The log-probability of each character of `text`, where asked for."""
+        """The log-probability of each character of `text`, or byte of `raw`, where asked for."""
         return self._text.logprobs
 
     @property
     def alternatives(self) -> list[list[tuple[str, float]]]:
-        """The most probable characters at the place of each character of `text`, where asked for."""
+        """The most probable characters at the place of each one of `text`, or bytes of `raw`, where asked for."""
         return self._text.alternatives
 
     @property
@@ -57,6 +62,11 @@ class TextsView:
     @property
     def texts(self) -> list[str]:
         return [text.text for text in self._texts.each]
+
+    @property
+    def raws(self) -> list[bytes]:
+        """Of a model of bytes all that it wrote."""
+        return [text.raw for text in self._texts.each]
 
     @property
     def finishes(self) -> list[Finish | None]:

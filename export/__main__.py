@@ -11,10 +11,11 @@ from bundle.manifest import Precision
 from bundle.read import read_bundle
 from bundle.write import check_replaceable, write_bundle
 from charstream.settings import Positional, Settings, fail, parse
-from export.build import PRECISIONS, build
+from export.bounds import Unbounded, unbounded_input
+from export.build import PRECISIONS, build, possible
 from export.verification import verify
 from export.verify import print_report
-from models.checkpoint import load
+from models.checkpoint import Trained, load
 from models.progress import say
 
 COMMAND = "charstream export"
@@ -27,8 +28,10 @@ class ExportSettings(Settings):
     out: Path | None = Field(None, description="the bundle's folder (default: bundles/ and the run's name)")
     name: str | None = Field(None, description="the model's name on the server (default: the folder's)")
     version: str = Field("1", description="the model's version")
-    precision: str = Field(
-        ",".join(PRECISIONS), description="arithmetic of the matmuls, a decode graph for each: fp32 or fp32,int8"
+    precision: str | None = Field(
+        None,
+        description="arithmetic of the matmuls, a decode graph for each: fp32 or fp32,int8 "
+        "(default: fp32,int8 where every matmul's input is bounded, else fp32)",
     )
     overwrite: bool = Field(False, description="replace the bundle that is there")
 
@@ -38,14 +41,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     out = settings.out or Path("bundles") / settings.run.resolve().name
     if out.exists() and not settings.overwrite:
         fail(COMMAND, f"{out} exists; --overwrite replaces it, --out names another folder")
-    precisions = _precisions(settings.precision)
+    asked = None if settings.precision is None else _precisions(settings.precision)
     try:
         check_replaceable(out)
         trained = load(settings.run)
+        precisions = asked or _possible(trained)
         manifest, files = build(trained, settings.name or out.resolve().name, settings.version, precisions, _tell)
     except ValidationError as error:
         first = error.errors()[0]
         fail(COMMAND, f"{first['loc'][0]} {first['input']!r}: {first['msg']}")
+    except Unbounded as error:
+        fail(COMMAND, f"--precision {settings.precision}: {error}")
     except ValueError as error:
         fail(COMMAND, str(error), code=1)
     if not print_report(verify(manifest, files, trained.model), sys.stderr):
@@ -58,6 +64,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _tell(file: str) -> None:
     say(f"exported {file}")
+
+
+def _possible(trained: Trained) -> tuple[Precision, ...]:
+    """Says why int8 is left out, if it is."""
+    reason = unbounded_input(trained.model.config)
+    if reason:
+        say(f"no int8: {reason}")
+    return possible(trained.model.config)
 
 
 def _precisions(given: str) -> tuple[Precision, ...]:

@@ -10,43 +10,54 @@ from bundle.manifest import FORMAT, Manifest, ModelShape, Precision
 from bundle.probe import ROWS as PROBE_ROWS
 from bundle.read import CARD, STEP, decode_file, full_file
 from bundle.write import file_records
+from export.bounds import unbounded_input
 from export.card import card
 from export.graphs import DecodeGraph, FullGraph, StepGraph
 from export.onnx_file import to_onnx
 from export.probe import expected_texts
 from models.checkpoint import Trained
+from models.config import ModelConfig
 
-__all__ = ["PRECISIONS", "build"]
+__all__ = ["PRECISIONS", "build", "possible"]
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "int8")
 # Sizes of the example that is traced; both stay variable, which takes an example of at least 2.
 ROWS, STEPS = 3, 2
 
 
+def possible(config: ModelConfig) -> tuple[Precision, ...]:
+    """The precisions that a model has."""
+    return PRECISIONS if unbounded_input(config) is None else PRECISIONS[:1]
+
+
 def build(
     trained: Trained,
     name: str,
     version: str,
-    precisions: Sequence[Precision] = PRECISIONS,
+    precisions: Sequence[Precision] | None = None,
     exported: Callable[[str], None] = lambda file: None,
 ) -> tuple[Manifest, dict[str, bytes]]:
     """The manifest and the files of a bundle.
 
     Args:
+        precisions: fp32 first (default: all that the model has).
         exported: is told the name of each graph that is done, some seconds after the one before.
 
     Raises:
         pydantic.ValidationError: if the name or the version has characters that a bundle's may not.
+        Unbounded: int8 is wanted of a model that cannot have it.
     """
     model = trained.model
-    config, step = model.config, StepGraph(model).eval()
+    precisions = possible(model.config) if precisions is None else precisions
+    step = StepGraph(model).eval()
     steps = {precision: step.quantized() if precision == "int8" else step for precision in precisions}
     start = model.initial_state(PROBE_ROWS)
     manifest = Manifest(
         format=FORMAT,
         name=name,
         version=version,
-        model=ModelShape(cell=config.cell, activation=config.activation, layers=config.layers, hidden=config.hidden),
+        model=model.config.shape,
+        unit=trained.vocabulary.unit,
         symbols=trained.vocabulary.symbols,
         start_text=trained.start_text,
         precisions=tuple(precisions),

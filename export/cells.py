@@ -11,12 +11,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Dense", "FirstLayer", "FurtherLayer", "LayerWeights", "constant", "update"]
+from export.activations import Activation
+from export.constant import constant
+from export.folding import Affine
 
-# Gates in torch's order within its stacked weights. Those of the second list keep input and hidden state apart.
-GATES = {"rnn": 1, "lstm": 4, "gru": 3}
+__all__ = ["Dense", "FirstLayer", "FurtherLayer", "LayerWeights", "update"]
+
+# Of a GRU the last gate keeps input and hidden state apart.
 APART = {"rnn": 0, "lstm": 0, "gru": 1}
-ACTIVATIONS = {"tanh": torch.tanh, "sigmoid": torch.sigmoid}
 
 Pair = tuple[Tensor, Tensor]
 # The gates' sums before their nonlinearity [B, H]: of those that take input and hidden state together, and of those
@@ -26,21 +28,28 @@ Sums = tuple[list[Tensor], list[Pair]]
 
 @dataclass(frozen=True)
 class LayerWeights:
-    """torch's weights of one layer: [gates x H, inputs], [gates x H, H], [gates x H] twice."""
+    """What one layer does with its input x, [count x H, I], and with what it reads of itself, [count x H, O].
+
+    Attributes:
+        count: of the gates, which lie one after the other in torch's order.
+    """
 
     cell: str
-    weight_ih: Tensor
-    weight_hh: Tensor
-    bias_ih: Tensor
-    bias_hh: Tensor
+    count: int
+    of_x: Affine
+    of_h: Affine
 
-    def gates(self, of: Tensor) -> Sequence[Tensor]:
-        return of.chunk(GATES[self.cell])
+    @property
+    def gates(self) -> list[tuple[Affine, Affine]]:
+        """The two parts of each gate."""
+        parts = ((a.weight, a.bias) for a in (self.of_x, self.of_h))
+        chunks = [tensor.chunk(self.count) for pair in parts for tensor in pair]
+        return [(Affine(w_x, b_x), Affine(w_h, b_h)) for w_x, b_x, w_h, b_h in zip(*chunks, strict=True)]
 
     @property
     def together(self) -> int:
         """How many gates add input and hidden state."""
-        return GATES[self.cell] - APART[self.cell]
+        return self.count - APART[self.cell]
 
 
 class Dense(nn.Module):
@@ -59,15 +68,14 @@ class Dense(nn.Module):
 class FirstLayer(nn.Module):
     """Its input is a character, whose part of each gate's sum is a row of a table [V, H]."""
 
-    def __init__(self, weights: LayerWeights, embedding: Tensor) -> None:
+    def __init__(self, weights: LayerWeights) -> None:
         super().__init__()
         self.together = weights.together
         tables, hidden = [], []
-        parts = map(weights.gates, (weights.weight_ih, weights.weight_hh, weights.bias_ih, weights.bias_hh))
-        for number, (w_ih, w_hh, b_ih, b_hh) in enumerate(zip(*parts, strict=True)):
+        for number, (of_x, of_h) in enumerate(weights.gates):
             joined = number < self.together
-            tables.append(constant(embedding @ w_ih.T + (b_ih + b_hh if joined else b_ih)))
-            hidden.append(Dense(w_hh.T, None if joined else b_hh))
+            tables.append(constant(of_x.weight.T + (of_x.bias + of_h.bias if joined else of_x.bias)))
+            hidden.append(Dense(of_h.weight.T, None if joined else of_h.bias))
         self.tables, self.hidden = nn.ParameterList(tables), nn.ModuleList(hidden)
 
     def forward(self, token: Tensor, h: Tensor) -> Sums:
@@ -79,19 +87,18 @@ class FirstLayer(nn.Module):
 
 
 class FurtherLayer(nn.Module):
-    """Its input is the hidden state of the layer below."""
+    """Its input is what the layers below hand up."""
 
     def __init__(self, weights: LayerWeights) -> None:
         super().__init__()
-        both, of_x, of_h = [], [], []
-        parts = map(weights.gates, (weights.weight_ih, weights.weight_hh, weights.bias_ih, weights.bias_hh))
-        for number, (w_ih, w_hh, b_ih, b_hh) in enumerate(zip(*parts, strict=True)):
+        both, alone_x, alone_h = [], [], []
+        for number, (of_x, of_h) in enumerate(weights.gates):
             if number < weights.together:
-                both.append(Dense(torch.cat([w_ih, w_hh], 1).T, b_ih + b_hh))
+                both.append(Dense(torch.cat([of_x.weight, of_h.weight], 1).T, of_x.bias + of_h.bias))
             else:
-                of_x.append(Dense(w_ih.T, b_ih))
-                of_h.append(Dense(w_hh.T, b_hh))
-        self.both, self.of_x, self.of_h = nn.ModuleList(both), nn.ModuleList(of_x), nn.ModuleList(of_h)
+                alone_x.append(Dense(of_x.weight.T, of_x.bias))
+                alone_h.append(Dense(of_h.weight.T, of_h.bias))
+        self.both, self.of_x, self.of_h = nn.ModuleList(both), nn.ModuleList(alone_x), nn.ModuleList(alone_h)
 
     def forward(self, x: Tensor, h: Tensor) -> Sums:
         xh = torch.cat([x, h], 1)
@@ -99,14 +106,18 @@ class FurtherLayer(nn.Module):
         return [matmul(xh) for matmul in self.both], apart
 
 
-def update(cell: str, activation: str, sums: Sums, state: Sequence[Tensor]) -> list[Tensor]:
-    """The layer's state after the step, as torch.nn.LSTM, GRU and RNN define it: state [h] or [h, c], each [B, H]."""
+def update(cell: str, form: str, phi: Activation, sums: Sums, state: Sequence[Tensor]) -> list[Tensor]:
+    """The layer's state after the step, as models/plain.py defines it: state [h] or [h, c], each [B, H]."""
     together, apart = sums
     if cell == "lstm":
         return _lstm(together, state[1])
     if cell == "gru":
         return _gru(together, apart[0], state[0])
-    return [ACTIVATIONS[activation](together[0])]
+    if form == "pre":
+        return together
+    if len(together) > 1:  # the pieces of maxout
+        return [torch.maximum(*together)]
+    return [phi(together[0])]
 
 
 def _lstm(sums: list[Tensor], c: Tensor) -> list[Tensor]:
@@ -120,8 +131,3 @@ def _gru(sums: list[Tensor], candidate: Pair, h: Tensor) -> list[Tensor]:
     of_x, of_h = candidate
     n = torch.tanh(of_x + torch.sigmoid(r) * of_h)
     return [n + torch.sigmoid(z) * (h - n)]
-
-
-def constant(tensor: Tensor) -> nn.Parameter:
-    """A copy of its own: the scan operator refuses inputs that share memory."""
-    return nn.Parameter(tensor.detach().clone(memory_format=torch.contiguous_format), requires_grad=False)

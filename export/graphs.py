@@ -7,7 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch._higher_order_ops.scan import scan
 
+from export.activations import Activation
+from export.bounds import require_bounded
 from export.cells import Dense, FirstLayer, FurtherLayer, LayerWeights, update
+from export.folding import head_weights, layer_weights
 from export.int8 import Int8Dense, quantize
 from export.sampling import Sampler, limit, prepare
 from models.model import CharLM
@@ -21,16 +24,22 @@ class StepGraph(nn.Module):
     def __init__(self, model: CharLM) -> None:
         super().__init__()
         config = model.config
-        self.cell, self.activation = config.cell, config.activation
-        self.kinds = len(model.state_names) // config.layers  # tensors of a layer's state
-        self.int8 = False
-        first, *further = (_layer_weights(model, layer) for layer in range(config.layers))
-        layers = [FirstLayer(first, model.embedding.weight), *map(FurtherLayer, further)]
-        self.layers = nn.ModuleList(layers)
-        self.head = Dense(model.head.weight.T, model.head.bias)
+        self.config, self.int8 = config, False
+        self.kinds = len(config.shape.kinds)
+        first, *further = (_layer_weights(model, number) for number in range(config.layers))
+        self.layers = nn.ModuleList([FirstLayer(first), *map(FurtherLayer, further)])
+        self.phis = nn.ModuleList(Activation(config.activation, layer.phi) for layer in model.layers)
+        self.norms = nn.ModuleList(map(_norm, model.norms))
+        head = head_weights(model)
+        self.head = Dense(head.weight.T, head.bias)
 
     def quantized(self) -> "StepGraph":
-        """The same step with every matmul in 8 bits; tables, sums and cell states stay float32."""
+        """The same step with every matmul in 8 bits; tables, sums and cell states stay float32.
+
+        Raises:
+            Unbounded: a matmul reads numbers that have no bound.
+        """
+        require_bounded(self.config)
         step = copy.deepcopy(self)
         step.int8 = True
         for module in list(step.modules()):
@@ -44,8 +53,8 @@ class StepGraph(nn.Module):
         return (logits, *self.leave(carry))
 
     def enter(self, state: Sequence[Tensor]) -> list[Tensor]:
-        """What goes from step to step: the state, and in 8 bits also the matmuls' input made of each hidden state."""
-        return [*state, *(map(quantize, state[:: self.kinds]) if self.int8 else ())]
+        """What goes from step to step: the state, and where it is not an h itself what each layer reads of itself."""
+        return [*state, *(map(self._read, self.phis, state[:: self.kinds]) if self._apart else ())]
 
     def leave(self, carry: Sequence[Tensor]) -> list[Tensor]:
         return list(carry[: self.kinds * len(self.layers)])
@@ -53,16 +62,26 @@ class StepGraph(nn.Module):
     def advance(self, token: Tensor, carry: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
         """One step: token [B] -> logits [B, V], and what is carried on."""
         state = self.leave(carry)
-        hidden = carry[len(state) :] if self.int8 else state[:: self.kinds]
-        x, after, inputs = token, [], []
-        for number, layer in enumerate(self.layers):
+        own_inputs = carry[len(state) :] if self._apart else state[:: self.kinds]
+        x, stream, after, read = token, None, [], []
+        for number, (layer, phi, norm) in enumerate(zip(self.layers, self.phis, self.norms, strict=True)):
             own = state[number * self.kinds : (number + 1) * self.kinds]
-            after += update(self.cell, self.activation, layer(x, hidden[number]), own)
-            x = after[-self.kinds]
-            if self.int8:
-                x = quantize(x)
-                inputs.append(x)
-        return self.head(x), after + inputs
+            after += update(self.config.cell, self.config.form, phi, layer(x, own_inputs[number]), own)
+            h = self._read(phi, after[-self.kinds])
+            read.append(h)
+            stream = stream + h if self.config.residual and number else h
+            x = norm(stream)
+        return self.head(x), after + (read if self._apart else [])
+
+    @property
+    def _apart(self) -> bool:
+        """Whether a layer reads something else than its state's h."""
+        return self.int8 or self.config.form == "pre"
+
+    def _read(self, phi: Activation, h: Tensor) -> Tensor:
+        """What a layer hands up, and reads itself in the next step: of its h [B, H], [B, O]."""
+        output = phi(h) if self.config.form == "pre" else h
+        return quantize(output) if self.int8 else output
 
 
 class DecodeGraph(nn.Module):
@@ -134,7 +153,10 @@ class FullGraph(nn.Module):
         return (tokens, token, logprobs, *self.step.leave(after))
 
 
-def _layer_weights(model: CharLM, layer: int) -> LayerWeights:
-    names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-    parts = (model.recurrent.get_parameter(f"{name}_l{layer}").detach() for name in names)
-    return LayerWeights(model.config.cell, *parts)
+def _layer_weights(model: CharLM, number: int) -> LayerWeights:
+    return LayerWeights(model.config.cell, model.config.gates, *layer_weights(model, number))
+
+
+def _norm(norm: nn.Module) -> nn.Module:
+    """Batch normalisation is part of the weights that follow."""
+    return copy.deepcopy(norm).requires_grad_(False) if isinstance(norm, nn.LayerNorm) else nn.Identity()

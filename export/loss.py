@@ -1,47 +1,52 @@
-"""The loss of what the runtime computes, on the protocol of models/evaluate.py."""
+"""The loss of what the runtime computes, on the protocols of models/reading.py."""
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from bundle.manifest import Manifest
 from export.runtime import Runtime
-from models.evaluate import UNCOUNTED, WARM_UP, WINDOW, parts
+from models.reading import States
 
-__all__ = ["carried_nats"]
+__all__ = ["RuntimeReader"]
+
+# Numbers in the log-probabilities of one run, at most.
+_LOGPROBS = 1 << 22
 
 
-def carried_nats(full: Runtime, manifest: Manifest, ids: NDArray[np.integer], what: str) -> float:
-    """Mean nats per character of a held-out text with a carried state: every character is forced.
+class RuntimeReader:
+    """The graph full.*.onnx of a bundle: every symbol is forced. See `models.reading.Reader`."""
 
-    Args:
-        full: the graph full.*.onnx.
-        ids: the text's characters, [N].
-        what: stands before the progress bar.
-    """
-    start = int(manifest.vocabulary.encode(manifest.start_text)[0])
-    inputs, targets = (tensor.numpy() for tensor in parts(ids, start))
-    streams, vocab = inputs.shape[1], len(manifest.symbols)
-    following = np.concatenate([inputs[1:], targets[-1:].clip(min=0)])
-    counted = np.concatenate([np.full((WARM_UP, streams), UNCOUNTED), targets]) != UNCOUNTED
-    plain = {
-        "temperature": np.ones(streams, np.float32),
-        "bias": np.zeros((streams, vocab), np.float32),
-        "top_k": np.full(streams, vocab),
-        "top_p": np.ones(streams, np.float32),
-        "min_p": np.zeros(streams, np.float32),
-    }
-    state = {name: np.zeros((streams, manifest.model.hidden), np.float32) for name in manifest.model.state_names}
-    total = 0.0
-    for first in tqdm(range(0, len(inputs), WINDOW), desc=what, leave=False, disable=None):
-        if first == WARM_UP:
-            # The first stream is the text's beginning: nothing came before it.
-            for array in state.values():
-                array[0] = 0
-        forced = following[first : first + WINDOW]
-        numbers = {"token": inputs[first], "forced": forced, "uniform": np.zeros(forced.shape, np.float32)}
-        outputs = full.run({**numbers, **plain, **state})
-        state = {name: outputs[f"{name}_next"] for name in state}
-        logprobs = np.take_along_axis(outputs["logprobs"], forced[..., None], 2)[..., 0]
-        total -= float(logprobs[counted[first : first + WINDOW]].sum(dtype=np.float64))
-    return total / int(counted.sum())
+    def __init__(self, full: Runtime, manifest: Manifest) -> None:
+        self._full, self._manifest, self._vocab = full, manifest, len(manifest.symbols)
+
+    def initial_state(self, streams: int) -> States:
+        shape = self._manifest.model
+        return tuple(np.zeros((streams, shape.hidden), np.float32) for _ in shape.state_names)
+
+    def read(
+        self, inputs: NDArray[np.integer], targets: NDArray[np.integer], state: States
+    ) -> tuple[NDArray[np.float32], States]:
+        steps, losses = max(1, _LOGPROBS // (inputs.shape[1] * self._vocab)), []
+        for first in range(0, len(inputs), steps):
+            forced = targets[first : first + steps].astype(np.int64)
+            outputs = self._full.run(self._numbers(inputs[first].astype(np.int64), forced, state))
+            state = tuple(outputs[f"{name}_next"] for name in self._manifest.model.state_names)
+            losses.append(-np.take_along_axis(outputs["logprobs"], forced[..., None], 2)[..., 0])
+        return np.concatenate(losses), state
+
+    def _numbers(
+        self, token: NDArray[np.int64], forced: NDArray[np.int64], state: States
+    ) -> dict[str, NDArray[np.generic]]:
+        """What a run takes: token [S], forced [K, S]; no limit and no chance."""
+        streams = len(token)
+        return {
+            "token": token,
+            "forced": forced,
+            "uniform": np.zeros(forced.shape, np.float32),
+            "temperature": np.ones(streams, np.float32),
+            "bias": np.zeros((streams, self._vocab), np.float32),
+            "top_k": np.full(streams, self._vocab),
+            "top_p": np.ones(streams, np.float32),
+            "min_p": np.zeros(streams, np.float32),
+            **dict(zip(self._manifest.model.state_names, state, strict=True)),
+        }

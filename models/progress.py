@@ -18,11 +18,15 @@ def say(text: str) -> None:
 
 
 class ProgressBar:
-    """Counts `unit`s up to `total`, which may be set later; a context manager."""
+    """Counts `unit`s up to `total`, which may be set later; a context manager.
 
-    def __init__(self, name: str, unit: str, total: int | None = None, done: int = 0) -> None:
+    Args:
+        shown: whether anybody is to see it: of several processes that do the same, one shows how far they are.
+    """
+
+    def __init__(self, name: str, unit: str, total: int | None = None, done: int = 0, *, shown: bool = True) -> None:
         self.name, self._next_line = name, time.monotonic() + LINE_SECONDS
-        self._plain = not sys.stderr.isatty()
+        self._shown, self._plain = shown, not (shown and sys.stderr.isatty())
         # Without a terminal tqdm only keeps the count and the rate.
         self._bar = tqdm(
             desc=name,
@@ -51,7 +55,7 @@ class ProgressBar:
         """`count` more are done; `facts` stands behind the rate."""
         self._bar.set_postfix_str(facts, refresh=False)
         self._bar.update(count)
-        if self._plain and time.monotonic() >= self._next_line:
+        if self._shown and self._plain and time.monotonic() >= self._next_line:
             self._next_line = time.monotonic() + LINE_SECONDS
             say(str(self._bar))
 

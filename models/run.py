@@ -1,33 +1,44 @@
 """A run: how far it is, and what it leaves in its folder."""
 
+import copy
 import math
 import time
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
 
-import numpy as np
-
-from bundle.manifest import TrainingRecord
-from models.checkpoint import BEST, LAST, MODEL, Header, Progress, load, read, save
+from models.checkpoint import Progress
 from models.corpus import Corpus
 from models.evaluate import carried_nats, evaluated_chars
 from models.generate import generate
+from models.guard import Diverged
+from models.keeping import Keeping
 from models.metrics import Metrics
-from models.model import CharLM, ModelConfig
-from models.schedule import CALIBRATION_SHARE, learning_rate, plan_for_minutes, plan_for_steps
-from models.settings import DEFAULT_MINUTES, TrainSettings
-from models.streams import Streams, require_length
-from models.trainer import Arithmetic, Diverged, Trainer
+from models.progress import say
+from models.schedule import CALIBRATION_SHARE, Course, plan_for_minutes, plan_for_steps
+from models.settings import TrainSettings
+from models.trainer import Arithmetic, Trainer
 
-__all__ = ["Run"]
+__all__ = ["Orders", "Run"]
+
+T = TypeVar("T")
 
 CHECK_CHARS = 256  # of each of the held-out text's parts: a check reads a sample
 SAVE_SECONDS = 60  # between two checkpoints: no more than that is lost when the process dies
 SAMPLE_CHARS = 300
 SAMPLE_TEMPERATURE = 0.8
 # Kept free for a check and the final validation, should they take longer than they did; and for what no clock sees:
-# the last text, the files, and Python's start before the clock's.
+# the last text, the files, the report, and Python's start before the clock's.
 _RESERVE = 1.25
-_RESERVE_SECONDS = 2.5
+_RESERVE_SECONDS = 4.0
+
+
+class Orders(NamedTuple):
+    """What the first process decides between two steps, by its clock and its signals, for all of them."""
+
+    plan: bool
+    end: bool
+    save: bool
+    leave: bool
 
 
 class Run:
@@ -36,26 +47,29 @@ class Run:
     Args:
         settings: those that the run was begun with.
         progress: how far it is.
+        trainer: as far.
+        metrics: where the first process writes what was measured.
         began: `time.monotonic()` when this process's share of its time began.
     """
 
-    def __init__(self, settings: TrainSettings, corpus: Corpus, progress: Progress, began: float) -> None:
+    def __init__(
+        self,
+        settings: TrainSettings,
+        corpus: Corpus,
+        progress: Progress,
+        trainer: Trainer,
+        metrics: Metrics,
+        began: float,
+    ) -> None:
         self.settings, self.corpus, self.progress = settings, corpus, progress
-        self.metrics = Metrics(settings.out)
+        self.trainer, self.group, self.metrics = trainer, trainer.group, metrics
+        self.keeping = Keeping(settings, corpus, trainer)
         self._began = began - progress.seconds
-        require_length(corpus.split, settings.batch, settings.sequence)
-        ids = corpus.vocabulary.encode(corpus.text).astype(np.min_scalar_type(len(corpus.vocabulary)))
-        self._held_out = ids[corpus.split :]
-        self._start = int(corpus.vocabulary.encode(corpus.start_text)[0])
-        self.trainer = Trainer(
-            CharLM(_model_config(settings, len(corpus.vocabulary))),
-            Streams(ids[: corpus.split], settings.batch, settings.sequence),
-            batch=settings.batch,
-            weight_decay=settings.weight_decay,
-            clip=settings.clip,
+        self._course = Course(
+            settings.schedule, settings.learning_rate, settings.warmup, settings.decay, settings.decay_steps
         )
-        if settings.steps is not None:
-            self._update(**plan_for_steps(settings.steps)._asdict())
+        if settings.limit is None and progress.budget is None:
+            self._update(**plan_for_steps(self._most_steps or 1)._asdict())
 
     @property
     def seconds(self) -> float:
@@ -63,18 +77,19 @@ class Run:
         return time.monotonic() - self._began
 
     @property
-    def minutes(self) -> float | None:
-        """The time given; None where steps were."""
-        return self.settings.minutes or (None if self.settings.steps else DEFAULT_MINUTES)
-
-    @property
     def chars_per_step(self) -> int:
-        return self.settings.batch * self.settings.sequence
+        return self.settings.batch * self.trainer.streams.sequence
 
     @property
     def budget(self) -> int | None:
         """Steps of the whole run; None until they are known."""
         return self.progress.budget
+
+    @property
+    def _most_steps(self) -> int | None:
+        """What --steps and --characters allow; None: any number."""
+        by_characters = self.settings.characters and max(1, self.settings.characters // self.chars_per_step)
+        return min((steps for steps in (self.settings.steps, by_characters) if steps), default=None)
 
     @property
     def chars_done(self) -> int:
@@ -88,28 +103,38 @@ class Run:
     @property
     def learning_rate(self) -> float:
         """Of the step to come."""
-        return learning_rate(self.trainer.step, self.settings.learning_rate, self.settings.warmup, self.budget)
+        return self._course.rate(self.trainer.step, self.budget)
 
     @property
     def done(self) -> bool:
         return self.budget is not None and self.trainer.step >= self.budget
 
     @property
-    def late(self) -> bool:
-        """Whether the time left just suffices for what comes after the last step."""
-        return self.minutes is not None and self.seconds + self.progress.reserve > self.minutes * 60
-
-    @property
-    def plannable(self) -> bool:
-        """Whether enough of the time has gone to know what a step takes, and no budget is set."""
-        return self.budget is None and self.seconds > CALIBRATION_SHARE * self.minutes * 60
-
-    @property
     def check_due(self) -> bool:
         return self.budget is not None and (self.done or self.trainer.step % self.progress.check_every == 0)
 
+    def orders(self, leave: object) -> Orders:
+        """What is to be done after a step; to leave if `leave` is true."""
+        return self.group.from_first(lambda: Orders(self._plannable, self._late, self._save_due, bool(leave)))
+
     @property
-    def save_due(self) -> bool:
+    def _plannable(self) -> bool:
+        """Whether enough of the time, or of the steps, has gone to know what a step takes, and no budget is set."""
+        if self.budget is not None or self.settings.limit is None:
+            return False
+        most = self._most_steps
+        return self.seconds > CALIBRATION_SHARE * self.settings.limit * 60 or (
+            most is not None and self.trainer.step >= CALIBRATION_SHARE * most
+        )
+
+    @property
+    def _late(self) -> bool:
+        """Whether the time left just suffices for what comes after the last step. A resumed run keeps to its steps."""
+        limit = self.settings.limit
+        return limit is not None and not self.progress.resumed and self.seconds + self.progress.reserve > limit * 60
+
+    @property
+    def _save_due(self) -> bool:
         """Whether the last checkpoint is old."""
         return self.seconds - self.progress.seconds > SAVE_SECONDS
 
@@ -117,7 +142,7 @@ class Run:
         """Whether the run came past a share of its budget since the check before this one."""
         if self.done:
             return share == 1.0
-        return self.trainer.step - self.progress.check_every < share * self.budget <= self.trainer.step
+        return self.trainer.step - self.progress.check_every < share * (self.budget or 0) <= self.trainer.step
 
     def set_arithmetic(self, arithmetic: Arithmetic) -> None:
         """Settles, for the whole run, what its steps are computed with: another would not go on to the bit."""
@@ -128,44 +153,79 @@ class Run:
         """Turns the minutes into steps. Makes the first check, whose time is part of the plan. Raises TooShort."""
         began = time.monotonic()
         self.check()
+        self._in_first(lambda: self._plan(step_seconds, time.monotonic() - began))
+
+    def _plan(self, step_seconds: float, check_seconds: float) -> None:
         plan = plan_for_minutes(
-            self.minutes,
+            self.settings.limit or 0.0,
             spent=self.seconds,
             steps_done=self.trainer.step,
             step_seconds=step_seconds,
-            check_seconds=time.monotonic() - began,
+            check_seconds=check_seconds,
             final_seconds=self.progress.reserve,
+            most_steps=self._most_steps,
         )
         self._update(**plan._asdict())
 
     def note(self, **values: float | str) -> None:
         """Adds a line to the metrics."""
-        self.metrics.add(step=self.trainer.step, seconds=round(self.seconds, 2), **values)
+        if self.group.first:
+            self.metrics.add(step=self.trainer.step, seconds=round(self.seconds, 2), **values)
 
-    def check(self) -> float:
-        """Validates on a sample of the held-out text, and saves. Returns the loss in nats. Raises Diverged."""
-        began = time.monotonic()
-        nats = carried_nats(self.trainer.model, self._held_out, self._start, limit=CHECK_CHARS)
-        whole = evaluated_chars(len(self._held_out)) / evaluated_chars(len(self._held_out), CHECK_CHARS)
+    def say(self, text: str) -> None:
+        """Tells people."""
+        if self.group.first:
+            say(text)
+
+    def check(self) -> float | None:
+        """Validates on a sample of the held-out text, and saves.
+
+        Returns:
+            The loss in nats; None if nothing is held out.
+
+        Raises:
+            Diverged: it is no number.
+        """
+        nats, best = self._in_first(self._validate)
+        self.save()
+        if best:
+            self.keeping.best(self.progress)
+        if nats is None:
+            return None
+        self.note(validation=nats)
+        patience = self.settings.patience
+        if patience and self.progress.worse >= patience and not self.done:
+            self.say(f"no better validation for {patience} of them: this is the end")
+            self.stop_here()
+        return nats
+
+    def _validate(self) -> tuple[float | None, bool]:
+        """The loss, and whether it is the best so far."""
+        began, held_out = time.monotonic(), self.corpus.validation
+        if not len(held_out):
+            self._update(reserve=_RESERVE_SECONDS)
+            return None, False
+        with self.trainer.averaged():
+            nats = carried_nats(self.trainer.model, held_out, self.corpus.start, limit=CHECK_CHARS)
+        whole = evaluated_chars(len(held_out)) / evaluated_chars(len(held_out), CHECK_CHARS)
         reserve = _RESERVE_SECONDS + _RESERVE * (1 + whole) * (time.monotonic() - began)
         self._update(reserve=(reserve + (self.progress.reserve or reserve)) / 2)
         if not math.isfinite(nats):
             raise Diverged(f"step {self.trainer.step}: the validation loss is {nats:g}")
-        if self.progress.best is None or nats < self.progress.best:
-            self._update(best=nats)
-            self._save(BEST, {"carried_sample": nats})
-        self.save()
-        self.note(validation=nats)
-        return nats
+        best = self.progress.best is None or nats < self.progress.best
+        self._update(**({"best": nats, "worse": 0} if best else {"worse": self.progress.worse + 1}))
+        return nats, best
 
     def finish(self) -> dict[str, Any]:
         """Validates the best checkpoint on all of the held-out text, notes it there, and says what the run came to."""
-        header, tensors = read(self.settings.out)
-        trained = load(self.settings.out)
-        nats = carried_nats(trained.model, self._held_out, self._start)
-        record = self._record({"carried": nats}).model_copy(update={"steps": header.training.steps})
-        save(self.settings.out, BEST, header.model_copy(update={"training": record}), tensors)
-        self.note(carried=nats)
+        return self._in_first(self._finish)
+
+    def _finish(self) -> dict[str, Any]:
+        if self.progress.best is None:
+            self.keeping.best(self.progress)
+        record, nats = self.keeping.judged()
+        if nats is not None:
+            self.note(carried=nats)
         return {
             "run": str(self.settings.out),
             "steps": self.trainer.step,
@@ -173,13 +233,16 @@ class Run:
             "seconds": round(self.seconds, 1),
             "parameters": record.parameters,
             **self.trainer.arithmetic._asdict(),
+            "skipped": self.trainer.guard.verdict.skipped,
+            "best_step": record.steps,
             "carried_nats": nats,
-            "bits_per_character": nats / math.log(2),
+            "bits_per_character": None if nats is None else nats / math.log(2),
         }
 
     def sample(self) -> str:
         """What the model writes by now; takes no random number from training."""
-        model = self.trainer.model.eval()
+        with self.trainer.averaged():
+            model = copy.deepcopy(self.trainer.model).cpu().eval()
         text = generate(
             model,
             self.corpus.vocabulary,
@@ -189,47 +252,22 @@ class Run:
             temperature=SAMPLE_TEMPERATURE,
             seed=self.settings.seed,
         )
-        model.train()
         self.note(sample=text)
         return text
 
     def save(self) -> None:
-        """The last checkpoint: all that going on needs."""
-        self._update(step=self.trainer.step, seconds=self.seconds)
-        self._save(LAST, {} if self.progress.best is None else {"carried_sample": self.progress.best})
+        """The last checkpoint: all that going on needs. A matter of the whole group."""
+        self._update(step=self.trainer.step, seconds=self.seconds, guard=self.trainer.guard.verdict)
+        self.keeping.last(self.progress)
 
     def stop_here(self) -> None:
-        """The time is up: what was done is the whole run."""
+        """What was done is the whole run."""
         self._update(budget=self.trainer.step)
+
+    def _in_first(self, work: Callable[[], T]) -> T:
+        """Does something in the first process; all of them know what came of it, and how far the run is."""
+        result, self.progress = self.group.from_first(lambda: (work(), self.progress))
+        return result
 
     def _update(self, **changes: Any) -> None:
         self.progress = self.progress.model_copy(update=changes)
-
-    def _save(self, name: str, nats: dict[str, float]) -> None:
-        tensors = self.trainer.tensors()
-        if name == BEST:
-            tensors = {key: tensor for key, tensor in tensors.items() if key.startswith(MODEL)}
-        header = Header(
-            model=self.trainer.model.config,
-            symbols=self.corpus.vocabulary.symbols,
-            start_text=self.corpus.start_text,
-            training=self._record(nats),
-            settings=self.settings,
-            progress=self.progress,
-        )
-        save(self.settings.out, name, header, tensors)
-
-    def _record(self, nats: dict[str, float]) -> TrainingRecord:
-        return TrainingRecord(
-            data=self.corpus.name,
-            data_sha256=self.corpus.sha256,
-            parameters=sum(parameter.numel() for parameter in self.trainer.model.parameters()),
-            steps=self.trainer.step,
-            seconds=self.seconds,
-            validation_nats=nats,
-        )
-
-
-def _model_config(settings: TrainSettings, vocab: int) -> ModelConfig:
-    sizes = settings.model_dump(include={"cell", "activation", "layers", "hidden", "embedding", "dropout"})
-    return ModelConfig(vocab=vocab, **sizes)

@@ -3,12 +3,15 @@
 import math
 from typing import NamedTuple
 
-__all__ = ["CALIBRATION_SHARE", "Plan", "TooShort", "learning_rate", "plan_for_minutes", "plan_for_steps"]
+from models.settings import Schedule
+
+__all__ = ["CALIBRATION_SHARE", "Course", "Plan", "TooShort", "plan_for_minutes", "plan_for_steps"]
 
 CHECKS = 20  # at most, of the validation loss, in a run
 CHECK_SHARE = 0.06  # of the time, at most
 CALIBRATION_SHARE = 0.06  # of the time: the steps that are measured
 SLACK = 0.97  # share of the time that is planned for
+_WARMUP_SHARE = 5  # the warm-up takes no more than one in so many steps
 
 
 class Plan(NamedTuple):
@@ -22,17 +25,35 @@ class TooShort(ValueError):
     """The time that was given does not suffice for the text and the model; the message is one line."""
 
 
-def learning_rate(step: int, peak: float, warmup: int, budget: int | None) -> float:
-    """Linear warm-up, then half a cosine down to zero at the budget; the peak while the budget is not known.
+class Course(NamedTuple):
+    """The learning rate over a run: a linear warm-up to the peak, then what the schedule says.
 
-    Args:
-        step: from 0.
-        warmup: in steps; no more than a fifth of the budget.
+    `cosine` falls by half a cosine to zero, `exponential` steadily to `decay` times the peak, `step` there in
+    `decay_steps` equal falls, `constant` stays.
     """
-    if budget is None:
-        return peak * min(1.0, (step + 1) / max(1, warmup))
-    rise = min(1.0, (step + 1) / max(1, min(warmup, budget // 5)))
-    return peak * rise * 0.5 * (1 + math.cos(math.pi * min(1.0, step / budget)))
+
+    schedule: Schedule
+    peak: float
+    warmup: int = 0
+    decay: float = 0.1
+    decay_steps: int = 5
+
+    def rate(self, step: int, budget: int | None) -> float:
+        """Of a step, from 0; while the budget is not known, as if the run had no end."""
+        warmup = self.warmup if budget is None else min(self.warmup, budget // _WARMUP_SHARE)
+        rise = min(1.0, (step + 1) / max(1, warmup))
+        return self.peak * rise * (1.0 if budget is None else self._share(min(1.0, step / budget)))
+
+    def _share(self, done: float) -> float:
+        """Of the peak, after a share of the run."""
+        if self.schedule == "cosine":
+            return 0.5 * (1 + math.cos(math.pi * done))
+        if self.schedule == "exponential":
+            return self.decay**done
+        if self.schedule == "step":
+            falls = min(self.decay_steps, int(done * (self.decay_steps + 1)))
+            return self.decay ** (falls / self.decay_steps)
+        return 1.0
 
 
 def plan_for_steps(steps: int) -> Plan:
@@ -40,7 +61,14 @@ def plan_for_steps(steps: int) -> Plan:
 
 
 def plan_for_minutes(
-    minutes: float, *, spent: float, steps_done: int, step_seconds: float, check_seconds: float, final_seconds: float
+    minutes: float,
+    *,
+    spent: float,
+    steps_done: int,
+    step_seconds: float,
+    check_seconds: float,
+    final_seconds: float,
+    most_steps: int | None = None,
 ) -> Plan:
     """Turns time into steps.
 
@@ -50,6 +78,7 @@ def plan_for_minutes(
         step_seconds: one optimiser step, as measured.
         check_seconds: one validation on a sample.
         final_seconds: what comes after the last step.
+        most_steps: what else bounds the run.
 
     Raises:
         TooShort: the time does not suffice for what comes after the last step.
@@ -61,6 +90,7 @@ def plan_for_minutes(
             f"--minutes {minutes:g} is too short: beginning took {spent:.0f} s and validating this model on all of the "
             f"held-out text may take {final_seconds:.0f} s; --minutes {enough:g} would do"
         )
-    checks = max(1, min(CHECKS, int(left * CHECK_SHARE / check_seconds)))
+    checks = max(1, min(CHECKS, int(left * CHECK_SHARE / check_seconds))) if check_seconds else CHECKS
     steps = steps_done + max(1, int((left - checks * check_seconds) / step_seconds))
+    steps = max(steps_done, min(steps, most_steps or steps))
     return Plan(steps, max(1, math.ceil(steps / checks)))

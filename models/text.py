@@ -1,27 +1,52 @@
-"""Text files as they come, and what is wrong with them in one line."""
+"""Text files as they come, block by block, and what is wrong with them in one line."""
 
-from collections.abc import Iterable
+import codecs
+import io
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
-__all__ = ["CorpusError", "decode", "join", "read_text"]
+__all__ = ["CorpusError", "decode", "files_of", "join", "text_blocks"]
+
+_BLOCK = 1 << 20
 
 
 class CorpusError(ValueError):
     """A text cannot be had or cannot be trained on; the message is one line that says what and where."""
 
 
-def read_text(path: Path) -> str:
-    """The text of a file, or of a folder's .txt files in sorted order, each ended by a newline.
+def files_of(path: Path) -> list[Path]:
+    """The files that a text is made of: the file, or a folder's .txt files in sorted order.
+
+    Raises:
+        CorpusError: the folder has none.
+    """
+    if not path.is_dir():
+        return [path]
+    files = sorted(path.rglob("*.txt"))
+    if not files:
+        raise CorpusError(f"{path}: the folder holds no .txt file")
+    return files
+
+
+def text_blocks(path: Path, read: Callable[[int], object] = lambda size: None) -> Iterator[str]:
+    """The text of a file, or of a folder's .txt files, each ended by a newline; never more than a block in memory.
+
+    Args:
+        read: is told the size of every block of bytes that was read.
 
     Raises:
         CorpusError: not there, unreadable, or not UTF-8.
     """
-    if not path.is_dir():
-        return decode(_read(path), str(path))
-    files = sorted(path.rglob("*.txt"))
-    if not files:
-        raise CorpusError(f"{path}: the folder holds no .txt file")
-    return join(decode(_read(file), str(file)) for file in files)
+    folder = path.is_dir()
+    for file in files_of(path):
+        try:
+            with file.open("rb") as stream:
+                last = yield from _blocks(stream, str(file), read)
+        except OSError as error:
+            raise CorpusError(f"{file}: {(error.strerror or str(error)).lower()}") from error
+        if folder and last != "\n":
+            yield "\n"
 
 
 def join(texts: Iterable[str]) -> str:
@@ -35,20 +60,36 @@ def decode(data: bytes, where: str) -> str:
     Raises:
         CorpusError: names the first byte that is no UTF-8, its offset and its line.
     """
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        # The codec counts from after a byte order mark.
-        offset = error.start + len(data) - len(error.object)
-        line = data.count(b"\n", 0, offset) + 1
-        raise CorpusError(
-            f"{where}: not UTF-8 at byte {offset:,} (line {line:,}): 0x{data[offset]:02x}; convert it to UTF-8 first"
-        ) from error
-    return text.replace("\r\n", "\n").replace("\r", "\n")
+    return "".join(_blocks(io.BytesIO(data), where))
 
 
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise CorpusError(f"{path}: {(error.strerror or str(error)).lower()}") from error
+def _blocks(stream: BinaryIO, where: str, read: Callable[[int], object] = lambda size: None) -> Iterator[str]:
+    """As `decode`; returns the last character."""
+    bytes_to_text = codecs.getincrementaldecoder("utf-8-sig")()
+    to_newlines = io.IncrementalNewlineDecoder(None, translate=True)
+    last, size, ended = "", 0, False
+    while not ended:
+        data = stream.read(_BLOCK)
+        size, ended = size + len(data), not data
+        try:
+            text = to_newlines.decode(bytes_to_text.decode(data, final=ended), final=ended)
+        except UnicodeDecodeError as error:
+            # What the codec was decoding ends where the stream stands.
+            raise _not_utf8(stream, where, size - len(error.object) + error.start) from error
+        if text:
+            yield text
+            last = text[-1]
+        read(len(data))
+    return last
+
+
+def _not_utf8(stream: BinaryIO, where: str, offset: int) -> CorpusError:
+    stream.seek(0)
+    line, left = 1, offset
+    while left:
+        block = stream.read(min(left, _BLOCK))
+        line, left = line + block.count(b"\n"), left - len(block)
+    wrong = stream.read(1)[0]
+    return CorpusError(
+        f"{where}: not UTF-8 at byte {offset:,} (line {line:,}): 0x{wrong:02x}; convert it to UTF-8 first"
+    )

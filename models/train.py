@@ -4,68 +4,108 @@ import json
 import shlex
 import sys
 import time
-from collections import deque
-from collections.abc import Sequence
-from statistics import fmean
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from charstream.settings import fail, parse
-from models.arithmetic import NoBfloat16, fastest
+from models.arithmetic import CannotCompute, device_of, fastest
 from models.begin import begin, resume
 from models.checkpoint import CheckpointError
+from models.distributed import CannotShare, FirstFailed, Group, joined
+from models.guard import Diverged
 from models.interrupt import Interrupt
-from models.progress import ProgressBar, say
+from models.metrics import BoardMissing, Recent
+from models.progress import ProgressBar
 from models.run import Run
 from models.schedule import TooShort
 from models.settings import TrainSettings
 from models.text import CorpusError
-from models.trainer import Diverged
+from models.trainer import StepOutcome
 
-__all__ = ["main", "train"]
+__all__ = ["main", "train", "train_model"]
 
 COMMAND = "charstream train"
 LOSS_EVERY = 25  # steps between two losses in metrics.jsonl, and the number of steps that a shown loss is the mean of
 MILESTONES = {0.1: "at first", 0.5: "half way", 1.0: "at the end"}  # shares of the run after which it shows a text
+# What a user can correct, in one line.
+WRONG = (CannotCompute, CannotShare, CheckpointError, CorpusError, BoardMissing, TooShort)
+
+# Is told the steps done and the validation loss in nats after each check; says whether to stop here.
+OnCheck = Callable[[int, float], bool]
 
 
-def train(run: Run, interrupt: Interrupt) -> None:
+def train_model(settings: TrainSettings, on_check: OnCheck | None = None) -> dict[str, Any]:
+    """Trains in this process, from the beginning to the end or, with `resume`, from where the run was left.
+
+    Returns:
+        What the run came to: run, steps, characters, seconds, parameters, bf16, threads, skipped, best_step,
+        carried_nats and bits_per_character of the best weights on the whole validation part (None without one).
+
+    Raises:
+        Diverged: too many steps in a row were of no use; the run's folder keeps what was before.
+        One of `WRONG`: it cannot begin.
+    """
+    run = (resume if settings.resume else begin)(settings, time.monotonic())
+    train(run, on_check=on_check)
+    return run.finish()
+
+
+def train(run: Run, interrupt: object = None, on_check: OnCheck | None = None) -> None:
     """Trains until the budget is spent, the time is up or a signal comes; saves. Raises Diverged, TooShort."""
     _choose_arithmetic(run)
     if run.trainer.step == 0:
         _show_sample(run, "untrained")
-    losses: deque[float] = deque(maxlen=LOSS_EVERY)
-    validation = ""
+    recent, validation = Recent(LOSS_EVERY), ""
     began, began_at = time.monotonic(), run.trainer.step
-    with ProgressBar("train", " chars", run.chars, run.chars_done) as bar:
-        while not run.done and not interrupt:
-            rate = run.learning_rate
-            losses.append(run.trainer.train_step(rate))
-            bar.advance(run.chars_per_step, f"loss {fmean(losses):.3f}{validation}")
-            if run.trainer.step % LOSS_EVERY == 0:
-                run.note(loss=fmean(losses), learning_rate=rate)
+    with ProgressBar("train", " chars", run.chars, run.chars_done, shown=run.group.first) as bar:
+        while not run.done:
+            rate, number = run.learning_rate, run.trainer.step + 1
+            told = number % LOSS_EVERY == 0 or number == run.budget
+            outcome = run.trainer.train_step(rate, measure=told)
+            recent.add(outcome)
+            bar.advance(run.chars_per_step, f"loss {recent.loss or outcome.loss:.3f}{validation}")
+            if told:
+                run.note(learning_rate=rate, skipped=run.trainer.guard.verdict.skipped, **recent.facts())
+            if not outcome.taken:
+                run.say(_skipped(run, outcome))
 
             # the steps so far have shown how long one takes: turn minutes into a budget
-            if run.plannable:
+            orders = run.orders(interrupt)
+            if orders.plan:
                 run.plan((time.monotonic() - began) / (run.trainer.step - began_at))
-                bar.set_total(run.chars)
-                say(f"{run.minutes:g} minutes allow {run.budget:,} steps, {run.chars:,} characters")
+                bar.set_total(run.chars or 0)
+                run.say(f"{run.settings.limit:g} minutes allow {run.budget:,} steps, {run.chars:,} characters")
 
             # validate, save, and now and then show what it writes
-            if run.late:
+            if orders.end:
                 run.stop_here()
             if run.check_due:
-                validation = f", validation {run.check():.3f}"
+                nats = run.check()
                 _show_milestone(run)
-            elif run.save_due:
+                if nats is not None:
+                    validation = f", validation {nats:.3f}"
+                    if on_check and on_check(run.trainer.step, nats):
+                        run.stop_here()
+            elif orders.save:
                 run.save()
+            if orders.leave:
+                break
     run.save()
+
+
+def _skipped(run: Run, outcome: StepOutcome) -> str:
+    return (
+        f"step {run.trainer.step} was skipped: loss {outcome.loss:.3g}, gradient's norm {outcome.gradient_norm:.3g}; "
+        f"{run.trainer.guard.verdict.skipped} of them so far"
+    )
 
 
 def _choose_arithmetic(run: Run) -> None:
     if run.progress.threads is None:
-        run.set_arithmetic(fastest(run.trainer, run.settings.amp))
+        run.set_arithmetic(run.group.from_first(lambda: fastest(run.trainer)))
         bf16, threads = run.trainer.arithmetic
-        say(f"training in {'bfloat16' if bf16 else 'float32'} with {threads} thread{'s' * (threads > 1)}")
+        name = "bfloat16" if bf16 else "float64" if run.settings.precision == "fp64" else "float32"
+        run.say(f"training in {name} on {run.trainer.device} with {threads} thread{'s' * (threads > 1)}")
 
 
 def _show_milestone(run: Run) -> None:
@@ -75,31 +115,51 @@ def _show_milestone(run: Run) -> None:
 
 
 def _show_sample(run: Run, when: str) -> None:
-    lines = "\n".join(f"  | {line}" for line in run.sample().splitlines())
-    best = "" if run.progress.best is None else f", validation {run.progress.best:.3f} nats"
-    say(f"{when}, after {run.chars_done:,} characters{best}:\n{lines}")
+    if run.group.first:
+        lines = "\n".join(f"  | {line}" for line in run.sample().splitlines())
+        best = "" if run.progress.best is None else f", validation {run.progress.best:.3f} nats"
+        run.say(f"{when}, after {run.chars_done:,} characters{best}:\n{lines}")
 
 
 def _report(result: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print(json.dumps(result))
         return
+    what = (
+        "nothing was held out"
+        if result["carried_nats"] is None
+        else "{carried_nats:.4f} nats per character ({bits_per_character:.3f} bits) on the whole held-out text".format(
+            **result
+        )
+    )
     print(
-        "{run}: {carried_nats:.4f} nats per character ({bits_per_character:.3f} bits) on the whole held-out text; "
-        "{parameters:,} parameters, {steps:,} steps, {characters:,} characters, {seconds:.0f} s".format(**result)
+        "{run}: {what}; {parameters:,} parameters, {steps:,} steps, {characters:,} characters, {seconds:.0f} s".format(
+            what=what, **result
+        )
     )
 
 
-def _run(settings: TrainSettings, began: float) -> int:
-    run = (resume if settings.resume else begin)(settings, began)
+def _run(settings: TrainSettings, began: float, group: Group) -> int:
+    run = (resume if settings.resume else begin)(settings, began, group)
     with Interrupt() as interrupt:
         train(run, interrupt)
     if interrupt and not run.done:
         again = shlex.join(["charstream", "train", "--out", str(settings.out), "--resume"])
-        say(f"{COMMAND}: saved after step {run.trainer.step:,}; go on with: {again}")
+        run.say(f"{COMMAND}: saved after step {run.trainer.step:,}; go on with: {again}")
         return interrupt.exit_code
-    _report(run.finish(), settings.json_)
+    result = run.finish()
+    if group.first:
+        _report(result, settings.json_)
+        _write_page(run)
     return 0
+
+
+def _write_page(run: Run) -> None:
+    # Imported here: its plots take a second to import, which the first step should not wait for.
+    from models.report import write_report
+
+    if page := write_report(run.settings.out):
+        run.say(f"{page} tells all of the run")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -107,11 +167,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     began = time.monotonic()
     settings = parse(TrainSettings, argv, command=COMMAND)
     try:
-        return _run(settings, began)
-    except (CorpusError, CheckpointError, NoBfloat16, TooShort) as error:
+        with joined(device_of(settings.device)) as group:
+            return _run(settings, began, group)
+    except WRONG as error:
         fail(COMMAND, str(error))
     except Diverged as error:
-        fail(COMMAND, f"{error}; {settings.out} keeps what was before: try a lower --learning-rate", code=1)
+        fail(
+            COMMAND,
+            f"{error}; {settings.out} keeps what was before: try a lower --learning-rate, or a smaller --clip-norm",
+            code=1,
+        )
+    except FirstFailed:
+        return 1
     except KeyboardInterrupt:
         fail(COMMAND, f"stopped; {settings.out} keeps what was saved", code=130)
     except OSError as error:

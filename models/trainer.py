@@ -1,99 +1,204 @@
 """One optimiser step, and everything that the next one depends on."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
+import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn.utils import clip_grad_norm_, clip_grad_value_, get_total_norm
 
+from models.average import Average
 from models.checkpoint import MODEL, part
+from models.distributed import ALONE, Group
+from models.guard import Guard
 from models.model import CharLM, State
+from models.objective import mean_nats, objective
+from models.optimizers import make_optimizer, update
+from models.settings import TrainSettings
 from models.streams import Streams
 
-__all__ = ["Arithmetic", "Diverged", "Trainer"]
+__all__ = ["Arithmetic", "StepOutcome", "Trainer"]
 
-_OPTIMIZER, _STATE, _RANDOM = "optimizer.", "state.", "random"
-_BETAS = (0.9, 0.99)
-# A stream forgets its state after so many windows, the streams in turn. Without it the initial state is never seen
-# again after the first step, and a model that reads on without a fault writes rubbish at the beginning of a text.
-RESTART_EVERY = 32
+_OPTIMIZER, _STATE, _AVERAGE = "optimizer.", "state.", "average."
+_DROPOUT = 2  # what random numbers are for; `Streams` has 0 and 1
 
 
 class Arithmetic(NamedTuple):
-    """What the numbers of a step are computed with; the weights and the optimiser are float32 in any case."""
+    """What the numbers of a step are computed with; weights and optimiser keep the precision of the model."""
 
     bf16: bool
     threads: int
 
 
-class Diverged(RuntimeError):
-    """The loss or the gradient is not finite; the weights are still those of before the step."""
+class StepOutcome(NamedTuple):
+    """What a step was like.
+
+    Attributes:
+        loss: mean loss per character, nats, without penalties.
+        gradient_norm: before any clipping.
+        taken: whether the guard let it reach the weights.
+        update_ratio: |change of the weights| / |weights|, if it was asked for.
+    """
+
+    loss: float
+    gradient_norm: float
+    taken: bool
+    update_ratio: float | None = None
 
 
 class Trainer:
-    """The model in training, AdamW, the streams and the state carried along them.
+    """The model in training, its optimiser, the streams and the state carried along them.
 
     Args:
-        batch: streams of `streams`.
-        clip: largest norm of the gradient.
+        model: on the device that trains.
+        streams: those of this process.
+        group: the processes that share the step.
     """
 
-    def __init__(self, model: CharLM, streams: Streams, *, batch: int, weight_decay: float, clip: float) -> None:
-        self.model, self.streams, self.clip = model.train(), streams, clip
-        self.optimizer = torch.optim.AdamW(model.parameters(), betas=_BETAS, weight_decay=weight_decay, fused=True)
-        self.state = model.initial_state(batch)
+    def __init__(self, model: CharLM, streams: Streams, settings: TrainSettings, group: Group = ALONE) -> None:
+        self.model, self.streams, self.settings, self.group = model.train(), streams, settings, group
+        self.learned = [weights for weights in model.parameters() if weights.requires_grad]
+        self.optimizer = make_optimizer(settings, self.learned)
+        self.average = Average(model, settings.ema) if settings.ema else None
+        self.guard = Guard(settings.batch * streams.sequence)
+        self.state = model.initial_state(settings.batch // group.size)
         self.step, self.arithmetic = 0, Arithmetic(bf16=False, threads=torch.get_num_threads())
 
-    def train_step(self, learning_rate: float) -> float:
-        """Learns from the next window of the streams. Returns its mean loss in nats. Raises Diverged."""
+    @property
+    def device(self) -> torch.device:
+        return self.model.head.weight.device
+
+    def train_step(self, learning_rate: float, *, measure: bool = False) -> StepOutcome:
+        """Learns from the next window of the streams.
+
+        Args:
+            measure: also say how far the weights went.
+
+        Raises:
+            Diverged: one skipped step too many.
+        """
         with _threads(self.arithmetic.threads):
-            return self._train_step(learning_rate)
+            return self._train_step(learning_rate, measure)
 
-    def _train_step(self, learning_rate: float) -> float:
-        x, y = self.streams.window(self.step)
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.arithmetic.bf16):
-            logits, state = self.model(x, self._restarted())
-        loss = nn.functional.cross_entropy(logits.float().flatten(0, 1), y.flatten())
+    def _train_step(self, learning_rate: float, measure: bool) -> StepOutcome:
+        # Masks depend on the step's number only: no random generator has to be saved.
+        torch.manual_seed(_seed(self.settings.seed, self.step, self.group.rank))
+        before = [tensor.clone() for tensor in self.model.norms.buffers()]
+        x, y = (ids.to(self.device, non_blocking=True) for ids in self.streams.window(self.step))
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.arithmetic.bf16):
+            logits, state = self.model(x, self._carried())
+            nats = mean_nats(logits, y)
         self.optimizer.zero_grad()
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)
-        if not (loss.isfinite() and norm.isfinite()):
-            raise Diverged(f"step {self.step + 1}: the loss is {loss.item():g}, the gradient's norm {norm.item():g}")
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
-        self.optimizer.step()
-        self.state = tuple(tensor.detach().float() for tensor in state)
-        self.step += 1
-        return loss.item()
+        objective(nats, len(x), self.model, self.settings).backward()
+        loss, norm = self._read(nats.detach())
 
-    def _restarted(self) -> State:
-        """The carried state, but the initial one in the streams whose turn it is."""
-        restarts = (self.step + torch.arange(len(self.state[0]))) % RESTART_EVERY == 0
+        taken = self.guard.accepts(self.step + 1, loss, norm)
+        ratio = self._update(learning_rate, measure) if taken else None
+        self.state = tuple(tensor.detach().to(self.model.head.weight.dtype) for tensor in state)
+        if not taken:
+            self._forget_what_is_no_number(before)
+        self.step += 1
+        return StepOutcome(loss, norm, taken, ratio)
+
+    def _read(self, nats: Tensor) -> tuple[float, float]:
+        """The loss and the gradient's norm, of the joint batch: the one time in a step that a device is waited for."""
+        gradients = [weights.grad for weights in self.learned if weights.grad is not None]
+        self.group.average([*gradients, nats])
+        loss, norm = torch.stack([nats, get_total_norm(gradients).to(nats.dtype)]).tolist()
+        return loss, norm
+
+    def _update(self, learning_rate: float, measure: bool) -> float | None:
+        """Clips, and takes the step."""
+        settings, before = self.settings, _copies(self.learned) if measure else None
+        if settings.clip_value:
+            clip_grad_value_(self.learned, settings.clip_value)
+        if settings.clip_norm:
+            clip_grad_norm_(self.learned, settings.clip_norm)
+        update(self.optimizer, learning_rate, settings.matrix_decay)
+        if self.average:
+            self.average.update()
+        return None if before is None else _distance(self.learned, before)
+
+    def _carried(self) -> State:
+        """The carried state, but the initial one in the streams that begin anew."""
+        if self.streams.begins_epoch(self.step):
+            return tuple(torch.zeros_like(tensor) for tensor in self.state)
+        every = self.settings.restart_every
+        if not every:
+            return self.state
+        streams = np.arange(self.settings.batch)[self.group.part(self.settings.batch)]
+        restarts = torch.from_numpy((self.step + streams) % every == 0).to(self.device)
         return tuple(tensor.masked_fill(restarts.unsqueeze(1), 0) for tensor in self.state)
 
+    @torch.no_grad()
+    def _forget_what_is_no_number(self, buffers: list[Tensor]) -> None:
+        for tensor, before in zip(self.model.norms.buffers(), buffers, strict=True):
+            tensor.copy_(before)
+        finite = torch.stack([tensor.isfinite().all(dim=1) for tensor in self.state]).all(dim=0)
+        self.state = tuple(tensor.masked_fill(~finite.unsqueeze(1), 0) for tensor in self.state)
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Within, the model is the one to judge and to keep: with the mean weights, if there are such."""
+        if self.average is None:
+            yield
+        else:
+            with self.average.in_place():
+                yield
+
+    def weights(self) -> dict[str, Tensor]:
+        """The model's tensors, by names of a checkpoint."""
+        return {MODEL + name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
+
     def tensors(self) -> dict[str, Tensor]:
-        """All of it but the step's number, for `restore`."""
-        optimizer = self.optimizer.state_dict()["state"]
+        """All of it but numbers of steps and the guard's verdict, for `restore`. A matter of the whole group."""
+        states = zip(self.model.state_names, map(self.group.gathered, self.state), strict=True)
         return {
-            **{MODEL + name: tensor for name, tensor in self.model.state_dict().items()},
-            **{f"{_OPTIMIZER}{i}.{name}": tensor for i, kept in optimizer.items() for name, tensor in kept.items()},
-            **{_STATE + name: tensor for name, tensor in zip(self.model.state_names, self.state, strict=True)},
-            _RANDOM: torch.get_rng_state(),
+            **self.weights(),
+            **{_OPTIMIZER + name: tensor for name, tensor in self._optimizer_tensors()},
+            **{_STATE + name: tensor for name, tensor in states},
+            **({_AVERAGE + name: mean for name, mean in self.average.tensors().items()} if self.average else {}),
         }
 
+    def _optimizer_tensors(self) -> Iterator[tuple[str, Tensor]]:
+        for name, weights in self.model.named_parameters():
+            for kind, tensor in self.optimizer.state.get(weights, {}).items():
+                yield f"{name}.{kind}", tensor
+
     def restore(self, step: int, tensors: Mapping[str, Tensor]) -> None:
-        """Goes on where `tensors` were taken, after `step` steps."""
+        """Goes on where `tensors` were taken, after `step` steps. Raises RuntimeError, KeyError: they do not fit."""
         self.model.load_state_dict(part(tensors, MODEL))
+        numbers = {name: number for number, name in enumerate(self._learned_names())}
         kept: dict[int, dict[str, Tensor]] = {}
         for key, tensor in part(tensors, _OPTIMIZER).items():
-            index, name = key.split(".")
-            kept.setdefault(int(index), {})[name] = tensor
-        groups = self.optimizer.state_dict()["param_groups"]
-        self.optimizer.load_state_dict({"state": kept, "param_groups": groups})
-        self.state = tuple(tensors[_STATE + name] for name in self.model.state_names)
-        torch.set_rng_state(tensors[_RANDOM])
+            name, kind = key.rsplit(".", 1)
+            kept.setdefault(numbers[name], {})[kind] = tensor
+        # It brings them to the device of their weights.
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": kept})
+        mine = self.group.part(self.settings.batch)
+        self.state = tuple(tensors[_STATE + name][mine].to(self.device) for name in self.model.state_names)
+        if self.average:
+            self.average.restore(part(tensors, _AVERAGE))
         self.step = step
+
+    def _learned_names(self) -> list[str]:
+        return [name for name, weights in self.model.named_parameters() if weights.requires_grad]
+
+
+def _seed(seed: int, step: int, rank: int) -> int:
+    return int(np.random.SeedSequence((seed, _DROPOUT, step, rank)).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def _copies(tensors: Sequence[Tensor]) -> list[Tensor]:
+    return [tensor.detach().clone() for tensor in tensors]
+
+
+def _distance(weights: Sequence[Tensor], before: list[Tensor]) -> float:
+    """Of all weights together, relative to what they were."""
+    changes = [new.detach() - old for new, old in zip(weights, before, strict=True)]
+    return (get_total_norm(changes) / get_total_norm(before)).item()
 
 
 @contextmanager

@@ -86,7 +86,7 @@ class Chunking(_message.Message):
     def __init__(self, max_chars: _Optional[int] = ..., max_delay: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class GenerateRequest(_message.Message):
-    __slots__ = ("model", "prompt", "sampling", "seed", "max_chars", "stop", "chunking", "include_stop", "min_chars", "echo", "logprobs", "n", "continuation", "time_limit", "resume_token", "received", "return_token", "checkpoint_chars", "replica", "other_numerics")
+    __slots__ = ("model", "prompt", "sampling", "seed", "max_chars", "stop", "chunking", "include_stop", "min_chars", "echo", "logprobs", "n", "continuation", "time_limit", "resume_token", "received", "return_token", "checkpoint_chars", "replica", "other_numerics", "received_raw")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     PROMPT_FIELD_NUMBER: _ClassVar[int]
     SAMPLING_FIELD_NUMBER: _ClassVar[int]
@@ -107,6 +107,7 @@ class GenerateRequest(_message.Message):
     CHECKPOINT_CHARS_FIELD_NUMBER: _ClassVar[int]
     REPLICA_FIELD_NUMBER: _ClassVar[int]
     OTHER_NUMERICS_FIELD_NUMBER: _ClassVar[int]
+    RECEIVED_RAW_FIELD_NUMBER: _ClassVar[int]
     model: str
     prompt: str
     sampling: Sampling
@@ -127,23 +128,26 @@ class GenerateRequest(_message.Message):
     checkpoint_chars: int
     replica: Replica
     other_numerics: bool
-    def __init__(self, model: _Optional[str] = ..., prompt: _Optional[str] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., seed: _Optional[int] = ..., max_chars: _Optional[int] = ..., stop: _Optional[_Iterable[str]] = ..., chunking: _Optional[_Union[Chunking, _Mapping]] = ..., include_stop: bool = ..., min_chars: _Optional[int] = ..., echo: bool = ..., logprobs: _Optional[int] = ..., n: _Optional[int] = ..., continuation: _Optional[int] = ..., time_limit: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., resume_token: _Optional[bytes] = ..., received: _Optional[str] = ..., return_token: bool = ..., checkpoint_chars: _Optional[int] = ..., replica: _Optional[_Union[Replica, _Mapping]] = ..., other_numerics: bool = ...) -> None: ...
+    received_raw: bytes
+    def __init__(self, model: _Optional[str] = ..., prompt: _Optional[str] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., seed: _Optional[int] = ..., max_chars: _Optional[int] = ..., stop: _Optional[_Iterable[str]] = ..., chunking: _Optional[_Union[Chunking, _Mapping]] = ..., include_stop: bool = ..., min_chars: _Optional[int] = ..., echo: bool = ..., logprobs: _Optional[int] = ..., n: _Optional[int] = ..., continuation: _Optional[int] = ..., time_limit: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., resume_token: _Optional[bytes] = ..., received: _Optional[str] = ..., return_token: bool = ..., checkpoint_chars: _Optional[int] = ..., replica: _Optional[_Union[Replica, _Mapping]] = ..., other_numerics: bool = ..., received_raw: _Optional[bytes] = ...) -> None: ...
 
 class GenerateResponse(_message.Message):
-    __slots__ = ("text", "finish", "index", "logprobs", "checkpoint", "started")
+    __slots__ = ("text", "finish", "index", "logprobs", "checkpoint", "started", "raw")
     TEXT_FIELD_NUMBER: _ClassVar[int]
     FINISH_FIELD_NUMBER: _ClassVar[int]
     INDEX_FIELD_NUMBER: _ClassVar[int]
     LOGPROBS_FIELD_NUMBER: _ClassVar[int]
     CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
     STARTED_FIELD_NUMBER: _ClassVar[int]
+    RAW_FIELD_NUMBER: _ClassVar[int]
     text: str
     finish: Finish
     index: int
     logprobs: Logprobs
     checkpoint: Checkpoint
     started: Started
-    def __init__(self, text: _Optional[str] = ..., finish: _Optional[_Union[Finish, _Mapping]] = ..., index: _Optional[int] = ..., logprobs: _Optional[_Union[Logprobs, _Mapping]] = ..., checkpoint: _Optional[_Union[Checkpoint, _Mapping]] = ..., started: _Optional[_Union[Started, _Mapping]] = ...) -> None: ...
+    raw: bytes
+    def __init__(self, text: _Optional[str] = ..., finish: _Optional[_Union[Finish, _Mapping]] = ..., index: _Optional[int] = ..., logprobs: _Optional[_Union[Logprobs, _Mapping]] = ..., checkpoint: _Optional[_Union[Checkpoint, _Mapping]] = ..., started: _Optional[_Union[Started, _Mapping]] = ..., raw: _Optional[bytes] = ...) -> None: ...
 
 class Started(_message.Message):
     __slots__ = ("seed", "max_chars", "replica")
@@ -226,12 +230,14 @@ class ScoreRequest(_message.Message):
     def __init__(self, model: _Optional[str] = ..., text: _Optional[str] = ..., prompt: _Optional[str] = ..., resume_token: _Optional[bytes] = ..., return_token: bool = ..., alternatives: _Optional[int] = ..., replica: _Optional[_Union[Replica, _Mapping]] = ..., other_numerics: bool = ...) -> None: ...
 
 class ScoreResponse(_message.Message):
-    __slots__ = ("logprobs", "summary")
+    __slots__ = ("logprobs", "summary", "raw")
     LOGPROBS_FIELD_NUMBER: _ClassVar[int]
     SUMMARY_FIELD_NUMBER: _ClassVar[int]
+    RAW_FIELD_NUMBER: _ClassVar[int]
     logprobs: Logprobs
     summary: ScoreSummary
-    def __init__(self, logprobs: _Optional[_Union[Logprobs, _Mapping]] = ..., summary: _Optional[_Union[ScoreSummary, _Mapping]] = ...) -> None: ...
+    raw: bytes
+    def __init__(self, logprobs: _Optional[_Union[Logprobs, _Mapping]] = ..., summary: _Optional[_Union[ScoreSummary, _Mapping]] = ..., raw: _Optional[bytes] = ...) -> None: ...
 
 class ScoreSummary(_message.Message):
     __slots__ = ("chars", "nats", "bits_per_char", "perplexity", "position", "resume_token", "replica", "timings")
@@ -280,7 +286,7 @@ class GetModelRequest(_message.Message):
     def __init__(self, name: _Optional[str] = ...) -> None: ...
 
 class Model(_message.Message):
-    __slots__ = ("name", "version", "digest", "cell", "layers", "hidden", "vocabulary", "start_text", "precision", "provider", "numerics", "training", "state", "is_default", "texts", "max_rows", "memory")
+    __slots__ = ("name", "version", "digest", "cell", "layers", "hidden", "vocabulary", "start_text", "precision", "provider", "numerics", "training", "state", "is_default", "texts", "max_rows", "memory", "unit")
     NAME_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
@@ -298,6 +304,7 @@ class Model(_message.Message):
     TEXTS_FIELD_NUMBER: _ClassVar[int]
     MAX_ROWS_FIELD_NUMBER: _ClassVar[int]
     MEMORY_FIELD_NUMBER: _ClassVar[int]
+    UNIT_FIELD_NUMBER: _ClassVar[int]
     name: str
     version: str
     digest: str
@@ -315,7 +322,8 @@ class Model(_message.Message):
     texts: int
     max_rows: int
     memory: int
-    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., digest: _Optional[str] = ..., cell: _Optional[str] = ..., layers: _Optional[int] = ..., hidden: _Optional[int] = ..., vocabulary: _Optional[str] = ..., start_text: _Optional[str] = ..., precision: _Optional[str] = ..., provider: _Optional[str] = ..., numerics: _Optional[str] = ..., training: _Optional[_Union[TrainingRecord, _Mapping]] = ..., state: _Optional[_Union[ModelState, str]] = ..., is_default: bool = ..., texts: _Optional[int] = ..., max_rows: _Optional[int] = ..., memory: _Optional[int] = ...) -> None: ...
+    unit: str
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., digest: _Optional[str] = ..., cell: _Optional[str] = ..., layers: _Optional[int] = ..., hidden: _Optional[int] = ..., vocabulary: _Optional[str] = ..., start_text: _Optional[str] = ..., precision: _Optional[str] = ..., provider: _Optional[str] = ..., numerics: _Optional[str] = ..., training: _Optional[_Union[TrainingRecord, _Mapping]] = ..., state: _Optional[_Union[ModelState, str]] = ..., is_default: bool = ..., texts: _Optional[int] = ..., max_rows: _Optional[int] = ..., memory: _Optional[int] = ..., unit: _Optional[str] = ...) -> None: ...
 
 class TrainingRecord(_message.Message):
     __slots__ = ("data", "data_sha256", "parameters", "steps", "validation_nats")

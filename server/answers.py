@@ -11,6 +11,7 @@ from server.served import ServedModel
 from server.text_stream import Chunk
 from server.tokens import Keys, text_state
 from server.values import Finish, Reason, Scores, Snapshot
+from server.whole import WholeCharacters, unfinished
 
 __all__ = ["Answer", "ScoreAnswer"]
 
@@ -34,9 +35,14 @@ class Answer:
     index: int
     _begun: bool = field(default=False, init=False)
 
+    def __post_init__(self) -> None:
+        self._whole = WholeCharacters(self.model.manifest.unit, self.asked.before)
+
     def message(self, chunk: Chunk, *, last: bool = True) -> pb.GenerateResponse:
         """The next one. `last`: the chunk's finish is the text's."""
-        message = pb.GenerateResponse(text=chunk.text, index=self.index)
+        message = pb.GenerateResponse(text=self._whole.push(chunk.text), index=self.index)
+        if self.model.manifest.unit == "bytes":
+            message.raw = chunk.text.encode("latin-1")
         if not self._begun:
             self._begun = True
             seed, max_chars = self.asked.generation.seed, self.asked.max_chars
@@ -71,7 +77,7 @@ class Answer:
     def _finish(self, finish: Finish) -> pb.Finish:
         return pb.Finish(
             reason=REASONS[finish.reason],
-            stop=finish.stop,
+            stop=self.model.manifest.vocabulary.text_of(finish.stop),
             stop_chars_sent=finish.stop_chars_sent,
             prompt_chars=self.asked.prompt_chars,
             generated_chars=finish.generated_chars,
@@ -94,6 +100,8 @@ class ScoreAnswer:
             self._chars += len(chunk.text)
             self._nats -= float(chunk.scores.chosen.sum(dtype="float64"))
             message.logprobs.CopyFrom(_logprobs(chunk.scores, self._model.manifest.vocabulary))
+            if self._model.manifest.unit == "bytes":
+                message.raw = chunk.text.encode("latin-1")
         if chunk.finish:
             message.summary.CopyFrom(self._summary(chunk.finish))
             if chunk.snapshot:
@@ -124,6 +132,7 @@ def _token(place: Snapshot, asked: Asked, model: ServedModel, keys: Keys, contin
         seed=asked.generation.seed,
         continuation=continuation,
         sampling=asked.sampling,
+        unfinished=unfinished(model.manifest.unit, place.recent),
     )
     return keys.seal(state)
 
@@ -131,7 +140,7 @@ def _token(place: Snapshot, asked: Asked, model: ServedModel, keys: Keys, contin
 def _logprobs(scores: Scores, vocabulary: Vocabulary) -> pb.Logprobs:
     message = pb.Logprobs(chosen=scores.chosen.tolist())
     if scores.best.shape[1]:
-        chars = _rows(vocabulary.decode(scores.best), scores.best.shape[1])
+        chars = _rows(vocabulary.symbols_of(scores.best), scores.best.shape[1])
         for best, logprobs in zip(chars, scores.best_logprobs.tolist(), strict=True):
             message.alternatives.add(chars=best, logprobs=logprobs)
     return message

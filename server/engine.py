@@ -68,7 +68,7 @@ class Engine(Thread):
         self._runner = runner
         self._vocabulary = manifest.vocabulary
         state = tuple(np.zeros(manifest.model.hidden, np.float32) for _ in manifest.model.state_names)
-        self._start = RowState(int(self._vocabulary.encode(manifest.start_text)[0]), state, 0)
+        self._start = RowState(int(self._vocabulary.numbers(manifest.start_text)[0]), state, 0)
         self._clock = StepClock()
         vocab = len(self._vocabulary)
         # The system gives the memory as it is used.
@@ -229,7 +229,7 @@ class Engine(Thread):
     def _deliver(self, plan: Plan, tokens: NDArray[np.int64], logprobs: Floats | None) -> tuple[int, int]:
         """Returns how many of the characters were generated, and how many forced."""
         now, steps, all_chars, all_forced = time.monotonic(), plan.steps, 0, 0
-        chars = self._vocabulary.decode(tokens.T)  # row by row, K characters each
+        chars = self._vocabulary.symbols_of(tokens.T)  # row by row, K characters each
         for column, row in enumerate(plan.rows):
             silent, forced = min(row.silent_left, steps), min(row.forced_left, steps)
             end = forced + min(steps - forced, row.chars_left)

@@ -84,7 +84,7 @@ def _take_in(digest: "hashlib._Hash", vocab: int, tokens: NDArray[np.int64], *ot
 def _compare(manifest: Manifest, precision: Precision, tokens: NDArray[np.int64]) -> None:
     """Raises CannotRun."""
     for row, expected in enumerate(manifest.probe[precision]):
-        found = manifest.vocabulary.decode(tokens[: len(expected), row])
+        found = manifest.vocabulary.symbols_of(tokens[: len(expected), row])
         if found != expected:
             raise CannotRun(f"the probe's row {row} is {found!r} here, the manifest says {expected!r}")
 

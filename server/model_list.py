@@ -43,6 +43,7 @@ class ModelsService(pb_grpc.ModelsServicer):
             is_default=self._catalog.is_default(version),
             max_rows=self._settings.max_rows,
             memory=self._catalog.memory_of(version),
+            unit=manifest.unit,
         )
         if version.served:
             model.MergeFrom(_loaded(version.served))

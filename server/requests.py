@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 from protos import charstream_pb2 as pb
 from server.errors import InvalidField, WrongReplica
 from server.origin import forced_of, origin_of
-from server.sampling import encoded, merged, sampling_of
+from server.sampling import merged, numbered, sampling_of
 from server.served import ServedModel
 from server.settings import ServerSettings
 from server.token_pb2 import TextState
 from server.values import Generation, RowState
+from server.whole import MOST_UNFINISHED
 
 __all__ = ["Asked", "generation_of", "scoring_of"]
 
@@ -37,6 +38,7 @@ class Asked:
         continuations: the index of each text that is wanted.
         sampling: all of it, the token's included.
         max_chars: of the request.
+        before: symbols before the first that is sent.
     """
 
     generation: Generation
@@ -44,6 +46,7 @@ class Asked:
     sampling: pb.Sampling
     prompt_chars: int
     max_chars: int
+    before: str = ""
 
 
 def generation_of(
@@ -51,27 +54,31 @@ def generation_of(
 ) -> Asked:
     """Raises InvalidField or WrongReplica."""
     _check_replica(request, token, model)
-    prompt = _encoded("prompt", request.prompt, model, settings.max_prompt_chars)
+    prompt, has = model.manifest.vocabulary.spelled(request.prompt), _has(request, model)
     max_chars = _max_chars(request, settings)
-    received = _received(request, max_chars)
+    received = _received(request, prompt, has, max_chars)
     sampling = merged(request.sampling, token)
     origin, led = _place(token, model)
-    given = [led, prompt, _encoded("received", received, model, settings.max_prompt_chars)]
-    forced = np.concatenate(given)
+    most = settings.max_prompt_chars
+    forced = np.concatenate(
+        [led, _numbered("prompt", prompt, model, most), _numbered("received", received, model, most)]
+    )
+    unfinished = token.unfinished if token else ""
     continuations = _continuations(request, token, settings.max_continuations)
     generation = Generation(
         forced=forced,
-        silent=len(given[0]) + len(request.received) if request.echo else len(forced),
+        silent=len(led) + len(has) if request.echo else len(forced),
         max_chars=max_chars - len(received),
         sampling=sampling_of(sampling, model),
         seed=_seed(request, token),
         continuation=continuations[0],
-        stop=_stop(request.stop, settings),
+        stop=_stop(request.stop, model, settings),
         include_stop=request.include_stop,
         stop_skips=_min_chars(request, max_chars),
         received=received,
-        sent_chars=len(request.received),
+        sent_chars=len(has),
         tail=token.tail if token and not request.prompt else "",
+        recent=(unfinished + prompt + received)[-MOST_UNFINISHED:],
         max_delay=_max_delay(request.chunking, settings),
         max_chunk_chars=_max_chunk_chars(request.chunking),
         alternatives=_alternatives("logprobs", request.logprobs) if request.HasField("logprobs") else None,
@@ -80,7 +87,8 @@ def generation_of(
         snapshot=request.return_token,
         time_limit=_time_limit(request, settings),
     )
-    return Asked(generation, continuations, sampling, len(request.prompt), max_chars)
+    before = unfinished + ("" if request.echo else prompt) + has
+    return Asked(generation, continuations, sampling, len(prompt), max_chars, before)
 
 
 def scoring_of(
@@ -90,8 +98,9 @@ def scoring_of(
     _check_replica(request, token, model)
     if not request.text:
         raise InvalidField("text", "is empty, there is nothing to score")
-    prompt = _encoded("prompt", request.prompt, model, settings.max_prompt_chars)
-    text = _encoded("text", request.text, model, settings.max_prompt_chars)
+    spelled, most = model.manifest.vocabulary.spelled, settings.max_prompt_chars
+    prompt = _numbered("prompt", spelled(request.prompt), model, most)
+    text = _numbered("text", spelled(request.text), model, most)
     origin, led = _place(token, model)
     given = [led, prompt, text]
     sampling = merged(pb.Sampling(), token)
@@ -107,7 +116,7 @@ def scoring_of(
         origin=origin,
         snapshot=request.return_token,
     )
-    return Asked(generation, [generation.continuation], sampling, len(request.prompt), 0)
+    return Asked(generation, [generation.continuation], sampling, len(prompt), 0)
 
 
 def _check_replica(request: pb.GenerateRequest | pb.ScoreRequest, token: TextState | None, model: ServedModel) -> None:
@@ -124,10 +133,11 @@ def _check_equal(field: str, what: str, theirs: pb.Replica, ours: pb.Replica) ->
         raise WrongReplica(field, what, getattr(theirs, what), getattr(ours, what))
 
 
-def _encoded(field: str, text: str, model: ServedModel, limit: int) -> Ids:
-    if len(text) > limit:
-        raise InvalidField(field, f"has {len(text)} characters, allowed are at most {limit} (--max-prompt-chars)")
-    return encoded(field, text, model)
+def _numbered(field: str, symbols: str, model: ServedModel, limit: int) -> Ids:
+    if len(symbols) > limit:
+        has = f"{len(symbols)} {model.manifest.unit}"
+        raise InvalidField(field, f"has {has}, allowed are at most {limit} (--max-prompt-chars)")
+    return numbered(field, symbols, model)
 
 
 def _place(token: TextState | None, model: ServedModel) -> tuple[RowState | None, Ids]:
@@ -135,12 +145,24 @@ def _place(token: TextState | None, model: ServedModel) -> tuple[RowState | None
     return (origin_of(token, model), forced_of(token, model)) if token else (None, np.empty(0, np.int64))
 
 
-def _received(request: pb.GenerateRequest, max_chars: int) -> str:
-    """The generated characters among those that the caller has."""
-    received = request.received
+def _has(request: pb.GenerateRequest, model: ServedModel) -> str:
+    """The symbols of this text that the caller has."""
+    vocabulary = model.manifest.vocabulary
+    if not request.received_raw:
+        return vocabulary.spelled(request.received)
+    if vocabulary.unit != "bytes":
+        raise InvalidField("received_raw", f"is for models of bytes, and {model.manifest.name} is none: use `received`")
+    if request.received:
+        raise InvalidField("received_raw", "is the same text as `received`: give one of them")
+    return request.received_raw.decode("latin-1")
+
+
+def _received(request: pb.GenerateRequest, prompt: str, has: str, max_chars: int) -> str:
+    """The generated symbols among those that the caller has."""
+    received = has
     if request.echo:
-        known = min(len(received), len(request.prompt))
-        if received[:known] != request.prompt[:known]:
+        known = min(len(received), len(prompt))
+        if received[:known] != prompt[:known]:
             raise InvalidField("received", "with echo it begins with the prompt, which this one does not")
         received = received[known:]
     if len(received) > max_chars:
@@ -154,8 +176,13 @@ def _continuations(request: pb.GenerateRequest, token: TextState | None, most: i
         return [request.continuation if request.HasField("continuation") or not token else token.continuation]
     if not 1 <= request.n <= most:
         raise InvalidField("n", f"is {request.n}, allowed are 1 to {most} (--max-continuations)")
-    for field in ("continuation", "received"):
-        if request.HasField("continuation") if field == "continuation" else request.received:
+    given = {
+        "continuation": request.HasField("continuation"),
+        "received": bool(request.received),
+        "received_raw": bool(request.received_raw),
+    }
+    for field, is_given in given.items():
+        if is_given:
             raise InvalidField(field, "is for one continuation: ask for it by `continuation`, without `n`")
     return range(request.n)
 
@@ -180,13 +207,14 @@ def _min_chars(request: pb.GenerateRequest, max_chars: int) -> int:
     return request.min_chars
 
 
-def _stop(stops: Sequence[str], settings: ServerSettings) -> tuple[str, ...]:
-    if len(stops) > settings.max_stops:
-        raise InvalidField("stop", f"has {len(stops)} strings, allowed are at most {settings.max_stops} (--max-stops)")
+def _stop(given: Sequence[str], model: ServedModel, settings: ServerSettings) -> tuple[str, ...]:
+    if len(given) > settings.max_stops:
+        raise InvalidField("stop", f"has {len(given)} strings, allowed are at most {settings.max_stops} (--max-stops)")
+    stops = [model.manifest.vocabulary.spelled(stop) for stop in given]
     for number, stop in enumerate(stops):
         if not 1 <= len(stop) <= settings.max_stop_chars:
             allowed = f"allowed are 1 to {settings.max_stop_chars} (--max-stop-chars)"
-            raise InvalidField(f"stop[{number}]", f"has {len(stop)} characters, {allowed}")
+            raise InvalidField(f"stop[{number}]", f"has {len(stop)} {model.manifest.unit}, {allowed}")
     return tuple(stops)
 
 

@@ -13,15 +13,20 @@ from server.served import ServedModel
 from server.token_pb2 import TextState
 from server.values import Sampling
 
-__all__ = ["encoded", "merged", "sampling_of"]
+__all__ = ["encoded", "merged", "numbered", "sampling_of"]
 
 MAX_BIAS = 100.0
 
 
 def encoded(field: str, text: str, model: ServedModel) -> NDArray[np.int64]:
-    """The numbers of a field's characters. Raises InvalidField."""
+    """The numbers of the symbols that a field's text is made of. Raises InvalidField."""
+    return numbered(field, model.manifest.vocabulary.spelled(text), model)
+
+
+def numbered(field: str, symbols: str, model: ServedModel) -> NDArray[np.int64]:
+    """The numbers of a field's symbols. Raises InvalidField."""
     try:
-        return model.manifest.vocabulary.encode(text)
+        return model.manifest.vocabulary.numbers(symbols)
     except UnknownCharacter as error:
         raise InvalidField(field, f"{error} of {model.manifest.name}") from None
 
@@ -93,7 +98,10 @@ def _bias(sampling: pb.Sampling, model: ServedModel) -> tuple[tuple[int, float],
 def _character(char: str, model: ServedModel) -> int:
     if len(char) != 1:
         raise InvalidField("sampling.bias", f"has the key {shown(char)}, allowed are single characters")
-    return int(encoded("sampling.bias", char, model)[0])
+    numbers = encoded("sampling.bias", char, model)
+    if len(numbers) != 1:
+        raise InvalidField("sampling.bias", f"has the key {shown(char)}, which is {len(numbers)} bytes: one has a bias")
+    return int(numbers[0])
 
 
 def _bias_value(char: str, value: float) -> float:

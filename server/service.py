@@ -112,8 +112,9 @@ class TextGenerationService(pb_grpc.TextGenerationServicer):
         reason, last = None, None
         async with caller.opened(answer.model, generation) as chunks:
             async for chunk in chunks:
-                await caller.write(answer.message(chunk))
-                last = caller.sent(chunk, last)
+                message = answer.message(chunk)
+                await caller.write(message)
+                last = caller.sent(chunk, message.text, last)
                 reason = chunk.finish and chunk.finish.reason
         return reason is not Reason.DRAINED
 
@@ -150,14 +151,15 @@ class TextGenerationService(pb_grpc.TextGenerationServicer):
         """One text is charged for already."""
         caller.quota.charge((len(answers) - 1) * len(chunk.text))
         for answer in answers:
-            await caller.write(answer.message(chunk, last=False))
-            caller.sent(replace(chunk, finish=None), None)
+            message = answer.message(chunk, last=False)
+            await caller.write(message)
+            caller.sent(replace(chunk, finish=None), message.text, None)
 
     async def _end_all(self, end: Chunk, answers: list[Answer], caller: "_Caller") -> bool:
         """The time was over, or the server drained, before the prompt was read."""
         for answer in answers:
             await caller.write(answer.message(end))
-        caller.sent(end, None)
+        caller.sent(end, "", None)
         return end.finish is not None and end.finish.reason is not Reason.DRAINED
 
 
@@ -177,12 +179,12 @@ class _Caller:
             await self._context.write(message)
             self._reader.took = time.monotonic()
 
-    def sent(self, chunk: Chunk, last: float | None) -> float:
-        """Notes a message whose text's message before was written at `last`; returns now."""
+    def sent(self, chunk: Chunk, text: str, last: float | None) -> float:
+        """Notes a message with some text, of which the message before was written at `last`; returns now."""
         now = time.monotonic()
         self._call.sent(len(chunk.text), None if last is None else now - last)
         if self._keep_text:
-            self._call.text += chunk.text
+            self._call.text += text
         if chunk.finish:
             self._call.finished(chunk.finish)
         return now

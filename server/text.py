@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from server.scheduler import Row
 from server.stops import LONGEST_STOP, Found, StopMatcher
 from server.values import Delivery, Finish, Reason, Request, RowState, Scores, Snapshot
+from server.whole import MOST_UNFINISHED
 
 __all__ = ["Text", "scores_of"]
 
@@ -58,6 +59,7 @@ class Text:
         self._next: RowState | None = None  # a later one, where that place has not come yet
         self._tail = "" if wanted.stop_skips else wanted.tail
         self._tail += wanted.received[wanted.stop_skips :]
+        self._recent = wanted.recent
         self._echoed = wanted.sent_chars - len(wanted.received)
         self._checkpoint = self.sent  # where the last one was
 
@@ -129,7 +131,7 @@ class Text:
         self._checkpoint = self.sent
         state = self._anchor or current()
         forced = self._way[: self.place - state.position] if self._anchor else []
-        return Snapshot(state, tuple(forced), self._tail, self._echoed + self.sent, self.sent)
+        return Snapshot(state, tuple(forced), self._tail, self._echoed + self.sent, self.sent, self._recent)
 
     def _stop_matcher(self) -> StopMatcher:
         wanted = self.wanted
@@ -141,6 +143,7 @@ class Text:
             # In what was not searched no stop string begins, for a later request neither.
             searched = text[max(0, self.wanted.stop_skips - self.sent) :]
             self._tail = (self._tail + searched)[1 - LONGEST_STOP :]
+            self._recent = (self._recent + text)[-MOST_UNFINISHED:]
         self.sent += len(text)
 
     def _flush(self) -> str:

@@ -8,7 +8,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class TextState(_message.Message):
-    __slots__ = ("model", "replica", "seed", "continuation", "sampling", "state", "character", "position", "forced", "tail")
+    __slots__ = ("model", "replica", "seed", "continuation", "sampling", "state", "character", "position", "forced", "tail", "unfinished")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     REPLICA_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
@@ -19,6 +19,7 @@ class TextState(_message.Message):
     POSITION_FIELD_NUMBER: _ClassVar[int]
     FORCED_FIELD_NUMBER: _ClassVar[int]
     TAIL_FIELD_NUMBER: _ClassVar[int]
+    UNFINISHED_FIELD_NUMBER: _ClassVar[int]
     model: str
     replica: _charstream_pb2.Replica
     seed: int
@@ -29,4 +30,5 @@ class TextState(_message.Message):
     position: int
     forced: _containers.RepeatedScalarFieldContainer[int]
     tail: str
-    def __init__(self, model: _Optional[str] = ..., replica: _Optional[_Union[_charstream_pb2.Replica, _Mapping]] = ..., seed: _Optional[int] = ..., continuation: _Optional[int] = ..., sampling: _Optional[_Union[_charstream_pb2.Sampling, _Mapping]] = ..., state: _Optional[bytes] = ..., character: _Optional[int] = ..., position: _Optional[int] = ..., forced: _Optional[_Iterable[int]] = ..., tail: _Optional[str] = ...) -> None: ...
+    unfinished: str
+    def __init__(self, model: _Optional[str] = ..., replica: _Optional[_Union[_charstream_pb2.Replica, _Mapping]] = ..., seed: _Optional[int] = ..., continuation: _Optional[int] = ..., sampling: _Optional[_Union[_charstream_pb2.Sampling, _Mapping]] = ..., state: _Optional[bytes] = ..., character: _Optional[int] = ..., position: _Optional[int] = ..., forced: _Optional[_Iterable[int]] = ..., tail: _Optional[str] = ..., unfinished: _Optional[str] = ...) -> None: ...

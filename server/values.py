@@ -61,6 +61,7 @@ class Snapshot:
         forced: numbers of these characters.
         tail: the end of the generated text before that place, as far as a stop string may have begun in it.
         text_chars, generated_chars: characters that were sent of the request's text, and generated ones among them.
+        recent: the last symbols before that place, as many as a character may have without being complete.
     """
 
     state: RowState
@@ -68,6 +69,7 @@ class Snapshot:
     tail: str
     text_chars: int
     generated_chars: int
+    recent: str = ""
 
     @property
     def position(self) -> int:
@@ -107,6 +109,7 @@ class Generation:
         received: of `forced`, the last characters, which were generated.
         sent_chars: characters that the reader has of this text already.
         tail: generated before `forced`, in which a stop string may have begun.
+        recent: the last symbols before the first that is generated.
         max_delay: seconds that a generated character may wait for others.
         max_chunk_chars: of a message; None for no limit.
         alternatives: scores are wanted, with the so many most probable characters; None for no scores.
@@ -128,6 +131,7 @@ class Generation:
     received: str = ""
     sent_chars: int = 0
     tail: str = ""
+    recent: str = ""
     max_delay: float = 10.0
     max_chunk_chars: int | None = None
     alternatives: int | None = None

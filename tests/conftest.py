@@ -27,18 +27,27 @@ START_SECONDS = 60
 torch.set_num_threads(1)
 
 
-def tiny_model(
-    *, cell: str = "lstm", activation: str = "tanh", layers: int = 2, hidden: int = 64, seed: int = 0
-) -> Trained:
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The texts that tests prepare stay out of the user's cache folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CHARSTREAM_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+def tiny_model(*, layers: int = 2, hidden: int = 64, seed: int = 0, **options: object) -> Trained:
     """An untrained model whose characters are far from equally probable, so that a wrong state shows in its text.
 
     Its recurrent weights stay small: with large ones the rounding errors of two implementations grow from step to step.
     """
     torch.manual_seed(seed)
     sizes = {"vocab": len(ASCII), "layers": layers, "hidden": hidden, "embedding": 16}
-    model = CharLM(ModelConfig.model_validate({"cell": cell, "activation": activation, **sizes})).eval()
+    model = CharLM(ModelConfig.model_validate(options | sizes)).eval()
     with torch.no_grad():
-        model.embedding.weight.mul_(2)
+        for layer in model.layers:
+            layer.bias_ih += torch.empty_like(layer.bias_ih).uniform_(-0.2, 0.2)
+        if isinstance(model.embedding, torch.nn.Embedding):
+            model.embedding.weight.mul_(2)
         model.head.weight.mul_(40)
     record = TrainingRecord(
         data="none", data_sha256="0" * 64, parameters=0, steps=0, seconds=0, validation_nats={"carried": 4.5}

@@ -98,7 +98,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
     "manifest that is no JSON": (lambda f: (f / "manifest.json").write_text("{"), r"manifest.json: .*JSON"),
     "another format": (
         lambda f: rewrite_manifest(f, lambda m: m.update(format=99, shiny=True)),
-        r"manifest.json: format: bundle format 99 is not supported, this version reads format 3",
+        r"manifest.json: format: bundle format 99 is not supported, this version reads format 4",
     ),
     "unknown field": (lambda f: rewrite_manifest(f, lambda m: m.update(shiny=1)), r"manifest.json: shiny: "),
     "graph not listed": (

@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 
 from bundle.read import read_bundle
 from bundle.write import file_records, write_bundle
@@ -133,3 +135,21 @@ def test_a_run_that_is_not_there(tmp_path: Path) -> None:
     result = charstream("export", tmp_path / "run", "--out", tmp_path / "x")
     assert result.returncode == 1
     assert result.stderr.count("\n") == 1
+
+
+def test_a_model_from_elsewhere_without_8_bits_becomes_a_bundle_and_says_why(tmp_path: Path) -> None:
+    layers = {f"body.{name}": tensor for name, tensor in nn.RNN(4, 6, 2, nonlinearity="relu").state_dict().items()}
+    torch.save({"in": torch.randn(3, 4), **layers, "out.weight": torch.randn(3, 6)}, tmp_path / "model.pt")
+    (tmp_path / "chars.json").write_text('["a", "b", "c"]')
+    files = (tmp_path / "model.pt", "--vocabulary", tmp_path / "chars.json", "--out", tmp_path / "run")
+    result = charstream("import", *files, "--activation", "relu")
+    assert result.returncode == 0, result.stderr
+    assert "rnn with 2 layers of 6, embedding input, 3 characters" in result.stdout
+    reason = "layers.0 reads its own output again, and relu has no bound"
+    refused = charstream("export", tmp_path / "run", "--out", tmp_path / "x", "--precision", "fp32,int8")
+    assert refused.returncode == 2
+    assert reason in refused.stderr
+    result = charstream("export", tmp_path / "run", "--out", tmp_path / "x")
+    assert result.returncode == 0, result.stderr
+    assert f"no int8: {reason}" in result.stderr
+    assert read_bundle(tmp_path / "x").manifest.precisions == ("fp32",)

@@ -1,5 +1,8 @@
 """What is exported computes what was trained, and `verify` notices when it does not."""
 
+from collections.abc import Iterator
+from itertools import product
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -9,9 +12,11 @@ import torch
 from bundle.manifest import Manifest
 from bundle.philox import uniforms
 from bundle.read import STEP, decode_file, full_file
+from export.bounds import Unbounded
 from export.build import build
 from export.graphs import DecodeGraph, StepGraph
 from export.verification import Verification, reference_of_bundle, verify
+from models.activations import ACTIVATIONS
 from models.checkpoint import Trained
 from models.generate import generate
 from tests.conftest import tiny_model
@@ -35,12 +40,80 @@ def test_every_cell_is_verified_in_both_precisions(cell: str, activation: str) -
     assert passed(verify(manifest, files, reference_of_bundle(manifest, files)))
 
 
+# What no test above has: operators of their own, normalisation, sums of layers, one-hot input.
+OPTIONS: dict[str, dict[str, object]] = {
+    "prelu": {"cell": "rnn", "activation": "prelu", "norm": "batch", "input": "onehot"},
+    "softplus, pre": {"cell": "rnn", "activation": "softplus", "form": "pre", "norm": "layer", "residual": True},
+    "maxout, pre": {"cell": "rnn", "activation": "maxout", "form": "pre", "residual": True},
+}
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_what_cannot_be_quantised_is_verified_in_float32(name: str) -> None:
+    trained = moved(tiny_model(hidden=24, **OPTIONS[name]))
+    manifest, files = build(trained, "cell", "1")
+    assert manifest.precisions == ("fp32",)
+    assert passed(verify(manifest, files, trained.model))
+    assert passed(verify(manifest, files, reference_of_bundle(manifest, files)))
+
+
+def test_batch_normalisation_becomes_part_of_the_weights_in_8_bits_too() -> None:
+    trained = moved(tiny_model(cell="rnn", activation="rbf", form="pre", norm="batch", hidden=24))
+    manifest, files = build(trained, "cell", "1")
+    assert manifest.precisions == ("fp32", "int8")
+    found = verify(manifest, files, trained.model)
+    assert passed(found), found
+
+
+def moved(trained: Trained) -> Trained:
+    """With normalisations that have seen something."""
+    for tensor in trained.model.norms.state_dict().values():
+        if tensor.is_floating_point():
+            tensor.uniform_(0.3, 1.7, generator=torch.Generator().manual_seed(0))
+    return trained
+
+
+def every_option() -> Iterator[dict[str, object]]:
+    """Each activation in both forms, the gates, and with them all kinds of normalisation, sums and input."""
+    others = product(("none", "batch", "layer"), (False, True), ("embedding", "onehot"))
+    cells: list[dict[str, object]] = [{"cell": "gru"}, {"cell": "lstm"}]
+    cells += [{"cell": "rnn", "activation": name, "form": form} for name in ACTIVATIONS for form in ("post", "pre")]
+    for cell, (norm, residual, given) in product(cells, others):
+        yield {**cell, "norm": norm, "residual": residual, "input": given}
+
+
+@torch.no_grad()
+def test_a_step_of_the_graph_is_the_models_with_every_option() -> None:
+    for options in every_option():
+        model = moved(tiny_model(layers=3, hidden=8, **options)).model.double()
+        step, state = StepGraph(model).eval(), tuple(torch.rand_like(s) for s in model.initial_state(5))
+        token = torch.arange(5)
+        logits, *after = step(token, *state)
+        expected, expected_after = model(token.unsqueeze(0), state)
+        torch.testing.assert_close((logits, *after), (expected[0], *expected_after), msg=str(options))
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"cell": "rnn", "activation": "relu"}, "layers.0 reads its own output again, and relu has no bound"),
+        ({"norm": "layer"}, "layers.1 reads what a layer normalisation gives"),
+        ({"norm": "layer", "layers": 1}, "head reads what a layer normalisation gives"),
+        ({"residual": True}, "head reads the sum of layers.0 and layers.1"),
+        ({"residual": True, "layers": 3}, "layers.2 reads the sum"),
+    ],
+)
+def test_what_cannot_be_quantised_says_which_layer_and_why(options: dict[str, object], reason: str) -> None:
+    with pytest.raises(Unbounded, match=f"this model has no int8: {reason}"):
+        build(tiny_model(hidden=8, **options), "cell", "1", ["fp32", "int8"])
+
+
 def test_a_bundle_whose_weights_are_partly_equal_can_be_verified_without_its_run() -> None:
     """Equal tensors must not become one that has only one of their names."""
     trained = tiny_model(hidden=8)
     with torch.no_grad():
-        for name, parameter in trained.model.recurrent.named_parameters():
-            if name.startswith("bias"):
+        for name, parameter in trained.model.layers.named_parameters():
+            if "bias" in name:
                 parameter.zero_()
     manifest, files = build(trained, "equal", "1", ["fp32"])
     assert passed(verify(manifest, files, reference_of_bundle(manifest, files)))
@@ -49,8 +122,8 @@ def test_a_bundle_whose_weights_are_partly_equal_can_be_verified_without_its_run
 def test_a_model_that_amplifies_roundings_is_verified() -> None:
     trained = tiny_model()
     with torch.no_grad():
-        for name, parameter in trained.model.recurrent.named_parameters():
-            if name.startswith("weight_hh"):
+        for name, parameter in trained.model.layers.named_parameters():
+            if "weight_hh" in name:
                 parameter.mul_(8)
     manifest, files = build(trained, "wild", "1", ["fp32"])
     found = verify(manifest, files, trained.model)
@@ -63,7 +136,7 @@ def test_verify_notices_another_model(tiny_files: Files) -> None:
     assert "FAILED" in str(found[0])
 
 
-@pytest.mark.parametrize("name", ["head.bias", "recurrent.weight_hh_l1"])
+@pytest.mark.parametrize("name", ["head.bias", "layers.1.weight_hh"])
 def test_a_model_that_is_not_finite_is_not_verified(name: str) -> None:
     trained = tiny_model(hidden=16)
     with torch.no_grad():

@@ -6,13 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from models.train import main
+from charstream.settings import parse
+from models.settings import TrainSettings
+from models.train import train_model
 
 WORDS = ("the", "a", "king", "queen", "fool", "speaks", "of", "sees", "no", "in", "night", "love", "crown,", "heart!")
 # Sizes at which a run takes a second.
 SMALL = (
     *("--layers", "1", "--hidden", "32", "--embedding", "8", "--batch", "8", "--sequence", "16"),
-    *("--amp", "off"),
+    *("--precision", "fp32"),
 )
 # Every kind of recurrent layer that there is, as `ModelConfig` has it.
 CELLS = {
@@ -51,11 +53,12 @@ def verse(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def train(verse: Path, tmp_path: Path) -> Callable[..., Path]:
-    """Trains a small model on the verse; returns the run's folder."""
+    """Trains a small model on the verse, as the command does; returns the run's folder."""
 
     def run(*flags: str, name: str = "run") -> Path:
         folder = tmp_path / name
-        assert main(["--data", str(verse), "--out", str(folder), *SMALL, *flags]) == 0
+        given = ["--data", str(verse), "--out", str(folder), *SMALL, *flags]
+        train_model(parse(TrainSettings, given, command="charstream train"))
         return folder
 
     return run

@@ -22,6 +22,14 @@ def test_as_json(verse: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert facts["distinct"] == len(set(verse.read_text()))
 
 
+def test_of_bytes_and_with_a_part_for_the_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "text.txt"
+    path.write_text("\u20ac" * 100, "utf-8")
+    assert main([str(path), "--json", "--vocabulary", "bytes", "--split", "0.5,0.25,0.25"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert [facts[name] for name in ("bytes", "training", "validation", "test")] == [300, 150, 75, 75]
+
+
 @pytest.mark.parametrize(
     ("data", "reason"),
     [

@@ -1,5 +1,6 @@
 """The validation loss is the one that a single reader of the whole text has."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from export.evaluate import main
 from models.checkpoint import load
 from models.evaluate import carried_nats
 from models.model import CharLM, ModelConfig
@@ -48,3 +50,24 @@ def test_training_goes_on_in_training_mode() -> None:
     ids = np.random.default_rng(0).integers(5, size=600)
     assert carried_nats(model, ids, start=0) == carried_nats(model, ids, start=0)
     assert model.training
+
+
+def test_a_run_is_evaluated_on_its_own_text_and_split(
+    train: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The command finds what training stated, without being told the text."""
+    run = train("--steps", "40", "--split", "0.8,0.1,0.1")
+    capsys.readouterr()
+    assert main([str(run), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["nats"] == pytest.approx(load(run).record.validation_nats["carried"], abs=1e-3)
+    assert main([str(run), "--json", "--part", "test"]) == 0
+    assert json.loads(capsys.readouterr().out)["nats"] != found["nats"]
+
+
+def test_a_run_has_no_8_bits(train: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
+    run = train("--steps", "5")
+    with pytest.raises(SystemExit) as end:
+        main([str(run), "--precision", "int8"])
+    assert end.value.code == 1
+    assert "is a training run, which has fp32 only: export it" in capsys.readouterr().err

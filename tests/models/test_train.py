@@ -53,14 +53,18 @@ def test_it_learns_more_than_the_frequencies_of_characters(train: Train, verse: 
 
 
 def test_a_run_leaves_its_losses_and_texts_and_says_what_it_came_to(
-    train: Train, capsys: pytest.CaptureFixture[str]
+    verse: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = train("--steps", "50", "--json")
+    run = tmp_path / "run"
+    assert main(["--data", str(verse), "--out", str(run), *SMALL, "--steps", "50", "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert result["carried_nats"] == load(run).record.validation_nats["carried"] == lines[-1]["carried"]
     assert result["characters"] == 50 * 8 * 16
     assert [line["step"] for line in lines if "loss" in line] == [25, 50]
+    told = {"loss", "learning_rate", "gradient_norm", "gradient_norm_max", "update_ratio", "skipped"}
+    assert all(told <= line.keys() for line in lines if "loss" in line)
+    assert (run / "report.html").exists()
     assert [line["step"] for line in lines if "sample" in line] == [0, 6, 27, 50]
 
 
@@ -71,11 +75,10 @@ def test_the_same_seed_gives_the_same_model(train: Train) -> None:
 
 
 def test_minutes_bound_the_wall_clock(train: Train) -> None:
-    began = time.monotonic()
-    run = train("--minutes", "0.08")
-    assert 2 < time.monotonic() - began < 0.08 * 60
+    run = train("--minutes", "0.15")
     progress = read(run / "last.json")[0].progress
-    assert progress.step == progress.budget > 50
+    assert 1 < progress.step == progress.budget
+    assert progress.seconds < 0.15 * 60
 
 
 def test_interrupted_and_resumed_is_bitwise_the_same_as_in_one_go(verse: Path, tmp_path: Path) -> None:
@@ -163,7 +166,7 @@ def test_resume_takes_an_activation_without_its_cell(train: Train, capsys: pytes
 def test_resume_refuses_weights_that_do_not_fit(train: Train, capsys: pytest.CaptureFixture[str]) -> None:
     run = train("--steps", "3")
     header, tensors = read(run / "last.json")
-    save(run, "last", header, {name.replace("recurrent.", "lstm."): tensor for name, tensor in tensors.items()})
+    save(run, "last", header, {name.replace("layers.", "lstm."): tensor for name, tensor in tensors.items()})
     assert "do not fit the model" in _fails(capsys, "--out", str(run), "--resume")
 
 
@@ -183,13 +186,23 @@ def test_a_lost_loss_is_one_line_and_leaves_a_good_checkpoint(
     [
         (["--hidden", "0"], "--hidden: input should be greater than or equal to 1 (got '0')"),
         (["--minutes", "1", "--steps", "2"], "give --minutes or --steps, not both"),
-        (["--preset", "huge"], "--preset: input should be 'default' or 'demo' (got 'huge')"),
+        (
+            ["--preset", "huge"],
+            "--preset: input should be 'default', 'demo', 'shakespeare', 'char-rnn' or 'min-char-rnn'",
+        ),
         (["--cell", "mlp"], "--cell: input should be 'rnn', 'gru' or 'lstm' (got 'mlp')"),
-        (["--cell", "gru", "--activation", "sigmoid"], "--activation sigmoid needs --cell rnn, not gru"),
-        (["--batch", "4096"], "4096 streams of 16 characters need 69,632; --batch 1024 --sequence 16 would do"),
+        (
+            ["--cell", "gru", "--activation", "sigmoid"],
+            "only the cell rnn has a choice of activation: sigmoid with gru",
+        ),
+        (["--batch", "4096"], "4096 streams of 16 characters need 65,537; --batch 1024 --sequence 16 would do"),
         (["--data", "none.txt"], "none.txt: no such file"),
         (["--data", ""], "--data is missing: shakespeare, tinyshakespeare, a text file"),
         (["--minutes", "1e-6"], "--minutes 1e-06 is too short"),
+        (["--cell", "rnn", "--activation", "maxout", "--form", "pre", "--hidden", "33"], "pools pairs of hidden units"),
+        (["--device", "cuda:7"], "--device cuda:7: torch finds 0 GPUs here"),
+        (["--device", "tpu"], "--device: string should match pattern"),
+        (["--split", "0.5,0.6"], "--split 0.5,0.6: expected the shares of training, validation and test"),
         (["--wrong"], "unrecognized arguments: --wrong"),
     ],
 )

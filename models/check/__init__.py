@@ -1,0 +1,1 @@
+"""`charstream check`: what one looks at before, while and after a network is trained, each with a verdict."""

@@ -1,0 +1,79 @@
+"""A folder of many runs: what it was begun with, so that it can be gone on with, and what has come of it."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from models.settings import TrainSettings
+
+__all__ = ["RESULTS", "RUNS", "STUDY", "ExperimentError", "begin_experiment", "open_experiment", "write_json"]
+
+SETTINGS, RESULTS, STUDY, RUNS = "settings.json", "results.json", "search.db", "runs"
+# They say how this call goes, not what is tried.
+_OF_THE_CALL = {"out", "resume", "overwrite", "json_"}
+
+S = TypeVar("S", bound=TrainSettings)
+
+
+class ExperimentError(ValueError):
+    """The folder is taken, or holds nothing to go on with; the message is one line."""
+
+
+def open_experiment(given: S, *, may_change: frozenset[str] = frozenset()) -> S:
+    """The settings to go by: those given, in a new folder, or with --resume those that the folder was begun with.
+
+    Args:
+        may_change: fields that --resume may be given anew.
+
+    Raises:
+        ExperimentError: there is one in the folder already, or with --resume none, or one of other settings.
+    """
+    if given.resume:
+        return _resumed(given, may_change)
+    if (given.out / SETTINGS).exists() and not given.overwrite:
+        raise ExperimentError(f"{given.out} is taken: go on with it by --resume, or replace it by --overwrite")
+    return given
+
+
+def begin_experiment(settings: TrainSettings) -> None:
+    """Makes the folder, with the settings for who goes on; does nothing where it is gone on with."""
+    if not settings.resume:
+        _empty(settings.out)
+        settings.out.mkdir(parents=True, exist_ok=True)
+        kept = settings.model_dump_json(exclude={"resume", "overwrite", "json_"})
+        write_json(settings.out / SETTINGS, json.loads(kept))
+
+
+def write_json(file: Path, content: Any) -> None:
+    """Whole or not at all."""
+    new = file.with_name(f".{file.name}.new")
+    new.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    new.replace(file)
+
+
+def _empty(folder: Path) -> None:
+    """Removes what such a folder has of ours, and nothing else."""
+    shutil.rmtree(folder / RUNS, ignore_errors=True)
+    for name in (SETTINGS, RESULTS, STUDY):
+        (folder / name).unlink(missing_ok=True)
+
+
+def _resumed(given: S, may_change: frozenset[str]) -> S:
+    file = given.out / SETTINGS
+    try:
+        begun = type(given).model_validate_json(file.read_bytes())
+    except OSError as error:
+        raise ExperimentError(f"{given.out}: nothing to go on with there ({SETTINGS}: {error.strerror})") from error
+    except ValidationError as error:
+        raise ExperimentError(f"{file}: not of this command ({error.errors()[0]['msg']})") from error
+    changes = {name: getattr(given, name) for name in given.model_fields_set if name not in _OF_THE_CALL}
+    for name, value in changes.items():
+        if name not in may_change and value != getattr(begun, name):
+            raise ExperimentError(
+                f"{given.out} was begun with {name.replace('_', '-')} {getattr(begun, name)}, not {value}: "
+                "leave it out to go on, or begin in another folder"
+            )
+    return begun.model_copy(update={**changes, "out": given.out, "resume": True, "json_": given.json_})

@@ -1,0 +1,141 @@
+"""The variants of a comparison: which there are, and what each came to."""
+
+import itertools
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from models.checkpoint import LAST
+from models.compare_settings import CompareSettings
+from models.corpus import open_corpus
+from models.curves import read_curves
+from models.experiment import RUNS
+from models.guard import Diverged
+from models.progress import say
+from models.settings import TrainSettings
+from models.sizes import hidden_for, parameters_of
+from models.train import train_model
+from models.varying import VaryError, named, shown, value_of, variant
+
+__all__ = ["Compared", "Variant", "trained", "variants"]
+
+RESULT = "compared.json"  # in a variant's run, when it is done
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One run of a comparison; `changes`: the varied options, in the order given."""
+
+    changes: dict[str, Any]
+    settings: TrainSettings
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What a variant came to. Losses in nats per character; None for one whose training failed."""
+
+    changes: dict[str, Any]
+    run: str
+    hidden: int
+    parameters: int
+    steps: int
+    seconds: float
+    chars_per_second: float
+    training_nats: float | None
+    validation_nats: float | None
+
+    @property
+    def bits(self) -> float | None:
+        """Bits per character of the validation part."""
+        return None if self.validation_nats is None else self.validation_nats / math.log(2)
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self) | {"bits_per_character": self.bits}
+
+
+def variants(settings: CompareSettings) -> list[Variant]:
+    """All combinations that can be; what cannot is left out with a line on stderr. Raises VaryError, CorpusError."""
+    options = [_option(text) for text in settings.vary]
+    if not options:
+        raise VaryError("--vary is missing: what is to be compared, as in --vary layers=1,2,3,4")
+    _require_bound(settings, {name for name, _ in options})
+    found = list(_possible(settings, options))
+    if len(found) < 2:
+        raise VaryError("there is nothing to compare: --vary needs two values that are possible, at least")
+    return [_with_equal_parameters(one, settings) for one in found] if settings.equal == "parameters" else found
+
+
+def trained(one: Variant) -> Compared:
+    """Trains a variant, goes on with it where it was left, or reads what it came to when it was done before."""
+    file = one.settings.out / RESULT
+    if file.exists():
+        known = json.loads(file.read_bytes())
+        known.pop("bits_per_character")
+        return Compared(**known)
+    result = _compared(one)
+    file.write_text(json.dumps(result.to_json()) + "\n", encoding="utf-8")
+    return result
+
+
+def _option(text: str) -> tuple[str, list[Any]]:
+    name, values = named(text)
+    return name, [value_of(name, value.strip()) for value in values.split(",")]
+
+
+def _require_bound(settings: CompareSettings, varied: set[str]) -> None:
+    if settings.equal == "parameters" and "hidden" in varied:
+        raise VaryError("--equal parameters chooses --hidden: it cannot vary; take --equal steps or --equal time")
+    if settings.equal == "time" and settings.minutes is None:
+        raise VaryError("--equal time needs --minutes, for each variant")
+    if settings.equal == "steps" and settings.steps is None:
+        raise VaryError("--equal steps needs --steps, for each variant")
+
+
+def _possible(settings: CompareSettings, options: list[tuple[str, list[Any]]]) -> Iterator[Variant]:
+    names = [name for name, _ in options]
+    for values in itertools.product(*(values for _, values in options)):
+        changes = dict(zip(names, values, strict=True))
+        try:
+            yield Variant(changes, variant(settings, changes, settings.out / RUNS / _folder(changes)))
+        except VaryError as error:
+            say(f"left out: {error}")
+
+
+def _folder(changes: dict[str, Any]) -> str:
+    """A name that files can have, whatever the values are."""
+    text = "_".join(f"{name}-{value}" for name, value in changes.items())
+    return "".join(char if char.isalnum() or char in "-_.," else "-" for char in text)
+
+
+def _with_equal_parameters(one: Variant, settings: CompareSettings) -> Variant:
+    parameters = parameters_of(settings, _vocab(settings))
+    hidden = hidden_for(one.settings, _vocab(one.settings), parameters)
+    return Variant(one.changes, variant(one.settings, {"hidden": hidden}, one.settings.out))
+
+
+def _vocab(settings: TrainSettings) -> int:
+    return len(open_corpus(settings.data, vocabulary=settings.vocabulary, split=settings.split).vocabulary)
+
+
+def _compared(one: Variant) -> Compared:
+    settings = one.settings.model_copy(update={"resume": (one.settings.out / f"{LAST}.json").exists()})
+    validation: float | None = None
+    try:
+        validation = train_model(settings)["carried_nats"]
+    except Diverged as error:
+        say(f"{shown(one.changes)}: {error}")
+    curves = read_curves(settings.out)
+    chars = curves.steps * curves.chars_per_step
+    return Compared(
+        one.changes,
+        str(settings.out),
+        settings.hidden,
+        curves.parameters or 0,
+        curves.steps,
+        curves.seconds,
+        round(chars / curves.seconds, 1) if curves.seconds else 0.0,
+        curves.last("loss"),
+        validation,
+    )

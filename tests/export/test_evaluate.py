@@ -1,0 +1,146 @@
+"""`charstream evaluate`: the same numbers of a run, of its bundle and by hand, and what they mean."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bundle.manifest import Manifest
+from bundle.vocabulary import Vocabulary
+from export.evaluate import main, numbers_of
+from export.loss import RuntimeReader
+from export.runtime import Runtime
+from models.checkpoint import Trained
+from models.corpus import open_corpus
+from models.evaluation import Evaluated, Evaluation, evaluate
+from models.model import CharLM, ModelConfig
+from models.reading import TorchReader
+from models.text import CorpusError
+from tests.conftest import ASCII
+
+LINES = "To be, or not to be, that is the question:\nWhether 'tis nobler in the mind to suffer\n"
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("texts") / "hamlet.txt"
+    path.write_text(LINES * 60)
+    return path
+
+
+def _evaluate(*flags: str, capsys: pytest.CaptureFixture[str]) -> dict[str, object]:
+    assert main([*flags, "--json"]) == 0
+    found: dict[str, object] = json.loads(capsys.readouterr().out)
+    return found
+
+
+@pytest.mark.parametrize("protocol", [("carried",), ("windows", "--window", "50")])
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_a_bundle_loses_what_its_model_does(
+    tiny: Trained,
+    bundles: Path,
+    text: Path,
+    precision: str,
+    protocol: tuple[str, ...],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    flags = ("--data", str(text), "--part", "all", "--precision", precision, "--protocol", *protocol)
+    found = _evaluate(str(bundles / "tiny"), *flags, capsys=capsys)
+    ids = tiny.vocabulary.encode(text.read_text())
+    torch = Evaluated("torch", TorchReader(tiny.model), tiny.vocabulary, tiny.start_text)
+    expected = evaluate(torch, ids, "text", protocol[0], 50)  # type: ignore[arg-type]
+    assert found["symbols"] == expected.symbols
+    assert found["nats"] == pytest.approx(expected.nats, abs=1e-3 if precision == "fp32" else 0.05)
+    assert found["bits"] == pytest.approx(found["nats"] / math.log(2))
+    assert found["perplexity"] == pytest.approx(math.exp(found["nats"]))
+    assert found["interval"][0] < found["nats"] < found["interval"][1]
+
+
+def test_the_report_says_what_was_measured_and_how_sure_it_is(
+    bundles: Path, text: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ("--data", str(text), "--protocol", "windows", "--window", "64", "--part", "training")
+    assert main([str(bundles / "tiny"), *flags]) == 0
+    said = capsys.readouterr().out
+    symbols = int(0.9 * len(text.read_text()))
+    assert f"{(symbols - 1) // 64:,} windows; {(symbols - 1) % 64:,} characters left out at the end" in said
+    for word in ("nanoGPT's protocol", "perplexity", "95 % interval of the mean", "Hoeffding's bound", "correlate by"):
+        assert word in said
+
+
+def test_too_few_values_have_no_interval(tiny: Trained, text: Path) -> None:
+    torch = Evaluated("torch", TorchReader(tiny.model), tiny.vocabulary, tiny.start_text)
+    found = evaluate(torch, tiny.vocabulary.encode(LINES), "text", "windows", 50)
+    assert found.interval is None
+    assert "no confidence interval: 1 windows are too few, 30 are needed" in str(found)
+
+
+def _constant(vocabulary: Vocabulary) -> Evaluated:
+    model = CharLM(ModelConfig(vocab=len(vocabulary), layers=1, hidden=2, embedding=2))
+    for parameter in model.parameters():
+        parameter.data.zero_()
+    return Evaluated("constant", TorchReader(model), vocabulary, "\n")
+
+
+def test_bytes_are_told_per_character_too(tmp_path: Path) -> None:
+    """Three bytes make a euro: a model that knows nothing loses ln 256 at each."""
+    path = tmp_path / "euros.txt"
+    path.write_text("\u20ac" * 100, "utf-8")
+    corpus = open_corpus(str(path), vocabulary="bytes")
+    found = evaluate(_constant(corpus.vocabulary), corpus.ids, "text", "carried", 1)
+    assert found.nats == pytest.approx(math.log(256))
+    assert found.facts()["nats_per_character"] == pytest.approx(3 * math.log(256))
+    assert "nats per byte" in str(found)
+
+
+def test_another_vocabulary_is_translated_or_refused_with_the_place(tmp_path: Path) -> None:
+    path = tmp_path / "text.txt"
+    path.write_text("abcabc\u00e9abc")
+    corpus = open_corpus(str(path), split="0.5,0.5")
+    model = Vocabulary("cbax")
+    assert numbers_of(corpus, "training", model).tolist() == [2, 1, 0, 2, 1]
+    with pytest.raises(CorpusError, match=r"the validation part of .*U\+00E9\) at place 1 is not in the vocabulary"):
+        numbers_of(corpus, "validation", model)
+
+
+@pytest.mark.parametrize(
+    ("flags", "reason"),
+    [
+        (("--part", "test"), "has no test part with --split 0.9,0.1; --part all takes all of it"),
+        (("--protocol", "windows", "--window", "600"), "has 510 characters, a window of 600 needs 601"),
+        (("--split", "2"), "expected the shares of training, validation and test"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_one_line(
+    bundles: Path, text: Path, flags: tuple[str, ...], reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        main([str(bundles / "tiny"), "--data", str(text), *flags])
+    assert end.value.code == 2
+    said = capsys.readouterr().err
+    assert reason in said
+    assert said.count("\n") == 1
+
+
+def test_weights_that_are_no_numbers_are_told(tiny: Trained) -> None:
+    constant = _constant(tiny.vocabulary)
+    constant.reader._model.head.bias.data.fill_(math.nan)  # type: ignore[attr-defined]
+    with pytest.raises(CorpusError, match="its weights are no good"):
+        evaluate(constant, np.zeros(100, np.uint8), "text", "carried", 1)
+
+
+def test_the_server_scores_what_the_protocol_carried_says(
+    tiny: Trained, tiny_files: tuple[Manifest, dict[str, bytes]]
+) -> None:
+    manifest, files = tiny_files
+    reader = RuntimeReader(Runtime(files["full.fp32.onnx"]), manifest)
+    ids = manifest.vocabulary.encode(LINES * 10)
+    parts = ("text", "carried", 1)
+    found: list[Evaluation] = [
+        evaluate(Evaluated("x", one, manifest.vocabulary, "\n"), ids, *parts)  # type: ignore[arg-type]
+        for one in (reader, TorchReader(tiny.model))
+    ]
+    assert found[0].nats == pytest.approx(found[1].nats, abs=1e-4)
+    assert manifest.symbols == ASCII

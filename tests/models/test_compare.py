@@ -1,0 +1,113 @@
+"""Variants are compared on equal terms, and no finished one is trained twice."""
+
+import json
+import shlex
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from charstream.settings import parse
+from models.compare import main
+from models.compare_settings import CompareSettings
+from models.config import Activation, Cell, Form
+from models.flags import train_command
+from models.settings import TrainSettings
+from models.sizes import hidden_for, parameters_of
+from models.variants import variants
+from models.varying import variant
+from tests.models.conftest import SMALL
+from tests.models.test_plot import PNG
+
+VOCAB = 30
+MODELS = [{"cell": cell} for cell in get_args(Cell)] + [
+    {"cell": "rnn", "activation": activation, "form": form}
+    for activation in get_args(Activation)
+    for form in get_args(Form)
+]
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: "-".join(model.values()))
+def test_every_kind_of_model_gets_as_many_parameters(model: dict[str, str]) -> None:
+    yardstick = parameters_of(TrainSettings(out=Path("run"), layers=2, hidden=64, embedding=16), VOCAB)
+    for layers in (1, 4):
+        settings = TrainSettings.model_validate({"out": "run", "layers": layers, "embedding": 16, **model})
+        sized = variant(settings, {"hidden": hidden_for(settings, VOCAB, yardstick)}, settings.out)
+        assert parameters_of(sized, VOCAB) == pytest.approx(yardstick, rel=0.02)
+
+
+def test_it_tables_and_draws_the_variants_and_trains_none_twice(
+    verse: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "compared"
+    varied = ("--vary", "layers=1,2", "--vary", "cell=rnn,gru")
+    argv = ["--data", str(verse), "--out", str(out), *SMALL, "--steps", "25", *varied]
+    assert main([*argv, "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["changes"] for row in rows] == [
+        {"layers": layers, "cell": cell} for layers in (1, 2) for cell in ("rnn", "gru")
+    ]
+    parameters = [row["parameters"] for row in rows]
+    assert max(parameters) < 1.1 * min(parameters)
+    assert {row["steps"] for row in rows} == {25}
+    assert all(0 < row["validation_nats"] < 3.2 for row in rows)
+    assert (out / "compare.png").read_bytes().startswith(PNG)
+
+    finished = Path(rows[0]["run"]) / "metrics.jsonl"
+    before = finished.read_bytes()
+    (Path(rows[3]["run"]) / "compared.json").unlink()
+    assert main(["--out", str(out), "--resume", "--json"]) == 0
+    again = json.loads(capsys.readouterr().out)
+    assert finished.read_bytes() == before
+    assert [row["validation_nats"] for row in again] == [row["validation_nats"] for row in rows]
+
+
+def test_what_does_not_go_together_is_left_out_with_a_reason(
+    verse: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = ["--data", str(verse), "--out", str(tmp_path / "compared"), "--vary", "cell=rnn,lstm"]
+    settings = parse(CompareSettings, [*argv, "--vary", "activation=tanh,relu"], command="test")
+    assert [list(one.changes.values()) for one in variants(settings)] == [
+        ["rnn", "tanh"],
+        ["rnn", "relu"],
+        ["lstm", "tanh"],
+    ]
+    assert "left out: cell lstm, activation relu: only the cell rnn has a choice" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "reason"),
+    [
+        ([], "--vary is missing"),
+        (["--vary", "layers=2"], "there is nothing to compare"),
+        (["--vary", "hidden=8,16"], "--equal parameters chooses --hidden"),
+        (["--vary", "layers=1,2", "--equal", "time"], "--equal time needs --minutes"),
+        (["--vary", "layers=1,2", "--equal", "steps"], "--equal steps needs --steps"),
+        (["--vary", "layers=1,two"], "layers=two: input should be a valid integer"),
+    ],
+)
+def test_a_comparison_that_cannot_be_is_one_line(
+    verse: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: list[str], reason: str
+) -> None:
+    out = tmp_path / "compared"
+    with pytest.raises(SystemExit) as end:
+        main(["--data", str(verse), "--out", str(out), *flags])
+    assert end.value.code == 2
+    assert reason in capsys.readouterr().err
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        "--preset demo --hidden 17",
+        "--preset min-char-rnn --steps 5 --clip-value 0",
+        "--cell rnn --activation maxout --form pre --norm batch --residual --learning-rate 1.23456789e-3",
+        "--data 'a file.txt' --minutes 1.5 --init-from runs/one --seed 3",
+    ],
+)
+def test_the_command_of_settings_gives_the_same_settings(flags: str) -> None:
+    settings = parse(TrainSettings, [*shlex.split(flags), "--out", "run"], command="test")
+    command = shlex.split(train_command(settings))
+    assert command[:2] == ["charstream", "train"]
+    assert parse(TrainSettings, command[2:], command="test") == settings
