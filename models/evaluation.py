@@ -18,6 +18,10 @@ __all__ = ["Evaluated", "Evaluation", "evaluate"]
 
 Protocol = Literal["carried", "windows"]
 
+# Symbols whose losses are one value of the bootstrap, at most, and how many values it should have: what correlates over
+# hundreds of symbols is too weak to be seen between single ones, and not too weak to matter.
+STRETCH, STRETCHES = 256, 100
+
 
 @dataclass(frozen=True)
 class Evaluated:
@@ -36,9 +40,11 @@ class Evaluation:
     Attributes:
         left_out: symbols at the end that fill no window.
         characters: that the evaluated symbols come to; of bytes fewer.
-        values: what the interval is made of: the loss of each symbol, or the mean of each window.
-        neighbours: correlation of one value with the next.
-        interval: None of too few values.
+        largest: loss of a symbol.
+        stretch: symbols of one of the stretches of which the interval is made.
+        neighbours, stretches: correlation of a symbol's loss with the next one's, and of a stretch's with the next's.
+        interval: None of too few stretches.
+        independent: symbols of independent losses that would tell as much.
         hoeffding: half of the interval of that name.
     """
 
@@ -51,10 +57,12 @@ class Evaluation:
     symbols: int
     left_out: int
     characters: int
-    values: int
     largest: float
+    stretch: int
     neighbours: float
+    stretches: float
     interval: Interval | None
+    independent: float
     hoeffding: float
     seconds: float
 
@@ -76,9 +84,10 @@ class Evaluation:
             "perplexity": math.exp(self.nats),
             "nats_per_character": self.nats_per_character,
             "interval": None if self.interval is None else [self.interval.low, self.interval.high],
-            "block": None if self.interval is None else self.interval.block,
-            "hoeffding": self.hoeffding,
+            "block": None if self.interval is None else self.interval.block * self.stretch,
+            "independent": self.independent,
             "neighbours": self.neighbours,
+            "hoeffding": self.hoeffding,
             "seconds": round(self.seconds, 1),
         }
 
@@ -95,7 +104,7 @@ class Evaluation:
         return (
             f"windows: x = ids[i : i + {self.window}], y one later, i = 0, {self.window}, {2 * self.window}, ...; each "
             "window is read from the zero state,\n"
-            f"without a start character, so its first {self.unit} have little before them (nanoGPT's protocol). "
+            f"without a start character, so its first {self.unit} have little before them (nanoGPT's protocol).\n"
             f"{self.symbols // self.window:,} windows; {self.left_out:,} {self.unit} left out at the end."
         )
 
@@ -109,16 +118,17 @@ class Evaluation:
         return text
 
     def _sure(self) -> list[str]:
-        unit = self.unit if self.protocol == "carried" else "windows"
+        unit = self.unit
         if self.interval is None:
-            return [f"no confidence interval: {self.values} {unit} are too few, {FEWEST} are needed"]
+            return [f"no confidence interval: {self.symbols:,} {unit} are too few"]
         return [
             f"95 % interval of the mean: {self.interval.low:.4f} to {self.interval.high:.4f} "
-            f"(circular block bootstrap, blocks of {self.interval.block:,} {unit})",
-            f"Hoeffding's bound: {self.nats:.4f} +- {self.hoeffding:.4f}, if the losses of {self.values:,} {unit} were "
-            f"independent and at most {self.largest:.2f}, the largest seen.",
-            f"They are not: neighbours correlate by {self.neighbours:.2f}, so that they tell as much as "
-            f"{self.interval.independent:,.0f} independent ones, and a loss has no bound.",
+            f"(circular block bootstrap, blocks of {self.interval.block * self.stretch:,} {unit})",
+            f"Hoeffding's bound: {self.nats:.4f} +- {self.hoeffding:.4f}, if the losses of {self.symbols:,} {unit} "
+            f"were independent and at most {self.largest:.2f},",
+            f"the largest seen. They are not: neighbours correlate by {self.neighbours:.2f}, stretches of "
+            f"{self.stretch} by {self.stretches:.2f}; all tell as much",
+            f"as {self.independent:,.0f} independent ones. And a loss has no bound.",
         ]
 
 
@@ -137,7 +147,10 @@ def evaluate(model: Evaluated, ids: NDArray[np.integer], text: str, protocol: Pr
     losses = _losses(model, ids, text, protocol, window)
     if not np.isfinite(losses).all():
         raise CorpusError(f"{model.name}: loses {losses.mean():g} nats on {text}: its weights are no good")
-    values = losses if protocol == "carried" else losses.mean(1, dtype=np.float64)
+    stretch = window if protocol == "windows" else max(1, min(STRETCH, losses.size // STRETCHES))
+    flat = losses.ravel()
+    values = flat[: losses.size // stretch * stretch].reshape(-1, stretch).mean(1, dtype=np.float64)
+    interval = bootstrap(values) if len(values) >= FEWEST else None
     return Evaluation(
         model=model.name,
         text=text,
@@ -148,11 +161,13 @@ def evaluate(model: Evaluated, ids: NDArray[np.integer], text: str, protocol: Pr
         symbols=losses.size,
         left_out=0 if protocol == "carried" else len(ids) - 1 - losses.size,
         characters=_characters(model.vocabulary, ids if protocol == "carried" else ids[1 : 1 + losses.size]),
-        values=len(values),
-        largest=float(values.max()),
-        neighbours=float(autocorrelation(values, 1)[-1]),
-        interval=bootstrap(values) if len(values) >= FEWEST else None,
-        hoeffding=hoeffding(values),
+        largest=float(losses.max()),
+        stretch=stretch,
+        neighbours=float(autocorrelation(flat, 1)[-1]),
+        stretches=float(autocorrelation(values, 1)[-1]),
+        interval=interval,
+        independent=float(losses.var(dtype=np.float64)) / interval.error**2 if interval and interval.error else 0.0,
+        hoeffding=hoeffding(flat),
         seconds=time.monotonic() - began,
     )
 

@@ -22,13 +22,13 @@ class Interval:
 
     Attributes:
         block: values in a block.
-        independent: as many independent values would tell as much.
+        error: standard error of the mean.
     """
 
     low: float
     high: float
     block: int
-    independent: float
+    error: float
 
 
 def bootstrap(values: Floats, seed: int = 0) -> Interval:
@@ -47,8 +47,7 @@ def bootstrap(values: Floats, seed: int = 0) -> Interval:
     rng = np.random.default_rng(seed)
     means = [of_blocks[rng.integers(size, size=blocks)].sum() / (blocks * block) for _ in range(RESAMPLES)]
     low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    variance = float(np.var(values, dtype=np.float64))
-    return Interval(float(low), float(high), block, variance / max(float(np.var(means)), np.finfo(float).tiny))
+    return Interval(float(low), float(high), block, float(np.std(means)))
 
 
 def hoeffding(values: Floats) -> float:

@@ -74,7 +74,7 @@ def test_too_few_values_have_no_interval(tiny: Trained, text: Path) -> None:
     torch = Evaluated("torch", TorchReader(tiny.model), tiny.vocabulary, tiny.start_text)
     found = evaluate(torch, tiny.vocabulary.encode(LINES), "text", "windows", 50)
     assert found.interval is None
-    assert "no confidence interval: 1 windows are too few, 30 are needed" in str(found)
+    assert "no confidence interval: 50 characters are too few" in str(found)
 
 
 def _constant(vocabulary: Vocabulary) -> Evaluated:

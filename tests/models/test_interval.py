@@ -34,10 +34,9 @@ def test_blocks_grow_with_the_memory_and_independent_values_need_none() -> None:
     assert lengths[0] <= 3 < lengths[1] < lengths[2]
 
 
-def test_as_many_independent_values_as_tell_as_much() -> None:
-    """An AR(1) series of memory 0.5 has (1 - 0.5) / (1 + 0.5) of its size."""
+def test_the_standard_error_is_that_of_the_series() -> None:
     found = bootstrap(_autoregressive(20_000, 0.5, 0))
-    assert found.independent == pytest.approx(20_000 / 3, rel=0.2)
+    assert found.error == pytest.approx(1 / math.sqrt(20_000) / (1 - 0.5), rel=0.1)
 
 
 def test_the_same_series_has_the_same_interval() -> None:
