@@ -32,7 +32,9 @@ LATE = {"overload"}
 ROWS, OVERLOAD_ROWS, GOOD_STREAMS = 512, 32, 32
 # A connection's calls bound what a flood of calls from it can do. One that has just ended may still count as open.
 CONNECTION_STREAMS = ("--connection-streams", str(2 * GOOD_STREAMS))
-FLAGS = ("--threads", "1", "--max-rows", str(ROWS), "--max-waiting", "0", *CONNECTION_STREAMS)
+# Good streams give up a text when a measurement ends, and never before.
+CONNECTION_CANCELS = ("--connection-cancels", "5")
+FLAGS = ("--threads", "1", "--max-rows", str(ROWS), "--max-waiting", "0", *CONNECTION_STREAMS, *CONNECTION_CANCELS)
 OVERLOAD_FLAGS = ("--threads", "1", "--max-rows", str(OVERLOAD_ROWS), "--max-waiting", "8", "--max-wait", "0.5")
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+from functools import cached_property
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -105,6 +106,6 @@ class Manifest(_Part):
             "charstream.start_text": json.dumps(self.start_text),
         }
 
-    @property
+    @cached_property
     def vocabulary(self) -> Vocabulary:
         return Vocabulary(self.symbols, self.unit)

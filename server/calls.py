@@ -15,6 +15,7 @@ from grpc.aio import ServerInterceptor, ServicerContext
 
 from server.access import Access
 from server.errors import RequestError
+from server.leavers import Leavers
 from server.values import Finish
 
 __all__ = ["Call", "CallInterceptor", "Observer", "current_call"]
@@ -97,8 +98,8 @@ def current_call() -> Call:
 class CallInterceptor(ServerInterceptor):
     """Finds out who calls, and tells observers. Health checks are for everybody, and nobody is told of them."""
 
-    def __init__(self, access: Access, observers: Sequence[Observer]) -> None:
-        self._access, self._observers = access, observers
+    def __init__(self, access: Access, observers: Sequence[Observer], leavers: Leavers) -> None:
+        self._access, self._observers, self._leavers = access, observers, leavers
 
     async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
         handler, method = await continuation(handler_call_details), handler_call_details.method
@@ -119,8 +120,9 @@ class CallInterceptor(ServerInterceptor):
             call.peer, call.observers = context.peer(), self._observers
             call.traceparent = _header(context, "traceparent")
             with self._observed(call, context):
-                call.identity = self._access.identify(context)
-                return await behaviour(request, context)
+                async with self._leavers.watched(call.peer):
+                    call.identity = self._access.identify(context)
+                    return await behaviour(request, context)
 
         return watched
 

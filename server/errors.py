@@ -125,6 +125,11 @@ class Overloaded(RequestError):
         return cls("identity_chars", reason, seconds)
 
     @classmethod
+    def given_up(cls, rate: float, seconds: float) -> "Overloaded":
+        reason = f"this connection gave up more than {rate:g} calls a second, the limit (--connection-cancels)"
+        return cls("connection_cancels", reason, seconds)
+
+    @classmethod
     def not_read(cls, seconds: float) -> "Overloaded":
         return cls("reader_timeout", f"nothing was read for {seconds:g} s, the limit (--reader-timeout)", 0.0)
 

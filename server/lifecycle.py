@@ -17,6 +17,7 @@ from server.catalog import Catalog
 from server.decoding import DecodingInterceptor
 from server.error_interceptor import ErrorInterceptor
 from server.health import Health
+from server.leavers import Leavers
 from server.listening import CannotStart, bind, files_of
 from server.metrics import Stage
 from server.model_list import ModelsService
@@ -50,7 +51,8 @@ class Server:
     async def run(self) -> int:
         """Serves until a signal comes. Returns 0 after a drain, 1 if an engine broke. Raises CannotStart."""
         with files_of("--tokens"):
-            calls = CallInterceptor(Access(self._settings.tokens), self._observation.observers)
+            access = Access(self._settings.tokens)
+        calls = CallInterceptor(access, self._observation.observers, Leavers(self._settings.connection_cancels))
         interceptors = [ErrorInterceptor(), calls, DecodingInterceptor()]
         server = grpc.aio.server(options=_options(self._settings), interceptors=interceptors)
         port = bind(server, self._settings)

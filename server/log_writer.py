@@ -15,6 +15,8 @@ log = logging.getLogger("charstream.logs")
 WAITING_BYTES = 4 << 20
 # The last lines of a process wait so long for somebody to read them.
 FLUSH_SECONDS = 1.0
+# Lines are collected for so long: a write of each would ask for the interpreter lock each time.
+COLLECT_SECONDS = 0.02
 
 
 class LineHandler(logging.Handler):
@@ -32,6 +34,7 @@ class LineHandler(logging.Handler):
         self._lines: deque[bytes] = deque()
         self._waiting = 0  # bytes, of lines that are being written too
         self._closed = False
+        self._flushes = 0  # that wait
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="log", daemon=True)
         self._thread.start()
@@ -47,12 +50,16 @@ class LineHandler(logging.Handler):
                 return
             self._lines.append(line)
             self._waiting += len(line)
-            self._changed.notify_all()
+            if len(self._lines) == 1:
+                self._changed.notify_all()
 
     def flush(self) -> None:
         """Waits until all is written, but not for ever."""
         with self._changed:
+            self._flushes += 1
+            self._changed.notify_all()
             self._changed.wait_for(lambda: not self._waiting, FLUSH_SECONDS)
+            self._flushes -= 1
 
     def close(self) -> None:
         """Ends the thread when all is written; what is logged from now on is lost."""
@@ -72,9 +79,10 @@ class LineHandler(logging.Handler):
                 self._changed.notify_all()
 
     def _take(self) -> list[bytes]:
-        """All lines that wait, as a write of each would wait for the interpreter lock each time; none at the end."""
+        """All lines that came within a while; none at the end."""
         with self._changed:
             self._changed.wait_for(lambda: self._lines or self._closed)
+            self._changed.wait_for(lambda: self._flushes or self._closed, COLLECT_SECONDS)
             lines = list(self._lines)
             self._lines.clear()
         return lines

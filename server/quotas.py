@@ -22,17 +22,19 @@ class Quota:
     Args:
         most_texts: open at a time; 0 for no limit.
         chars_per_second: of all its texts together; 0 for no limit.
+        burst: seconds' worth that may be had at once after a pause.
     """
 
-    def __init__(self, identity: str, most_texts: int, chars_per_second: float) -> None:
+    def __init__(self, identity: str, most_texts: int, chars_per_second: float, burst: float) -> None:
         self.identity, self.most_texts, self.chars_per_second = identity, most_texts, chars_per_second
+        self._burst = burst
         self.texts = self.calls = 0
         self._paid_until = 0.0  # when what was taken will have been earned, by time.monotonic()
 
     @property
     def idle(self) -> bool:
         """Whether a new one would be the same."""
-        return not self.calls and self._paid_until <= time.monotonic() - BURST_SECONDS
+        return not self.calls and self._paid_until <= time.monotonic() - self._burst
 
     def check_room(self, texts: int) -> None:
         """Raises Overloaded if so many more may not be open."""
@@ -54,15 +56,15 @@ class Quota:
         if not self.chars_per_second:
             return 0.0
         now = time.monotonic()
-        self._paid_until = max(self._paid_until, now - BURST_SECONDS) + chars / self.chars_per_second
+        self._paid_until = max(self._paid_until, now - self._burst) + chars / self.chars_per_second
         return max(0.0, self._paid_until - now)
 
 
 class Quotas:
     """Those of all identities that have something open, or were charged lately, and some more."""
 
-    def __init__(self, most_texts: int, chars_per_second: float) -> None:
-        self._most_texts, self._chars_per_second = most_texts, chars_per_second
+    def __init__(self, most_texts: int, chars_per_second: float, burst: float = BURST_SECONDS) -> None:
+        self._limits = most_texts, chars_per_second, burst
         self._quotas: dict[str, Quota] = {}
         self._sweep_at = LEAST_SWEEP
 
@@ -81,5 +83,5 @@ class Quotas:
         if len(self._quotas) >= self._sweep_at:
             self._quotas = {name: quota for name, quota in self._quotas.items() if not quota.idle}
             self._sweep_at = max(LEAST_SWEEP, 2 * len(self._quotas))
-        quota = self._quotas[identity] = Quota(identity, self._most_texts, self._chars_per_second)
+        quota = self._quotas[identity] = Quota(identity, *self._limits)
         return quota

@@ -25,6 +25,8 @@ def encoded(field: str, text: str, model: ServedModel) -> NDArray[np.int64]:
 
 def numbered(field: str, symbols: str, model: ServedModel) -> NDArray[np.int64]:
     """The numbers of a field's symbols. Raises InvalidField."""
+    if not symbols:
+        return np.empty(0, np.int64)  # most fields of most requests
     try:
         return model.manifest.vocabulary.numbers(symbols)
     except UnknownCharacter as error:

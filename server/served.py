@@ -3,6 +3,7 @@
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 from bundle.manifest import Manifest, Precision
 from bundle.read import Bundle, decode_file, full_file
@@ -43,9 +44,9 @@ class ServedModel:
     streams: Streams
     engine: Engine
 
-    @property
+    @cached_property
     def replica(self) -> pb.Replica:
-        """What decides a text beside its request."""
+        """What decides a text beside its request. To be copied, not changed."""
         return pb.Replica(digest=self.digest, precision=self.precision, numerics=self.numerics)
 
     def __str__(self) -> str:

@@ -98,6 +98,11 @@ class ServerSettings(Settings):
     )
     max_connections: int = Field(4096, ge=1, le=1 << 20, description="connections")
     connection_streams: int = Field(1024, ge=1, le=1 << 20, description="calls that one connection may have open")
+    connection_cancels: float = Field(
+        0,
+        ge=0,
+        description="calls a second that one connection may give up before their end, or be refused. 0 is no limit",
+    )
     connection_idle: float = Field(
         600, ge=1, le=86_400, description="seconds without a call after which a connection is closed"
     )

@@ -22,6 +22,7 @@ from server.calls import Call, CallInterceptor
 from server.certificates import server_credentials
 from server.error_interceptor import ErrorInterceptor
 from server.files import FileError
+from server.leavers import Leavers
 from tests.server.authority import Pem, issue
 
 METHOD = "/test.Service/Ask"
@@ -45,7 +46,7 @@ class Gate:
 @asynccontextmanager
 async def gate(access: Access, credentials: grpc.ServerCredentials | None = None) -> AsyncIterator[Gate]:
     opened = Gate("")
-    server = grpc.aio.server(interceptors=[ErrorInterceptor(), CallInterceptor(access, [opened])])
+    server = grpc.aio.server(interceptors=[ErrorInterceptor(), CallInterceptor(access, [opened], Leavers(0))])
 
     async def answer(request: bytes, context: Any) -> bytes:
         return b"answer"

@@ -141,6 +141,29 @@ async def error_of(call: "grpc.aio.UnaryStreamCall") -> grpc.aio.AioRpcError | N
     return None
 
 
+async def test_a_connection_that_gives_up_calls_again_and_again_is_refused_for_a_while(bundles: Path) -> None:
+    async with serving(bundles, "--connection-cancels", "0.5") as (process, stub):
+        staying = stub.Generate(request(ENDLESS))
+        await staying.read()
+        refused = None
+        for _ in range(10):
+            refused = refused or await error_of(stub.Generate(request(ENDLESS)))
+        assert refused
+        assert refused.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert "--connection-cancels" in refused.details()
+        async with grpc.aio.insecure_channel(process.address, [("grpc.use_local_subchannel_pool", 1)]) as channel:
+            await read(pb_grpc.TextGenerationStub(channel).Generate(request(10)))
+        assert (await staying.read()).text
+        await asyncio.sleep(retry_seconds(refused) + 0.1)
+        await read(stub.Generate(request(10)))
+
+
+async def test_who_lets_calls_end_may_make_as_many_as_he_wants(bundles: Path) -> None:
+    async with serving(bundles, "--connection-cancels", "2") as (_, stub):
+        for seed in range(20):
+            await read(stub.Generate(request(10, seed)))
+
+
 async def test_a_call_lasts_so_long_and_its_text_goes_on_in_another(bundles: Path) -> None:
     async with serving(bundles) as (_, stub):
         expected, _ = await read(stub.Generate(request(30_000)))
