@@ -26,7 +26,8 @@ def covering(options: Mapping[str, Sequence[Any]], left_out: frozenset[Pair], se
     rng, rows = random.Random(seed), []
     missing = pairs(options) - left_out
     while missing:
-        candidates = [_candidate(options, missing, left_out, rng) for _ in range(CANDIDATES)]
+        ordered = sorted(missing, key=_order)
+        candidates = [_candidate(rng.choice(ordered), options, missing, left_out, rng) for _ in range(CANDIDATES)]
         best = max(candidates, key=lambda row: len(_pairs_of(row) & missing))
         missing -= _pairs_of(best)
         rows.append({name: best[name] for name in options})
@@ -46,10 +47,14 @@ def _pairs_of(row: Mapping[str, Any]) -> set[Pair]:
 
 
 def _candidate(
-    options: Mapping[str, Sequence[Any]], missing: set[Pair], left_out: frozenset[Pair], rng: random.Random
+    first: Pair,
+    options: Mapping[str, Sequence[Any]],
+    missing: set[Pair],
+    left_out: frozenset[Pair],
+    rng: random.Random,
 ) -> dict[str, Any]:
     """Begins with a pair that is missing, and goes on in random order with what meets most values anew."""
-    row = dict(sorted(rng.choice(sorted(missing, key=_order)), key=str))
+    row = dict(sorted(first, key=str))
     for name in rng.sample(sorted(options.keys() - row.keys()), len(options) - len(row)):
         settings = [(name, value) for value in options[name]]
         met = {setting: {frozenset((setting, other)) for other in row.items()} for setting in settings}

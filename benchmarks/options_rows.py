@@ -60,6 +60,7 @@ OPTIONS: dict[str, tuple[Any, ...]] = {
 LEFT_OUT = {
     frozenset({("residual", True), ("layers", 1)}): "a residual connection begins at the second layer",
 }
+# Masks are locked only where there are any: so these are one option.
 DROPOUT: dict[str, dict[str, Any]] = {
     "none": {"dropout": 0.0},
     "plain": {"dropout": 0.1},

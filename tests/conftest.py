@@ -45,7 +45,7 @@ def tiny_model(*, layers: int = 2, hidden: int = 64, seed: int = 0, **options: o
     model = CharLM(ModelConfig.model_validate(options | sizes)).eval()
     with torch.no_grad():
         for layer in model.layers:
-            layer.bias_ih += torch.empty_like(layer.bias_ih).uniform_(-0.2, 0.2)
+            layer.bias_ih += torch.empty_like(layer.bias_ih).uniform_(-0.05, 0.05)
         if isinstance(model.embedding, torch.nn.Embedding):
             model.embedding.weight.mul_(2)
         model.head.weight.mul_(40)

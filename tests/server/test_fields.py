@@ -53,7 +53,8 @@ def test_another_replica_does_not_answer(stub: rpc.TextGenerationStub, what: str
 def test_characters_that_are_not_allowed_never_come(stub: rpc.TextGenerationStub) -> None:
     text, _ = read(stub, sampling=S(allowed="etaoin \n", banned="o"), max_chars=500)
     assert len(text) == 500
-    assert {"e", "t"} < set(text) <= set("etain \n")
+    assert set(text) <= set("etain \n")
+    assert len(set(text)) > 3
 
 
 def test_a_bias_is_added_to_the_logits(stub: rpc.TextGenerationStub, tiny: Trained) -> None:
