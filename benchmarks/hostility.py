@@ -64,11 +64,12 @@ class Result:
 
     def judge(self, after: Level, free: int, errors: int) -> None:
         grown = after.megabytes - self.before.megabytes
+        more = "".join(f", {number} more of {name}" for name, number in (after.names - self.before.names).items())
         bars = {
             f"{self.kept:.2f} kept": self.kept >= KEPT,
             f"{free} of {self.rows} rows free": free == self.rows,
             f"{after.files} files after {self.before.files}": after.files <= self.before.files,
-            f"{after.threads} threads after {self.before.threads}": after.threads <= self.before.threads,
+            f"{after.threads} threads after {self.before.threads}{more}": after.threads <= self.before.threads,
             f"{after.megabytes:.0f} MB after {self.before.megabytes:.0f}": grown <= KEPT_MEGABYTES,
             f"refused after {self.slowest_refusal:.1f} s": self.slowest_refusal <= REFUSED_SECONDS,
             f"{errors} errors in the log": not errors,

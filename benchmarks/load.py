@@ -3,6 +3,7 @@
 import asyncio
 import os
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -117,8 +118,9 @@ def _threads(pid: int) -> dict[int, float]:
     tick = os.sysconf("SC_CLK_TCK")
     found = {}
     for stat in Path(f"/proc/{pid}/task").glob("*/stat"):
-        fields = stat.read_text().rpartition(")")[2].split()
-        found[int(stat.parent.name)] = (int(fields[11]) + int(fields[12])) / tick
+        with suppress(OSError):  # it has just ended
+            fields = stat.read_text().rpartition(")")[2].split()
+            found[int(stat.parent.name)] = (int(fields[11]) + int(fields[12])) / tick
     return found
 
 

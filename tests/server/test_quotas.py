@@ -145,10 +145,9 @@ async def test_a_connection_that_gives_up_calls_again_and_again_is_refused_for_a
     async with serving(bundles, "--connection-cancels", "0.5") as (process, stub):
         staying = stub.Generate(request(ENDLESS))
         await staying.read()
-        refused = None
-        for _ in range(10):
-            refused = refused or await error_of(stub.Generate(request(ENDLESS)))
-        assert refused
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await give_up(stub, 20)
+        refused = raised.value
         assert refused.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
         assert "--connection-cancels" in refused.details()
         async with grpc.aio.insecure_channel(process.address, [("grpc.use_local_subchannel_pool", 1)]) as channel:
@@ -156,6 +155,13 @@ async def test_a_connection_that_gives_up_calls_again_and_again_is_refused_for_a
         assert (await staying.read()).text
         await asyncio.sleep(retry_seconds(refused) + 0.1)
         await read(stub.Generate(request(10)))
+
+
+async def give_up(stub: pb_grpc.TextGenerationStub, calls: int) -> None:
+    for _ in range(calls):
+        call = stub.Generate(request(ENDLESS))
+        await call.read()
+        call.cancel()
 
 
 async def test_who_lets_calls_end_may_make_as_many_as_he_wants(bundles: Path) -> None:
