@@ -47,7 +47,7 @@ def tiny_model(*, layers: int = 2, hidden: int = 64, seed: int = 0, **options: o
         for layer in model.layers:
             layer.bias_ih += torch.empty_like(layer.bias_ih).uniform_(-0.05, 0.05)
         if isinstance(model.embedding, torch.nn.Embedding):
-            model.embedding.weight.mul_(2)
+            model.embedding.weight.mul_(4)
         model.head.weight.mul_(40)
     record = TrainingRecord(
         data="none", data_sha256="0" * 64, parameters=0, steps=0, seconds=0, validation_nats={"carried": 4.5}
