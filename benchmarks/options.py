@@ -28,7 +28,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
-from benchmarks.options_rows import LEFT_OUT, Row, rows
+from benchmarks.options_rows import DIVERGING, LEFT_OUT, Row, rows
 from benchmarks.served import serving
 from bundle.write import write_bundle
 from charstream.settings import Settings, fail, parse
@@ -190,6 +190,8 @@ def _print(outcomes: Sequence[Outcome], seconds: float) -> None:
     print(table(head, [outcome.cells for outcome in outcomes]))
     for pair, reason in LEFT_OUT.items():
         print(f"left out: {' with '.join(sorted(f'{name} {value}' for name, value in pair))}: {reason}")
+    for phi, inits in DIVERGING.items():
+        print(f"left out: {phi} with init {', '.join(inits)}: its state has no bound, and grows in each step")
     missed = [outcome for outcome in outcomes if not outcome.passed]
     for outcome in missed:
         print(f"missed: {outcome.row.name} {outcome.failure}".rstrip())

@@ -14,7 +14,7 @@ from models.config import Form, Input, Norm
 from models.initialise import Init
 from models.settings import Optimizer, Schedule, TrainSettings
 
-__all__ = ["LEFT_OUT", "OPTIONS", "STRUCTURES", "Row", "rows"]
+__all__ = ["DIVERGING", "LEFT_OUT", "OPTIONS", "STRUCTURES", "Row", "rows"]
 
 SEQUENCE = 16
 FIXED: dict[str, Any] = {
@@ -59,6 +59,15 @@ OPTIONS: dict[str, tuple[Any, ...]] = {
 LEFT_OUT = {
     frozenset({("residual", True), ("layers", 1)}): "a residual connection begins at the second layer",
 }
+# First weights with which an activation without bound is not tried: its state grows in each step of a text.
+DIVERGING: dict[str, tuple[str, ...]] = {
+    **{phi: ("he",) for phi, activation in ACTIVATIONS.items() if not activation.bounded},
+    # Above 0, and the larger of two: they grow with weights that the others bear.
+    **{
+        phi: tuple(init for init in OPTIONS["init"] if init not in ("torch", "uniform"))
+        for phi in ("softplus", "maxout")
+    },
+}
 # Masks are locked only where there are any: so these are one option.
 DROPOUT: dict[str, dict[str, Any]] = {
     "none": {"dropout": 0.0},
@@ -99,11 +108,13 @@ class Row:
         by_norm, by_value = CLIPPING[self.options["clipping"]]
         # Of a sum all gradients are so many times as large. What divides by their size does not mind.
         smaller = scale if self.options["optimizer"] in ("sgd", "momentum") else 1
+        # A gate's sigmoid passes on at most a quarter of it.
+        larger = 4 if self.options["optimizer"] == "sgd" and self.structure["cell"] != "rnn" else 1
         return TrainSettings(
             data=str(data),
             out=out,
             steps=STEPS.get(self.options["optimizer"], 200),
-            learning_rate=LEARNING_RATES[self.options["optimizer"]] / smaller,
+            learning_rate=LEARNING_RATES[self.options["optimizer"]] * larger / smaller,
             clip_norm=by_norm * scale,
             clip_value=by_value * scale,
             **FIXED,
@@ -141,11 +152,7 @@ def _arrays() -> list[dict[str, Any]]:
 
 
 def _stable(structure: dict[str, str], options: dict[str, Any]) -> bool:
-    """Whether the state stays finite over a text: what has no bound can grow in each step with large first weights."""
-    phi = structure.get("activation", "tanh")
-    if phi in ("softplus", "maxout"):  # above 0, and the larger of two: they grow with weights that others bear
-        return options["init"] in ("torch", "uniform")
-    return options["init"] != "he" or ACTIVATIONS[phi].bounded
+    return options["init"] not in DIVERGING.get(structure.get("activation", ""), ())
 
 
 def _bounded(row: Row) -> bool:

@@ -49,7 +49,6 @@ class Scores:
         check_range("part_chars", part_chars, 1, 2**32 - 1)
         self._request, self._text = request, text
         self._parts = [text[at : at + part_chars] for at in range(0, len(text), part_chars)] or [""]
-        self._part_chars = part_chars
         self._ends: list[pb.ScoreSummary] = []  # of the parts that are through
         self._answered = False
         self._at = 0  # where the next log-probability belongs

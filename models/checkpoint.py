@@ -110,20 +110,19 @@ def load(path: Path) -> Trained:
 
 
 def read(path: Path) -> tuple[Header, dict[str, Tensor]]:
-    """The two halves of a checkpoint, checked against each other; `path` as in `load`."""
+    """The two halves of a checkpoint, checked against each other; `path` as in `load`. The run may go on meanwhile."""
     file = _header_file(path)
-    try:
-        header = Header.model_validate_json(file.read_bytes())
-    except OSError as error:
-        raise CheckpointError(f"{path}: no checkpoint there ({file.name}: {error.strerror})") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        what = first["msg"].removeprefix("Value error, ")
-        raise CheckpointError(f"{file}: not a checkpoint of charstream ({where or 'file'}: {what})") from error
-    if path.suffix == ".safetensors" and path.name != header.tensors:
-        raise CheckpointError(f"{path}: {file.name} names another file, {header.tensors}")
-    return header, _read_tensors(file.with_name(header.tensors), header.tensors_sha256)
+    header = _read_header(path, file)
+    while True:
+        try:
+            return header, _read_tensors(file.with_name(header.tensors), header.tensors_sha256)
+        except FileNotFoundError as error:
+            newer = _read_header(path, file)
+            if newer.tensors == header.tensors:
+                raise CheckpointError(
+                    f"{file}: the checkpoint's tensors are not beside it ({header.tensors} is missing)"
+                ) from error
+            header = newer  # the run saved between the two reads
 
 
 def save(folder: Path, name: str, header: Header, tensors: Mapping[str, Tensor]) -> None:
@@ -134,7 +133,7 @@ def save(folder: Path, name: str, header: Header, tensors: Mapping[str, Tensor])
     header = header.model_copy(update={"tensors": file.name, "tensors_sha256": digest})
     _write(file, data)
     _write(folder / f"{name}.json", (header.model_dump_json(indent=2) + "\n").encode())
-    for old in folder.glob(f"{name}.*.safetensors"):
+    for old in (*folder.glob(f"{name}.*.safetensors"), *folder.glob(f".{name}.*.new")):
         if old != file:
             old.unlink(missing_ok=True)
 
@@ -153,12 +152,29 @@ def _header_file(path: Path) -> Path:
     return best if best.exists() else path / f"{LAST}.json"
 
 
+def _read_header(path: Path, file: Path) -> Header:
+    try:
+        header = Header.model_validate_json(file.read_bytes())
+    except OSError as error:
+        raise CheckpointError(f"{path}: no checkpoint there ({file.name}: {error.strerror})") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        what = first["msg"].removeprefix("Value error, ")
+        raise CheckpointError(f"{file}: not a checkpoint of charstream ({where or 'file'}: {what})") from error
+    if path.suffix == ".safetensors" and path.name != header.tensors:
+        raise CheckpointError(f"{path}: {file.name} names another file, {header.tensors}")
+    return header
+
+
 def _read_tensors(file: Path, digest: str) -> dict[str, Tensor]:
     try:
         data = file.read_bytes()
         if sha256(data) != digest:
             raise CheckpointError(f"{file}: damaged, its sha256 is not the one in the checkpoint's JSON file")
         return safetensors.torch.load(data)
+    except FileNotFoundError:
+        raise
     except OSError as error:
         raise CheckpointError(f"{file}: the checkpoint's tensors cannot be read ({error.strerror})") from error
     except SafetensorError as error:

@@ -1,7 +1,9 @@
 """A checkpoint is read back as it was, holds no code, and says what is wrong with it."""
 
 import json
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -49,6 +51,32 @@ def test_no_file_of_a_run_is_a_pickle(run: Path) -> None:
 
 def test_an_older_checkpoint_leaves_no_file_behind(run: Path) -> None:
     assert len(list(run.glob("*.safetensors"))) == len(list(run.glob("*.json"))) == 2
+
+
+def test_what_a_killed_run_half_wrote_goes_with_the_next_checkpoint(run: Path) -> None:
+    (run / ".last.0123456789ab.safetensors.new").write_bytes(b"half")
+    save(run, "last", *read(run / "last.json"))
+    assert not list(run.glob(".*"))
+
+
+def test_a_checkpoint_is_read_while_the_run_writes_the_next_ones(run: Path) -> None:
+    header, tensors = read(run / "last.json")
+    first = next(iter(tensors))
+    ended = threading.Event()
+
+    def write() -> None:
+        try:
+            for number in range(200):
+                save(run, "last", header, {**tensors, first: torch.full_like(tensors[first], number)})
+        finally:
+            ended.set()
+
+    with ThreadPoolExecutor(1) as pool:
+        writing = pool.submit(write)
+        while not ended.is_set():
+            assert read(run / "last.json")[1].keys() == tensors.keys()
+        writing.result()
+    assert torch.all(read(run / "last.json")[1][first] == 199)
 
 
 def test_damaged_tensors_are_refused(run: Path) -> None:

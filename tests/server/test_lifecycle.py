@@ -146,7 +146,9 @@ async def test_a_text_that_outlives_the_grace_goes_on_elsewhere(bundles: Path, t
     process, other = (start_server(bundles, "--grace", "0.2", *keys) for _ in range(2))
     try:
         async with grpc.aio.insecure_channel(ready(process).address) as channel:
-            request = pb.GenerateRequest(prompt="abc", max_chars=ENDLESS, seed=4, return_token=True, stop=["\n\n"])
+            request = pb.GenerateRequest(
+                prompt="abc", max_chars=ENDLESS, seed=4, return_token=True, stop=["never said"]
+            )
             call = pb_grpc.TextGenerationStub(channel).Generate(request)
             messages = [await call.read()]
             process.signal(signal.SIGTERM)
@@ -158,8 +160,8 @@ async def test_a_text_that_outlives_the_grace_goes_on_elsewhere(bundles: Path, t
         assert await asyncio.to_thread(process.wait) == 0
         text = "".join(message.text for message in messages)
         assert finish.generated_chars == len(text)
-        token = pb.GenerateRequest(resume_token=finish.resume_token, max_chars=300, stop=["\n\n"])
-        replay = pb.GenerateRequest(prompt="abc" + text, max_chars=300, seed=4, stop=["\n\n"])
+        token = pb.GenerateRequest(resume_token=finish.resume_token, max_chars=300, stop=["never said"])
+        replay = pb.GenerateRequest(prompt="abc" + text, max_chars=300, seed=4, stop=["never said"])
         async with grpc.aio.insecure_channel(ready(other).address) as channel:
             texts = [(await read(pb_grpc.TextGenerationStub(channel).Generate(one)))[0] for one in (token, replay)]
         assert texts[0] == texts[1]
