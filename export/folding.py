@@ -1,6 +1,7 @@
 """The weights of a model as its graphs have them: batch normalisation becomes part of what reads it."""
 
 from dataclasses import dataclass
+from typing import cast
 
 from torch import Tensor, nn
 
@@ -21,8 +22,9 @@ class Affine:
         """With a batch normalisation x -> a x + d of its input taken in: W (a x + d) + b = (W a) x + (W d + b)."""
         if not isinstance(norm, BatchNorm):
             return self
-        scale = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
-        shift = norm.bias.double() - norm.running_mean.double() * scale
+        mean, variance = (cast(Tensor, kept).double() for kept in (norm.running_mean, norm.running_var))
+        scale = norm.weight.double() / (variance + norm.eps).sqrt()
+        shift = norm.bias.double() - mean * scale
         weight = self.weight.double()
         return Affine((weight * scale).to(self.weight), (weight @ shift + self.bias).to(self.bias))
 

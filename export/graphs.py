@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +29,9 @@ class StepGraph(nn.Module):
         self.kinds = len(config.shape.kinds)
         first, *further = (_layer_weights(model, number) for number in range(config.layers))
         self.layers = nn.ModuleList([FirstLayer(first), *map(FurtherLayer, further)])
-        self.phis = nn.ModuleList(Activation(config.activation, layer.phi) for layer in model.layers)
+        self.phis = cast(
+            Sequence[Activation], nn.ModuleList(Activation(config.activation, layer.phi) for layer in model.layers)
+        )
         self.norms = nn.ModuleList(map(_norm, model.norms))
         head = head_weights(model)
         self.head = Dense(head.weight.T, head.bias)
@@ -63,13 +66,14 @@ class StepGraph(nn.Module):
         """One step: token [B] -> logits [B, V], and what is carried on."""
         state = self.leave(carry)
         own_inputs = carry[len(state) :] if self._apart else state[:: self.kinds]
-        x, stream, after, read = token, None, [], []
+        x, after, read = token, list[Tensor](), list[Tensor]()
+        stream: Tensor | None = None
         for number, (layer, phi, norm) in enumerate(zip(self.layers, self.phis, self.norms, strict=True)):
             own = state[number * self.kinds : (number + 1) * self.kinds]
             after += update(self.config.cell, self.config.form, phi, layer(x, own_inputs[number]), own)
             h = self._read(phi, after[-self.kinds])
             read.append(h)
-            stream = stream + h if self.config.residual and number else h
+            stream = h if stream is None or not self.config.residual else stream + h
             x = norm(stream)
         return self.head(x), after + (read if self._apart else [])
 

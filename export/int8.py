@@ -59,7 +59,7 @@ def _scale():  # type: ignore[no-untyped-def]
 
 
 def _zero():  # type: ignore[no-untyped-def]
-    return op.Cast(op.Constant(value_int=ZERO), to=2)
+    return op.Cast(op.Constant(value_int=ZERO), to=2)  # type: ignore[type-var]
 
 
 TRANSLATIONS: dict[Callable[..., object], Callable[..., object]] = {

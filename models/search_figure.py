@@ -1,6 +1,7 @@
 """A search in one picture: the losses in the order of the trials, and against each option."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -66,7 +67,7 @@ def _points(axes: Axes, trials: Sequence[FrozenTrial], x: NDArray[np.float64], t
     below = losses <= top
     best = int(np.argmin(np.where(complete, losses, np.inf)))
     filled, hollow = {"color": COLOURS[0]}, {"facecolors": "none", "edgecolors": "#7F7F7F"}
-    kinds = (
+    kinds: tuple[tuple[NDArray[np.bool_], dict[str, Any]], ...] = (
         (complete & below, {"marker": "o", "label": "to the end", **filled}),
         (~complete & below, {"marker": "o", "label": "given up", **hollow}),
         (complete & ~below, {"marker": "^", "label": "to the end, worse than shown", **filled}),

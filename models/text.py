@@ -2,7 +2,7 @@
 
 import codecs
 import io
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -63,7 +63,9 @@ def decode(data: bytes, where: str) -> str:
     return "".join(_blocks(io.BytesIO(data), where))
 
 
-def _blocks(stream: BinaryIO, where: str, read: Callable[[int], object] = lambda size: None) -> Iterator[str]:
+def _blocks(
+    stream: BinaryIO, where: str, read: Callable[[int], object] = lambda size: None
+) -> Generator[str, None, str]:
     """As `decode`; returns the last character."""
     bytes_to_text = codecs.getincrementaldecoder("utf-8-sig")()
     to_newlines = io.IncrementalNewlineDecoder(None, translate=True)

@@ -37,7 +37,7 @@ def value_of(name: str, text: str) -> Any:
     """An option's value as its type has it. Raises VaryError."""
     field = TrainSettings.model_fields[name]
     try:
-        return TypeAdapter(Annotated[field.annotation, field]).validate_python(text)
+        return TypeAdapter[Any](Annotated[field.annotation, field]).validate_python(text)  # type: ignore[arg-type]
     except ValidationError as error:
         raise VaryError(f"{name}={text}: {reason_of(error.errors()[0])}") from None
 

@@ -130,7 +130,7 @@ def _draw_layer(axes: Axes, name: str, gates: list[GateSums]) -> None:
     edges = np.linspace(*_limits(gates), 80)
     for gate in gates:
         label = f"{gate.gate or 'sums'}: mean {gate.mean:.2g}, variance {gate.variance:.2g}, {gate.flat:.0%} flat"
-        axes.hist(gate.values.numpy(), edges, density=True, histtype="step", linewidth=1.3, label=label)
+        axes.hist(gate.values.numpy(), list(edges), density=True, histtype="step", linewidth=1.3, label=label)
     entitle(axes, f"layer {gates[0].layer + 1}, {name}")
     axes.set_ylim(top=axes.get_ylim()[1] * (1 + HEADROOM * len(gates)))
     axes.set_xlabel("sum before the nonlinearity")

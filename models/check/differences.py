@@ -65,8 +65,8 @@ def relative_error(model: CharLM) -> tuple[float, str]:
     for (name, tensor), gradient in zip(weights.items(), gradients, strict=True):
         places = torch.randperm(tensor.numel(), generator=torch.Generator().manual_seed(2))[:SAMPLE]
         errors[name] = _difference(gradient.flatten()[places], _numeric(tensor, places, loss))
-    tensor = max(errors, key=errors.__getitem__)
-    return errors[tensor], tensor
+    worst = max(errors, key=errors.__getitem__)
+    return errors[worst], worst
 
 
 @torch.no_grad()

@@ -1,6 +1,7 @@
 """How far back gradients reach, for first weights and for trained ones, beside other cells and beside clipping."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -51,11 +52,10 @@ class Reach:
 def check(subject: Subject) -> Outcome:
     ids = subject.windows(LAGS, STREAMS)
     relu = _exploding(subject)
-    plain = {"activation": "tanh", "form": "post"}
     result = Reach(
         flow(subject.fresh(), ids),
         flow(subject.trained, ids),
-        {cell: flow(subject.fresh(cell=cell, **plain), ids) for cell in CELLS},
+        {cell: flow(subject.fresh(cell=cell, activation="tanh", form="post"), ids) for cell in CELLS},
         flow(relu, ids),
         _scale(relu, ids),
     )
@@ -135,7 +135,7 @@ def _draw(result: Reach, subject: Subject) -> Figure:
     return drawn
 
 
-def _line(axes: Axes, shares: list[float], label: str, **style: str) -> None:
+def _line(axes: Axes, shares: list[float], label: str, **style: Any) -> None:
     axes.plot(range(len(shares)), np.array(shares) + np.finfo(float).tiny, label=label, **style)
 
 

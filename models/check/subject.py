@@ -20,7 +20,7 @@ from models.settings import TrainSettings
 
 __all__ = ["NO_DROPOUT", "Subject", "windows"]
 
-NO_DROPOUT = {"dropout": 0.0, "dropout_input": 0.0, "dropout_output": 0.0}
+NO_DROPOUT: dict[str, Any] = {"dropout": 0.0, "dropout_input": 0.0, "dropout_output": 0.0}
 
 
 @dataclass(frozen=True)
