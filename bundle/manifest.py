@@ -35,10 +35,11 @@ class FileRecord(_Part):
 
 
 class TrainingRecord(_Part):
-    """Where the weights come from. `validation_nats`: mean nats per character of held-out text, by protocol."""
+    """Where the weights come from. `validation_nats`: mean nats per symbol of held-out text, by protocol."""
 
     data: str
     data_sha256: str
+    split: str = Field("", description="shares of training, validation and test; empty: not known")
     parameters: int = Field(ge=0, le=_MOST)
     steps: int = Field(ge=0, le=_MOST)
     seconds: float = Field(ge=0)

@@ -11,8 +11,7 @@ from bundle.manifest import Precision
 from bundle.read import read_bundle
 from bundle.write import check_replaceable, write_bundle
 from charstream.settings import Positional, Settings, fail, parse
-from export.bounds import Unbounded, unbounded_input
-from export.build import PRECISIONS, build, possible
+from export.build import PRECISIONS, build, why_no_int8
 from export.verification import verify
 from export.verify import print_report
 from models.checkpoint import Trained, load
@@ -31,7 +30,7 @@ class ExportSettings(Settings):
     precision: str | None = Field(
         None,
         description="arithmetic of the matmuls, a decode graph for each: fp32 or fp32,int8 "
-        "(default: fp32,int8 where every matmul's input is bounded, else fp32)",
+        "(default: fp32,int8 where every matmul's input is bounded and 8 bits cost nothing, else fp32)",
     )
     overwrite: bool = Field(False, description="replace the bundle that is there")
 
@@ -45,13 +44,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         check_replaceable(out)
         trained = load(settings.run)
-        precisions = asked or _possible(trained)
+        precisions = _possible(trained, asked)
         manifest, files = build(trained, settings.name or out.resolve().name, settings.version, precisions, _tell)
     except ValidationError as error:
         first = error.errors()[0]
         fail(COMMAND, f"{first['loc'][0]} {first['input']!r}: {first['msg']}")
-    except Unbounded as error:
-        fail(COMMAND, f"--precision {settings.precision}: {error}")
     except ValueError as error:
         fail(COMMAND, str(error), code=1)
     if not print_report(verify(manifest, files, trained.model), sys.stderr):
@@ -66,12 +63,16 @@ def _tell(file: str) -> None:
     say(f"exported {file}")
 
 
-def _possible(trained: Trained) -> tuple[Precision, ...]:
-    """Says why int8 is left out, if it is."""
-    reason = unbounded_input(trained.model.config)
+def _possible(trained: Trained, asked: tuple[Precision, ...] | None) -> tuple[Precision, ...]:
+    """What is asked for, or all that the model has; says why int8 is left out, if it is."""
+    wanted = asked or PRECISIONS
+    reason = why_no_int8(trained) if "int8" in wanted else None
+    if reason and asked:
+        fail(COMMAND, f"--precision {','.join(asked)}: this model has no int8: {reason}; fp32 it has")
     if reason:
         say(f"no int8: {reason}")
-    return possible(trained.model.config)
+        return PRECISIONS[:1]
+    return wanted
 
 
 def _precisions(given: str) -> tuple[Precision, ...]:

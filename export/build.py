@@ -12,22 +12,30 @@ from bundle.read import CARD, STEP, decode_file, full_file
 from bundle.write import file_records
 from export.bounds import unbounded_input
 from export.card import card
+from export.cost import MOST_LOSS, int8_cost
 from export.graphs import DecodeGraph, FullGraph, StepGraph
 from export.onnx_file import to_onnx
 from export.probe import expected_texts
 from models.checkpoint import Trained
-from models.config import ModelConfig
 
-__all__ = ["PRECISIONS", "build", "possible"]
+__all__ = ["PRECISIONS", "build", "why_no_int8"]
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "int8")
 # Sizes of the example that is traced; both stay variable, which takes an example of at least 2.
 ROWS, STEPS = 3, 2
 
 
-def possible(config: ModelConfig) -> tuple[Precision, ...]:
-    """The precisions that a model has."""
-    return PRECISIONS if unbounded_input(config) is None else PRECISIONS[:1]
+def why_no_int8(trained: Trained) -> str | None:
+    """What speaks against 8 bits, with the layer's name or the measured loss; None if nothing does."""
+    if reason := unbounded_input(trained.model.config):
+        return reason
+    cost = int8_cost(trained.model, int(trained.vocabulary.numbers(trained.start_text)[0]))
+    if cost <= MOST_LOSS:
+        return None
+    batch = "; a batch normalisation makes much of units that hardly move" * (trained.model.config.norm == "batch")
+    return (
+        f"it would lose {cost:.3f} nats more per {trained.vocabulary.unit[:-1]}, at most {MOST_LOSS} are allowed{batch}"
+    )
 
 
 def build(
@@ -45,10 +53,11 @@ def build(
 
     Raises:
         pydantic.ValidationError: if the name or the version has characters that a bundle's may not.
-        Unbounded: int8 is wanted of a model that cannot have it.
+        Unbounded: int8 is wanted of a model that cannot be computed in it.
     """
     model = trained.model
-    precisions = possible(model.config) if precisions is None else precisions
+    if precisions is None:
+        precisions = PRECISIONS[:1] if why_no_int8(trained) else PRECISIONS
     step = StepGraph(model).eval()
     steps = {precision: step.quantized() if precision == "int8" else step for precision in precisions}
     start = model.initial_state(PROBE_ROWS)

@@ -4,6 +4,7 @@ import math
 
 from bundle.manifest import Manifest
 from bundle.shape import ModelShape
+from bundle.vocabulary import Unit
 from models.checkpoint import Trained
 from models.generate import generate
 
@@ -21,7 +22,7 @@ def card(trained: Trained, manifest: Manifest) -> str:
         ("every text starts after", f"`{_shown(manifest.start_text)}`"),
         ("trained on", f"{record.data}, sha256 `{record.data_sha256}`"),
         ("training", f"{record.steps:,} steps in {record.seconds:,.0f} s"),
-        *(_loss(protocol, nats) for protocol, nats in record.validation_nats.items()),
+        *(_loss(protocol, nats, manifest.unit) for protocol, nats in record.validation_nats.items()),
     ]
     table = "\n".join(f"| {name} | {value} |" for name, value in rows)
     samples = "\n\n".join(_sample(trained, temperature) for temperature in (0.5, 0.8, 1.0))
@@ -36,10 +37,10 @@ def _cells(shape: ModelShape) -> str:
     return f"{shape.cell.upper()}{phi}, {shape.layers} layers of {shape.hidden}{norm}{residual}"
 
 
-def _loss(protocol: str, nats: float) -> tuple[str, str]:
+def _loss(protocol: str, nats: float, unit: Unit) -> tuple[str, str]:
     return (
         f"held-out text, {protocol}",
-        f"{nats:.4f} nats a character, {nats / math.log(2):.4f} bits, perplexity {math.exp(nats):.2f}",
+        f"{nats:.4f} nats a {unit[:-1]}, {nats / math.log(2):.4f} bits, perplexity {math.exp(min(nats, 700)):.2f}",
     )
 
 

@@ -40,7 +40,7 @@ class EvaluateSettings(Settings):
     protocol: Literal["carried", "windows"] = Field("carried", description="how the text is read")
     window: int = Field(256, ge=1, description="characters of a window of --protocol windows")
     split: str = Field(
-        "", description=f"shares of training, validation and test (default: the run's, or {DEFAULT_SPLIT})"
+        "", description=f"shares of training, validation and test (default: the run's own, or {DEFAULT_SPLIT})"
     )
     part: Literal["training", "validation", "test", "all"] = Field("validation", description="of the text")
     precision: Precision = Field("fp32", description="of a bundle's matmuls")
@@ -61,10 +61,11 @@ def open_model(settings: EvaluateSettings) -> tuple[Evaluated, EvaluateSettings]
         reader = RuntimeReader(Runtime(bundle.files[full_file(settings.precision)]), manifest)
         named = f"bundle {settings.model} in {settings.precision}"
         found = Evaluated(named, reader, manifest.vocabulary, manifest.start_text)
-        return found, settings.model_copy(update={"split": settings.split or DEFAULT_SPLIT})
+        return found, settings.model_copy(update={"split": settings.split or manifest.training.split or DEFAULT_SPLIT})
     if settings.precision != "fp32":
         raise ValueError(f"{settings.model} is a training run, which has fp32 only: export it, evaluate the bundle")
-    trained, run = load(settings.model), read(settings.model)[0].settings
+    trained = load(settings.model)
+    run = read(settings.model)[0].settings
     found = Evaluated(f"run {settings.model}", TorchReader(trained.model), trained.vocabulary, trained.start_text)
     own = {"split": run.split, "data": run.data} if run else {"split": DEFAULT_SPLIT}
     given = {name: value for name in ("split", "data") if (value := getattr(settings, name))}
@@ -98,8 +99,19 @@ def _evaluated(given: EvaluateSettings) -> Evaluation:
     if not settings.data:
         raise CorpusError(f"--data is missing: {', '.join(NAMED)}, a text file, a folder of .txt files, or a URL")
     corpus = open_corpus(settings.data, vocabulary=model.vocabulary.unit, split=settings.split)
+    if not given.data:
+        _require_same_text(corpus, read(settings.model)[0].training.data_sha256)
     ids = numbers_of(corpus, settings.part, model.vocabulary)
     return evaluate(model, ids, f"{settings.part} part of {corpus.name}", settings.protocol, settings.window)
+
+
+def _require_same_text(corpus: Corpus, sha256: str) -> None:
+    """A text that changed has other parts: what was trained on may now be in its validation part."""
+    if corpus.sha256 != sha256:
+        raise CorpusError(
+            f"{corpus.path} is not the run's text any more (sha256 {corpus.sha256[:12]}..., was {sha256[:12]}...), "
+            f"and its parts are not the run's: --data {corpus.path} takes it as it is"
+        )
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -66,7 +66,9 @@ class StepGraph(nn.Module):
         """One step: token [B] -> logits [B, V], and what is carried on."""
         state = self.leave(carry)
         own_inputs = carry[len(state) :] if self._apart else state[:: self.kinds]
-        x, after, read = token, list[Tensor](), list[Tensor]()
+        x = token
+        after: list[Tensor] = []
+        read: list[Tensor] = []
         stream: Tensor | None = None
         for number, (layer, phi, norm) in enumerate(zip(self.layers, self.phis, self.norms, strict=True)):
             own = state[number * self.kinds : (number + 1) * self.kinds]

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from bundle.read import Bundle, full_file, read_bundle
 from charstream.settings import Positional, Settings, fail, parse
+from export.cost import MOST_LOSS
 from export.evaluate import numbers_of
 from export.loss import RuntimeReader
 from export.runtime import Runtime
@@ -21,8 +22,6 @@ from models.reading import carried_mean
 __all__ = ["VerifySettings", "main", "print_report"]
 
 COMMAND = "charstream verify"
-# What 8 bits may cost, in nats a character.
-MOST_LOSS = 0.003
 
 
 class VerifySettings(Settings):

@@ -101,7 +101,8 @@ def _step_seconds(trainer: Trainer, arithmetic: Arithmetic) -> float:
     # The other processes of a group are not asked.
     trainer.arithmetic, trainer.group = arithmetic, ALONE
     trainer.train_step(learning_rate=0.0)
-    began, steps = time.perf_counter(), list[float]()
+    began = time.perf_counter()
+    steps: list[float] = []
     while len(steps) < _LEAST_STEPS or time.perf_counter() - began < _LEAST_SECONDS:
         before = time.perf_counter()
         trainer.train_step(learning_rate=0.0)

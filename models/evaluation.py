@@ -1,6 +1,7 @@
 """What a model loses on a text, by one of two protocols, how sure that is, and all of it in words."""
 
 import math
+import sys
 import time
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -70,6 +71,11 @@ class Evaluation:
     def nats_per_character(self) -> float:
         return self.nats * self.symbols / self.characters
 
+    @property
+    def perplexity(self) -> float:
+        """Infinite beyond what a float can tell."""
+        return math.exp(self.nats) if self.nats < math.log(sys.float_info.max) else math.inf
+
     def facts(self) -> dict[str, Any]:
         """For programs; `nats`, `bits` and `perplexity` are per symbol."""
         return {
@@ -81,7 +87,7 @@ class Evaluation:
             "symbols": self.symbols,
             "nats": self.nats,
             "bits": self.nats / math.log(2),
-            "perplexity": math.exp(self.nats),
+            "perplexity": self.perplexity if math.isfinite(self.perplexity) else None,
             "nats_per_character": self.nats_per_character,
             "interval": None if self.interval is None else [self.interval.low, self.interval.high],
             "block": None if self.interval is None else self.interval.block * self.stretch,
@@ -111,7 +117,7 @@ class Evaluation:
     def _loss(self) -> str:
         text = (
             f"{self.nats:.4f} nats per {self.unit[:-1]}, {self.nats / math.log(2):.4f} bits, "
-            f"perplexity {math.exp(self.nats):.3f}, over {self.symbols:,} {self.unit}"
+            f"perplexity {self.perplexity:.3f}, over {self.symbols:,} {self.unit}"
         )
         if self.unit == "bytes":
             text += f"; {self.nats_per_character:.4f} nats per character"

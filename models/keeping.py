@@ -58,6 +58,7 @@ class Keeping(NamedTuple):
             training=TrainingRecord(
                 data=self.corpus.name,
                 data_sha256=self.corpus.sha256,
+                split=self.settings.split,
                 parameters=sum(parameter.numel() for parameter in model.parameters()),
                 steps=self.trainer.step,
                 seconds=progress.seconds,

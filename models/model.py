@@ -96,7 +96,8 @@ class CharLM(nn.Module):
         return Unrolled(logits, tuple(traces))
 
     def _through(self, ids: Tensor, state: State, run: Runner) -> tuple[Tensor, State]:
-        x, after = self.dropout_input(self.embedding(ids)), list[Tensor]()
+        x = self.dropout_input(self.embedding(ids))
+        after: list[Tensor] = []
         stream: Tensor | None = None
         kinds, last = len(state) // self.config.layers, self.config.layers - 1
         for number, (layer, normalise) in enumerate(zip(self.layers, self.norms, strict=True)):

@@ -143,7 +143,7 @@ def carried_losses(reader: Reader, ids: Ids, start: int, bar: ProgressBar) -> Fl
 
     The text is read in parts side by side. A part whose first state turns out not to be the one in which the part
     before it ended is read again from that one, until all of them join, or no part's losses move any more: so the
-    losses are the single reader's, but for some 1e-5.
+    losses are the single reader's, but for some 1e-5, unless a model hides what it keeps for longer than a part.
     """
     parts, losses = Parts.of(ids, start), np.full(len(ids), np.inf, np.float32)
     begins = parts.warmed_up(reader)

@@ -149,11 +149,17 @@ class Run:
         self._update(**arithmetic._asdict())
         self.trainer.arithmetic = arithmetic
 
-    def plan(self, step_seconds: float) -> None:
-        """Turns the minutes into steps. Makes the first check, whose time is part of the plan. Raises TooShort."""
+    def plan(self, step_seconds: float) -> float | None:
+        """Turns the minutes into steps. Makes and returns the first check, whose time is part of the plan.
+
+        Raises:
+            Diverged: as `check`.
+            TooShort: no step would be left.
+        """
         began = time.monotonic()
-        self.check()
+        nats = self.check()
         self._in_first(lambda: self._plan(step_seconds, time.monotonic() - began))
+        return nats
 
     def _plan(self, step_seconds: float, check_seconds: float) -> None:
         plan = plan_for_minutes(
@@ -187,9 +193,11 @@ class Run:
             Diverged: it is no number.
         """
         nats, best = self._in_first(self._validate)
-        self.save()
+        # First the best: should the process end between the two, the same check is made again from the last one.
+        self._take_down()
         if best:
             self.keeping.best(self.progress)
+        self.keeping.last(self.progress)
         if nats is None:
             return None
         self.note(validation=nats)
@@ -236,7 +244,8 @@ class Run:
             "skipped": self.trainer.guard.verdict.skipped,
             "best_step": record.steps,
             "carried_nats": nats,
-            "bits_per_character": None if nats is None else nats / math.log(2),
+            "unit": self.corpus.vocabulary.unit,
+            "bits": None if nats is None else nats / math.log(2),
         }
 
     def sample(self) -> str:
@@ -257,8 +266,12 @@ class Run:
 
     def save(self) -> None:
         """The last checkpoint: all that going on needs. A matter of the whole group."""
-        self._update(step=self.trainer.step, seconds=self.seconds, guard=self.trainer.guard.verdict)
+        self._take_down()
         self.keeping.last(self.progress)
+
+    def _take_down(self) -> None:
+        """How far the run is."""
+        self._update(step=self.trainer.step, seconds=self.seconds, guard=self.trainer.guard.verdict)
 
     def stop_here(self) -> None:
         """What was done is the whole run."""

@@ -41,6 +41,13 @@ class Streams:
     def __deepcopy__(self, memo: object) -> "Streams":
         return self  # nothing in it changes, and the text may be larger than memory
 
+    @property
+    def unread(self) -> float:
+        """The share of the text that no window predicts, in any epoch."""
+        if self._settings.random_offsets:
+            return 0.0
+        return 1 - self._settings.batch * self._place(self.windows) / (len(self._ids) - 1)
+
     def begins_epoch(self, number: int) -> bool:
         """Whether the streams jump before a window: the state is the initial one there."""
         return number % self.windows == 0

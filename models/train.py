@@ -27,6 +27,7 @@ __all__ = ["main", "train", "train_model"]
 COMMAND = "charstream train"
 LOSS_EVERY = 25  # steps between two losses in metrics.jsonl, and the number of steps that a shown loss is the mean of
 MILESTONES = {0.1: "at first", 0.5: "half way", 1.0: "at the end"}  # shares of the run after which it shows a text
+WORTH_TELLING = 0.03  # share of a text that is not trained on
 # What a user can correct, in one line.
 WRONG = (CannotCompute, CannotShare, CheckpointError, CorpusError, BoardMissing, TooShort)
 
@@ -39,7 +40,7 @@ def train_model(settings: TrainSettings, on_check: OnCheck | None = None) -> dic
 
     Returns:
         What the run came to: run, steps, characters, seconds, parameters, bf16, threads, skipped, best_step,
-        carried_nats and bits_per_character of the best weights on the whole validation part (None without one).
+        unit; carried_nats and bits, per symbol, of the best weights on the whole validation part (None without one).
 
     Raises:
         Diverged: too many steps in a row were of no use; the run's folder keeps what was before.
@@ -55,6 +56,7 @@ def train(run: Run, interrupt: object = None, on_check: OnCheck | None = None) -
     _choose_arithmetic(run)
     if run.trainer.step == 0:
         _show_sample(run, "untrained")
+        _tell_unread(run)
     recent, validation = Recent(LOSS_EVERY), ""
     began, began_at = time.monotonic(), run.trainer.step
     with ProgressBar("train", " chars", run.chars, run.chars_done, shown=run.group.first) as bar:
@@ -72,7 +74,7 @@ def train(run: Run, interrupt: object = None, on_check: OnCheck | None = None) -
             # the steps so far have shown how long one takes: turn minutes into a budget
             orders = run.orders(interrupt)
             if orders.plan:
-                run.plan((time.monotonic() - began) / (run.trainer.step - began_at))
+                nats = run.plan((time.monotonic() - began) / (run.trainer.step - began_at))
                 bar.set_total(run.chars or 0)
                 run.say(f"{run.settings.limit:g} minutes allow {run.budget:,} steps, {run.chars:,} characters")
 
@@ -80,7 +82,8 @@ def train(run: Run, interrupt: object = None, on_check: OnCheck | None = None) -
             if orders.end:
                 run.stop_here()
             if run.check_due:
-                nats = run.check()
+                if not orders.plan:
+                    nats = run.check()
                 _show_milestone(run)
                 if nats is not None:
                     validation = f", validation {nats:.3f}"
@@ -91,6 +94,16 @@ def train(run: Run, interrupt: object = None, on_check: OnCheck | None = None) -
             if orders.leave:
                 break
     run.save()
+
+
+def _tell_unread(run: Run) -> None:
+    share = run.trainer.streams.unread
+    if share > WORTH_TELLING:
+        run.say(
+            f"{share:.0%} of the training text fill no window of {run.trainer.streams.sequence} in "
+            f"{run.settings.batch} streams, and are not trained on: --random-offsets reaches them, "
+            "or a smaller --batch or --sequence"
+        )
 
 
 def _skipped(run: Run, outcome: StepOutcome) -> str:
@@ -128,8 +141,8 @@ def _report(result: dict[str, Any], as_json: bool) -> None:
     what = (
         "nothing was held out"
         if result["carried_nats"] is None
-        else "{carried_nats:.4f} nats per character ({bits_per_character:.3f} bits) on the whole held-out text".format(
-            **result
+        else "{carried_nats:.4f} nats per {symbol} ({bits:.3f} bits) on the whole held-out text".format(
+            symbol=result["unit"][:-1], **result
         )
     )
     print(

@@ -7,9 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from bundle.graphs import FLOAT, TensorSpec
+from export.build import why_no_int8
 from export.int8 import EXACT_FLOAT32_INPUTS, Int8Dense, quantize
 from export.onnx_file import to_onnx
 from export.runtime import Runtime
+from tests.conftest import tiny_model
 
 
 class Quantized(nn.Module):
@@ -77,3 +79,14 @@ def test_the_scales_are_left_for_the_runtime_to_fuse() -> None:
     model = onnx.load_from_string(exported(Quantized(layer(64, 40)), 64, 40))
     assert [node.op_type for node in model.graph.node].count("Mul") == 2
     assert {"MatMulInteger", "QuantizeLinear"} <= {node.op_type for node in model.graph.node}
+
+
+def test_a_model_that_would_lose_by_8_bits_has_none() -> None:
+    """A batch normalisation that makes much of a unit which hardly moves: its column leaves the others few levels."""
+    trained = tiny_model(norm="batch", hidden=16)
+    assert why_no_int8(trained) is None
+    trained.model.norms[0].running_var[0] = 1e-9
+    reason = why_no_int8(trained)
+    assert reason is not None
+    assert "nats more per character" in reason
+    assert "batch normalisation" in reason
