@@ -1,11 +1,14 @@
 """`charstream evaluate`: the same numbers of a run, of its bundle and by hand, and what they mean."""
 
+import copy
 import json
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from bundle.manifest import Manifest
 from bundle.vocabulary import Vocabulary
@@ -49,8 +52,8 @@ def test_a_bundle_loses_what_its_model_does(
     flags = ("--data", str(text), "--part", "all", "--precision", precision, "--protocol", *protocol)
     found = _evaluate(str(bundles / "tiny"), *flags, capsys=capsys)
     ids = tiny.vocabulary.encode(text.read_text())
-    torch = Evaluated("torch", TorchReader(tiny.model), tiny.vocabulary, tiny.start_text)
-    expected = evaluate(torch, ids, "text", protocol[0], 50)  # type: ignore[arg-type]
+    expecting = Evaluated("torch", TorchReader(tiny.model), tiny.vocabulary, tiny.start_text)
+    expected = evaluate(expecting, ids, "text", protocol[0], 50)  # type: ignore[arg-type]
     assert found["symbols"] == expected.symbols
     assert found["nats"] == pytest.approx(expected.nats, abs=1e-3 if precision == "fp32" else 0.05)
     assert found["bits"] == pytest.approx(found["nats"] / math.log(2))
@@ -71,8 +74,8 @@ def test_the_report_says_what_was_measured_and_how_sure_it_is(
 
 
 def test_too_few_values_have_no_interval(tiny: Trained, text: Path) -> None:
-    torch = Evaluated("torch", TorchReader(tiny.model), tiny.vocabulary, tiny.start_text)
-    found = evaluate(torch, tiny.vocabulary.encode(LINES), "text", "windows", 50)
+    expecting = Evaluated("torch", TorchReader(tiny.model), tiny.vocabulary, tiny.start_text)
+    found = evaluate(expecting, tiny.vocabulary.encode(LINES), "text", "windows", 50)
     assert found.interval is None
     assert "no confidence interval: 50 characters are too few" in str(found)
 
@@ -144,3 +147,27 @@ def test_the_server_scores_what_the_protocol_carried_says(
     ]
     assert found[0].nats == pytest.approx(found[1].nats, abs=1e-4)
     assert manifest.symbols == ASCII
+
+
+def test_a_bundle_is_evaluated_on_the_part_that_its_run_held_out(
+    bundles: Path, text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Another split would count what it was trained on."""
+    bundle = shutil.copytree(bundles / "tiny", tmp_path / "half")
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    manifest["training"]["split"] = "0.5,0.5"
+    (bundle / "manifest.json").write_text(json.dumps(manifest))
+    assert _evaluate(str(bundle), "--data", str(text), capsys=capsys)["symbols"] == len(text.read_text()) // 2
+
+
+def test_a_loss_beyond_what_a_float_can_tell_is_told(tiny: Trained) -> None:
+    ids = tiny.vocabulary.encode(LINES * 20)
+    model = copy.deepcopy(tiny.model)
+    with torch.no_grad():
+        model.head.bias[0] = 1e4
+    found = evaluate(
+        Evaluated("far off", TorchReader(model), tiny.vocabulary, tiny.start_text), ids, "text", "carried", 0
+    )
+    assert found.nats > 1000
+    assert "perplexity inf" in str(found)
+    assert found.facts()["perplexity"] is None

@@ -71,3 +71,17 @@ def test_a_run_has_no_8_bits(train: Callable[..., Path], capsys: pytest.CaptureF
         main([str(run), "--precision", "int8"])
     assert end.value.code == 1
     assert "is a training run, which has fp32 only: export it" in capsys.readouterr().err
+
+
+def test_a_text_that_changed_is_not_taken_for_the_runs(
+    verse: Path, tmp_path: Path, train: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its last tenth may be what was trained on."""
+    text = tmp_path / "text.txt"
+    text.write_text(verse.read_text())
+    run = train("--data", str(text), "--steps", "1")
+    text.write_text(verse.read_text()[:10_000])
+    with pytest.raises(SystemExit):
+        main([str(run)])
+    assert f"{text} is not the run's text any more" in capsys.readouterr().err
+    assert main([str(run), "--data", str(text)]) == 0

@@ -1,5 +1,6 @@
 """A run learns, keeps to its bounds, survives being stopped, and fails in one line."""
 
+import itertools
 import json
 import os
 import shlex
@@ -19,7 +20,8 @@ import models.run
 from charstream.__main__ import main as charstream
 from charstream.settings import parse
 from models.begin import begin
-from models.checkpoint import load, read, save
+from models.checkpoint import Progress, load, read, save
+from models.keeping import Keeping
 from models.settings import TrainSettings
 from models.train import main
 from models.train import train as train_loop
@@ -91,7 +93,7 @@ def test_interrupted_and_resumed_is_bitwise_the_same_as_in_one_go(verse: Path, t
     )
     _wait_for(lambda: '"step": 50,' in _text(stopped / "metrics.jsonl"))
     process.send_signal(signal.SIGINT)
-    last_line = process.communicate(timeout=30)[1].splitlines()[-1]
+    last_line = process.communicate(timeout=120)[1].splitlines()[-1]
     assert process.returncode == 128 + signal.SIGINT
     assert 50 <= read(stopped / "last.json")[0].progress.step < 400
 
@@ -231,8 +233,43 @@ def _text(path: Path) -> str:
     return path.read_text() if path.exists() else ""
 
 
-def _wait_for(condition: Callable[[], bool], seconds: float = 30.0) -> None:
+def _wait_for(condition: Callable[[], bool], seconds: float = 120.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.01)
+
+
+def test_the_best_weights_are_those_of_one_go_if_the_run_dies_while_it_keeps_them(
+    tmp_path: Path, train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train("--steps", "60", name="whole")
+    keep, count = Keeping.last, itertools.count()
+
+    def dies(keeping: Keeping, progress: Progress) -> None:
+        if next(count) == 8:
+            raise KeyboardInterrupt
+        keep(keeping, progress)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Keeping, "last", dies)
+        with pytest.raises(KeyboardInterrupt):
+            train("--steps", "60", name="dead")
+    assert main(["--out", str(tmp_path / "dead"), "--resume"]) == 0
+    (first, one), (second, other) = (read(tmp_path / name / "best.json") for name in ("whole", "dead"))
+    assert first.training.steps == second.training.steps
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_no_weights_are_validated_twice(train: Train) -> None:
+    """It would use up patience."""
+    run = train("--minutes", "10", "--characters", "2560", "--patience", "1")
+    lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+    steps = [line["step"] for line in lines if "validation" in line]
+    assert len(steps) > 2
+    assert steps == sorted(set(steps))
+
+
+def test_what_is_never_read_of_a_text_is_said(train: Train, capsys: pytest.CaptureFixture[str]) -> None:
+    train("--steps", "1", "--batch", "8", "--sequence", "1200")
+    assert "of the training text fill no window" in capsys.readouterr().err
