@@ -1,16 +1,19 @@
 """How a run begins, anew or where it was left."""
 
 import shutil
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
 
 from bundle.vocabulary import Vocabulary
 from models.arithmetic import device_of
-from models.checkpoint import BEST, LAST, CheckpointError, Progress, read
+from models.checkpoint import BEST, LAST, CheckpointError, Progress, read, tensor_files
 from models.corpus import NAMED, Corpus, open_corpus
 from models.distributed import ALONE, Group, require_shareable
 from models.initialise import initialise
+from models.lock import sole
 from models.metrics import BOARD, METRICS, Metrics
 from models.model import CharLM
 from models.run import Run
@@ -20,8 +23,10 @@ from models.text import CorpusError
 from models.trainer import Arithmetic, Trainer
 from models.transfer import take_weights
 
-__all__ = ["begin", "new_model", "new_trainer", "resume"]
+__all__ = ["OF_A_RUN", "begin", "new_model", "new_trainer", "resume"]
 
+# A folder with one of these files is a run's.
+OF_A_RUN = (f"{LAST}.json", f"{BEST}.json", METRICS)
 # Settings that --resume may be given other than they were: the text is known by its sha256.
 _FREE = {"data", "out", "preset", "device", "tensorboard", "resume", "overwrite", "json_"}
 
@@ -31,17 +36,20 @@ def begin(settings: TrainSettings, began: float, group: Group = ALONE) -> Run:
 
     Raises:
         CannotCompute, CannotShare: there is no such device; several processes cannot do this.
-        CheckpointError: there is a run in the folder already; the run to begin from cannot be used.
+        CheckpointError: there is a run in the folder, or another process trains into it; the run to begin from cannot
+            be used.
         CorpusError: the text cannot be had, or is too short for the sizes.
     """
     corpus = _corpus(settings, group)
     trainer = new_trainer(settings, corpus, group)
-    if settings.init_from:
-        take_weights(trainer.model, corpus.vocabulary, settings.init_from)
-    group.from_first(lambda: _clear(settings))
-    metrics = Metrics(settings.out, board=settings.tensorboard and group.first)
-    kept = settings.model_copy(update={"data": _from_anywhere(settings.data)})
-    return Run(kept, corpus, Progress(), trainer, metrics, began)
+
+    def begun() -> Run:
+        group.from_first(lambda: _make_room(settings))
+        metrics = Metrics(settings.out, board=settings.tensorboard and group.first)
+        kept = settings.model_copy(update={"data": _from_anywhere(settings.data)})
+        return Run(kept, corpus, Progress(), trainer, metrics, began)
+
+    return _alone(settings.out, group, begun)
 
 
 def resume(given: TrainSettings, began: float, group: Group = ALONE) -> Run:
@@ -49,9 +57,15 @@ def resume(given: TrainSettings, began: float, group: Group = ALONE) -> Run:
 
     Raises:
         CannotCompute, CannotShare: there is no such device; several processes cannot do this.
-        CheckpointError: no run there, a damaged one, other settings than it was begun with, or another text.
+        CheckpointError: no run there, a damaged one, other settings than it was begun with, or another text; another
+            process trains into the folder.
         CorpusError: the text cannot be had any more.
     """
+    _require_last(given.out)
+    return _alone(given.out, group, lambda: _resumed(given, began, group))
+
+
+def _resumed(given: TrainSettings, began: float, group: Group) -> Run:
     header, tensors = read(given.out / f"{LAST}.json")
     if header.settings is None:
         raise CheckpointError(f"{given.out} was not trained here: begin a run with --init-from {given.out} instead")
@@ -74,15 +88,22 @@ def resume(given: TrainSettings, began: float, group: Group = ALONE) -> Run:
 
 
 def new_model(settings: TrainSettings, vocabulary: Vocabulary) -> CharLM:
-    """A model with its first weights, which depend on the seed only; in float64 if that is the precision."""
+    """A model with its first weights, those of --init-from or by the seed; in float64 if that is the precision.
+
+    Raises:
+        CheckpointError: the run to begin from cannot be used.
+    """
     torch.manual_seed(settings.seed)
     model = CharLM(settings.model_of(len(vocabulary)))
     initialise(model, settings.init, scale=settings.init_scale, forget_bias=settings.forget_bias)
-    return model.double() if settings.precision == "fp64" else model
+    model = model.double() if settings.precision == "fp64" else model
+    if settings.init_from and not settings.resume:
+        take_weights(model, vocabulary, settings.init_from)
+    return model
 
 
 def new_trainer(settings: TrainSettings, corpus: Corpus, group: Group = ALONE) -> Trainer:
-    """Before the first step. Raises CannotCompute, CannotShare and CorpusError as `begin`."""
+    """Before the first step. Raises what `begin` does, but for the folder."""
     group.from_first(lambda: require_shareable(settings, group))
     vocabulary, mine = corpus.vocabulary, group.part(settings.batch)
     streams = Streams(corpus.training, len(vocabulary), settings, mine)
@@ -96,8 +117,9 @@ def _corpus(settings: TrainSettings, group: Group) -> Corpus:
         return open_corpus(settings.data, vocabulary=settings.vocabulary, split=settings.split)
 
     def prepared() -> None:
-        if not settings.resume:
-            _require_free(settings)
+        if not settings.resume and _holds_run(settings.out):
+            with sole(settings.out):  # says it where the run still goes on
+                _require_free(settings)
         if not settings.data:
             raise CorpusError(f"--data is missing: {', '.join(NAMED)}, a text file, a folder of .txt files, or a URL")
         opened()
@@ -108,18 +130,51 @@ def _corpus(settings: TrainSettings, group: Group) -> Corpus:
 
 def _require_free(settings: TrainSettings) -> None:
     folder = settings.out
-    if not settings.overwrite and (folder / f"{LAST}.json").exists():
-        raise CheckpointError(f"{folder} holds a run: go on with it by --resume, or replace it by --overwrite")
+    if settings.overwrite or not _holds_run(folder):
+        return
+    ways = {
+        LAST: "go on with it by --resume, or ",
+        BEST: f"begin another with its weights by --init-from {folder}, or ",
+    }
+    way = next((way for name, way in ways.items() if (folder / f"{name}.json").exists()), "")
+    raise CheckpointError(f"{folder} holds a run: {way}replace it by --overwrite")
 
 
-def _clear(settings: TrainSettings) -> None:
-    """Makes the folder, without what an older run left there."""
-    settings.out.mkdir(parents=True, exist_ok=True)
-    for name in (f"{BEST}.*", f"{LAST}.*", METRICS, "report.html"):
-        for old in settings.out.glob(name):
-            old.unlink()
+def _require_last(folder: Path) -> None:
+    if (folder / f"{LAST}.json").exists():
+        return
+    if (folder / f"{BEST}.json").exists():
+        raise CheckpointError(
+            f"{folder} holds weights, but no {LAST}.json to go on from: begin another run by --init-from {folder}"
+        )
+    raise CheckpointError(f"{folder}: no checkpoint there to go on from ({LAST}.json is missing)")
+
+
+def _holds_run(folder: Path) -> bool:
+    return any((folder / name).exists() for name in OF_A_RUN)
+
+
+def _alone(folder: Path, group: Group, make: Callable[[], Run]) -> Run:
+    """What `make` gives; until its `held` is closed, no other process trains into the folder."""
+    with ExitStack() as held:
+        group.from_first(lambda: held.enter_context(sole(folder)))
+        run = make()
+        run.held = held.pop_all()
+        return run
+
+
+def _make_room(settings: TrainSettings) -> None:
+    """Removes the run that --overwrite replaces, and no file that is not of a run."""
+    _require_free(settings)
+    folder = settings.out
+    if not _holds_run(folder):
+        return
+    for file in (*tensor_files(folder, BEST), *tensor_files(folder, LAST)):
+        file.unlink()
+    for name in (*OF_A_RUN, "report.html"):
+        (folder / name).unlink(missing_ok=True)
     for name in (BOARD, "check"):
-        shutil.rmtree(settings.out / name, ignore_errors=True)
+        shutil.rmtree(folder / name, ignore_errors=True)
 
 
 def _settings_of(given: TrainSettings, kept: TrainSettings) -> TrainSettings:

@@ -21,11 +21,25 @@ from models.guard import Verdict
 from models.model import CharLM
 from models.settings import TrainSettings
 
-__all__ = ["BEST", "LAST", "MODEL", "CheckpointError", "Header", "Progress", "Trained", "load", "part", "read", "save"]
+__all__ = [
+    "BEST",
+    "LAST",
+    "MODEL",
+    "CheckpointError",
+    "Header",
+    "Progress",
+    "Trained",
+    "load",
+    "part",
+    "read",
+    "save",
+    "tensor_files",
+]
 
 FORMAT = 2
 BEST, LAST = "best", "last"
 MODEL = "model."
+_DIGITS = 12  # of the sha256, in the name of a file of tensors
 
 
 class CheckpointError(ValueError):
@@ -129,13 +143,18 @@ def save(folder: Path, name: str, header: Header, tensors: Mapping[str, Tensor])
     """Writes the checkpoint `name` of a run, whole or not at all; the one before it goes when this one is there."""
     data = safetensors.torch.save({key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()})
     digest = sha256(data)
-    file = folder / f"{name}.{digest[:12]}.safetensors"
+    file = folder / f"{name}.{digest[:_DIGITS]}.safetensors"
     header = header.model_copy(update={"tensors": file.name, "tensors_sha256": digest})
     _write(file, data)
     _write(folder / f"{name}.json", (header.model_dump_json(indent=2) + "\n").encode())
-    for old in (*folder.glob(f"{name}.*.safetensors"), *folder.glob(f".{name}.*.new")):
+    for old in (*tensor_files(folder, name), *folder.glob(f".{name}.*.new")):
         if old != file:
             old.unlink(missing_ok=True)
+
+
+def tensor_files(folder: Path, name: str) -> list[Path]:
+    """Those that checkpoints of this name have, or had; a user's own best.mine.safetensors is none."""
+    return list(folder.glob(f"{name}.{'[0-9a-f]' * _DIGITS}.safetensors"))
 
 
 def part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -183,8 +202,12 @@ def _read_tensors(file: Path, digest: str) -> dict[str, Tensor]:
 
 def _write(file: Path, data: bytes) -> None:
     new = file.with_name(f".{file.name}.new")
-    with new.open("wb") as stream:
-        stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())
-    new.replace(file)
+    try:
+        with new.open("wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        new.replace(file)
+    except OSError as error:
+        new.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, str(file)) from error

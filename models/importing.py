@@ -1,22 +1,26 @@
 """`charstream import`: a model that was trained elsewhere becomes a run, which export takes."""
 
+import io
 import json
-import pickle
+import reprlib
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, cast
 
 import safetensors.torch
 import torch
 from pydantic import Field, model_validator
-from safetensors import SafetensorError
 from torch import Tensor
 
 from bundle.manifest import TrainingRecord, sha256
 from bundle.vocabulary import Vocabulary
 from charstream.settings import Positional, Settings, fail, parse
-from models.checkpoint import BEST, LAST, MODEL, Header, Progress, save
+from models.begin import OF_A_RUN
+from models.checkpoint import BEST, MODEL, Header, Progress, save
+from models.config import Activation
 from models.corpus import open_corpus
 from models.model import CharLM
 from models.state_dict import StateDictError, model_of
@@ -55,15 +59,14 @@ class ImportSettings(Settings):
 def main(argv: Sequence[str] | None = None) -> int:
     settings = parse(ImportSettings, argv, command=COMMAND)
     try:
-        vocabulary = (
-            open_corpus(settings.data).vocabulary if settings.data else _vocabulary(cast(Path, settings.vocabulary))
-        )
-        start_text = _start_text(vocabulary, settings.start_text)
+        vocabularies = _vocabularies(settings)
         data = _read(settings.state_dict)
-        model = model_of(_tensors(settings.state_dict, data), len(vocabulary), settings.activation)
-        _save(settings, model, vocabulary, start_text, data)
+        model, vocabulary = _fitting(_tensors(settings.state_dict, data), vocabularies, settings.activation)
+        _save(settings, model, vocabulary, _start_text(vocabulary, settings.start_text), data)
     except ValueError as error:
         fail(COMMAND, str(error))
+    except OSError as error:
+        fail(COMMAND, f"{error.filename or settings.out}: {error.strerror or error}", code=1)
     config = model.config
     print(
         f"{settings.out}: {config.cell} with {config.layers} layers of {config.hidden}, {config.input} input, "
@@ -84,8 +87,8 @@ def _tensors(file: Path, data: bytes) -> dict[str, Tensor]:
     try:
         if file.suffix == ".safetensors":
             return safetensors.torch.load(data)
-        content = torch.load(file, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged pickle raises anything
         raise StateDictError(
             f"{file}: not a file of tensors; save them with torch.save(model.state_dict(), FILE)"
         ) from error
@@ -101,27 +104,65 @@ def _state_dict(file: Path, content: Any) -> dict[str, Tensor]:
     return found[0]
 
 
-def _vocabulary(file: Path) -> Vocabulary:
-    text = _read(file).decode("utf-8")
+def _fitting(
+    tensors: Mapping[str, Tensor], vocabularies: Sequence[Vocabulary], activation: Activation
+) -> tuple[CharLM, Vocabulary]:
+    """The model with the first vocabulary that has as many characters as it knows."""
+    errors = []
+    for vocabulary in vocabularies:
+        try:
+            return model_of(tensors, len(vocabulary), activation), vocabulary
+        except StateDictError as error:
+            errors.append(error)
+    raise errors[0]
+
+
+def _vocabularies(settings: ImportSettings) -> list[Vocabulary]:
+    """The vocabulary; of a text that ends in a newline also the one without it, which an editor may have added."""
+    if settings.data:
+        return [open_corpus(settings.data).vocabulary]
+    file = cast(Path, settings.vocabulary)
+    try:
+        text = _read(file).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise StateDictError(f"{file}: not UTF-8 at byte {error.start}, expected a text in UTF-8") from error
+    listed = _listed(file, text)
+    if listed is not None:
+        return [_vocabulary(file, listed)]
+    ends = [text, text[:-1]] if text.endswith("\n") and len(text) > 1 else [text]
+    return [_vocabulary(file, list(one)) for one in ends]
+
+
+def _listed(file: Path, text: str) -> list[Any] | None:
+    """What a JSON list or object has; None of any other text."""
     try:
         content = json.loads(text)
-    except ValueError:
-        content = list(text)
-    if isinstance(content, Mapping):
-        content = _in_order(file, content)
-    if not isinstance(content, list) or not all(isinstance(char, str) and len(char) == 1 for char in content):
-        raise StateDictError(f"{file}: expected single characters, as a JSON list or object, or as a text")
-    if len(set(content)) != len(content):
-        twice = next(char for char in content if content.count(char) > 1)
-        raise StateDictError(f"{file}: the character {twice!r} is there {content.count(twice)} times, expected once")
+    except (ValueError, RecursionError):
+        return None
+    if isinstance(content, dict):
+        return _in_order(file, content)
+    return content if isinstance(content, list) else None
+
+
+def _vocabulary(file: Path, content: Sequence[Any]) -> Vocabulary:
+    for char in content:
+        if not isinstance(char, str) or len(char) != 1 or "\ud800" <= char <= "\udfff":
+            raise StateDictError(
+                f"{file}: found {reprlib.repr(char)}, expected single characters, in a JSON list or object or a text"
+            )
+    char, times = max(Counter(content).items(), key=itemgetter(1), default=("", 1))
+    if times > 1:
+        raise StateDictError(f"{file}: the character {char!r} is there {times} times, expected once")
     return Vocabulary("".join(content))
 
 
 def _in_order(file: Path, numbers: Mapping[str, Any]) -> list[str]:
     """The characters of {"a": 0, "b": 1}, or of {"0": "a", "1": "b"}."""
-    if all(isinstance(char, str) for char in numbers.values()):
+    if all(isinstance(char, str) and number.isdecimal() for number, char in numbers.items()):
         numbers = {char: int(number) for number, char in numbers.items()}
-    if sorted(numbers.values()) != list(range(len(numbers))):
+    if not all(type(number) is int for number in numbers.values()) or sorted(numbers.values()) != [
+        *range(len(numbers))
+    ]:
         raise StateDictError(f"{file}: expected the numbers 0 to {len(numbers) - 1}, each once")
     return sorted(numbers, key=numbers.__getitem__)
 
@@ -134,7 +175,7 @@ def _start_text(vocabulary: Vocabulary, wanted: str | None) -> str:
 
 def _save(settings: ImportSettings, model: CharLM, vocabulary: Vocabulary, start_text: str, data: bytes) -> None:
     folder = settings.out
-    if any((folder / f"{name}.json").exists() for name in (BEST, LAST)):
+    if any((folder / name).exists() for name in OF_A_RUN):
         raise StateDictError(f"{folder} holds a run; --out names another folder")
     folder.mkdir(parents=True, exist_ok=True)
     record = TrainingRecord(

@@ -4,6 +4,7 @@ import copy
 import math
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any, NamedTuple, TypeVar
 
 from models.checkpoint import Progress
@@ -50,6 +51,9 @@ class Run:
         trainer: as far.
         metrics: where the first process writes what was measured.
         began: `time.monotonic()` when this process's share of its time began.
+
+    Attributes:
+        held: what is to be closed at its end: the folder is its alone.
     """
 
     def __init__(
@@ -64,6 +68,7 @@ class Run:
         self.settings, self.corpus, self.progress = settings, corpus, progress
         self.trainer, self.group, self.metrics = trainer, trainer.group, metrics
         self.keeping = Keeping(settings, corpus, trainer)
+        self.held = ExitStack()
         self._began = began - progress.seconds
         self._course = Course(
             settings.schedule, settings.learning_rate, settings.warmup, settings.decay, settings.decay_steps

@@ -88,7 +88,7 @@ def plan_for_minutes(
         enough = math.ceil((spent + final_seconds) / 60 * 2 * 10) / 10
         raise TooShort(
             f"--minutes {minutes:g} is too short: beginning took {spent:.0f} s and validating this model on all of the "
-            f"held-out text may take {final_seconds:.0f} s; --minutes {enough:g} would do"
+            f"held-out text may take {final_seconds:.0f} s; --overwrite --minutes {enough:g} would do"
         )
     checks = max(1, min(CHECKS, int(left * CHECK_SHARE / check_seconds))) if check_seconds else CHECKS
     steps = steps_done + max(1, int((left - checks * check_seconds) / step_seconds))

@@ -153,6 +153,12 @@ class TrainSettings(_Run, _Optimisation, _Model, _Text):
                 raise ValueError(error.errors()[0]["msg"].removeprefix("Value error, ")) from error
         return self
 
+    @model_validator(mode="after")
+    def _batch_norm_has_a_batch(self) -> Self:
+        if not self.resume and self.norm == "batch" and self.batch * self.sequence == 1:
+            raise ValueError("--norm batch has no variance of one character: --batch or --sequence must be 2 at least")
+        return self
+
     @property
     def limit(self) -> float | None:
         """Minutes for everything; None where only steps or characters bound the run."""

@@ -8,8 +8,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
+from charstream.sources import reason_of
 from models.config import Activation, Cell, ModelConfig
 from models.model import CharLM
 
@@ -38,10 +40,6 @@ class ForeignModel:
         return self.layers[0]["weight_hh"].shape[1]
 
     @property
-    def gates(self) -> int:
-        return self.layers[0]["weight_hh"].shape[0] // self.hidden
-
-    @property
     def inputs(self) -> int:
         return self.layers[0]["weight_ih"].shape[1]
 
@@ -58,22 +56,27 @@ def model_of(tensors: Mapping[str, Tensor], vocab: int, activation: Activation) 
         StateDictError: they are not such a model's.
     """
     foreign = _sorted_out(tensors)
+    cell = _cell(foreign)
     embedding, weight, bias = _around(foreign, vocab)
-    config = ModelConfig(
-        cell=_cell(foreign),
-        activation=activation if _cell(foreign) == "rnn" else "tanh",
-        vocab=vocab,
-        input="onehot" if embedding is None else "embedding",
-        layers=len(foreign.layers),
-        hidden=foreign.hidden,
-        embedding=1 if embedding is None else foreign.inputs,
-    )
+    try:
+        config = ModelConfig(
+            cell=cell,
+            activation=activation if cell == "rnn" else "tanh",
+            vocab=vocab,
+            input="onehot" if embedding is None else "embedding",
+            layers=len(foreign.layers),
+            hidden=foreign.hidden,
+            embedding=1 if embedding is None else foreign.inputs,
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise StateDictError(f"{first['loc'][0]}: {reason_of(first)}") from error
     model = CharLM(config).eval()
     around = {"head.weight": weight, "head.bias": bias} | ({} if embedding is None else {"embedding.weight": embedding})
     state = around | {
         f"layers.{number}.{name}": tensor
         for number, layer in enumerate(foreign.layers)
-        for name, tensor in _with_one_bias(layer, config.cell).items()
+        for name, tensor in _with_one_bias(layer, cell).items()
     }
     model.load_state_dict(state)
     return model
@@ -83,16 +86,30 @@ def _sorted_out(tensors: Mapping[str, Tensor]) -> ForeignModel:
     layers: dict[int, dict[str, Tensor]] = {}
     modules, others = set(), {}
     for name, tensor in tensors.items():
+        numbers = _numbers(name, tensor)
         found = _OF_LAYER.fullmatch(name)
         if not found:
-            others[name] = tensor.float()
+            others[name] = numbers
             continue
         _require_plain(name, found)
         modules.add(found["module"])
-        layers.setdefault(int(found["layer"]), {})[found["kind"]] = tensor.float()
+        layers.setdefault(int(found["layer"]), {})[found["kind"]] = numbers
     if len(modules) != 1:
         raise StateDictError(f"{_list(modules) if modules else _shapes(tensors)}: {_EXPECTED}")
     return ForeignModel([_checked(layers, number) for number in range(len(layers))], others)
+
+
+def _numbers(name: object, tensor: Tensor) -> Tensor:
+    """In float32, if they can be weights."""
+    if not isinstance(name, str):
+        raise StateDictError(f"{name!r}: found as the name of a tensor, expected a text, as in model.state_dict()")
+    if tensor.layout is not torch.strided or tensor.is_meta or not tensor.is_floating_point():
+        kind = f"{tensor.dtype}, {tensor.layout}, on {tensor.device}".replace("torch.", "")
+        raise StateDictError(f"{name}: found {kind}; expected floating-point numbers, strided, on cpu")
+    numbers = tensor.detach().float()
+    if not numbers.isfinite().all():
+        raise StateDictError(f"{name}: holds NaN, or what is infinite in float32; expected finite numbers")
+    return numbers
 
 
 def _require_plain(name: str, found: re.Match[str]) -> None:
@@ -107,6 +124,9 @@ def _checked(layers: dict[int, dict[str, Tensor]], number: int) -> dict[str, Ten
     layer, first = layers.get(number, {}), layers[min(layers)]
     if not {"weight_ih", "weight_hh"} <= layer.keys():
         raise StateDictError(f"layer {number} has no weight_ih_l{number} and weight_hh_l{number}: {_EXPECTED}")
+    for kind in ("weight_ih", "weight_hh"):
+        if layer[kind].ndim != 2:
+            raise StateDictError(f"{kind}_l{number}: found {list(layer[kind].shape)}, expected two axes")
     rows, hidden = layer["weight_hh"].shape
     inputs = layer["weight_ih"].shape[1] if number == 0 else hidden
     wanted = {
@@ -123,10 +143,11 @@ def _checked(layers: dict[int, dict[str, Tensor]], number: int) -> dict[str, Ten
 
 
 def _cell(foreign: ForeignModel) -> Cell:
-    if foreign.gates not in _CELLS:
-        shape = list(foreign.layers[0]["weight_hh"].shape)
-        raise StateDictError(f"weight_hh_l0: found {shape}, expected are 1, 3 or 4 times as many rows as columns")
-    return _CELLS[foreign.gates]
+    rows, hidden = foreign.layers[0]["weight_hh"].shape
+    for gates, cell in _CELLS.items():
+        if rows == gates * hidden > 0:
+            return cell
+    raise StateDictError(f"weight_hh_l0: found {[rows, hidden]}, expected are 1, 3 or 4 times as many rows as columns")
 
 
 def _around(foreign: ForeignModel, vocab: int) -> tuple[Tensor | None, Tensor, Tensor]:
@@ -134,6 +155,8 @@ def _around(foreign: ForeignModel, vocab: int) -> tuple[Tensor | None, Tensor, T
     head = _head(foreign, vocab)
     bias_name = head.removesuffix("weight") + "bias"
     bias = foreign.others.get(bias_name, torch.zeros(vocab))
+    if bias.shape != (vocab,):
+        raise StateDictError(f"{bias_name}: found {list(bias.shape)}, expected {[vocab]}, one for each character")
     rest = {name: tensor for name, tensor in foreign.others.items() if name not in (head, bias_name)}
     if not rest and foreign.inputs == vocab:
         return None, foreign.others[head], bias

@@ -47,8 +47,9 @@ def train_model(settings: TrainSettings, on_check: OnCheck | None = None) -> dic
         One of `WRONG`: it cannot begin.
     """
     run = (resume if settings.resume else begin)(settings, time.monotonic())
-    train(run, on_check=on_check)
-    return run.finish()
+    with run.held:
+        train(run, on_check=on_check)
+        return run.finish()
 
 
 def train(run: Run, interrupt: object = None, on_check: OnCheck | None = None) -> None:
@@ -154,6 +155,11 @@ def _report(result: dict[str, Any], as_json: bool) -> None:
 
 def _run(settings: TrainSettings, began: float, group: Group) -> int:
     run = (resume if settings.resume else begin)(settings, began, group)
+    with run.held:
+        return _trained(run, settings, group)
+
+
+def _trained(run: Run, settings: TrainSettings, group: Group) -> int:
     with Interrupt() as interrupt:
         train(run, interrupt)
     if interrupt and not run.done:

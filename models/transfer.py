@@ -7,6 +7,7 @@ from torch import Tensor
 
 from bundle.vocabulary import Vocabulary
 from models.checkpoint import CheckpointError, load
+from models.config import ModelConfig
 from models.model import CharLM
 
 __all__ = ["take_weights"]
@@ -27,6 +28,7 @@ def take_weights(model: CharLM, vocabulary: Vocabulary, source: Path) -> None:
     own, given = model.state_dict(), trained.model.state_dict()
     by_character = _by_character(model)
     _require_equal_shapes(source, own, given, by_character)
+    _require_equal_kinds(source, model.config, trained.model.config)
     here, there = _common(vocabulary, trained.vocabulary)
     for name, tensor in given.items():
         if name in by_character:
@@ -52,6 +54,17 @@ def _require_equal_shapes(
             raise CheckpointError(
                 f"--init-from {source}: its {name} is {found.get(name, 'not there')}, here it is "
                 f"{wanted.get(name, 'not there')}; give the model options that it was trained with"
+            )
+
+
+def _require_equal_kinds(source: Path, own: ModelConfig, given: ModelConfig) -> None:
+    """What no shape tells."""
+    for name in ("activation", "form", "residual"):
+        found, wanted = getattr(given, name), getattr(own, name)
+        if found != wanted:
+            raise CheckpointError(
+                f"--init-from {source}: its {name} is {found}, here it is {wanted}; give the model options that it was "
+                "trained with"
             )
 
 

@@ -1,6 +1,8 @@
 """A checkpoint is read back as it was, holds no code, and says what is wrong with it."""
 
 import json
+import os
+import resource
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -46,7 +48,8 @@ def test_every_cell_comes_back_as_the_model_that_was_trained(train: Callable[...
 
 
 def test_no_file_of_a_run_is_a_pickle(run: Path) -> None:
-    assert {path.suffix for path in run.iterdir()} == {".json", ".jsonl", ".safetensors"}
+    assert {path.suffix or path.name for path in run.iterdir()} == {".json", ".jsonl", ".safetensors", ".lock"}
+    assert (run / ".lock").read_text() == str(os.getpid())
 
 
 def test_an_older_checkpoint_leaves_no_file_behind(run: Path) -> None:
@@ -56,7 +59,27 @@ def test_an_older_checkpoint_leaves_no_file_behind(run: Path) -> None:
 def test_what_a_killed_run_half_wrote_goes_with_the_next_checkpoint(run: Path) -> None:
     (run / ".last.0123456789ab.safetensors.new").write_bytes(b"half")
     save(run, "last", *read(run / "last.json"))
-    assert not list(run.glob(".*"))
+    assert not list(run.glob("*.new"))
+
+
+def test_a_full_disk_keeps_the_old_checkpoint_and_no_half_of_the_new_one(run: Path) -> None:
+    header, tensors = read(run / "last.json")
+    before = sorted(run.iterdir())
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(OSError, match=r"last\.[0-9a-f]{12}\.safetensors'$"):
+            save(run, "last", header, {**tensors, "more": torch.ones(1)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert sorted(run.iterdir()) == before
+    assert read(run / "last.json")[1].keys() == tensors.keys()
+
+
+def test_a_users_own_file_of_a_similar_name_stays(run: Path) -> None:
+    (run / "last.mine.safetensors").write_bytes(b"mine")
+    save(run, "last", *read(run / "last.json"))
+    assert (run / "last.mine.safetensors").read_bytes() == b"mine"
 
 
 def test_a_checkpoint_is_read_while_the_run_writes_the_next_ones(run: Path) -> None:

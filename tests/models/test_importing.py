@@ -1,5 +1,6 @@
 """A model that was trained elsewhere computes the same here, and what cannot be brought in is named."""
 
+import io
 import json
 import re
 from collections.abc import Callable
@@ -95,6 +96,23 @@ def test_a_text_has_the_vocabulary_of_its_characters(tmp_path: Path) -> None:
     assert load(tmp_path / "run").vocabulary.symbols == CHARS
 
 
+def _lstm(name: str, change: Callable[[Tensor], Tensor]) -> Callable[[], dict[str, object]]:
+    def changed() -> dict[str, object]:
+        state = Foreign(nn.LSTM(5, 8), 5, 8).state_dict()
+        return {**state, name: change(state[name])}
+
+    return changed
+
+
+def _cell(rows: int, hidden: int) -> dict[str, object]:
+    shapes = {"weight_ih_l0": (rows, 5), "weight_hh_l0": (rows, hidden), "e": (V, 5), "o.weight": (V, hidden)}
+    return {name: torch.zeros(shape) for name, shape in shapes.items()}
+
+
+def _empty_inputs() -> dict[str, object]:
+    return {"tok.weight": torch.zeros(V, 0), "body.weight_ih_l0": torch.zeros(24, 0)}
+
+
 WRONG: dict[str, tuple[Callable[[], dict[str, object]], str]] = {
     "bidirectional": (lambda: Foreign(nn.LSTM(5, 8, bidirectional=True), 5, 16).state_dict(), "bidirectional"),
     "proj_size": (lambda: Foreign(nn.LSTM(5, 8, proj_size=4), 5, 4).state_dict(), "proj_size=0"),
@@ -123,6 +141,24 @@ WRONG: dict[str, tuple[Callable[[], dict[str, object]], str]] = {
         "several modules, a, b",
     ),
     "no tensors": (lambda: {"a": 1}, "expected one state dict"),
+    "head's bias too long": (
+        _lstm("out.bias", lambda old: torch.zeros(99)),
+        r"out.bias: found \[99\], expected \[12\]",
+    ),
+    "head's bias of two axes": (_lstm("out.bias", lambda old: old[None]), r"out.bias: found \[1, 12\]"),
+    "weights of one axis": (_lstm("body.weight_hh_l0", lambda old: old[0]), r"weight_hh_l0: found \[8\], expected two"),
+    "weights of three axes": (_lstm("body.weight_ih_l0", lambda old: old[None]), r"weight_ih_l0: found \[1, 32, 5\]"),
+    "gates of no cell": (lambda: _cell(27, 6), r"weight_hh_l0: found \[27, 6\], expected are 1, 3 or 4 times"),
+    "no hidden units": (lambda: _cell(0, 0), r"weight_hh_l0: found \[0, 0\], expected are 1, 3 or 4 times"),
+    "no inputs": (lambda: Foreign(nn.GRU(5, 8), 5, 8).state_dict() | _empty_inputs(), "embedding: .* equal to 1"),
+    "too many layers": (lambda: Foreign(nn.GRU(5, 8, 20), 5, 8).state_dict(), r"layers: .* equal to 16 \(got 20\)$"),
+    "no names": (lambda: {1: torch.zeros(3)}, "1: found as the name of a tensor"),
+    "sparse": (_lstm("out.weight", lambda old: old.to_sparse()), "out.weight: found float32, sparse_coo, on cpu"),
+    "meta": (_lstm("out.weight", lambda old: old.to("meta")), "out.weight: found float32, strided, on meta"),
+    "complex": (_lstm("out.weight", lambda old: old.to(torch.complex64)), "out.weight: found complex64"),
+    "integers": (_lstm("out.weight", lambda old: old.int()), "out.weight: found int32"),
+    "NaN": (_lstm("out.weight", lambda old: old * torch.nan), "out.weight: holds NaN"),
+    "too large": (_lstm("out.weight", lambda old: old.double() + 1e300), "out.weight: .* infinite in float32"),
 }
 
 
@@ -140,6 +176,44 @@ def test_what_cannot_be_brought_in_is_named_in_one_line(
     assert not (tmp_path / "run").exists()
 
 
+def _saved(state: object, **how: object) -> bytes:
+    file = io.BytesIO()
+    torch.save(state, file, **how)
+    return file.getvalue()
+
+
+def _damaged() -> dict[str, bytes]:
+    state = Foreign(nn.LSTM(5, 8), 5, 8).state_dict()
+    zipped, old = _saved(state), _saved(state, _use_new_zipfile_serialization=False)
+    return {
+        "text": b"hello, this is a text\n" * 9,
+        "json": b'{"a": 1}',
+        "empty": b"",
+        "opcodes": b"\x80\x02h\x05.",
+        "no stack": b"\x80\x02.",
+        "no UTF-8": b"\x80\x02X\x01\x00\x00\x00\xff.",
+        "half": zipped[: len(zipped) // 2],
+        "half of an old one": old[: len(old) // 2],
+        "no tensors": zipped.replace(b"data.pkl", b"atad.pkl"),
+    }
+
+
+DAMAGED = _damaged()
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+@pytest.mark.parametrize("name", DAMAGED)
+def test_a_file_of_no_tensors_is_named(
+    name: str, suffix: str, tmp_path: Path, vocabulary: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / f"model{suffix}"
+    file.write_bytes(DAMAGED[name])
+    with pytest.raises(SystemExit, match="2"):
+        bring_in(file, vocabulary)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{file}: not a file of tensors; save them with torch.save" in line
+
+
 class Code:
     def __reduce__(self) -> tuple[object, ...]:
         return (open, ("ran", "w"))
@@ -153,13 +227,67 @@ def test_a_file_that_would_run_code_does_not(tmp_path: Path, vocabulary: Path, m
     assert not (tmp_path / "ran").exists()
 
 
-@pytest.mark.parametrize("text", ['["ab"]', '{"a": 0, "b": 2}', "aba", '["a", 3]', '{"a": "b"}'])
-def test_a_vocabulary_that_is_none(text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (b'["ab"]', "found 'ab', expected single characters"),
+        (b'["a", 3]', "found 3, expected single characters"),
+        (b'["\\ud800"]', "expected single characters"),
+        (b'{"a": 0, "b": 2}', "expected the numbers 0 to 1, each once"),
+        (b'{"a": 0, "b": null}', "expected the numbers 0 to 1"),
+        (b'{"a": 0, "b": "1"}', "expected the numbers 0 to 1"),
+        (b'{"a": false, "b": true}', "expected the numbers 0 to 1"),
+        (b'{"x": "a"}', "expected the numbers 0 to 0"),
+        (b"aba", "the character 'a' is there 2 times, expected once"),
+        (b"[" * 100_000, "the character '[' is there 100000 times"),
+        (b"ab\xff", "not UTF-8 at byte 2"),
+        (b"", "a vocabulary needs distinct characters"),
+    ],
+)
+def test_a_vocabulary_that_is_none(
+    text: bytes, reason: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "chars").write_bytes(text)
+    torch.save(MODELS["lstm"][0]().state_dict(), tmp_path / "model.pt")
+    with pytest.raises(SystemExit, match="2"):
+        bring_in(tmp_path / "model.pt", tmp_path / "chars")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert reason in line
+
+
+@pytest.mark.parametrize(
+    ("text", "symbols"),
+    [
+        ("abcdefghijkl\n", "abcdefghijkl"),
+        ("abcdefghijk\n", "abcdefghijk\n"),
+        ("-1234567.890", "-1234567.890"),
+    ],
+)
+def test_a_text_is_the_vocabulary_as_it_stands(text: str, symbols: str, tmp_path: Path) -> None:
+    """Digits are no JSON number, and an editor's newline at the end is no character that the model knows."""
     (tmp_path / "chars").write_text(text)
     torch.save(MODELS["lstm"][0]().state_dict(), tmp_path / "model.pt")
-    with pytest.raises(SystemExit):
-        bring_in(tmp_path / "model.pt", tmp_path / "chars")
-    assert capsys.readouterr().err.count("\n") == 1
+    assert load(bring_in(tmp_path / "model.pt", tmp_path / "chars")).vocabulary.symbols == symbols
+
+
+@pytest.mark.parametrize("left", ["best.json", "last.json", "metrics.jsonl"])
+def test_the_folder_of_a_run_is_left_alone(left: str, tmp_path: Path, vocabulary: Path) -> None:
+    torch.save(MODELS["lstm"][0]().state_dict(), tmp_path / "model.pt")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / left).touch()
+    with pytest.raises(SystemExit, match="2"):
+        bring_in(tmp_path / "model.pt", vocabulary)
+    assert [file.name for file in (tmp_path / "run").iterdir()] == [left]
+
+
+def test_a_folder_that_cannot_be_made_is_named(
+    tmp_path: Path, vocabulary: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.save(MODELS["lstm"][0]().state_dict(), tmp_path / "model.pt")
+    (tmp_path / "run").touch()
+    with pytest.raises(SystemExit, match="1"):
+        bring_in(tmp_path / "model.pt", vocabulary)
+    assert f"{tmp_path / 'run'}: File exists" in capsys.readouterr().err
 
 
 def test_a_run_is_not_replaced(tmp_path: Path, vocabulary: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from models.checkpoint import load
+from models.checkpoint import CheckpointError, load
 from models.train import main
 from tests.models.conftest import SMALL
 
@@ -35,6 +35,33 @@ def test_rows_are_matched_by_character(train: Train, tmp_path: Path, reads: str)
         for model, ids, rows in zip((new.model, old.model), (here, there), unit, strict=True)
     ]
     torch.testing.assert_close(*read)
+
+
+@pytest.mark.parametrize("how", [("--ema", "0.999"), ("--precision", "fp64")])
+def test_without_a_step_worth_the_name_it_ends_where_it_began(train: Train, how: tuple[str, ...]) -> None:
+    first = train("--steps", "3")
+    second = train(*STILL, "--steps", "2", *how, "--init-from", str(first), name="second")
+    for there, here in zip(load(first).model.parameters(), load(second).model.parameters(), strict=True):
+        torch.testing.assert_close(here, there)
+
+
+@pytest.mark.parametrize(
+    ("was", "wanted"),
+    [
+        (("--activation", "tanh"), ("--activation", "relu")),
+        (("--form", "post"), ("--form", "pre")),
+        (("--residual",), ()),
+    ],
+)
+def test_a_kind_that_no_shape_tells_is_refused(
+    train: Train, was: tuple[str, ...], wanted: tuple[str, ...], tmp_path: Path
+) -> None:
+    own = ("--cell", "rnn", "--layers", "2", "--steps", "1")
+    first = train(*own, *was)
+    name = was[0].removeprefix("--")
+    with pytest.raises(CheckpointError, match=f"its {name} is .*, here it is .*that it was trained with"):
+        train(*own, *wanted, "--init-from", str(first), name="second")
+    assert not (tmp_path / "second").exists()
 
 
 def test_another_kind_of_model_is_refused(
