@@ -12,13 +12,14 @@ from models.compare import main
 from models.compare_figure import compare_figure
 from models.compare_settings import CompareSettings
 from models.config import Activation, Cell, Form
+from models.corpus import open_corpus
 from models.flags import train_command
 from models.settings import TrainSettings
 from models.sizes import hidden_for, parameters_of
-from models.variants import Compared, variants
+from models.variants import Compared, trained, variants
 from models.varying import variant
 from tests.models.conftest import SMALL
-from tests.models.test_plot import PNG, of_bytes, run_of
+from tests.models.test_plot import PNG, full_disk, of_bytes, run_of
 
 VOCAB = 30
 MODELS = [{"cell": cell} for cell in get_args(Cell)] + [
@@ -121,6 +122,15 @@ def test_variants_that_begin_with_other_weights_have_folders_of_their_own(verse:
     assert first.settings.init_from == Path("runs/a")
     assert first.settings.out != second.settings.out
     assert first.settings.out.parent == second.settings.out.parent
+
+
+def test_a_full_disk_names_the_variant_s_folder(verse: Path, tmp_path: Path) -> None:
+    argv = ["--data", str(verse), "--out", str(tmp_path / "compared"), *SMALL, "--equal", "steps", "--steps", "1"]
+    one = variants(parse(CompareSettings, [*argv, "--vary", "layers=1,2"], command="test"))[0]
+    open_corpus(str(verse))  # into the cache
+    with full_disk(), pytest.raises(OSError) as error:  # noqa: PT011
+        trained(one)
+    assert error.value.filename == str(one.settings.out)
 
 
 @pytest.mark.parametrize(
