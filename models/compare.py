@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from charstream.settings import fail, parse
 from models.compare_figure import compare_figure
 from models.compare_settings import CompareSettings
-from models.experiment import RESULTS, ExperimentError, begin_experiment, open_experiment, write_json
+from models.experiment import RESULTS, ExperimentError, begin_experiment, open_experiment, stoppable, write_json
 from models.figures import save
 from models.progress import say
 from models.table import table
@@ -22,15 +22,14 @@ PICTURE = "compare.png"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit code 0: done; 1: it failed; 2: wrong usage; 130: stopped, and --resume goes on."""
+    """Exit code 0: done; 1: it failed; 2: wrong usage; 130, 143: stopped, --resume goes on."""
     given = parse(CompareSettings, argv, command=COMMAND)
     try:
-        settings = open_experiment(given)
-        compared = _compare(settings)
+        with stoppable(COMMAND, given.out):
+            settings = open_experiment(given)
+            compared = _compare(settings)
     except (*WRONG, ExperimentError, VaryError) as error:
         fail(COMMAND, str(error))
-    except KeyboardInterrupt:
-        fail(COMMAND, f"stopped; go on with: {COMMAND} --out {given.out} --resume", code=130)
     say(f"{COMMAND}: {settings.out / PICTURE}")
     print(json.dumps([one.to_json() for one in compared]) if settings.json_ else _as_text(compared))
     return 0
@@ -51,7 +50,8 @@ def _compare(settings: CompareSettings) -> list[Compared]:
 
 def _as_text(compared: Sequence[Compared]) -> str:
     names = list(compared[0].changes)
-    head = [*(name.replace("_", " ") for name in names), "hidden", "parameters", "steps", "seconds", "chars/s"]
+    head = [*(name.replace("_", " ") for name in names), "hidden", "parameters", "steps", "seconds"]
+    speed = "bytes/s" if compared[0].unit == "byte" else "chars/s"
     rows = [
         [
             *(str(one.changes[name]) for name in names),
@@ -64,7 +64,7 @@ def _as_text(compared: Sequence[Compared]) -> str:
         ]
         for one in compared
     ]
-    return table([*head, "training", "validation", "bits"], rows)
+    return table([*head, speed, "training", "validation", "bits"], rows)
 
 
 def _loss(value: float | None) -> str:

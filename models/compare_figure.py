@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter
 from numpy.typing import NDArray
 
-from models.curves import AXIS_LABELS, Axis, read_curves
+from models.curves import Axis, axis_label, read_curves
 from models.figures import COLOURS, as_label, figure, legend
 from models.variants import Compared
 from models.varying import shown
@@ -72,7 +72,7 @@ def _losses(axes: Axes, compared: Sequence[Compared], layout: _Layout) -> None:
     axes.set_xticks(range(len(layout.places)), [str(place) for place in layout.places])
     axes.set_xlim(-0.4, len(layout.places) - 0.6)
     axes.set_xlabel(layout.option.replace("_", " "))
-    axes.set_ylabel("loss (nats per character)")
+    axes.set_ylabel(f"loss (nats per {compared[0].unit})")
     kinds = [
         Line2D([], [], color="#444444", ls="-" if lines else "", marker="o", ms=5, label="validation, all of it"),
         Line2D([], [], color="#444444", ls=":" if lines else "", marker="x", ms=5, label="training, the last steps"),
@@ -99,8 +99,8 @@ def _curves(axes: Axes, compared: Sequence[Compared], layout: _Layout, against: 
     if len(every):
         margin = 0.05 * (every.max() - every.min()) or 0.05
         axes.set_ylim(every.min() - margin, every.max() + margin)
-    axes.set_xlabel(AXIS_LABELS[against])
-    axes.set_ylabel("validation loss, a sample (nats per character)")
+    axes.set_xlabel(axis_label(against, compared[0].unit))
+    axes.set_ylabel(f"validation loss, a sample (nats per {compared[0].unit})")
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.set_xlim(left=0)
     legend(axes, beside=True)

@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter
 from numpy.typing import ArrayLike
 
-from models.curves import AXIS_LABELS, Axis, RunCurves, Series, smoothed
+from models.curves import Axis, RunCurves, RunError, Series, axis_label, common_unit, smoothed
 from models.figures import COLOURS, as_label, figure, legend
 
 __all__ = ["curve_figure"]
@@ -31,19 +31,24 @@ def curve_figure(runs: Sequence[RunCurves], against: Axis = "steps", *, title: s
 
     The training loss is thin, smoothed over a twentieth of its points, with the points themselves behind it where there
     is one run; the validation loss has dots, and the loss on the whole validation part, known at the end, a star.
+
+    Raises RunError where none of them has measured a loss yet.
     """
-    panels = [panel for panel in _PANELS if any(panel.has(run) for run in runs)]
+    if not any(run.has_loss for run in runs):
+        raise RunError(f"{' and '.join(str(run.folder) for run in runs)}: no loss measured yet")
+    unit = common_unit(runs)
+    panels = [_LOSS, *(panel for panel in _OTHERS if any(len(run.series(panel.key)) for run in runs))]
     heights = [panel.height for panel in panels]
     width = 9.6 if len(runs) > 1 else 8.0
     fig, axes = figure(len(panels), title=title, size=(width, 1.1 + 1.35 * sum(heights)), share_x=True, heights=heights)
     for panel, place in zip(panels, axes, strict=True):
         for run, look in zip(runs, _looks(len(runs)), strict=True):
             panel.draw(place, run, look, against, len(runs) == 1)
-        place.set_ylabel(panel.label)
+        place.set_ylabel(panel.label.format(unit=unit))
         panel.scale(place)
-    _frame_losses(axes[0], runs, against)
+    _frame_losses(axes[0], runs, against, unit)
     _legend(axes[0], runs)
-    axes[-1].set_xlabel(AXIS_LABELS[against])
+    axes[-1].set_xlabel(axis_label(against, unit))
     axes[-1].xaxis.set_major_formatter(EngFormatter(sep=""))
     axes[-1].set_xlim(left=0)
     return fig
@@ -116,12 +121,9 @@ class _Panel(NamedTuple):
     draw: Callable[[Axes, RunCurves, _Look, Axis, bool], None]
     scale: Callable[[Axes], None]
 
-    def has(self, run: RunCurves) -> bool:
-        return any(self.key in line for line in run.lines)
 
-
-_PANELS = (
-    _Panel("loss", "loss (nats per character)", 2.8, _loss, lambda axes: None),
+_LOSS = _Panel("loss", "loss (nats per {unit})", 2.8, _loss, lambda axes: None)
+_OTHERS = (
     _Panel("learning_rate", "learning rate", 1.0, _learning_rate, _from_zero),
     _Panel("gradient_norm", "gradient norm\nbefore clipping", 1.1, _gradient_norm, _fitting),
     _Panel("update_ratio", "|update| / |weights|", 1.0, _update_ratio, _fitting),
@@ -142,7 +144,7 @@ def _to_nats(bits: ArrayLike) -> ArrayLike:
     return np.asarray(bits) * math.log(2)
 
 
-def _frame_losses(axes: Axes, runs: Sequence[RunCurves], against: Axis) -> None:
+def _frame_losses(axes: Axes, runs: Sequence[RunCurves], against: Axis, unit: str) -> None:
     """A lower and an upper end that leave out how a loss falls at the very beginning; bits on the right."""
     shown = [(run.x(series, against), series.values) for run in runs for series in _losses(run)]
     begins = _BEGINNING * max((float(x[-1]) for x, _ in shown if len(x)), default=0.0)
@@ -151,7 +153,7 @@ def _frame_losses(axes: Axes, runs: Sequence[RunCurves], against: Axis) -> None:
         margin = 0.05 * (values.max() - values.min()) or 0.05
         axes.set_ylim(values.min() - margin, values.max() + margin)
     bits = axes.secondary_yaxis("right", functions=(_to_bits, _to_nats))
-    bits.set_ylabel("bits per character", fontsize=9)
+    bits.set_ylabel(f"bits per {unit}", fontsize=9)
     bits.tick_params(labelsize=8)
 
 

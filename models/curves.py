@@ -1,6 +1,7 @@
 """What a run left behind, read for plots and tables: its metrics as series, and the JSON file of its checkpoint."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,16 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.checkpoint import BEST, LAST
-from models.metrics import METRICS
+from models.metrics import METRICS, is_number, parsed
 
-__all__ = ["AXIS_LABELS", "Axis", "RunCurves", "RunError", "Series", "read_curves", "smoothed"]
+__all__ = ["Axis", "RunCurves", "RunError", "Series", "axis_label", "common_unit", "read_curves", "smoothed"]
 
 Axis = Literal["steps", "characters", "seconds"]
-AXIS_LABELS: dict[Axis, str] = {
-    "steps": "optimiser steps",
-    "characters": "characters trained on",
-    "seconds": "seconds",
-}
+_LOSSES = ("loss", "validation", "carried")
+_PARTS = ("model", "training", "settings")  # of a checkpoint's JSON: objects
 _SMOOTHED_OVER = 1 / 20  # of a curve's points
 
 
@@ -50,10 +48,15 @@ class RunCurves:
     lines: Sequence[Mapping[str, Any]]
 
     def series(self, key: str) -> Series:
-        """The finite values of a key of metrics.jsonl; empty where the run has none."""
-        found = [(line["step"], line.get("seconds", np.nan), line[key]) for line in self.lines if key in line]
-        columns = np.array(found, np.float64).reshape(-1, 3).T
-        return Series(*columns[:, np.isfinite(columns[2])])
+        """The numbers of a key of metrics.jsonl; empty where the run has none."""
+        found = [
+            (line["step"], line.get("seconds", np.nan), line[key]) for line in self.lines if is_number(line.get(key))
+        ]
+        return Series(*np.array(found, np.float64).reshape(-1, 3).T)
+
+    @property
+    def has_loss(self) -> bool:
+        return any(len(self.series(key)) for key in _LOSSES)
 
     def last(self, key: str) -> float | None:
         """The last finite value of a key; None without one."""
@@ -69,11 +72,21 @@ class RunCurves:
     @cached_property
     def settings(self) -> Mapping[str, Any]:
         """Those that the run was begun with."""
-        return self.header.get("settings") or {}
+        return self.header.get("settings", {})
 
     @property
+    def unit(self) -> str:
+        """What the losses are per: character or byte."""
+        return "byte" if self.header.get("unit") == "bytes" or "bytes" in self.lines[0] else "character"
+
+    @cached_property
     def chars_per_step(self) -> int:
-        return int(self.settings.get("batch", 1)) * int(self.settings.get("sequence", 1))
+        """As the run tells; an older one does not, and its text may have been shorter than its windows."""
+        for line in self.lines:
+            done = line.get(f"{self.unit}s")
+            if line["step"] and isinstance(done, int):
+                return done // line["step"]
+        return math.prod(size for size in map(self.settings.get, ("batch", "sequence")) if isinstance(size, int))
 
     @property
     def steps(self) -> int:
@@ -85,7 +98,8 @@ class RunCurves:
 
     @property
     def parameters(self) -> int | None:
-        return self.header.get("training", {}).get("parameters")
+        found = self.header.get("training", {}).get("parameters")
+        return found if isinstance(found, int) else None
 
     @property
     def samples(self) -> list[tuple[int, str]]:
@@ -96,13 +110,23 @@ class RunCurves:
 def read_curves(folder: Path, name: str | None = None) -> RunCurves:
     """Reads a run's folder, of a run that is done or one that still goes on. Raises RunError."""
     try:
-        text = (folder / METRICS).read_text(encoding="utf-8")
+        text = (folder / METRICS).read_text(encoding="utf-8", errors="replace")
     except OSError as error:
         raise RunError(f"{folder}: no run there ({METRICS}: {error.strerror})") from error
-    lines = [line for line in map(_parsed, text.splitlines()) if "step" in line]
+    lines = [line for line in map(parsed, text.splitlines()) if line]
     if not lines:
         raise RunError(f"{folder}: {METRICS} is empty: the run has measured nothing yet")
     return RunCurves(name or folder.resolve().name, folder, _header(folder), lines)
+
+
+def common_unit(runs: Sequence[RunCurves]) -> str:
+    """What the runs' losses are per; "symbol" for runs of characters beside runs of bytes."""
+    units = {run.unit for run in runs}
+    return units.pop() if len(units) == 1 else "symbol"
+
+
+def axis_label(axis: Axis, unit: str) -> str:
+    return {"steps": "optimiser steps", "characters": f"{unit}s trained on", "seconds": "seconds"}[axis]
 
 
 def smoothed(series: Series) -> Series:
@@ -114,19 +138,13 @@ def smoothed(series: Series) -> Series:
     return Series(series.steps, series.seconds, (sums[high] - sums[low]) / (high - low))
 
 
-def _parsed(line: str) -> dict[str, Any]:
-    """A line of metrics.jsonl; {} for one that a dying process cut off."""
-    try:
-        found = json.loads(line)
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
 def _header(folder: Path) -> Mapping[str, Any]:
+    """The first that can be read, without parts that are no objects, as `settings` of a model from elsewhere."""
     for name in (LAST, BEST):
         try:
-            return json.loads((folder / f"{name}.json").read_bytes())
+            found = json.loads((folder / f"{name}.json").read_bytes())
         except (OSError, ValueError):
             continue
+        if isinstance(found, dict):
+            return {key: value for key, value in found.items() if key not in _PARTS or isinstance(value, dict)}
     return {}

@@ -11,6 +11,8 @@ from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from models.writing import whole
+
 __all__ = ["COLOURS", "DOTS_PER_INCH", "FORMATS", "as_label", "figure", "legend", "png", "save"]
 
 FORMATS = (".png", ".svg", ".pdf")
@@ -79,9 +81,13 @@ def as_label(text: str) -> str:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Writes the figure as its name's ending says, one of `FORMATS`; makes the folder. Raises OSError."""
+    """Writes the figure as its name's ending says, one of `FORMATS`; makes the folder.
+
+    A picture that was there stays until this one is whole. Raises OSError.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    _write(figure, path, path.suffix.lstrip("."))
+    with whole(path) as new:
+        _write(figure, new, path.suffix.lstrip("."))
 
 
 def png(figure: Figure) -> bytes:

@@ -3,16 +3,19 @@
 import json
 import math
 from collections import deque
+from collections.abc import Mapping
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Protocol
 
 from models.trainer import StepOutcome
 
-__all__ = ["BOARD", "METRICS", "BoardMissing", "Metrics", "Recent"]
+__all__ = ["BOARD", "METRICS", "BoardMissing", "Metrics", "Recent", "is_number", "parsed"]
 
 METRICS = "metrics.jsonl"
 BOARD = "tensorboard"  # the folder of TensorBoard's files
+_LARGEST = 1e38  # of what is measured, in float32
+_MOST_STEPS = 2**53
 
 
 class BoardMissing(ValueError):
@@ -47,9 +50,10 @@ class Metrics:
 
     def forget_after(self, step: int) -> None:
         """Drops what was measured after the checkpoint that a run goes on from."""
-        lines = self._file.read_text(encoding="utf-8").splitlines() if self._file.exists() else []
+        text = self._file.read_text(encoding="utf-8", errors="replace") if self._file.exists() else ""
+        kept = [line for line in text.splitlines() if parsed(line).get("step", math.inf) <= step]
         new = self._file.with_name(f".{METRICS}.new")
-        new.write_text("".join(line + "\n" for line in lines if _step(line) <= step), encoding="utf-8")
+        new.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
         new.replace(self._file)
 
 
@@ -102,9 +106,25 @@ def _writer(folder: Path, step: int) -> _Board:
     return writer
 
 
-def _step(line: str) -> float:
-    """The steps done at a line; infinite for one that a dying process cut off."""
+def parsed(line: str) -> dict[str, Any]:
+    """A line of metrics.jsonl; {} for one that a dying process cut off, or that is damaged."""
     try:
-        return int(json.loads(line)["step"])
+        found = json.loads(line)
     except ValueError:
-        return math.inf
+        return {}
+    return found if isinstance(found, dict) and _is_sound(found) else {}
+
+
+def is_number(value: object) -> bool:
+    """Whether it can be shown: no NaN, and nothing beyond what float32 has."""
+    return isinstance(value, int | float) and abs(value) < _LARGEST
+
+
+def _is_sound(line: Mapping[str, Any]) -> bool:
+    step = line.get("step")
+    return (
+        isinstance(step, int)
+        and 0 <= step < _MOST_STEPS
+        and is_number(line.get("seconds", 0))
+        and isinstance(line.get("sample", ""), str)
+    )

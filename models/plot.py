@@ -11,7 +11,7 @@ from pydantic import Field, field_validator
 
 from charstream.settings import Positional, Settings, fail, parse
 from models.curve_figure import curve_figure
-from models.curves import Axis, RunCurves, RunError, read_curves
+from models.curves import Axis, RunCurves, RunError, common_unit, read_curves
 from models.figures import FORMATS, save
 from models.table import table
 
@@ -48,29 +48,29 @@ def main(argv: Sequence[str] | None = None) -> int:
         fail(COMMAND, str(error))
     print(f"{COMMAND}: {settings.out}", file=sys.stderr)
     rows = [figures_of(run) for run in runs]
-    print(json.dumps(rows) if settings.json_ else _as_table(rows))
+    print(json.dumps(rows) if settings.json_ else _as_table(rows, common_unit(runs)))
     return 0
 
 
 def figures_of(run: RunCurves) -> dict[str, Any]:
-    """What a run came to so far; None for what it has not measured. Losses in nats per character."""
+    """What a run came to so far; None for what it has not measured. Losses in nats per character or byte."""
     validation = run.series("validation").values
     whole = run.last("carried")
     return {
         "run": run.name,
         "parameters": run.parameters,
         "steps": run.steps,
-        "characters": run.steps * run.chars_per_step,
+        f"{run.unit}s": run.steps * run.chars_per_step,
         "seconds": run.seconds,
         "training_nats": run.last("loss"),
         "best_validation_nats": float(validation.min()) if len(validation) else None,
         "carried_nats": whole,
-        "bits_per_character": whole / math.log(2) if whole is not None else None,
+        f"bits_per_{run.unit}": whole / math.log(2) if whole is not None else None,
     }
 
 
-def _as_table(rows: Sequence[dict[str, Any]]) -> str:
-    head = ("run", "parameters", "steps", "characters", "seconds", "training", "validation", "all of it", "bits")
+def _as_table(rows: Sequence[dict[str, Any]], unit: str) -> str:
+    head = ("run", "parameters", "steps", f"{unit}s", "seconds", "training", "validation", "all of it", "bits")
     return table(head, [[_shown(value) for value in row.values()] for row in rows])
 
 

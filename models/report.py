@@ -21,6 +21,7 @@ from models.figures import DOTS_PER_INCH, png
 from models.flags import overrides, train_command
 from models.progress import say
 from models.settings import TrainSettings
+from models.writing import whole
 
 __all__ = ["CHECKS", "PAGE", "ReportSettings", "main", "make_report", "write_report"]
 
@@ -28,6 +29,7 @@ COMMAND = "charstream report"
 PAGE = "report.html"
 CHECKS = "check"  # the folder in a run's where `charstream check` leaves what it found
 _SAMPLES = 6  # at most
+_LARGEST_EXPONENT = 709  # of e, in float64
 _POINTS_PER_INCH = 108  # of the page: CSS has 96, at which the letters of plots are smaller than the text's
 
 
@@ -63,16 +65,17 @@ def make_report(folder: Path) -> Path:
     run = read_curves(folder)
     template = files("models").joinpath("report.html").read_text(encoding="utf-8")
     page = folder / PAGE
-    new = folder / f".{PAGE}.new"
-    new.write_text(Template(template).substitute(title=escape(run.name), body=_body(run)), encoding="utf-8")
-    return new.replace(page)
+    text = Template(template).substitute(title=escape(run.name), body=_body(run))
+    with whole(page) as new:
+        new.write_text(text, encoding="utf-8", errors="replace")
+    return page
 
 
 def _body(run: RunCurves) -> str:
     parts = [
         f"<h1>{escape(run.name)}</h1>\n<p class=lead>{escape(_lead(run))}</p>",
         _section("Evaluation", _evaluation(run)),
-        _section("Loss", _image(png(curve_figure([run])), f"loss curves of {run.name}")),
+        _section("Loss", _image(png(curve_figure([run])), f"loss curves of {run.name}") if run.has_loss else ""),
         _section("What it writes", _samples(run)),
         _section("Checks", _checks(run.folder / CHECKS)),
         _section("Configuration", _configuration(run)),
@@ -94,7 +97,7 @@ def _lead(run: RunCurves) -> str:
         facts.append(f"{run.parameters:,} parameters")
     if training:
         facts.append(f"trained on {training.get('data')}")
-    facts.append(f"{run.steps:,} steps, {run.steps * run.chars_per_step:,} characters, {run.seconds:,.0f} s")
+    facts.append(f"{run.steps:,} steps, {run.steps * run.chars_per_step:,} {run.unit}s, {run.seconds:,.0f} s")
     return "; ".join(facts)
 
 
@@ -108,12 +111,13 @@ def _evaluation(run: RunCurves) -> str:
     ]
     lines = [f"<tr><td>{name}</td>{_units(nats)}</tr>" for name, nats in rows if nats is not None]
     units = "".join(f"<th class=number>{unit}</th>" for unit in ("nats", "bits", "perplexity"))
-    head = f"<th>loss per character</th>{units}"
+    head = f"<th>loss per {run.unit}</th>{units}"
     return f"<table><tr>{head}</tr>{''.join(lines)}</table>" if lines else ""
 
 
 def _units(nats: float) -> str:
-    shown = (f"{nats:.4f}", f"{nats / math.log(2):.4f}", f"{math.exp(nats):.3f}")
+    perplexity = math.exp(nats) if nats < _LARGEST_EXPONENT else math.inf
+    shown = (f"{nats:.4f}", f"{nats / math.log(2):.4f}", f"{perplexity:.3f}")
     return "".join(f"<td class=number>{text}</td>" for text in shown)
 
 
@@ -127,7 +131,7 @@ def _samples(run: RunCurves) -> str:
 
 
 def _when(step: int, run: RunCurves) -> str:
-    return "untrained" if step == 0 else f"after {step:,} steps, {step * run.chars_per_step:,} characters"
+    return "untrained" if step == 0 else f"after {step:,} steps, {step * run.chars_per_step:,} {run.unit}s"
 
 
 def _spread(items: Sequence[tuple[int, str]], count: int) -> Sequence[tuple[int, str]]:
@@ -138,11 +142,12 @@ def _spread(items: Sequence[tuple[int, str]], count: int) -> Sequence[tuple[int,
 
 
 def _checks(folder: Path) -> str:
+    """Empty where there are none, or their file is damaged."""
     try:
         checks = json.loads((folder / REPORT).read_bytes())["checks"]
-    except (OSError, ValueError, KeyError):
+        return "\n".join(_check(folder, check) for check in checks)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return ""
-    return "\n".join(_check(folder, check) for check in checks)
 
 
 def _check(folder: Path, check: Mapping[str, Any]) -> str:
@@ -151,7 +156,7 @@ def _check(folder: Path, check: Mapping[str, Any]) -> str:
         f"{escape(finding['text'])}</li>"
         for finding in check["findings"]
     )
-    plot = folder / check["plot"] if check["plot"] else None
+    plot = folder / Path(check["plot"]).name if check["plot"] else None
     image = _image(plot.read_bytes(), check["title"]) if plot and plot.exists() else ""
     return f"<h3>{escape(check['title'])}</h3><ul class=findings>{findings}</ul>{image}"
 
@@ -162,7 +167,7 @@ def _configuration(run: RunCurves) -> str:
     command = ""
     try:
         settings = TrainSettings.model_validate(run.settings)
-    except ValidationError:  # of another version
+    except (ValidationError, TypeError):  # of another version, or damaged
         pass
     else:
         changed = overrides(settings)

@@ -181,7 +181,8 @@ class Run:
     def note(self, **values: float | str) -> None:
         """Adds a line to the metrics."""
         if self.group.first:
-            self.metrics.add(step=self.trainer.step, seconds=round(self.seconds, 2), **values)
+            done = {self.settings.vocabulary: self.chars_done}
+            self.metrics.add(step=self.trainer.step, seconds=round(self.seconds, 2), **done, **values)
 
     def say(self, text: str) -> None:
         """Tells people."""

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import optuna
+from optuna.exceptions import StorageInternalError
+from sqlalchemy.exc import SQLAlchemyError
 
 from charstream.settings import fail, parse
-from models.experiment import ExperimentError, open_experiment
+from models.experiment import STUDY, ExperimentError, open_experiment, stoppable
 from models.progress import say
 from models.search_settings import SearchSettings
 from models.table import table
@@ -24,17 +26,18 @@ _SHOWN = 10  # trials, of the result, as text
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit code 0: done; 1: it failed; 2: wrong usage; 130: stopped, and --resume goes on."""
+    """Exit code 0: done; 1: it failed; 2: wrong usage; 130, 143: stopped, --resume goes on."""
     given = parse(SearchSettings, argv, command=COMMAND)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
-        settings = open_experiment(given, may_change=frozenset({"trials"}))
-        trials = Trials(settings)
-        trials.run()
+        with stoppable(COMMAND, given.out):
+            settings = open_experiment(given, may_change=frozenset({"trials"}))
+            trials = Trials(settings)
+            trials.run()
     except (*WRONG, ExperimentError, VaryError) as error:
         fail(COMMAND, str(error))
-    except KeyboardInterrupt:
-        fail(COMMAND, f"stopped; go on with: {COMMAND} --out {given.out} --resume", code=130)
+    except (StorageInternalError, SQLAlchemyError) as error:
+        fail(COMMAND, f"{given.out / STUDY}: {_of_the_database(error)}", code=1)
     say(f"{COMMAND}: {trials.draw()}")
     result = trials.result()
     print(json.dumps(result) if settings.json_ else _as_text(result))
@@ -57,6 +60,12 @@ def _as_text(result: dict[str, Any]) -> str:
     ]
     command = result["command"] or "every trial was given up: none is best"
     return f"{table(head, rows)}\n\n{command}"
+
+
+def _of_the_database(error: BaseException) -> str:
+    """SQLite's own words, such as "database or disk is full"."""
+    cause = error.__cause__ if isinstance(error, StorageInternalError) else error
+    return str(getattr(cause, "orig", cause))
 
 
 def _losses(nats: float | None) -> tuple[str, str]:

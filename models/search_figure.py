@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 from optuna.trial import FrozenTrial, TrialState
 
@@ -15,10 +15,11 @@ from models.space import Dimension, Interval
 
 __all__ = ["search_figure"]
 
+_DECADES = 1e3  # in a narrower interval powers of ten alone would be few
 _SHOWN = 0.8  # of the losses: the worst would squeeze the others, and stand at the upper edge
 
 
-def search_figure(trials: Sequence[FrozenTrial], space: Sequence[Dimension]) -> Figure:
+def search_figure(trials: Sequence[FrozenTrial], space: Sequence[Dimension], unit: str) -> Figure:
     """Panels of the validation loss against the trial's number and against each option of the space."""
     panels = 1 + len(space)
     columns = 2 if panels in (2, 4) else 3
@@ -33,7 +34,7 @@ def search_figure(trials: Sequence[FrozenTrial], space: Sequence[Dimension]) -> 
         legend(axes[0])
     for i, place in enumerate(axes):
         place.set_visible(i < panels)
-        place.set_ylabel("validation loss (nats per character)" if i % columns == 0 else "")
+        place.set_ylabel(f"validation loss (nats per {unit})" if i % columns == 0 else "")
     return fig
 
 
@@ -53,12 +54,23 @@ def _slice(axes: Axes, trials: Sequence[FrozenTrial], one: Dimension, top: float
     if isinstance(one, Interval):
         _points(axes, trials, np.array(values, np.float64), top)
         if one.log:
-            axes.set_xscale("log")
+            _logarithmic(axes, one)
     else:
         _points(axes, trials, np.array([one.values.index(value) for value in values], np.float64), top)
         axes.set_xticks(range(len(one.values)), [str(value) for value in one.values])
         axes.set_xlim(-0.5, len(one.values) - 0.5)
     axes.set_xlabel(one.name.replace("_", " "))
+
+
+def _logarithmic(axes: Axes, one: Interval) -> None:
+    """All of the interval, a decade or more, with numbers that have room."""
+    axes.set_xscale("log")
+    margin = (one.high / one.low) ** 0.05
+    axes.set_xlim(one.low / margin, one.high * margin)
+    if one.high < _DECADES * one.low:
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _points(axes: Axes, trials: Sequence[FrozenTrial], x: NDArray[np.float64], top: float) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from optuna.trial import Trial
 
-from models.varying import VaryError, kind_of, named, value_of
+from models.varying import VaryError, kind_of, named, value_of, values_of
 
 __all__ = ["Choice", "Dimension", "Interval", "dimension"]
 
@@ -73,7 +73,7 @@ def dimension(text: str) -> Dimension:
     name, values = named(text)
     low, dots, high = values.partition("..")
     if not dots:
-        return Choice(name, tuple(value_of(name, value.strip()) for value in values.split(",")))
+        return Choice(name, tuple(values_of(name, values)))
     kind = kind_of(name)
     if kind is None:
         raise VaryError(f"{text!r}: {name} is not a number: give its values with commas between them")

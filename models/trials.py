@@ -1,5 +1,6 @@
 """The trials of a search: what each is made with, how it is trained or given up, and what all of them came to."""
 
+import itertools
 import math
 import shutil
 import time
@@ -24,8 +25,9 @@ from models.progress import say
 from models.search_figure import search_figure
 from models.search_settings import SearchSettings
 from models.space import Dimension, dimension
-from models.train import train_model
-from models.varying import VaryError, shown, variant
+from models.train import WRONG, train_model
+from models.varying import VaryError, require_once, shown, variant
+from models.writing import naming
 
 __all__ = ["Trials"]
 
@@ -33,6 +35,7 @@ PICTURE = "search.png"
 _COARSE = 0.5  # share of a random search's trials that look everywhere
 _BEST = 0.2  # share of the trials so far around which the others look
 _STARTUP, _WARM_UP = 5, 3  # trials, and validations of a trial, before any is given up
+_MOST_IMPOSSIBLE = 10  # trials, one after another
 
 
 class Trials:
@@ -42,12 +45,11 @@ class Trials:
     """
 
     def __init__(self, settings: SearchSettings) -> None:
-        self.settings = settings
+        self.settings, self._impossible = settings, 0
         _require_validation(settings)
         self.space = [dimension(text) for text in settings.space]
-        for one in self.space:
-            for value in one.ends:
-                variant(settings, {one.name: value}, settings.out)
+        require_once([one.name for one in self.space], "--space")
+        _require_possible(settings, self.space)
         begin_experiment(settings)
         self.study = _open_study(settings)
 
@@ -58,7 +60,7 @@ class Trials:
         return sorted(trials, key=lambda trial: (trial.state, math.inf if trial.value is None else trial.value))
 
     def run(self) -> None:
-        """Tries settings until there are enough. Raises what training does, but for Diverged."""
+        """Tries settings until there are enough. Raises VaryError after ten impossible ones in a row, and OSError."""
         while (done := len(self.finished)) < self.settings.trials:
             trial = self._next()
             changes = {one.name: one.suggest(trial) for one in self._stage(trial.number)}
@@ -76,7 +78,7 @@ class Trials:
     def draw(self) -> Path:
         """Makes the picture of all trials so far, and tells where."""
         picture = self.settings.out / PICTURE
-        save(search_figure(self.finished, self.space), picture)
+        save(search_figure(self.finished, self.space, self.settings.vocabulary[:-1]), picture)
         return picture
 
     def _next(self) -> Trial:
@@ -95,25 +97,35 @@ class Trials:
         return [one.narrowed([trial.params[one.name] for trial in best]) for one in self.space]
 
     def _try(self, trial: Trial, changes: dict[str, Any]) -> None:
-        """Trains. A trial that ends neither well nor badly, as by Ctrl-C, does not count."""
+        """Trains, or gives it up. A trial that ends neither well nor badly, as by Ctrl-C, does not count."""
         out, began = self.settings.out / RUNS / f"trial-{trial.number:04}", time.monotonic()
         watch = _Watch(trial, self.settings.prune)
         shutil.rmtree(out, ignore_errors=True)
         try:
-            nats = train_model(variant(self.settings, changes, out), watch)["carried_nats"]
-        except Diverged as error:
+            with naming(out):
+                nats = train_model(variant(self.settings, changes, out), watch)["carried_nats"]
+        except (Diverged, VaryError, *WRONG) as error:
             self.study.tell(trial, state=TrialState.PRUNED)
             say(f"trial {trial.number} is given up: {error}")
+            if not isinstance(error, Diverged):
+                self._count_impossible(error)
             return
         except BaseException:
             self.study.tell(trial, state=TrialState.FAIL)
             raise
+        self._impossible = 0
         if watch.gave_up:
             self.study.tell(trial, state=TrialState.PRUNED)
         else:
             self.study.tell(trial, nats)
         _forget_how_to_go_on(out)
         self._tell(trial.number, "was given up" if watch.gave_up else f"came to {nats:.4f} nats", began)
+
+    def _count_impossible(self, error: Exception) -> None:
+        """One is the space's fault, many in a row are everything's, as of a text that is gone: then VaryError."""
+        self._impossible += 1
+        if self._impossible == _MOST_IMPOSSIBLE:
+            raise VaryError(f"{_MOST_IMPOSSIBLE} trials in a row were impossible, the last one: {error}") from error
 
     def _tell(self, number: int, how: str, began: float) -> None:
         best = self.finished[0]
@@ -141,6 +153,21 @@ def _require_validation(settings: SearchSettings) -> None:
     corpus = open_corpus(settings.data, vocabulary=settings.vocabulary, split=settings.split)
     if not len(corpus.validation):
         raise VaryError(f"--split {settings.split} leaves no validation part to search by: 0.9,0.1 would do")
+
+
+def _require_possible(settings: SearchSettings, space: Sequence[Dimension]) -> None:
+    """Raises VaryError if no ends of the dimensions go together."""
+    reason = None
+    for values in itertools.product(*(one.ends for one in space)):
+        changes = {one.name: value for one, value in zip(space, values, strict=True)}
+        try:
+            variant(settings, changes, settings.out)
+        except VaryError as error:
+            reason = error
+        else:
+            return
+    if reason:
+        raise reason
 
 
 def _open_study(settings: SearchSettings) -> Study:

@@ -1,23 +1,27 @@
 """The variants of a comparison: which there are, and what each came to."""
 
 import itertools
-import json
 import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
+
+from pydantic import TypeAdapter
 
 from models.checkpoint import LAST
 from models.compare_settings import CompareSettings
 from models.corpus import open_corpus
 from models.curves import read_curves
-from models.experiment import RUNS
+from models.experiment import RUNS, write_json
 from models.guard import Diverged
 from models.progress import say
 from models.settings import TrainSettings
 from models.sizes import hidden_for, parameters_of
 from models.train import train_model
-from models.varying import VaryError, named, shown, value_of, variant
+from models.varying import VaryError, named, require_once, shown, values_of, variant
+from models.writing import naming
 
 __all__ = ["Compared", "Variant", "trained", "variants"]
 
@@ -34,7 +38,7 @@ class Variant:
 
 @dataclass(frozen=True)
 class Compared:
-    """What a variant came to. Losses in nats per character; None for one whose training failed."""
+    """What a variant came to. Losses in nats per character or byte, the `unit`; None where training failed."""
 
     changes: dict[str, Any]
     run: str
@@ -45,14 +49,15 @@ class Compared:
     chars_per_second: float
     training_nats: float | None
     validation_nats: float | None
+    unit: str = "character"
 
     @property
     def bits(self) -> float | None:
-        """Bits per character of the validation part."""
+        """Bits per character or byte of the validation part."""
         return None if self.validation_nats is None else self.validation_nats / math.log(2)
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self) | {"bits_per_character": self.bits}
+        return asdict(self) | {f"bits_per_{self.unit}": self.bits}
 
 
 def variants(settings: CompareSettings) -> list[Variant]:
@@ -60,6 +65,7 @@ def variants(settings: CompareSettings) -> list[Variant]:
     options = [_option(text) for text in settings.vary]
     if not options:
         raise VaryError("--vary is missing: what is to be compared, as in --vary layers=1,2,3,4")
+    require_once([name for name, _ in options], "--vary")
     _require_bound(settings, {name for name, _ in options})
     found = list(_possible(settings, options))
     if len(found) < 2:
@@ -70,18 +76,26 @@ def variants(settings: CompareSettings) -> list[Variant]:
 def trained(one: Variant) -> Compared:
     """Trains a variant, goes on with it where it was left, or reads what it came to when it was done before."""
     file = one.settings.out / RESULT
-    if file.exists():
-        known = json.loads(file.read_bytes())
-        known.pop("bits_per_character")
-        return Compared(**known)
-    result = _compared(one)
-    file.write_text(json.dumps(result.to_json()) + "\n", encoding="utf-8")
+    known = _known(file)
+    if known and known.changes == one.changes:
+        return known
+    with naming(one.settings.out):
+        result = _compared(one)
+    write_json(file, result.to_json())
     return result
+
+
+def _known(file: Path) -> Compared | None:
+    """What lies in a file; None without one, or if it is damaged."""
+    try:
+        return TypeAdapter(Compared).validate_json(file.read_bytes())
+    except (OSError, ValueError):
+        return None
 
 
 def _option(text: str) -> tuple[str, list[Any]]:
     name, values = named(text)
-    return name, [value_of(name, value.strip()) for value in values.split(",")]
+    return name, values_of(name, values)
 
 
 def _require_bound(settings: CompareSettings, varied: set[str]) -> None:
@@ -104,9 +118,8 @@ def _possible(settings: CompareSettings, options: list[tuple[str, list[Any]]]) -
 
 
 def _folder(changes: dict[str, Any]) -> str:
-    """A name that files can have, whatever the values are."""
-    text = "_".join(f"{name}-{value}" for name, value in changes.items())
-    return "".join(char if char.isalnum() or char in "-_.," else "-" for char in text)
+    """A name that files can have, whatever the values are, and another for each."""
+    return quote("_".join(f"{name}-{value}" for name, value in changes.items()), safe=",")
 
 
 def _with_equal_parameters(one: Variant, settings: CompareSettings) -> Variant:
@@ -138,4 +151,5 @@ def _compared(one: Variant) -> Compared:
         round(chars / curves.seconds, 1) if curves.seconds else 0.0,
         curves.last("loss"),
         validation,
+        settings.vocabulary[:-1],
     )

@@ -20,6 +20,7 @@ from models.checkpoint import CheckpointError
 from models.figures import save
 from models.progress import say
 from models.text import CorpusError
+from models.writing import whole
 
 __all__ = ["main"]
 
@@ -48,7 +49,8 @@ def _report(settings: CheckSettings, subject: Subject) -> Report:
         checked.append(_made(name, subject, settings.folder))
         _tell(checked[-1], to_stdout=not settings.json_)
     report = Report(run, subject.config.model_dump(), tuple(checked))
-    (settings.folder / REPORT).write_text(json.dumps(report.to_json(), indent=2) + "\n", encoding="utf-8")
+    with whole(settings.folder / REPORT) as new:
+        new.write_text(json.dumps(report.to_json(), indent=2) + "\n", encoding="utf-8")
     return report
 
 

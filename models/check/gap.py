@@ -22,11 +22,12 @@ FALLING = 0.01  # nats, in the last fifth
 
 @dataclass(frozen=True)
 class Gap:
-    """Losses of the same weights without dropout, nats per character; `validation` is None if nothing is held out."""
+    """Losses of the same weights without dropout, nats per `unit`; `validation` is None if nothing is held out."""
 
     training: float
     validation: float | None
     unigram: float
+    unit: str = "character"
 
     @property
     def share(self) -> float:
@@ -51,6 +52,7 @@ def _measure(subject: Subject) -> Gap:
         carried_nats(model, middle, corpus.start, limit=SAMPLE_CHARS),
         carried_nats(model, held_out, corpus.start, limit=SAMPLE_CHARS) if len(held_out) else None,
         unigram_entropy(subject),
+        subject.unit,
     )
 
 
@@ -58,7 +60,7 @@ def _judge(gap: Gap, history: History, of_a_run: bool) -> list[Finding]:
     if not gap.training < gap.unigram:
         return [
             failed(
-                f"{gap.training:.3f} nats on the training text, and the characters' frequencies alone give "
+                f"{gap.training:.3f} nats on the training text, and the {gap.unit}s' frequencies alone give "
                 f"{gap.unigram:.3f}: it has learnt nothing of their order yet; train longer, or see the other checks"
             )
         ]
@@ -114,6 +116,6 @@ def _draw(gap: Gap, history: History) -> Figure:
         gap.unigram, color=COLOURS[7], linestyle="--", linewidth=1, label=f"frequencies alone: {gap.unigram:.3f}"
     )
     axes.set_xlabel("step")
-    axes.set_ylabel("nats per character")
+    axes.set_ylabel(f"nats per {gap.unit}")
     legend(axes)
     return drawn

@@ -43,8 +43,8 @@ class InitialLoss(NamedTuple):
 def check(subject: Subject) -> Outcome:
     result = _measure(subject)
     figures = result._asdict()
-    findings = (_judge(result, subject.settings.init), *_judge_penalty(result))
-    return Outcome(findings, figures, (lambda: _draw(result)) if math.isfinite(result.nats) else None)
+    findings = (_judge(result, subject), *_judge_penalty(result))
+    return Outcome(findings, figures, (lambda: _draw(result, subject.unit)) if math.isfinite(result.nats) else None)
 
 
 def unigram_entropy(subject: Subject) -> float:
@@ -74,11 +74,12 @@ def _measure(subject: Subject) -> InitialLoss:
     )
 
 
-def _judge(result: InitialLoss, init: str) -> Finding:
-    text = f"{result.nats:.4g} nats before training; ln V, all characters alike, is {result.uniform:.4g}"
+def _judge(result: InitialLoss, subject: Subject) -> Finding:
+    text = f"{result.nats:.4g} nats before training; ln V, all {subject.unit}s alike, is {result.uniform:.4g}"
     if result.away <= NEAR:
         return ok(text)
-    advice = f"it begins with opinions that it has to unlearn: --init {init} draws the head's weights too large"
+    init = f"--init {subject.settings.init}"
+    advice = f"it begins with opinions that it has to unlearn: {init} draws the head's weights too large"
     return (warning if result.away <= FAR else failed)(f"{text}: {advice}")
 
 
@@ -91,7 +92,7 @@ def _judge_penalty(result: InitialLoss) -> list[Finding]:
     return [warning(f"{name} does not raise it: all weights are zero; try another --init")]
 
 
-def _draw(result: InitialLoss) -> Figure:
+def _draw(result: InitialLoss, unit: str) -> Figure:
     drawn, (axes,) = figure(title="Loss before training", size=(6.4, 3.2))
     bars = {"frequencies known (not trained)": result.unigram, "untrained": result.nats}
     bars |= {f"untrained, {name}": nats for name, nats in result.penalised.items()}
@@ -108,7 +109,7 @@ def _draw(result: InitialLoss) -> Figure:
         ha="center",
         transform=axes.get_xaxis_transform(),
     )
-    axes.set_xlabel("loss and penalty, nats per character")
+    axes.set_xlabel(f"loss and penalty, nats per {unit}")
     axes.invert_yaxis()
     axes.margins(x=0.15)
     return drawn

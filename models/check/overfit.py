@@ -60,14 +60,14 @@ def check(subject: Subject) -> Outcome:
                 break
     result = Overfit(len(ids), tried)
     return Outcome(
-        (_judge(result),),
+        (_judge(result, subject.unit),),
         {
             "nats": result.lowest,
             "steps": len(result.losses[result.rate]),
             "characters": result.characters,
             "learning_rate": result.rate,
         },
-        lambda: _draw(result),
+        lambda: _draw(result, subject.unit),
     )
 
 
@@ -102,9 +102,9 @@ def _side_by_side(ids: Tensor) -> tuple[Tensor, Tensor]:
     return windows[:-1], windows[1:]
 
 
-def _judge(result: Overfit) -> Finding:
+def _judge(result: Overfit, unit: str) -> Finding:
     steps = len(result.losses[result.rate])
-    what = f"{result.characters:,} characters"
+    what = f"{result.characters:,} {unit}s"
     if result.lowest < LEARNT:
         return ok(f"{what} learnt by heart in {steps} steps: {result.lowest:.3f} nats")
     text = f"{what} are not learnt by heart: {result.lowest:.3g} nats after {steps} steps at the best learning rate"
@@ -115,13 +115,13 @@ def _judge(result: Overfit) -> Finding:
     return failed(f"{text}: something keeps it from learning; try another --init, --activation, or fewer --layers")
 
 
-def _draw(result: Overfit) -> Figure:
-    drawn, (axes,) = figure(title=f"Learning {result.characters:,} characters by heart")
+def _draw(result: Overfit, unit: str) -> Figure:
+    drawn, (axes,) = figure(title=f"Learning {result.characters:,} {unit}s by heart")
     for rate, losses in result.losses.items():
         axes.plot(range(1, len(losses) + 1), losses, label=f"Adam, learning rate {rate:g}")
     axes.axhline(LEARNT, color=COLOURS[7], linestyle="--", label=f"learnt: below {LEARNT:g}")
     axes.set_yscale("log")
     axes.set_xlabel("step")
-    axes.set_ylabel("training loss, nats per character")
+    axes.set_ylabel(f"training loss, nats per {unit}")
     legend(axes)
     return drawn

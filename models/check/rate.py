@@ -82,7 +82,7 @@ def check(subject: Subject) -> Outcome:
         "rates": test.rates.tolist(),
         "losses": test.losses.tolist(),
     }
-    return Outcome((_judge(test, chosen),), figures, lambda: _draw(test, chosen))
+    return Outcome((_judge(test, chosen),), figures, lambda: _draw(test, chosen, subject.unit))
 
 
 def range_test(trainer: Trainer, rates: NDArray[np.float64]) -> RangeTest:
@@ -119,7 +119,7 @@ def _judge(test: RangeTest, chosen: float) -> Finding:
     return ok(f"{text}, and {chosen:g} is within reach of it")
 
 
-def _draw(test: RangeTest, chosen: float) -> Figure:
+def _draw(test: RangeTest, chosen: float, unit: str) -> Figure:
     drawn, (axes,) = figure(title="Learning-rate range test", size=(7.5, 3.8))
     axes.plot(test.rates, test.losses, color=COLOURS[0], alpha=0.35, linewidth=1, label="loss of each step")
     axes.plot(test.rates, test.smoothed, color=COLOURS[0], label="smoothed")
@@ -132,6 +132,6 @@ def _draw(test: RangeTest, chosen: float) -> Figure:
     axes.set_xscale("log")
     axes.set_ylim(0.95 * test.losses.min(), 1.03 * min(test.losses.max(), BLOWN_UP * test.losses[0]))
     axes.set_xlabel("learning rate, rising from step to step")
-    axes.set_ylabel("training loss, nats per character")
+    axes.set_ylabel(f"training loss, nats per {unit}")
     legend(axes)
     return drawn

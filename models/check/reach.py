@@ -96,30 +96,34 @@ def _judge_bound(result: Reach) -> Finding:
 def _judge_reach(result: Reach, subject: Subject) -> list[Finding]:
     clipped = bool(subject.settings.clip_norm or subject.settings.clip_value)
     return [
-        _judge_one(name, kept, subject.config.cell, clipped=clipped, trial=subject.loaded is None)
+        _judge_one(name, kept, subject, clipped=clipped)
         for name, kept in (("untrained", result.untrained), ("trained", result.trained))
     ]
 
 
-def _judge_one(name: str, kept: Flow, cell: str, *, clipped: bool, trial: bool) -> Finding:
+def _judge_one(name: str, kept: Flow, subject: Subject, *, clipped: bool) -> Finding:
     if not kept.h[0]:
-        return failed(f"{name}: dL/dh is 0 at the last character already, no gradient arrives: try another --init")
+        return failed(f"{name}: dL/dh is 0 at the last {subject.unit} already, no gradient arrives: try another --init")
     if not kept.finite:
         return failed(f"{name}: gradients are no numbers; lower --learning-rate, or smaller weights by --init")
     if kept.factor > GROWS:
-        text = f"{name}: gradients explode, {kept.factor:.2f} times as long with each character back"
+        text = f"{name}: gradients explode, {kept.factor:.2f} times as long with each {subject.unit} back"
         return ok(f"{text}; clipping holds the step") if clipped else warning(f"{text}: give --clip-norm 1")
     reach = kept.reach(ARRIVES)
     if reach == len(kept.h) - 1:
         return ok(
-            f"{name}: more than a hundredth of a gradient arrives {reach} characters back, all that was looked at"
+            f"{name}: more than a hundredth of a gradient arrives {reach} {subject.unit}s back, all that was looked at"
         )
-    text = f"{name}: a hundredth of a gradient arrives {reach} characters back"
+    text = f"{name}: a hundredth of a gradient arrives {reach} {subject.unit}s back"
     if reach >= NEAR:
         return ok(text)
-    if cell == "rnn":
+    if subject.config.cell == "rnn":
         return warning(f"{text}, what lies further back is hardly learnt: --cell lstm or gru reaches further")
-    return ok(f"{text}, so far") if trial else warning(f"{text}: little context is used; longer training would help")
+    return (
+        ok(f"{text}, so far")
+        if subject.loaded is None
+        else warning(f"{text}: little context is used; longer training would help")
+    )
 
 
 def _draw(result: Reach, subject: Subject) -> Figure:
@@ -130,7 +134,7 @@ def _draw(result: Reach, subject: Subject) -> Figure:
     _draw_norms(norms, subject.history, subject.settings)
     for axes in (own, cells, exploding):
         axes.set_yscale("log")
-        axes.set_xlabel("lag T - t, characters back")
+        axes.set_xlabel(f"lag T - t, {subject.unit}s back")
         axes.set_ylabel("||dL/dh_t|| / ||dL/dh_T||")
     return drawn
 

@@ -53,6 +53,11 @@ class Subject:
         return model
 
     @property
+    def unit(self) -> str:
+        """What losses are per: character or byte."""
+        return self.corpus.vocabulary.unit[:-1]
+
+    @property
     def trained(self) -> CharLM:
         """The run's model; without one, what a trial makes."""
         return self.loaded or self._trial.model

@@ -9,15 +9,17 @@ import pytest
 
 from charstream.settings import parse
 from models.compare import main
+from models.compare_figure import compare_figure
 from models.compare_settings import CompareSettings
 from models.config import Activation, Cell, Form
+from models.corpus import open_corpus
 from models.flags import train_command
 from models.settings import TrainSettings
 from models.sizes import hidden_for, parameters_of
-from models.variants import variants
+from models.variants import Compared, trained, variants
 from models.varying import variant
 from tests.models.conftest import SMALL
-from tests.models.test_plot import PNG
+from tests.models.test_plot import PNG, full_disk, of_bytes, run_of
 
 VOCAB = 30
 MODELS = [{"cell": cell} for cell in get_args(Cell)] + [
@@ -55,6 +57,7 @@ def test_it_tables_and_draws_the_variants_and_trains_none_twice(
 
     finished = Path(rows[0]["run"]) / "metrics.jsonl"
     before = finished.read_bytes()
+    (Path(rows[2]["run"]) / "compared.json").write_text("[]")
     (Path(rows[3]["run"]) / "compared.json").unlink()
     assert main(["--out", str(out), "--resume", "--json"]) == 0
     again = json.loads(capsys.readouterr().out)
@@ -84,6 +87,10 @@ def test_what_does_not_go_together_is_left_out_with_a_reason(
         (["--vary", "layers=1,2", "--equal", "time"], "--equal time needs --minutes"),
         (["--vary", "layers=1,2", "--equal", "steps"], "--equal steps needs --steps"),
         (["--vary", "layers=1,two"], "layers=two: input should be a valid integer"),
+        (["--vary", "layers=1", "--vary", "layers=2,3"], "--vary layers=... is given twice"),
+        (["--vary", "layers=1,2,1"], "layers=1,2,1: a value is given twice"),
+        (["--vary", "vocabulary=characters,bytes"], "a loss per byte and one per character cannot be compared"),
+        (["--vary", "split=1,0.9"], "losses on different validation parts cannot be compared"),
     ],
 )
 def test_a_comparison_that_cannot_be_is_one_line(
@@ -95,6 +102,35 @@ def test_a_comparison_that_cannot_be_is_one_line(
     assert end.value.code == 2
     assert reason in capsys.readouterr().err
     assert not out.exists()
+
+
+def test_what_is_compared_of_bytes_is_said_to_be_of_bytes(tmp_path: Path) -> None:
+    run = of_bytes(run_of(tmp_path / "run"))
+    one = Compared({"layers": 1}, str(run), 8, 1234, 400, 40.0, 1280.0, 1.5, 1.75, "byte")
+    losses, curves = compare_figure([one], "characters").axes[:2]
+    assert losses.get_ylabel() == "loss (nats per byte)"
+    assert curves.get_ylabel() == "validation loss, a sample (nats per byte)"
+    assert curves.get_xlabel() == "bytes trained on"
+    assert one.to_json()["bits_per_byte"] == one.bits
+
+
+def test_variants_that_begin_with_other_weights_have_folders_of_their_own(verse: Path, tmp_path: Path) -> None:
+    argv = ["--data", str(verse), "--out", str(tmp_path / "compared"), "--equal", "steps", "--steps", "1"]
+    settings = parse(CompareSettings, [*argv, "--vary", "init_from=runs/a,runs-a"], command="test")
+    first, second = variants(settings)
+    assert (first.changes, second.changes) == ({"init_from": "runs/a"}, {"init_from": "runs-a"})
+    assert first.settings.init_from == Path("runs/a")
+    assert first.settings.out != second.settings.out
+    assert first.settings.out.parent == second.settings.out.parent
+
+
+def test_a_full_disk_names_the_variant_s_folder(verse: Path, tmp_path: Path) -> None:
+    argv = ["--data", str(verse), "--out", str(tmp_path / "compared"), *SMALL, "--equal", "steps", "--steps", "1"]
+    one = variants(parse(CompareSettings, [*argv, "--vary", "layers=1,2"], command="test"))[0]
+    open_corpus(str(verse))  # into the cache
+    with full_disk(), pytest.raises(OSError) as error:  # noqa: PT011
+        trained(one)
+    assert error.value.filename == str(one.settings.out)
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,14 @@ def test_what_came_after_the_checkpoint_and_a_line_that_was_cut_off_are_dropped(
     assert list(tmp_path.iterdir()) == [file]
 
 
+@pytest.mark.parametrize("line", [b'{"step": "x"}', b'{"step": null}', b"[]", b"{}", b"5", b'{"step": 1, "\xff'])
+def test_damaged_lines_are_dropped(tmp_path: Path, line: bytes) -> None:
+    file = tmp_path / METRICS
+    file.write_bytes(b"\n".join([line, *(line.encode() for line in LINES)]))
+    Metrics(tmp_path).forget_after(2)
+    assert file.read_text().splitlines() == LINES[:2]
+
+
 def test_dropping_lines_never_leaves_less_than_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def killed(*_: object) -> None:
         raise KeyboardInterrupt

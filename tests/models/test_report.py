@@ -11,7 +11,7 @@ import pytest
 
 from models.figures import figure, png
 from models.report import main, make_report, write_report
-from tests.models.test_plot import PNG, run_of
+from tests.models.test_plot import PNG, damage, of_bytes, run_of
 
 
 class Page(HTMLParser):
@@ -77,6 +77,60 @@ def test_it_shows_the_findings_of_the_checks_and_their_plots(tmp_path: Path) -> 
     assert "First loss" in page.text
     assert "warningthe loss is 5.1, above ln V = 4.17" in page.text
     assert len(page.sources) == before + 1
+
+
+FINDING = {"verdict": "ok", "text": "fine"}
+CHECK = {"title": "First loss", "findings": [FINDING], "plot": None}
+
+
+@pytest.mark.parametrize(
+    "checks",
+    [
+        [],
+        5,
+        {"checks": 5},
+        {"checks": [{}]},
+        {"checks": [{**CHECK, "findings": [{}]}]},
+        {"checks": [{**CHECK, "plot": 5}]},
+    ],
+)
+def test_damaged_checks_are_left_out(tmp_path: Path, checks: object) -> None:
+    run = run_of(tmp_path / "run")
+    (run / "check").mkdir()
+    (run / "check" / "check.json").write_text(json.dumps(checks))
+    assert "Checks" not in Page(make_report(run)).text
+
+
+def test_a_plot_outside_of_the_folder_of_checks_is_not_shown(tmp_path: Path) -> None:
+    run = run_of(tmp_path / "run", steps=0)
+    (run / "check").mkdir()
+    (tmp_path / "secret.png").write_bytes(png(figure()[0]))
+    checks = {"checks": [{**CHECK, "plot": "../../secret.png"}]}
+    (run / "check" / "check.json").write_text(json.dumps(checks))
+    page = Page(make_report(run))
+    assert "First loss" in page.text
+    assert not page.sources
+
+
+def test_a_run_without_a_loss_has_a_page_without_its_figure(tmp_path: Path) -> None:
+    page = Page(make_report(run_of(tmp_path / "run", steps=0)))
+    assert "untrainedxq" in page.text
+    assert not page.sources
+
+
+def test_a_loss_beyond_every_perplexity_is_shown(tmp_path: Path) -> None:
+    run = run_of(tmp_path / "run", steps=0)
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 25, "loss": 1000.0}\n')
+    assert "1000.00001442.6950inf" in Page(make_report(run)).text
+
+
+def test_it_says_bytes_of_a_run_of_bytes_and_survives_damage(tmp_path: Path) -> None:
+    run = of_bytes(run_of(tmp_path / "run"))
+    damage(run)
+    text = Page(make_report(run)).text
+    assert "loss per byte" in text
+    assert "400 steps, 51,200 bytes" in text
 
 
 def test_the_command_prints_where_the_page_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

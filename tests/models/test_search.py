@@ -1,15 +1,22 @@
 """A search finds settings, goes on where it was left, and says how to train with the best."""
 
+import itertools
 import json
 import math
+import re
 import shlex
 from pathlib import Path
 
+import optuna
 import pytest
+from optuna.distributions import FloatDistribution
+from optuna.trial import create_trial
 
 import models.trials
 from charstream.settings import parse
+from models.experiment import begin_experiment
 from models.search import main
+from models.search_figure import search_figure
 from models.search_settings import SearchSettings
 from models.settings import TrainSettings
 from models.space import Choice, Interval, dimension
@@ -88,6 +95,84 @@ def test_a_trial_that_diverges_is_given_up_and_the_search_goes_on(
     assert "--learning-rate 0.01" in result["command"]
 
 
+def test_an_impossible_trial_is_given_up_and_the_search_goes_on(
+    verse: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--data", str(verse), "--out", str(tmp_path / "search"), *SMALL, "--steps", "1", "--trials", "3"]
+    model = ["--cell", "rnn", "--activation", "maxout", "--form", "pre", "--space", "hidden=7,8"]
+    capsys.readouterr()
+    assert main([*flags, *model, "--json"]) == 0
+    said, result = capsys.readouterr().err, json.loads((tmp_path / "search" / "results.json").read_text())
+    states = {trial["settings"]["hidden"]: trial["state"] for trial in result["trials"]}
+    assert states == {8: "complete", 7: "given up"}
+    assert re.search(r"trial \d is given up: hidden 7: .* pools pairs of hidden units: 7 is odd", said)
+
+
+def test_ten_impossible_trials_in_a_row_end_the_search_with_the_reason(
+    verse: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["--data", str(verse), "--out", str(tmp_path / "search"), "--space", "batch=20000..40000"])
+    assert end.value.code == 2
+    *trials, last = (line for line in capsys.readouterr().err.splitlines() if "streams of" in line)
+    assert len(trials) == 10
+    assert last.startswith("charstream search: 10 trials in a row were impossible, the last one: the training part has")
+
+
+@pytest.mark.parametrize(
+    ("space", "reason"),
+    [
+        (["hidden=16..32", "hidden=8,9"], "--space hidden=... is given twice: give all of its values in one"),
+        (["layers=1,1"], "layers=1,1: a value is given twice"),
+        (["vocabulary=characters,bytes"], "a loss per byte and one per character cannot be compared"),
+        (["activation=relu,sigmoid"], "only the cell rnn has a choice"),
+    ],
+)
+def test_a_search_that_cannot_be_is_one_line(
+    verse: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], space: list[str], reason: str
+) -> None:
+    out = tmp_path / "search"
+    with pytest.raises(SystemExit) as end:
+        main(["--data", str(verse), "--out", str(out), *(word for one in space for word in ("--space", one))])
+    assert end.value.code == 2
+    assert reason in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_what_goes_together_only_with_another_option_is_searched(verse: Path, tmp_path: Path) -> None:
+    space = ("--space", "cell=gru,rnn", "--space", "form=pre,post")
+    Trials(parse(SearchSettings, ["--data", str(verse), "--out", str(tmp_path), *space], command="test"))
+
+
+def test_a_database_that_is_none_is_one_line(verse: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    argv = ["--data", str(verse), "--out", str(tmp_path), "--space", "layers=1,2"]
+    begin_experiment(parse(SearchSettings, argv, command="test"))
+    (tmp_path / "search.db").write_text("no database, but long enough to look like something else" * 10)
+    with pytest.raises(SystemExit) as end:
+        main(["--out", str(tmp_path), "--resume"])
+    assert end.value.code == 1
+    assert capsys.readouterr().err == f"charstream search: {tmp_path}/search.db: file is not a database\n"
+
+
+@pytest.mark.parametrize("rates", [(2e-3, 1e-2), (3e-4, 3e-2), (1e-5, 1.0)])
+def test_a_narrow_search_has_numbers_that_do_not_cover_each_other(rates: tuple[float, float]) -> None:
+    low, high = rates
+    interval = dimension(f"learning_rate={low}..{10 * low if high < 10 * low else high}")
+    study = optuna.create_study()
+    for value in rates:
+        spread = FloatDistribution(low, high, log=True)
+        study.add_trial(create_trial(value=2.0, params={interval.name: value}, distributions={interval.name: spread}))
+    drawn = search_figure(study.trials, [interval], "byte")
+    drawn.draw_without_rendering()
+    axis = drawn.axes[1].xaxis
+    shown = [label for label in axis.get_ticklabels(which="both") if label.get_text()]
+    ends = [label.get_window_extent() for label in shown if label.get_window_extent().width]
+    ends.sort(key=lambda box: box.x0)
+    assert len(ends) >= 2
+    assert all(one.x1 < other.x0 for one, other in itertools.pairwise(ends))
+    assert drawn.axes[0].get_ylabel() == "validation loss (nats per byte)"
+
+
 def test_a_trial_that_is_interrupted_does_not_count(
     verse: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -111,6 +196,7 @@ def test_intervals_and_choices_as_they_are_written() -> None:
     assert dimension("dropout=0..0.6") == Interval("dropout", 0.0, 0.6, log=False, whole=False)
     assert dimension("hidden=128..512") == Interval("hidden", 128, 512, log=False, whole=True)
     assert dimension("cell=rnn,lstm") == Choice("cell", ("rnn", "lstm"))
+    assert dimension("init_from=runs/a,b") == Choice("init_from", ("runs/a", "b"))
     assert dimension("residual=true,false") == Choice("residual", (True, False))
     assert Interval("x", 1, 10_000, log=True, whole=False).narrowed([9_000]).low == pytest.approx(1000)
 

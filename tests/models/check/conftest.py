@@ -19,7 +19,7 @@ def subject(verse: Path, cache: Path) -> Callable[..., Subject]:
 
     def make(**changes: Any) -> Subject:
         settings = TrainSettings.model_validate({"data": str(verse), "out": ".", **SIZES, **changes})
-        corpus = open_corpus(settings.data)
+        corpus = open_corpus(settings.data, vocabulary=settings.vocabulary)
         return Subject(settings, corpus, settings.model_of(len(corpus.vocabulary)))
 
     return make

@@ -27,6 +27,13 @@ def test_a_model_without_opinions_begins_at_ln_v_and_a_penalty_raises_it(subject
     assert outcome.figures["penalised"]["--l2 0.001"] > outcome.figures["nats"]
 
 
+def test_of_bytes_nothing_is_said_to_be_of_characters(subject: Make) -> None:
+    outcome = initial_loss.check(subject(vocabulary="bytes"))
+    assert outcome.draw
+    assert outcome.draw().axes[0].get_xlabel() == "loss and penalty, nats per byte"
+    assert "all bytes alike" in outcome.findings[0].text
+
+
 def test_large_weights_begin_with_opinions(subject: Make) -> None:
     outcome = initial_loss.check(subject(init="normal", init_scale=3.0))
     assert "opinions" in _texts(outcome, Verdict.FAILED)
