@@ -17,7 +17,7 @@ from charstream.settings import Positional, Settings, fail, parse
 from export.loss import RuntimeReader
 from export.runtime import Runtime
 from models.checkpoint import load, read
-from models.corpus import DEFAULT_SPLIT, NAMED, Corpus, open_corpus
+from models.corpus import DEFAULT_SPLIT, NAMED, Corpus, open_corpus, require_same_text
 from models.evaluation import Evaluated, Evaluation, evaluate
 from models.reading import TorchReader
 from models.text import CorpusError
@@ -100,18 +100,9 @@ def _evaluated(given: EvaluateSettings) -> Evaluation:
         raise CorpusError(f"--data is missing: {', '.join(NAMED)}, a text file, a folder of .txt files, or a URL")
     corpus = open_corpus(settings.data, vocabulary=model.vocabulary.unit, split=settings.split)
     if not given.data:
-        _require_same_text(corpus, read(settings.model)[0].training.data_sha256)
+        require_same_text(corpus, read(settings.model)[0].training.data_sha256)
     ids = numbers_of(corpus, settings.part, model.vocabulary)
     return evaluate(model, ids, f"{settings.part} part of {corpus.name}", settings.protocol, settings.window)
-
-
-def _require_same_text(corpus: Corpus, sha256: str) -> None:
-    """A text that changed has other parts: what was trained on may now be in its validation part."""
-    if corpus.sha256 != sha256:
-        raise CorpusError(
-            f"{corpus.path} is not the run's text any more (sha256 {corpus.sha256[:12]}..., was {sha256[:12]}...), "
-            f"and its parts are not the run's: --data {corpus.path} takes it as it is"
-        )
 
 
 def main(argv: Sequence[str] | None = None) -> int:

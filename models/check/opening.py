@@ -6,7 +6,7 @@ from models.check.settings import CheckSettings
 from models.check.subject import Subject
 from models.checkpoint import CheckpointError, Header, load, read
 from models.config import ModelConfig
-from models.corpus import NAMED, Corpus, open_corpus
+from models.corpus import NAMED, Corpus, open_corpus, require_same_text
 from models.settings import TrainSettings
 from models.text import CorpusError
 
@@ -34,6 +34,8 @@ def open_subject(given: CheckSettings) -> Subject:
     kept = {} if header.settings is None else header.settings.model_dump(exclude=_OF_A_RUN | {"steps"})
     settings = _as_train_settings(kept, given)
     corpus = _corpus(settings)
+    if not given.data:
+        require_same_text(corpus, header.training.data_sha256)
     if corpus.vocabulary != header.vocabulary:
         raise CorpusError(f"{corpus.path} has other characters than the text of {given.run}: give that one by --data")
     return Subject(settings, corpus, header.model, given.run, load(given.run).model)
