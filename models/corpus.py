@@ -83,7 +83,7 @@ TINYSHAKESPEARE_URL = "https://raw.githubusercontent.com/karpathy/char-rnn/maste
 
 
 def require_same_text(corpus: Corpus, sha256: str) -> None:
-    """For what was trained on a text: one that changed has other parts: what was trained on may now be in its validation part.
+    """For what was trained on a text: one that changed has other parts, and may be validated on what was learnt.
 
     Raises:
         CorpusError: it is not the text of that sha256.

@@ -26,7 +26,7 @@ class _Text(Settings):
 
     data: str = Field("", description="shakespeare, tinyshakespeare, a text file, a folder of .txt files, or a URL")
     out: Path = Field(description="folder of the run")
-    preset: Literal["default", "demo", "quick", "shakespeare", "char-rnn", "min-char-rnn"] = Field(
+    preset: Literal["default", "demo", "shakespeare", "char-rnn", "min-char-rnn"] = Field(
         "default", description="a configuration by name, which other flags override"
     )
     vocabulary: Unit = Field("characters", description="what is predicted: code points or UTF-8 bytes")

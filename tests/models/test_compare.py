@@ -130,7 +130,7 @@ def test_a_full_disk_names_the_variant_s_folder(verse: Path, tmp_path: Path) -> 
     open_corpus(str(verse))  # into the cache
     with full_disk(), pytest.raises(OSError) as error:  # noqa: PT011
         trained(one)
-    assert error.value.filename == str(one.settings.out)
+    assert Path(error.value.filename).is_relative_to(one.settings.out)
 
 
 @pytest.mark.parametrize(
