@@ -29,13 +29,15 @@ def print_text(stream: TextStream, echo: str) -> None:
         if stream.text and sys.stdout.isatty():
             write("\n")  # so that what comes next has a line of its own
     if stream.finish:
-        print(_summary(stream.finish), file=sys.stderr)
+        print(_summary(stream.finish, stream.raw), file=sys.stderr)
 
 
 def print_json(stream: TextStream) -> None:
     chunks = _Chunks()
     for text in stream:
         write(json_line(chunks.next(text, stream.raw, stream.logprobs, stream.alternatives)))
+    if chunks.left(stream.raw):
+        write(json_line(chunks.next("", stream.raw, stream.logprobs, stream.alternatives)))
     if stream.finish:
         write(json_line({"finish": asdict(stream.finish)}))
 
@@ -52,7 +54,7 @@ def print_texts(stream: Continuations, echo: str) -> None:
     queue.show_rest()
     for index, finish in enumerate(stream.finishes):
         if finish:
-            print(f"{index}: {_summary(finish)}", file=sys.stderr)
+            print(f"{index}: {_summary(finish, stream.raws[index])}", file=sys.stderr)
 
 
 def print_texts_json(stream: Continuations) -> None:
@@ -61,6 +63,9 @@ def print_texts_json(stream: Continuations) -> None:
         chunk = chunks[index].next(text, stream.raws[index], stream.logprobs[index], stream.alternatives[index])
         write(json_line({"index": index, **chunk}))
     for index, finish in enumerate(stream.finishes):
+        if chunks[index].left(stream.raws[index]):
+            rest = chunks[index].next("", stream.raws[index], stream.logprobs[index], stream.alternatives[index])
+            write(json_line({"index": index, **rest}))
         if finish:
             write(json_line({"index": index, "finish": asdict(finish)}))
 
@@ -110,6 +115,10 @@ class _Chunks:
     def __init__(self) -> None:
         self._raw = self._places = 0  # that were in pieces before
 
+    def left(self, raw: bytes) -> bool:
+        """Whether bytes are not printed yet: those of a character that was never completed."""
+        return len(raw) > self._raw
+
     def next(self, text: str, raw: bytes, logprobs: Sequence[float], alternatives: Sequence[Any]) -> dict[str, Any]:
         """What came last, with its bytes and its log-probabilities, where there are some; given all that has come."""
         chunk: dict[str, Any] = {"text": text}
@@ -131,11 +140,11 @@ def _base64(token: bytes) -> str:
     return base64.b64encode(token).decode()
 
 
-def _summary(finish: Finish) -> str:
+def _summary(finish: Finish, raw: bytes) -> str:
     """One line of the server's own figures: what the network adds isn't in them."""
     speed = finish.generated_chars / finish.total_seconds if finish.total_seconds else 0.0
-    stop = f" {finish.stop!r}" if finish.stop else ""
+    stop, unit = f" {finish.stop!r}" if finish.stop else "", "bytes" if raw else "characters"
     return (
-        f"{finish.reason}{stop}: {finish.generated_chars} characters, {speed:,.0f} chars/s, "
+        f"{finish.reason}{stop}: {finish.generated_chars} {unit}, {speed:,.0f} {unit if raw else 'chars'}/s, "
         f"first after {finish.first_char_seconds * 1000:.1f} ms, seed {finish.seed}"
     )

@@ -1,7 +1,7 @@
 """The score of a text: asked for in parts, each from where the last one ended."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, TypedDict
 
 from client.errors import CharstreamError, ServerError
@@ -13,7 +13,9 @@ from protos import charstream_pb2 as pb
 
 __all__ = ["PART_CHARS", "ScoreOptions", "Scores", "score_request"]
 
-PART_CHARS = 50_000  # of a message: far below what gRPC carries, far above what a message costs
+# Of a message, in at most twice as many bytes, which a model of bytes counts: far below what gRPC carries, as many as a
+# server takes by default, far above what a message costs.
+PART_CHARS = 50_000
 
 
 class ScoreOptions(TypedDict, total=False):
@@ -41,6 +43,15 @@ def score_request(options: ScoreOptions) -> pb.ScoreRequest:
     return pb.ScoreRequest(**given, replica=replica and replica.message())
 
 
+def _cut(text: str, chars: int) -> Iterator[str]:
+    """Parts of at most so many characters, and twice as many bytes, or one character."""
+    at = 0
+    while at < len(text):
+        part = text[at : at + chars].encode()[: max(4, 2 * chars)].decode(errors="ignore")
+        yield part
+        at += len(part)
+
+
 class Scores:
     """A task of `Recovery`: scores `text` after what `request` says."""
 
@@ -48,7 +59,7 @@ class Scores:
         check_text("text", text)
         check_range("part_chars", part_chars, 1, 2**32 - 1)
         self._request, self._text = request, text
-        self._parts = [text[at : at + part_chars] for at in range(0, len(text), part_chars)] or [""]
+        self._parts = list(_cut(text, part_chars)) or [""]
         self._ends: list[pb.ScoreSummary] = []  # of the parts that are through
         self._answered = False
         self._at = 0  # where the next log-probability belongs

@@ -142,12 +142,17 @@ class Text:
         if self.started and place.generated_chars < self.started.max_chars:
             self._checkpoint = place
 
+    @property
+    def _prompt_size(self) -> int:
+        prompt = self._request.prompt
+        return len(prompt.encode() if self._raw else prompt)
+
     def _to_finish(self, message: pb.Finish) -> Finish:
         """Counts of the whole text: after a checkpoint the server knows of no prompt, and counts from there."""
         return Finish(
             reason=REASONS.get(message.reason, "unknown"),
             stop=message.stop,
-            prompt_chars=len(self._request.prompt) if self._base.token else message.prompt_chars,
+            prompt_chars=self._prompt_size if self._base.token else message.prompt_chars,
             generated_chars=self._base.generated_chars + message.generated_chars,
             seed=message.seed,
             queue_seconds=message.timings.queue_seconds,

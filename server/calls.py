@@ -120,7 +120,7 @@ class CallInterceptor(ServerInterceptor):
             call.peer, call.observers = context.peer(), self._observers
             call.traceparent = _header(context, "traceparent")
             with self._observed(call, context):
-                async with self._leavers.watched(call.peer):
+                async with self._leavers.watched(call.peer, context.time_remaining()):
                     call.identity = self._access.identify(context)
                     return await behaviour(request, context)
 

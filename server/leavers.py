@@ -29,20 +29,24 @@ class Leavers:
         self._per_second, self._connections = per_second, Quotas(0, per_second, BURST_SECONDS)
 
     @asynccontextmanager
-    async def watched(self, peer: str) -> AsyncIterator[None]:
-        """A call of the connection from `peer`. Raises Overloaded."""
+    async def watched(self, peer: str, remaining: float | None) -> AsyncIterator[None]:
+        """A call of the connection from `peer`, with so many seconds to its deadline. Raises Overloaded."""
         with self._connections.of(peer) as quota:
             try:
                 delay = quota.charge(0)
                 if delay:
-                    await self._let_wait(quota, delay)
+                    await self._let_wait(quota, delay, remaining)
                 yield
             except (asyncio.CancelledError, grpc.aio.InternalError):
-                quota.charge(1)
+                # What is owed stays small: who stops giving up is served again after as long as the burst lasts.
+                if quota.charge(0) < BURST_SECONDS:
+                    quota.charge(1)
                 raise
 
-    async def _let_wait(self, quota: Quota, delay: float) -> None:
-        await asyncio.sleep(min(delay, PATIENCE_SECONDS))
+    async def _let_wait(self, quota: Quota, delay: float, remaining: float | None) -> None:
+        # Told before its deadline, which would count as given up.
+        patience = PATIENCE_SECONDS if remaining is None else min(PATIENCE_SECONDS, remaining / 2)
+        await asyncio.sleep(min(delay, patience))
         delay = quota.charge(0)
         if delay:
             raise Overloaded.given_up(self._per_second, delay)

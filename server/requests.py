@@ -54,14 +54,14 @@ def generation_of(
 ) -> Asked:
     """Raises InvalidField or WrongReplica."""
     _check_replica(request, token, model)
-    prompt, has = model.manifest.vocabulary.spelled(request.prompt), _has(request, model)
+    prompt, has = model.manifest.vocabulary.spelled(request.prompt), _has(request, token, model)
     max_chars = _max_chars(request, settings)
     received = _received(request, prompt, has, max_chars)
     sampling = merged(request.sampling, token)
     origin, led = _place(token, model)
     most = settings.max_prompt_chars
     forced = np.concatenate(
-        [led, _numbered("prompt", prompt, model, most), _numbered("received", received, model, most)]
+        [led, _numbered("prompt", prompt, model, most), _numbered(_has_field(request), received, model, most)]
     )
     unfinished = token.unfinished if token else ""
     continuations = _continuations(request, token, settings.max_continuations)
@@ -87,7 +87,8 @@ def generation_of(
         snapshot=request.return_token,
         time_limit=_time_limit(request, settings),
     )
-    before = unfinished + ("" if request.echo else prompt) + has
+    # What is given back first goes on after the unfinished character, but for a prompt, which begins anew.
+    before = has if request.echo and prompt else unfinished + ("" if request.echo else prompt) + has
     return Asked(generation, continuations, sampling, len(prompt), max_chars, before)
 
 
@@ -145,10 +146,18 @@ def _place(token: TextState | None, model: ServedModel) -> tuple[RowState | None
     return (origin_of(token, model), forced_of(token, model)) if token else (None, np.empty(0, np.int64))
 
 
-def _has(request: pb.GenerateRequest, model: ServedModel) -> str:
+def _has_field(request: pb.GenerateRequest) -> str:
+    return "received_raw" if request.received_raw else "received"
+
+
+def _has(request: pb.GenerateRequest, token: TextState | None, model: ServedModel) -> str:
     """The symbols of this text that the caller has."""
     vocabulary = model.manifest.vocabulary
     if not request.received_raw:
+        if request.received and token and token.unfinished and not request.prompt:
+            raise InvalidField(
+                "received", "began in the middle of a character, where the token stands: use `received_raw`"
+            )
         return vocabulary.spelled(request.received)
     if vocabulary.unit != "bytes":
         raise InvalidField("received_raw", f"is for models of bytes, and {model.manifest.name} is none: use `received`")
@@ -163,10 +172,11 @@ def _received(request: pb.GenerateRequest, prompt: str, has: str, max_chars: int
     if request.echo:
         known = min(len(received), len(prompt))
         if received[:known] != prompt[:known]:
-            raise InvalidField("received", "with echo it begins with the prompt, which this one does not")
+            raise InvalidField(_has_field(request), "with echo it begins with the prompt, which this one does not")
         received = received[known:]
     if len(received) > max_chars:
-        raise InvalidField("received", f"has {len(received)} generated characters, more than max_chars, {max_chars}")
+        has = f"has {len(received)} generated characters, more than max_chars, {max_chars}"
+        raise InvalidField(_has_field(request), has)
     return received
 
 

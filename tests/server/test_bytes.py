@@ -1,5 +1,6 @@
 """A model of bytes, from text to stream: whole characters as text, every byte as `raw`, and on from anywhere."""
 
+import base64
 import json
 import random
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from client import Client
+from client.printing import print_json
 from export.__main__ import main as export
 from export.evaluate import main as evaluate
 from models.checkpoint import Trained, load
@@ -202,3 +204,65 @@ def test_characters_come_whole_however_the_bytes_are_cut(data: bytes, cut: int) 
     rest = unfinished("bytes", symbols)
     assert symbols.endswith(rest)
     assert whole(data) + rest.encode("latin-1").decode("utf-8", "replace") == data.decode("utf-8", "replace")
+
+
+def _token_within_a_character(stub: rpc.TextGenerationStub) -> tuple[bytes, bytes]:
+    """The token, and the text's bytes before it, the last of which is the first of a character."""
+    _, raw, _ = read(stub, request())
+    cut = next(place for place in range(1, CHARS) if raw[place - 1] >= 0xC0)
+    _, before, messages = read(stub, request(max_chars=cut, return_token=True))
+    return messages[-1].finish.resume_token, before
+
+
+def test_after_a_token_within_a_character_only_bytes_say_what_was_received(stub: rpc.TextGenerationStub) -> None:
+    """Its text begins with a character of which the token has the first byte: spelled anew, it would be there twice."""
+    token, _ = _token_within_a_character(stub)
+    again = pb.GenerateRequest(resume_token=token, max_chars=20)
+    text, _, _ = read(stub, again)
+    again.received = text[:1]
+    with pytest.raises(
+        grpc.RpcError, match="began in the middle of a character, where the token stands: use `received_raw`"
+    ):
+        read(stub, again)
+
+
+def test_an_echoed_prompt_begins_the_text_wherever_the_token_stands(stub: rpc.TextGenerationStub) -> None:
+    token, _ = _token_within_a_character(stub)
+    text, raw, _ = read(stub, pb.GenerateRequest(resume_token=token, prompt="abc", echo=True, max_chars=20))
+    assert raw.startswith(b"abc")
+    assert text == whole(raw)
+
+
+def test_json_has_every_byte(bytes_server: ServerProcess, capsys: pytest.CaptureFixture[str]) -> None:
+    """Also those of a last character that is not complete."""
+    with Client(bytes_server.address) as client:
+        for chars in range(1, 12):
+            with client.stream(PROMPT, seed=3, max_chars=chars, logprobs=0) as stream:
+                print_json(stream)
+                raw = stream.raw
+            *chunks, finish = map(json.loads, capsys.readouterr().out.splitlines())
+            assert b"".join(base64.b64decode(chunk["raw"]) for chunk in chunks) == raw
+            assert sum(len(chunk["logprobs"]) for chunk in chunks) == finish["finish"]["generated_chars"] == chars
+
+
+def test_a_finish_counts_the_prompts_bytes_after_a_checkpoint_too(bytes_server: ServerProcess) -> None:
+    with Client(bytes_server.address) as client:
+        with client.stream(PROMPT, seed=3, max_chars=CHARS, max_chunk_chars=8, checkpoint_chars=64) as stream:
+            for _, _ in zip(range(12), stream, strict=False):
+                pass
+            progress = stream._text.progress(0.0)
+        assert progress
+        with client.go_on(progress) as stream:
+            stream.read()
+        assert stream.finish
+        assert stream.finish.prompt_chars == len(PROMPT.encode())
+
+
+def test_long_texts_of_long_characters_are_scored_in_parts_that_a_server_takes(folder: Path) -> None:
+    text = "\u4e2d\u6587 caf\u00e9 " * 40
+    server = ready(start_server(folder / "models", "--precision", "fp32", "--max-prompt-chars", "100"))
+    try:
+        with Client(server.address) as client:
+            assert sum(1 for part in client.score(text, part_chars=50) for _ in part.text) == len(text)
+    finally:
+        stop(server)
