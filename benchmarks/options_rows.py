@@ -62,6 +62,8 @@ LEFT_OUT = {
 # First weights with which an activation without bound is not tried: its state grows in each step of a text.
 DIVERGING: dict[str, tuple[str, ...]] = {
     **{phi: ("he",) for phi, activation in ACTIVATIONS.items() if not activation.bounded},
+    # Its mean is above 0, so that even weights of variance 1 / n push it on.
+    "elu": ("he", "xavier_uniform", "xavier_normal"),
     # Above 0, and the larger of two: they grow with weights that the others bear.
     **{
         phi: tuple(init for init in OPTIONS["init"] if init not in ("torch", "uniform"))
@@ -106,8 +108,11 @@ class Row:
         given = {name: value for name, value in self.options.items() if name not in ("dropout", "clipping")}
         scale = SEQUENCE if self.options["loss"] == "sum" else 1
         by_norm, by_value = CLIPPING[self.options["clipping"]]
-        # Of a sum all gradients are so many times as large. What divides by their size does not mind.
-        smaller = scale if self.options["optimizer"] in ("sgd", "momentum") else 1
+        # Of a sum all gradients are so many times as large, and through a state without bound they grow. What divides
+        # by their size does not mind.
+        smaller = 1
+        if self.options["optimizer"] in ("sgd", "momentum"):
+            smaller = scale * (1 if ACTIVATIONS[self.structure.get("activation", "tanh")].bounded else 5)
         # A gate's sigmoid passes on at most a quarter of it.
         larger = 4 if self.options["optimizer"] == "sgd" and self.structure["cell"] != "rnn" else 1
         return TrainSettings(

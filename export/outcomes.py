@@ -51,14 +51,15 @@ class Choice:
 
 
 def probabilities(logits: Floats, choice: Choice, shift: float = 0.0) -> Floats:
-    """Probabilities [V] after temperature and limits, not renormalised; the limits are moved by a factor 1 + shift."""
+    """Probabilities [V] after temperature and limits, not renormalised; a shift above 0 moves the limits so that less is
+    kept, one below so that more is."""
     weights = np.exp((logits - logits.max()) / choice.temperature)
     p = weights / weights.sum()
     ordered = np.sort(p)[::-1]
     kept = p >= ordered[min(choice.top_k or len(p), len(p)) - 1] * (1 + shift)
     if choice.top_p < 1 and kept.any():
         inside = np.sort(p[kept])[::-1]
-        needed = int((inside.cumsum() < choice.top_p * (1 + shift) * inside.sum()).sum())
+        needed = int((inside.cumsum() < choice.top_p * (1 - shift) * inside.sum()).sum())
         kept &= p >= inside[min(needed, len(inside) - 1)] * (1 + shift)
     kept &= p >= choice.min_p * ordered[0] * (1 + shift)
     return np.where(kept, p, 0.0)
