@@ -1,6 +1,7 @@
 """What a step's outcome should have been, in float64 and without the tricks of the graphs."""
 
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,15 +34,16 @@ class Choice:
             return outcome == self.forced, outcome == self.forced
         if self.temperature == 0:
             return outcome == logits.argmax(), bool(logits.max() - logits[outcome] <= edge)
-        exact, distance = self._distance(logits, outcome, 0.0)
+        exact, distance = self._distance(logits, outcome)
         if exact:
             return True, True
-        # A limit that lies on a character's probability may fall on either side of it.
-        return False, min(distance, *(self._distance(logits, outcome, d)[1] for d in (-edge, edge))) <= edge
+        # A limit that lies on a character's probability, or on a sum of them, may fall on either side of it.
+        moved = product((0.0, -edge, edge), repeat=2)
+        return False, min(distance, *(self._distance(logits, outcome, *shifts)[1] for shifts in moved)) <= edge
 
-    def _distance(self, logits: Floats, outcome: int, shift: float) -> tuple[bool, float]:
+    def _distance(self, logits: Floats, outcome: int, shift: float = 0.0, sum_shift: float = 0.0) -> tuple[bool, float]:
         """Whether it is the outcome, and how far the random number lies outside its share."""
-        cdf = probabilities(logits, self, shift).cumsum()
+        cdf = probabilities(logits, self, shift, sum_shift).cumsum()
         if not cdf[-1] > 0:  # moved limits may leave nothing, and what is not finite is no distribution
             return False, np.inf
         threshold = min(self.uniform, LARGEST_UNIFORM) * cdf[-1]
@@ -50,16 +52,16 @@ class Choice:
         return int((cdf <= threshold).sum()) == outcome, float(distance)
 
 
-def probabilities(logits: Floats, choice: Choice, shift: float = 0.0) -> Floats:
-    """Probabilities [V] after temperature and limits, not renormalised; a shift above 0 moves the limits so that less is
-    kept, one below so that more is."""
+def probabilities(logits: Floats, choice: Choice, shift: float = 0.0, sum_shift: float = 0.0) -> Floats:
+    """Probabilities [V] after temperature and limits, not renormalised; the limits are moved by a factor 1 + shift, and
+    the sum that top_p asks for by 1 + sum_shift."""
     weights = np.exp((logits - logits.max()) / choice.temperature)
     p = weights / weights.sum()
     ordered = np.sort(p)[::-1]
     kept = p >= ordered[min(choice.top_k or len(p), len(p)) - 1] * (1 + shift)
     if choice.top_p < 1 and kept.any():
         inside = np.sort(p[kept])[::-1]
-        needed = int((inside.cumsum() < choice.top_p * (1 - shift) * inside.sum()).sum())
+        needed = int((inside.cumsum() < choice.top_p * (1 + sum_shift) * inside.sum()).sum())
         kept &= p >= inside[min(needed, len(inside) - 1)] * (1 + shift)
     kept &= p >= choice.min_p * ordered[0] * (1 + shift)
     return np.where(kept, p, 0.0)

@@ -78,7 +78,7 @@ async def test_every_character_is_within_the_limits(
     decided = [*zip(float64_logits(tiny, text), choices(tiny, request), outcomes, strict=True)]
     assert len(decided) == CHARS
     # A character whose probability lies on a limit may fall on either side of it.
-    outside = [n for n, (logits, how, c) in enumerate(decided) if not probabilities(logits, how, -EDGE)[c]]
+    outside = [n for n, (logits, how, c) in enumerate(decided) if not probabilities(logits, how, -EDGE, EDGE)[c]]
     assert not outside
     # And of those within it is the one that the random number decides.
     accepted = [how.accepts(logits, int(c), EDGE) for logits, how, c in decided]
