@@ -18,7 +18,7 @@ class CheckSettings(TrainSettings):
 
     Without RUN the flags of `charstream train` say what would be trained, and a short trial stands for it. With RUN its
     settings, weights and figures are looked at. Each check says what it found, and what to do; plots and check.json go
-    into a folder. It runs on the CPU and without weight averaging, whatever the flags say. Exit code 1 if a check failed.
+    into a folder. It runs on the CPU without weight averaging, whatever the flags say. Exit code 1 if one failed.
     """
 
     run: Annotated[Path | None, Positional()] = Field(None, description="a run's folder")
