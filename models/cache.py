@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import BufferedReader
@@ -12,6 +11,7 @@ from typing import BinaryIO, cast
 import platformdirs
 
 from models.text import CorpusError
+from models.writing import whole
 
 __all__ = ["cache_folder", "cached", "written"]
 
@@ -55,18 +55,12 @@ def written(file: Path) -> Iterator[BinaryIO]:
     Raises:
         CorpusError: the folder cannot be written.
     """
-    new = None
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=file.parent, prefix=f".{file.name}.", delete=False) as stream:
-            new = Path(stream.name)
-            yield cast(BinaryIO, stream)
-        new.replace(file)
+        with whole(file) as new, new.open("w+b") as stream:
+            yield stream
     except OSError as error:
         raise CorpusError(f"{file}: the cache cannot be written ({error.strerror}); set {VARIABLE}") from error
-    finally:
-        if new:
-            new.unlink(missing_ok=True)
 
 
 def _intact(file: Path, digest: str) -> bool:

@@ -20,6 +20,7 @@ from models.config import ModelConfig
 from models.guard import Verdict
 from models.model import CharLM
 from models.settings import TrainSettings
+from models.writing import whole
 
 __all__ = [
     "BEST",
@@ -201,13 +202,7 @@ def _read_tensors(file: Path, digest: str) -> dict[str, Tensor]:
 
 
 def _write(file: Path, data: bytes) -> None:
-    new = file.with_name(f".{file.name}.new")
-    try:
-        with new.open("wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        new.replace(file)
-    except OSError as error:
-        new.unlink(missing_ok=True)
-        raise OSError(error.errno, error.strerror, str(file)) from error
+    with whole(file) as new, new.open("wb") as stream:
+        stream.write(data)
+        stream.flush()
+        os.fsync(stream.fileno())
