@@ -36,6 +36,7 @@ SERVICES = [service.full_name for service in charstream_pb2.DESCRIPTOR.services_
 LAST_SECONDS = 1.0
 # What else is in a request.
 REQUEST_OVERHEAD_BYTES = 64 << 10
+LEAST_PENDING = 1000  # gRPC's default
 
 
 class Server:
@@ -156,6 +157,8 @@ def _largest_request(settings: ServerSettings) -> int:
 
 
 def _options(settings: ServerSettings) -> list[tuple[str, int]]:
+    # A flood of calls that are given up passes through the same queue: it must not push the others out.
+    pending = max(LEAST_PENDING, settings.max_rows + settings.max_waiting)
     return [
         ("grpc.so_reuseport", 0),
         ("grpc.keepalive_time_ms", int(settings.keepalive * 1000)),
@@ -166,9 +169,9 @@ def _options(settings: ServerSettings) -> list[tuple[str, int]]:
         ("grpc.http2.max_pings_without_data", 0),
         # How often clients may probe us.
         ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
-        # By default calls that arrive together are refused from the 1,000th on, before ours can say what the limit is.
-        ("grpc.server.max_pending_requests", settings.max_rows + settings.max_waiting),
-        ("grpc.server.max_pending_requests_hard_limit", 2 * (settings.max_rows + settings.max_waiting)),
+        # Calls that arrive together are cancelled from here on, before ours can say what the limit is.
+        ("grpc.server.max_pending_requests", pending),
+        ("grpc.server.max_pending_requests_hard_limit", 3 * pending),
         ("grpc.max_receive_message_length", _largest_request(settings)),
         ("grpc.max_allowed_incoming_connections", settings.max_connections),
         ("grpc.max_concurrent_streams", settings.connection_streams),

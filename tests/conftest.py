@@ -92,6 +92,11 @@ class ServerProcess:
     def log(self) -> str:
         return "".join(self.lines)
 
+    def count(self, text: str, expected: int) -> int:
+        """How often the log has the text, once it has it as often as expected: lines take a while to come."""
+        self.wait_for("(?s)" + ".*".join([re.escape(text)] * expected))
+        return self.log.count(text)
+
     def wait_for(self, pattern: str, timeout: float = START_SECONDS) -> re.Match[str]:
         """Waits until the log has the pattern; fails with the log if the process ends or the time is over."""
         end = time.monotonic() + timeout

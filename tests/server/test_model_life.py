@@ -140,8 +140,8 @@ def test_a_bad_new_version_is_reported_once_and_the_old_one_serves_on(tiny_files
             put(tmp_path / version, tiny_files, version=version)
             look(server)
             server.wait_for(f"serves tiny {version} ")  # a look is over
-        assert server.log.count("two/decode.fp32.onnx: its sha256 is not the manifest's") == 1
-        assert server.log.count("notes/manifest.json: No such file") == 1
+        assert server.count("two/decode.fp32.onnx: its sha256 is not the manifest's", 1) == 1
+        assert server.count("notes/manifest.json: No such file", 1) == 1
         assert generate(server, model="tiny")[1].replica.digest == old
         listed = models(server)
         assert listed["tiny@2"].state == pb.MODEL_STATE_FAILED
@@ -196,7 +196,7 @@ def test_it_watches_the_folder_and_stays_without_models(tiny_files: Files, tmp_p
         put(folder / "one", tiny_files)
         server.wait_for("(?s)unloaded tiny 1.*serves tiny 1")
         assert generate(server)[0]
-        assert server.log.count("No such file") == 1
+        assert server.count("No such file", 1) == 1
 
 
 def test_versions_are_asked_for_by_number_and_tokens_find_theirs(tiny_files: Files, tmp_path: Path) -> None:
@@ -240,8 +240,8 @@ async def test_a_lazy_server_loads_once_what_is_asked_for(tiny_files: Files, tmp
             texts = await asyncio.gather(*(read(stub.Generate(request)) for _ in range(20)))
         assert len({text for text, _ in texts}) == 1
         # Version 2 is not what it says, so 1 serves.
-        assert server.log.count("not served") == 1
-        assert server.log.count("serves ") == server.log.count("serves tiny 1 ") == 1
+        assert server.count("not served", 1) == 1
+        assert server.count("serves ", 1) == server.count("serves tiny 1 ", 1) == 1
         with refused(PRECONDITION, "bad 1 cannot be loaded"):
             generate(server, model="bad")
         states = {
@@ -278,7 +278,7 @@ def seconds_loaded(server: ServerProcess) -> list[float]:
 async def test_three_models_take_turns_in_room_for_two(three: tuple[Path, str]) -> None:
     folder, megabytes = three
     with serving(folder, "--model-memory", megabytes) as server:
-        assert server.log.count("serves ") == 2
+        assert server.count("serves ", 2) == 2
         async with grpc.aio.insecure_channel(server.address) as channel:
             stub = rpc.TextGenerationStub(channel)
 
@@ -290,8 +290,8 @@ async def test_three_models_take_turns_in_room_for_two(three: tuple[Path, str]) 
             texts = await asyncio.gather(*map(ask_in_turn, range(12)))
         assert len({text for asked in texts for text in asked}) == 1
         # Of 36 calls.
-        assert 3 <= server.log.count("serves ") <= 8
-        assert seconds_loaded(server)
+        assert 3 <= server.count("serves ", 3) <= 8
+        server.wait_for("unloaded ")
         assert min(seconds_loaded(server)) >= STAYS_SECONDS - 0.1
         assert sum(model.state == pb.MODEL_STATE_LOADED for model in models(server).values()) <= 2
 
@@ -311,7 +311,7 @@ async def test_a_model_that_finds_no_room_is_refused_and_has_it_later(three: tup
             async with asyncio.timeout(30):
                 while not await accepted(stub, "gamma"):
                     pass
-        assert "unloaded alpha" in server.log
+        server.wait_for("unloaded alpha")
 
 
 async def accepted(stub: rpc.TextGenerationStub, model: str) -> bool:

@@ -94,7 +94,7 @@ async def test_a_model_that_could_not_be_opened_for_want_of_files_is_tried_again
                 while not text:
                     with suppress(grpc.aio.AioRpcError):
                         text, _ = await read(stub.Generate(pb.GenerateRequest(model="tiny")))
-        assert server.log.count("tiny/manifest.json: Too many open files") == 1
+        assert server.count("tiny/manifest.json: Too many open files", 1) == 1
 
 
 async def test_a_lazy_server_has_what_is_there_now_and_loads_for_nobody_who_left(
@@ -145,7 +145,7 @@ async def test_a_new_version_without_room_does_not_push_out_the_one_that_serves(
             shutil.rmtree(tmp_path / "one")
             look(server)
             await asyncio.wait_for(waiting, SECONDS)
-        assert server.log.count("serves tiny 1 ") == 1
+        assert server.count("serves tiny 1 ", 1) == 1
         assert generate(server, model="tiny")[1].replica.digest == new
 
 
