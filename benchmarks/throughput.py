@@ -8,6 +8,7 @@ asyncio process, this one; the server is another.
 """
 
 import asyncio
+import math
 import statistics
 import sys
 import tempfile
@@ -128,8 +129,8 @@ def print_tables(results: Results) -> None:
 
 
 def _ratio(values: Sequence[float], bases: Sequence[float]) -> float:
-    """The median of the ratios within each round."""
-    return statistics.median(value / base for value, base in zip(values, bases, strict=True))
+    """The median of the ratios within each round; not a number where nothing came in one."""
+    return statistics.median(value / base if base else math.nan for value, base in zip(values, bases, strict=True))
 
 
 def _percentiles(loads: Sequence[Load], of: Callable[[Load], list[float]]) -> str:
