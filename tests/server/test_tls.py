@@ -1,8 +1,11 @@
 """A server that others can reach: TLS, certificates of clients and tokens, with our clients and commands; and where it
 refuses to listen."""
 
+import json
 import os
 import re
+import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -33,6 +36,24 @@ def guarded(bundles: Path, setup: Setup) -> Iterator[ServerProcess]:
     process = start_server(bundles, "--precision", "fp32", *setup.flags)
     yield ready(process)
     stop(process)
+
+
+def test_handshakes_of_strangers_write_nothing_past_the_log(bundles: Path, setup: Setup) -> None:
+    """gRPC's threads would wait for whoever reads stderr."""
+    process = start_server(bundles, "--precision", "fp32", "--log-format", "json", *setup.flags)
+    try:
+        host, _, port = ready(process).address.rpartition(":")
+        for _ in range(20):
+            with socket.create_connection((host, int(port)), timeout=SECONDS) as stranger:
+                stranger.sendall(b"GET / HTTP/1.1\r\n\r\n")
+                while stranger.recv(4096):
+                    pass
+        process.signal(signal.SIGTERM)
+        assert process.wait() == 0
+        process.wait_for("ended")
+        assert all(json.loads(line) for line in process.lines)
+    finally:
+        stop(process)
 
 
 @pytest.mark.parametrize("command", ["stream", "score", "models", "loadtest"])
