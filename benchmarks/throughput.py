@@ -129,7 +129,7 @@ def print_tables(results: Results) -> None:
 
 
 def _ratio(values: Sequence[float], bases: Sequence[float]) -> float:
-    """The median of the ratios within each round; not a number where nothing came in one."""
+    """The median of the ratios within each round; nan where a round had no characters."""
     return statistics.median(value / base if base else math.nan for value, base in zip(values, bases, strict=True))
 
 

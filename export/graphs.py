@@ -6,13 +6,13 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch._higher_order_ops.scan import scan
 
 from export.activations import Activation
 from export.bounds import require_bounded
 from export.cells import Dense, FirstLayer, FurtherLayer, LayerWeights, update
 from export.folding import head_weights, layer_weights
 from export.int8 import Int8Dense, quantize
+from export.loop import Step, loop
 from export.sampling import Sampler, limit, prepare
 from models.model import CharLM
 
@@ -107,15 +107,16 @@ class DecodeGraph(nn.Module):
         """
         divisor, uniform = prepare(temperature, uniform)
 
-        def body(carry: list[Tensor], step: tuple[Tensor, ...]) -> tuple[list[Tensor], list[Tensor]]:
+        def body(carry: Sequence[Tensor], step: Sequence[Tensor], fixed: Sequence[Tensor]) -> Step:
             token, *before = carry
             forced, uniform = step
+            (divisor,) = fixed
             logits, after = self.step.advance(token, before)
             outcome = self.sampler.draw(self.sampler.weights(logits, divisor), uniform)
             outcome = torch.where(forced >= 0, forced, outcome)
             return [outcome, *after], [outcome.clone()]
 
-        (token, *after), (tokens,) = scan(body, [token, *self.step.enter(state)], [forced, uniform])
+        (token, *after), (tokens,) = loop(self, body, [token, *self.step.enter(state)], [forced, uniform], [divisor])
         return (tokens, token, *self.step.leave(after))
 
 
@@ -146,16 +147,20 @@ class FullGraph(nn.Module):
         divisor, uniform = prepare(temperature, uniform)
         limits = limit(top_k, top_p, min_p, self.vocab)
 
-        def body(carry: list[Tensor], step: tuple[Tensor, ...]) -> tuple[list[Tensor], list[Tensor]]:
+        def body(carry: Sequence[Tensor], step: Sequence[Tensor], fixed: Sequence[Tensor]) -> Step:
             token, *before = carry
             forced, uniform = step
+            divisor, bias, *limits = fixed
             logits, after = self.step.advance(token, before)
             weights = self.sampler.weights(logits + bias, divisor)
             outcome = self.sampler.draw(self.sampler.limited(weights, *limits), uniform)
             outcome = torch.where(forced >= 0, forced, outcome)
             return [outcome, *after], [outcome.clone(), torch.log_softmax(logits, 1)]
 
-        (token, *after), (tokens, logprobs) = scan(body, [token, *self.step.enter(state)], [forced, uniform])
+        fixed = [divisor, bias, *limits]
+        (token, *after), (tokens, logprobs) = loop(
+            self, body, [token, *self.step.enter(state)], [forced, uniform], fixed
+        )
         return (tokens, token, logprobs, *self.step.leave(after))
 
 

@@ -5,6 +5,7 @@ import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 
 import onnx
 import torch
@@ -13,12 +14,17 @@ from onnx_ir.passes import Sequential
 from onnx_ir.passes import common as passes
 from onnxscript.optimizer import fold_constants_ir
 from onnxscript.rewriter import rewrite
+from onnxscript.values import TracedOnnxFunction
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from bundle.graphs import TensorSpec
 from export.int8 import TRANSLATIONS
 
 __all__ = ["to_onnx"]
+
+# onnxscript reads the source of its 500 functions again for every export, 0.6 s; once is enough.
+TracedOnnxFunction.function_ir = property(cache(TracedOnnxFunction.function_ir.fget))  # type: ignore[assignment, attr-defined]
 
 OPSET = 20  # the newest whose operators all have CUDA kernels in onnxruntime 1.31
 
@@ -34,17 +40,21 @@ def to_onnx(
 
     Sizes that a TensorSpec names stay variable; in the example they must be at least 2, or torch fixes them.
     """
+    shapes = _dynamic_shapes(module, inputs)
+    variable = tree_map(lambda name: torch.export.Dim.DYNAMIC, shapes)
     with torch.no_grad(), _quiet_exporter():
+        traced = torch.export.export(module.eval(), example, dynamic_shapes=variable, strict=False)
+        # ONNX has an operator for each of ours: there is nothing to decompose, but the attempt traces all again.
+        traced.run_decompositions = lambda table: traced
         program = torch.onnx.export(
-            module.eval(),
-            example,
+            traced,
             dynamo=True,
             verbose=False,
             optimize=False,
             opset_version=OPSET,
             input_names=[spec.name for spec in inputs],
             output_names=[spec.name for spec in outputs],
-            dynamic_shapes=_dynamic_shapes(module, inputs),
+            dynamic_shapes=shapes,
             custom_translation_table=TRANSLATIONS,
         )
     assert program is not None
