@@ -56,6 +56,11 @@ def retry_seconds(error: grpc.aio.AioRpcError) -> float:
 
 async def test_an_identity_has_so_many_texts_and_no_more(bundles: Path) -> None:
     async with serving(bundles, "--identity-streams", "3") as (_, stub):
+        # What can never be had is no matter of waiting.
+        with pytest.raises(grpc.aio.AioRpcError, match="n: is 4, allowed are 1 to 3") as caught:
+            await read(stub.Generate(pb.GenerateRequest(max_chars=1, n=4)))
+        assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+
         running = [stub.Generate(request(ENDLESS, seed)) for seed in range(3)]
         for call in running:
             await call.read()
@@ -64,10 +69,6 @@ async def test_an_identity_has_so_many_texts_and_no_more(bundles: Path) -> None:
                 await read(stub.Generate(refused))
             assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
             assert retry_seconds(caught.value) > 0
-        # What can never be had is no matter of waiting.
-        with pytest.raises(grpc.aio.AioRpcError, match="n: is 4, allowed are 1 to 3") as caught:
-            await read(stub.Generate(pb.GenerateRequest(max_chars=1, n=4)))
-        assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
         for call in running:
             call.cancel()
         await until_served(stub)
