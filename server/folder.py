@@ -3,6 +3,8 @@
 import logging
 import os
 import re
+import stat
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -150,15 +152,22 @@ def _versions(folder: Path) -> list[Path]:
 
 
 def _has_manifest(folder: Path) -> bool:
-    """Whether, as far as can be seen: a folder that is closed to us may be a bundle."""
-    try:
-        return (folder / MANIFEST).exists()
-    except PermissionError:
-        return True
+    return _may_be(folder / MANIFEST, lambda mode: True)
 
 
 def _folders(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    """Raises OSError."""
+    return sorted(path for path in folder.iterdir() if not path.name.startswith(".") and _may_be(path, stat.S_ISDIR))
+
+
+def _may_be(path: Path, condition: Callable[[int], bool]) -> bool:
+    """Whether a thing of such a mode is there, as far as can be seen: where it cannot, reading it will say why."""
+    try:
+        return condition(path.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
 
 
 def _content(folder: Path) -> Content:
