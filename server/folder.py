@@ -19,6 +19,8 @@ log = logging.getLogger("charstream.models")
 # changed there.
 Content = tuple[tuple[str, int, int, int, int], ...]
 
+OF_FILE_SYSTEM = "lost+found"  # they make it at their root, and only root may look into it
+
 
 class Unsettled(BundleError):
     """No verdict on what lies there: it could not be read, or was changed meanwhile."""
@@ -109,7 +111,8 @@ def look_at(folder: Path, before: Look) -> Look:
         try:
             content = _content(place)
             same = place in known and known[place].content == content
-            look.found.append(known[place] if same else _read(place, content))
+            if content:  # an empty folder is nothing yet
+                look.found.append(known[place] if same else _read(place, content))
         except BundleError as error:
             look.broken[place] = content, str(error)
         except OSError as error:
@@ -157,7 +160,8 @@ def _has_manifest(folder: Path) -> bool:
 
 def _folders(folder: Path) -> list[Path]:
     """Raises OSError."""
-    return sorted(path for path in folder.iterdir() if not path.name.startswith(".") and _may_be(path, stat.S_ISDIR))
+    names = (path for path in folder.iterdir() if not path.name.startswith(".") and path.name != OF_FILE_SYSTEM)
+    return sorted(path for path in names if _may_be(path, stat.S_ISDIR))
 
 
 def _may_be(path: Path, condition: Callable[[int], bool]) -> bool:

@@ -25,6 +25,17 @@ def test_what_cannot_be_looked_at_is_named_and_the_others_found(
     assert not look_at(tmp_path, seen).broken
 
 
+def test_an_empty_folder_is_no_bundle_and_no_failure(tiny_files: Files, tmp_path: Path) -> None:
+    """A file system's lost+found, whatever was found, and what somebody is about to fill."""
+    put(tmp_path / "tiny", tiny_files)
+    (tmp_path / "new").mkdir()
+    (tmp_path / "lost+found" / "#12").mkdir(parents=True)
+    seen = look_at(tmp_path, Look())
+    assert ([str(found) for found in seen.found], seen.broken) == (["tiny 1"], {})
+    (tmp_path / "new" / "todo").touch()
+    assert list(look_at(tmp_path, seen).broken) == [tmp_path / "new"]
+
+
 def test_a_server_starts_beside_it_and_looks_on(tiny_files: Files, tmp_path: Path) -> None:
     put(tmp_path / "tiny" / "1", tiny_files)
     (tmp_path / "note").symlink_to("a" * 300)

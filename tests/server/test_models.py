@@ -105,6 +105,7 @@ def folder(bundles: Path, tmp_path: Path) -> Path:
     broken = Path(shutil.copytree(tmp_path / "tiny", tmp_path / "broken"))
     (broken / "step.onnx").write_bytes(b"x" + (broken / "step.onnx").read_bytes()[1:])
     (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "todo").touch()
     (tmp_path / "README").write_text("not a bundle")
     return tmp_path
 
