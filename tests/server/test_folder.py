@@ -1,5 +1,8 @@
 """What lies in the folder of models beside bundles keeps nobody from being served."""
 
+import signal
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -7,6 +10,17 @@ import pytest
 from server.folder import Look, look_at
 from tests.server.test_model_life import Files, look, put, serving
 
+# As of a network's file system whose server is gone.
+HANGS = """
+import sys, time
+from server import updates
+from server.__main__ import main
+first = updates.look_at
+def look_at(folder, before):
+    return time.sleep(60) if before.found else first(folder, before)
+updates.look_at = look_at
+sys.exit(main())
+"""
 TARGETS = {"a" * 300: "File name too long", "link": "Too many levels of symbolic links"}
 
 
@@ -44,3 +58,10 @@ def test_a_server_starts_beside_it_and_looks_on(tiny_files: Files, tmp_path: Pat
         look(server)
         server.wait_for("serves tiny 2 ")
         assert server.count("note: File name too long", 1) == 1
+
+
+def test_a_look_that_hangs_does_not_hold_up_the_end(bundles: Path) -> None:
+    with serving(bundles, "--watch", "0.1", command=(sys.executable, "-c", HANGS)) as server:
+        time.sleep(0.5)
+        server.signal(signal.SIGTERM)
+        assert server.wait(10) == 0
