@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn, TypeVar, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
 
 from charstream.sources import (
@@ -49,6 +49,15 @@ class Settings(BaseModel):
     """The base of every configuration: values are checked when it is built, and stay."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _paths_are_not_empty(cls, value: Any, info: ValidationInfo) -> Any:
+        """Path makes the current folder of it, which nobody means."""
+        kind = without_none(cls.model_fields[str(info.field_name)].annotation)
+        if (kind is Path and value == "") or (kind == tuple[Path, ...] and "" in value):
+            raise ValueError("is empty, a path is expected")
+        return value
 
 
 S = TypeVar("S", bound=Settings)
@@ -87,7 +96,8 @@ def _origins(cls: type[Settings], flags: Source, command: str, environment: str 
     """For each field that has a value, the first of command line, environment and file that has it."""
     sources = [from_environment(cls, environment, os.environ), flags] if environment else [flags]
     origins = {name: source for source in sources for name in source.values}
-    if "config" in origins and "config" in cls.model_fields:
+    # An empty one is refused with all other values.
+    if "config" in origins and "config" in cls.model_fields and origins["config"].values["config"]:
         try:
             file = from_file(cls, Path(origins["config"].values["config"]))
         except FileError as error:

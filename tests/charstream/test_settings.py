@@ -144,6 +144,42 @@ def of_text(path: Path, text: str | bytes) -> Filed:
     return filed("--config", str(path))
 
 
+@pytest.mark.parametrize(
+    ("argv", "variables", "text", "where"),
+    [
+        (["--folder", ""], {}, "", "--folder"),
+        ([], {"CHARSTREAM_FOLDER": ""}, "", "CHARSTREAM_FOLDER"),
+        ([], {"CHARSTREAM_CONFIG": ""}, "", "CHARSTREAM_CONFIG"),
+        (["--config", "f.toml"], {}, "folder = ''", "f.toml: folder"),
+    ],
+)
+def test_an_empty_path_is_not_the_current_folder(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    argv: list[str],
+    variables: dict[str, str],
+    text: str,
+    where: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("f.toml").write_text(text)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SystemExit) as ended:
+        filed(*argv)
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == f"charstream filed: {where}: is empty, a path is expected (got '')\n"
+
+
+def test_of_several_paths_none_is_empty() -> None:
+    class Paths(Settings):
+        file: Annotated[tuple[Path, ...], Positional()] = Field(description="what is read")
+
+    with pytest.raises(ValueError, match="is empty"):
+        Paths(file=("a", ""))  # type: ignore[arg-type]
+
+
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     return tmp_path / "server.toml"
