@@ -84,6 +84,8 @@ def _check_pair(cert: Path, chain: bytes, key: Path, secret: bytes) -> None:
         if error.reason == "KEY_VALUES_MISMATCH":
             raise FileError(f"{key}: is not the key of the certificate in {cert}") from None
         raise FileError(f"{cert}, {key}: hold no certificate and private key in PEM without a passphrase") from None
+    except OSError as error:  # no files left, say
+        raise FileError(f"{cert}, {key}: {error.strerror}") from None
 
 
 @contextmanager
