@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn, TypeVar, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
 
 from charstream.sources import (
@@ -50,15 +50,6 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
 
-    @field_validator("*", mode="before")
-    @classmethod
-    def _paths_are_not_empty(cls, value: Any, info: ValidationInfo) -> Any:
-        """Path makes the current folder of it, which nobody means."""
-        kind = without_none(cls.model_fields[str(info.field_name)].annotation)
-        if (kind is Path and value == "") or (kind == tuple[Path, ...] and "" in value):
-            raise ValueError("is empty, a path is expected")
-        return value
-
 
 S = TypeVar("S", bound=Settings)
 
@@ -73,6 +64,7 @@ def parse(cls: type[S], argv: Sequence[str] | None, *, command: str, environment
     flags = vars(_read(_parser(cls, command, environment), sys.argv[1:] if argv is None else argv))
     given = Source(flags, where=lambda name: _flag(cls, name), mark=lambda name: "flag")
     origins = _origins(cls, given, command, environment)
+    _check_paths(cls, origins, command)
     try:
         settings = cls(**{name: source.values[name] for name, source in origins.items()})
     except ValidationError as error:
@@ -96,7 +88,7 @@ def _origins(cls: type[Settings], flags: Source, command: str, environment: str 
     """For each field that has a value, the first of command line, environment and file that has it."""
     sources = [from_environment(cls, environment, os.environ), flags] if environment else [flags]
     origins = {name: source for source in sources for name in source.values}
-    # An empty one is refused with all other values.
+    # An empty one is refused with all other paths.
     if "config" in origins and "config" in cls.model_fields and origins["config"].values["config"]:
         try:
             file = from_file(cls, Path(origins["config"].values["config"]))
@@ -104,6 +96,15 @@ def _origins(cls: type[Settings], flags: Source, command: str, environment: str 
             fail(command, str(error))
         origins = dict.fromkeys(file.values, file) | origins
     return origins
+
+
+def _check_paths(cls: type[Settings], origins: Mapping[str, Source], command: str) -> None:
+    """Path makes the current folder of an empty text, which nobody means."""
+    for name, source in origins.items():
+        field, value = cls.model_fields[name], source.values[name]
+        kind = without_none(field.annotation)
+        if Path in (kind, *get_args(kind)) and "" in (value if is_tuple(field) else (value,)):
+            fail(command, f"{source.where(name)}: is empty, a path is expected")
 
 
 def _complaint(cls: type[Settings], error: ValidationError, origins: Mapping[str, Source]) -> str:
