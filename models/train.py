@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
+
 from charstream.settings import fail, parse
 from models.ahead import Ahead
 from models.arithmetic import CannotCompute, described, device_of, fastest
@@ -203,6 +205,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"{error}; {settings.out} keeps what was before: try a lower --learning-rate, or a smaller --clip-norm",
             code=1,
         )
+    except torch.OutOfMemoryError:
+        fail(COMMAND, "the GPU's memory does not suffice: use a smaller --batch, --sequence or --hidden", code=1)
     except FirstFailed:
         return 1
     except KeyboardInterrupt:
