@@ -39,9 +39,10 @@ class CpuSeconds:
 
 @dataclass(frozen=True)
 class Load:
-    """What the readers of one measurement saw: characters a second, and times in milliseconds."""
+    """What the readers of one measurement saw: characters and messages a second, and times in milliseconds."""
 
     chars_per_second: float
+    messages_per_second: float
     first_char: list[float]
     gaps: list[float]
     cpu: CpuSeconds = field(default_factory=CpuSeconds)
@@ -71,6 +72,7 @@ async def grpc_load(
     counted = [arrival for arrival in arrivals if end - seconds + spread <= arrival.at < end]
     return Load(
         chars_per_second=sum(arrival.chars for arrival in counted) / (seconds - spread),
+        messages_per_second=len(counted) / (seconds - spread),
         first_char=[1e3 * arrival.seconds for arrival in arrivals if arrival.first],
         gaps=[1e3 * arrival.seconds for arrival in counted if not arrival.first],
         cpu=cpu,
