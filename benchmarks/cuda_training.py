@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -60,10 +60,12 @@ def chars_per_second(data: str, folder: Path, device: str, seconds: float, **opt
     return Training(run.chars_per_step / took, described(trainer), 1000 * took)
 
 
-def losses(data: str, folder: Path, device: str, minutes: float) -> Iterator[Trained]:
-    """Trains larger models, each as long as it takes, until the time is over."""
+def losses(
+    data: str, folder: Path, device: str, minutes: float, models: Sequence[dict[str, Any]] = LARGER
+) -> Iterator[Trained]:
+    """Trains models one after the other, each as long as it takes, until the time is over."""
     began = time.monotonic()
-    for number, options in enumerate(LARGER):
+    for number, options in enumerate(models):
         left = minutes - (time.monotonic() - began) / 60
         if number and left < LEAST_MINUTES:
             return
