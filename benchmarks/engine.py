@@ -9,6 +9,7 @@ import numpy as np
 
 from bundle.manifest import Manifest
 from server.engine import Engine
+from server.host_states import HostStore
 from server.runner import Runner
 from server.values import Cancel, Delivery, Generation, Handled, Request, Sampling, Stop
 
@@ -42,10 +43,8 @@ def started(
         raise SystemExit(f"the engine broke: {error}")
 
     engine = Engine(
-        runner,
+        HostStore(runner, manifest, max_rows, 256),
         manifest,
-        max_rows=max_rows,
-        max_batch=256,
         chunk_delay=chunk_delay,
         prefix_bytes=prefix_bytes,
         max_wait=3600.0,
@@ -53,8 +52,7 @@ def started(
         failed=failed,
     )
     meter.engine = engine
-    engine.warm_up()
-    engine.start()
+    engine.start_warm()
     try:
         yield engine
     finally:

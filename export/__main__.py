@@ -11,7 +11,7 @@ from bundle.manifest import Precision
 from bundle.read import read_bundle
 from bundle.write import check_replaceable, write_bundle
 from charstream.settings import Positional, Settings, fail, parse
-from export.build import PRECISIONS, build, why_no_int8
+from export.build import PRECISIONS, USUAL, build, why_no_int8
 from export.verification import verify
 from export.verify import print_report
 from models.checkpoint import Trained, load
@@ -65,13 +65,13 @@ def _tell(file: str) -> None:
 
 def _possible(trained: Trained, asked: tuple[Precision, ...] | None) -> tuple[Precision, ...]:
     """What is asked for, or all that the model has; says why int8 is left out, if it is."""
-    wanted = asked or PRECISIONS
+    wanted = asked or USUAL
     reason = why_no_int8(trained) if "int8" in wanted else None
     if reason and asked:
         fail(COMMAND, f"--precision {','.join(asked)}: this model has no int8: {reason}; fp32 it has")
     if reason:
         say(f"no int8: {reason}")
-        return PRECISIONS[:1]
+        return USUAL[:1]
     return wanted
 
 

@@ -5,6 +5,7 @@ import logging
 import os
 import statistics
 import time
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,9 +13,10 @@ from numpy.typing import NDArray
 from bundle.manifest import Manifest, Precision
 from bundle.probe import ROWS, SAMPLED, probe_inputs
 from bundle.read import Bundle, decode_file, full_file
-from server.rows import Rows
+from server.host_states import HostStates
 from server.runner import CannotRun, Runner
 from server.settings import ServerSettings
+from server.states import idle_inputs
 
 __all__ = ["load_runner", "probe"]
 
@@ -60,17 +62,22 @@ def probe(runner: Runner, manifest: Manifest, precision: Precision) -> str:
     vocab = len(manifest.symbols)
     for rows in (1, ROWS):
         forced, uniform = probe_inputs(vocab, rows)
-        arrays = Rows(manifest.model, vocab, rows, rows)
-        loop = (forced, uniform, np.ones(rows, np.float32))
-        before, after = arrays.before(0, rows), arrays.after(0, rows)
-        limits = [arrays.limits(0, rows)[0], np.full(rows, 5), np.full(rows, 0.9, np.float32), arrays.min_p]
+        state = np.zeros((rows, manifest.model.hidden), np.float32)
+        before: list[NDArray[Any]] = [np.zeros(rows, np.int64), *(state for _ in manifest.model.state_names)]
+        after = [np.empty_like(array) for array in before]
+        loop, bounds = (forced, uniform, np.ones(rows, np.float32)), _bounds(rows, vocab)
         tokens, logprobs = np.empty_like(forced), np.empty((*forced.shape, vocab), np.float32)
-        runner.full(before, loop, limits, tokens, logprobs, after)
+        runner.full(before, loop, bounds, tokens, logprobs, after)
         _take_in(digest, vocab, tokens, logprobs, *after)
         runner.decode(before, loop, tokens, after)
         _take_in(digest, vocab, tokens, *after)
     _compare(manifest, precision, tokens[-SAMPLED:])
     return digest.hexdigest()[:16]
+
+
+def _bounds(rows: int, vocab: int) -> list[NDArray[np.generic]]:
+    zeros = (np.zeros((rows, vocab), np.float32), np.zeros(rows, np.float32))
+    return [zeros[0], np.full(rows, 5), np.full(rows, 0.9, np.float32), zeros[1]]
 
 
 def _take_in(digest: "hashlib._Hash", vocab: int, tokens: NDArray[np.int64], *others: NDArray[np.generic]) -> None:
@@ -121,12 +128,10 @@ def _with_threads(bundle: Bundle, precision: Precision, settings: ServerSettings
 
 def _timed(runner: Runner, manifest: Manifest) -> float:
     """Seconds of a run, the median of several."""
-    rows = Rows(manifest.model, len(manifest.symbols), TIMED_ROWS, TIMED_ROWS)
-    forced, uniform = np.full((TIMED_STEPS, TIMED_ROWS), -1), np.full((TIMED_STEPS, TIMED_ROWS), 0.5, np.float32)
-    tokens, seconds = np.empty_like(forced), []
+    states = HostStates(runner, manifest, TIMED_ROWS, TIMED_ROWS, np.empty(0, np.float32))
+    inputs, seconds = idle_inputs(TIMED_ROWS, TIMED_ROWS, TIMED_STEPS, len(manifest.symbols)), []
     for _ in range(TIMED_RUNS + 1):
         begin = time.perf_counter()
-        before, after = rows.before(0, TIMED_ROWS), rows.after(0, TIMED_ROWS)
-        runner.decode(before, (forced, uniform, rows.temperature), tokens, after)
+        states.run(inputs, full=False)
         seconds.append(time.perf_counter() - begin)
     return statistics.median(seconds[1:])

@@ -8,8 +8,9 @@ from functools import cached_property
 from bundle.manifest import Manifest, Precision
 from bundle.read import Bundle, decode_file, full_file
 from protos import charstream_pb2 as pb
-from server.engine import LOGPROBS, Engine
+from server.engine import Engine
 from server.engine_metrics import ModelInfo
+from server.host_states import LOGPROBS, HostStore
 from server.loading import load_runner
 from server.metrics import Metrics
 from server.settings import ServerSettings
@@ -92,10 +93,8 @@ def serve(
     manifest = bundle.manifest
     precision, runner, numerics = load_runner(bundle, settings)
     engine = Engine(
-        runner,
+        HostStore(runner, manifest, settings.max_rows, settings.max_batch),
         manifest,
-        max_rows=settings.max_rows,
-        max_batch=settings.max_batch,
         chunk_delay=settings.chunk_seconds,
         prefix_bytes=settings.prefix_bytes,
         max_wait=settings.max_wait,
@@ -106,8 +105,7 @@ def serve(
         ),
     )
     streams.attach(engine)
-    engine.warm_up()
-    engine.start()
+    engine.start_warm()
     memory = memory_of(manifest, settings, precision)
     return ServedModel(manifest, bundle.digest, precision, runner.provider, numerics, memory, streams, engine)
 

@@ -12,6 +12,7 @@ from typing import Any, Self
 from bundle.manifest import Manifest, Precision
 from bundle.read import decode_file, full_file
 from server.engine import Engine
+from server.host_states import HostStore
 from server.runner import Runner
 from server.values import Cancel, Command, Delivery, Finish, Generation, Grant, Handled, Request, Sampling, Stop
 
@@ -138,10 +139,8 @@ class EngineDriver:
         self._order = count()
         self._changed = threading.Condition(threading.RLock())
         self.engine = DrivenEngine(
-            runner,
+            HostStore(runner, manifest, max_rows, max_batch),
             manifest,
-            max_rows=max_rows,
-            max_batch=max_batch,
             chunk_delay=chunk_delay,
             prefix_bytes=prefix_bytes,
             max_wait=LONGEST_SECONDS,

@@ -7,14 +7,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bundle.manifest import Manifest
-from server.scheduler import LONG_PROMPT, READERS, Row, Scheduler, Status
+from server.plan import Row, Status
+from server.scheduler import LONG_PROMPT, READERS, Scheduler
 from tests.server.engine_driver import EngineDriver, WatchedRunner, generation
+from tests.server.test_scheduler import runs
 
 Files = tuple[Manifest, dict[str, bytes]]
 
 
 def scheduler(max_rows: int) -> Scheduler:
-    return Scheduler(max_rows, max_rows, 0.02, lambda rows, full: 0.001, max_scores=1000)
+    return Scheduler(runs(max_rows, max_rows), 0.02, lambda rows, full: 0.001)
 
 
 def row(stream: int, identity: str, *, forced: int = 0, credit: int = 1000) -> Row:

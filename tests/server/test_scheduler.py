@@ -5,6 +5,7 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
+from server.plan import Area, Move, Row, Runs, Status
 from server.scheduler import (
     FIRST_CHARS,
     LONG_PROMPT,
@@ -13,18 +14,19 @@ from server.scheduler import (
     MAX_STEPS,
     READERS,
     READING_SHARE,
-    Area,
-    Move,
-    Row,
     Scheduler,
-    Status,
 )
 
 STEP = 0.001
 
 
+def runs(max_rows: int = 4, max_batch: int = 4) -> Runs:
+    """As of a store in the host's memory."""
+    return Runs(max_rows, max_batch, range(1, MAX_STEPS + 1), 1000, min(READERS, max_batch), max_rows)
+
+
 def scheduler(max_rows: int = 4, max_batch: int = 4, chunk_delay: float = 0.0205) -> Scheduler:
-    return Scheduler(max_rows, max_batch, chunk_delay, lambda rows, full: STEP, max_scores=1000)
+    return Scheduler(runs(max_rows, max_batch), chunk_delay, lambda rows, full: STEP)
 
 
 def row(stream: int, *, forced: int = 0, chars: int = 1000, credit: int = 1000, delay: float = 1.0) -> Row:
@@ -223,7 +225,7 @@ def test_runs_get_longer_while_the_event_loop_is_behind_and_shorter_again() -> N
 
 
 def test_a_stretched_run_is_never_longer_than_a_newcomer_may_wait() -> None:
-    s = Scheduler(16, 16, 0.02, lambda rows, full: 0.004, max_scores=1000)
+    s = Scheduler(runs(16, 16), 0.02, lambda rows, full: 0.004)
     s.add(row(0))
     s.admit()
     assert s.plan().steps == 5
