@@ -19,7 +19,7 @@ def measure(folder: str, streams: int, rounds: int, seconds: float) -> None:
     bundle = read_bundle(Path(folder))
     manifest, precision = bundle.manifest, bundle.manifest.precisions[-1]
     files = (bundle.files[decode_file(precision)], bundle.files[full_file(precision)])
-    runner = Runner(*files, manifest.model, len(manifest.symbols), threads=1, provider="cpu")
+    runner = Runner(*files, manifest.model, len(manifest.symbols), threads=1)
     meter = Meter()
     with started(HostStore(runner, manifest, streams, MAX_BATCH), manifest, meter, chunk_delay=0.02) as engine:
         before = resident_megabytes(os.getpid())

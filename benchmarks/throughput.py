@@ -64,7 +64,7 @@ class Benchmark:
         self.manifest, self._seconds, self._servers = bundle.manifest, seconds, servers
         shape, vocab = self.manifest.model, len(self.manifest.symbols)
         files = {p: (bundle.files[decode_file(p)], bundle.files[full_file(p)]) for p in self.manifest.precisions}
-        self._runners = {p: Runner(*files[p], shape, vocab, threads=1, provider="cpu") for p in files}
+        self._runners = {p: Runner(*files[p], shape, vocab, threads=1) for p in files}
         self._matmuls = {p: matmuls_of(files[p][0]) for p in files}
 
     def measure(self, found: Measured, precision: Precision, streams: int, delay: int) -> None:

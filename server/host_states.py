@@ -11,13 +11,11 @@ from bundle.manifest import Manifest, ModelShape
 from server.plan import Area, Runs
 from server.runner import Runner
 from server.scheduler import MAX_STEPS, READERS
-from server.states import Inputs, Measure, Outcomes, States, idle_inputs
+from server.states import LOGPROBS, Inputs, Measure, Outcomes, States, idle_inputs
 from server.values import RowState
 
-__all__ = ["LOGPROBS", "HostStates", "HostStore"]
+__all__ = ["HostStates", "HostStore"]
 
-# Of the log-probabilities of one run, at most so many, or those of one step.
-LOGPROBS = 1 << 22
 # Up to so many rows the longest runs are warmed up, beyond it short ones.
 FEW_ROWS, SHORT_RUN = 16, 4
 
@@ -107,11 +105,12 @@ class HostStore:
         vocab = len(manifest.symbols)
         # The system gives the memory as it is used.
         logprobs = np.empty(max(LOGPROBS, max_batch * vocab), np.float32)
-        readers = min(READERS, max_batch)
+        readers, steps = min(READERS, max_batch), range(1, MAX_STEPS + 1)
         self.runs = Runs(
             max_rows=max_rows,
             max_batch=max_batch,
-            steps=range(1, MAX_STEPS + 1),
+            steps=steps,
+            full_steps=steps,
             max_scores=len(logprobs) // vocab,
             readers=readers,
             newcomers=max_rows,

@@ -72,7 +72,7 @@ class Runs:
     Attributes:
         max_rows: rows that run; a paused one gives its place to another, and waits for one when it can go on.
         max_batch: rows of one run.
-        steps: that a run of running rows may have, ascending.
+        steps, full_steps: that a run of running rows may have, ascending; of the full graph.
         max_scores: outcomes of one run of the full graph.
         readers: rows that read apart; 0: long prompts are read among the others.
         newcomers: rows that may get a slot in one tick.
@@ -81,6 +81,7 @@ class Runs:
     max_rows: int
     max_batch: int
     steps: Sequence[int]
+    full_steps: Sequence[int]
     max_scores: int
     readers: int
     newcomers: int

@@ -170,9 +170,10 @@ class Scheduler:
         own_seconds = round_seconds * (1 - READING_SHARE) if self.reading else round_seconds
         longest = max(row.forced_left + row.chars_left for row in rows)
         fitting = int((own_seconds - self._held_seconds) / step_seconds)
-        steps = self._size(self._most_steps(fitting, rows, full), longest)
+        allowed = self.runs.full_steps if full else self.runs.steps
+        steps = _size(allowed, self._most_steps(fitting, rows, full), longest)
         first_chars = min((row.forced_left for row in rows if row.fresh), default=MAX_STEPS) + FIRST_CHARS
-        short = self._size(steps, first_chars)
+        short = _size(allowed, steps, first_chars)
         hold = groups == 1 and 2 * short < steps
         steps = short if hold else steps
         self._held_seconds = self._held_seconds + steps * step_seconds if hold else 0.0
@@ -189,11 +190,6 @@ class Scheduler:
 
     def _most_steps(self, steps: int, rows: Sequence[Row], full: bool) -> int:
         return min(steps, max(1, self.runs.max_scores // len(rows))) if full else steps
-
-    def _size(self, most: int, needed: int) -> int:
-        """Of the numbers of steps up to `most` the first that is enough, or else the last; the smallest if none is."""
-        sizes = self.runs.steps[: bisect_right(self.runs.steps, most)] or self.runs.steps[:1]
-        return sizes[min(bisect_left(sizes, needed), len(sizes) - 1)]
 
     def _enter(self, row: Row, status: Status) -> None:
         area = self._area(status)
@@ -216,3 +212,9 @@ class Scheduler:
 
     def _area(self, status: Status) -> list[Row]:
         return self.reading if status is Status.READING else self.running
+
+
+def _size(allowed: Sequence[int], most: int, needed: int) -> int:
+    """Of the allowed numbers of steps up to `most` the first that is enough, or else the last; the smallest if none."""
+    sizes = allowed[: bisect_right(allowed, most)] or allowed[:1]
+    return sizes[min(bisect_left(sizes, needed), len(sizes) - 1)]

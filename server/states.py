@@ -15,7 +15,10 @@ from bundle.philox import uniforms
 from server.plan import Area, Runs
 from server.values import RowState
 
-__all__ = ["Inputs", "Limits", "Measure", "Outcomes", "States", "Store", "idle_inputs"]
+__all__ = ["LOGPROBS", "Inputs", "Limits", "Measure", "Outcomes", "States", "Store", "idle_inputs"]
+
+# Of the log-probabilities of one run, at most so many, or those of the smallest one.
+LOGPROBS = 1 << 22
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]

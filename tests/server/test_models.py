@@ -68,7 +68,7 @@ def test_eight_bits_that_do_not_compute_give_way_to_float32(
     server = start_server(tmp_path)
     try:
         ready(server)
-        server.wait_for("tiny: 8 bits do not work here, float32 is served: the probe's row")
+        server.wait_for("tiny: int8 on cpu does not work here, fp32 on cpu is tried: the probe's row")
         with grpc.insecure_channel(server.address) as channel:
             assert pb_grpc.ModelsStub(channel).GetModel(pb.GetModelRequest(name="tiny")).precision == "fp32"
     finally:

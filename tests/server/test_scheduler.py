@@ -22,7 +22,8 @@ STEP = 0.001
 
 def runs(max_rows: int = 4, max_batch: int = 4) -> Runs:
     """As of a store in the host's memory."""
-    return Runs(max_rows, max_batch, range(1, MAX_STEPS + 1), 1000, min(READERS, max_batch), max_rows)
+    steps = range(1, MAX_STEPS + 1)
+    return Runs(max_rows, max_batch, steps, steps, 1000, min(READERS, max_batch), max_rows)
 
 
 def scheduler(max_rows: int = 4, max_batch: int = 4, chunk_delay: float = 0.0205) -> Scheduler:
