@@ -15,7 +15,8 @@ from bundle.read import STEP, decode_file, full_file
 from export.bounds import Unbounded
 from export.build import build
 from export.graphs import DecodeGraph, StepGraph
-from export.verification import Verification, reference_of_bundle, verify
+from export.verdict import Verification
+from export.verification import reference_of_bundle, verify
 from models.activations import ACTIVATIONS
 from models.checkpoint import Trained
 from models.generate import generate
