@@ -7,7 +7,10 @@ from bundle.manifest import Precision
 from models.activations import ACTIVATIONS
 from models.config import ModelConfig
 
-__all__ = ["Unbounded", "require_bounded", "unbounded_input"]
+__all__ = ["REDUCED", "Unbounded", "require_bounded", "unbounded_input"]
+
+# The precisions that a model may lose by.
+REDUCED: tuple[Precision, ...] = ("int8", "fp16-cuda")
 
 
 class Unbounded(ValueError):
@@ -21,8 +24,7 @@ def unbounded_input(config: ModelConfig, precision: Precision) -> str | None:
     Batch normalisation is no reason: it becomes part of the weights (export/folding.py), and what the matmul reads is
     what was to be normalised.
     """
-    reduced = precision in ("int8", "fp16-cuda")
-    if reduced and config.cell == "rnn" and not ACTIVATIONS[config.activation].bounded:
+    if precision in REDUCED and config.cell == "rnn" and not ACTIVATIONS[config.activation].bounded:
         return f"layers.0 reads its own output again, and {config.activation} has no bound"
     if precision != "int8":
         return None

@@ -24,7 +24,7 @@ from bundle.manifest import FORMAT, ON_DEVICE, Manifest, ModelShape, Precision
 from bundle.probe import ROWS as PROBE_ROWS
 from bundle.read import CARD, STEP, decode_file, full_file
 from bundle.write import file_records
-from export.bounds import unbounded_input
+from export.bounds import REDUCED, unbounded_input
 from export.card import card
 from export.cost import MOST_LOSS, cost
 from export.graphs import DecodeGraph, FullGraph, StepGraph
@@ -38,8 +38,6 @@ __all__ = ["PRECISIONS", "USUAL", "build", "why_not"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 # What a bundle has unless it is said; the precisions for a device make it several times larger.
 USUAL: tuple[Precision, ...] = ("fp32", "int8")
-# Those that a model may lose by.
-REDUCED = ("int8", "fp16-cuda")
 # Sizes of the example that is traced; both stay variable, which takes an example of at least 2.
 ROWS, STEPS = 3, 2
 
