@@ -1,7 +1,9 @@
 """A trained model -> the files and the manifest of a bundle."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import get_args
 
 import torch
 from torch import Tensor
@@ -22,34 +24,38 @@ from bundle.manifest import FORMAT, ON_DEVICE, Manifest, ModelShape, Precision
 from bundle.probe import ROWS as PROBE_ROWS
 from bundle.read import CARD, STEP, decode_file, full_file
 from bundle.write import file_records
-from export.bounds import unbounded_input
+from export.bounds import REDUCED, unbounded_input
 from export.card import card
-from export.cost import MOST_LOSS, int8_cost
+from export.cost import MOST_LOSS, cost
 from export.graphs import DecodeGraph, FullGraph, StepGraph
 from export.onnx_file import to_onnx
 from export.probe import expected_texts
 from export.unroll import unroll
 from models.checkpoint import Trained
 
-__all__ = ["PRECISIONS", "USUAL", "build", "why_no_int8"]
+__all__ = ["PRECISIONS", "USUAL", "build", "why_not"]
 
-PRECISIONS: tuple[Precision, ...] = ("fp32", "int8", "fp32-cuda")
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 # What a bundle has unless it is said; the precisions for a device make it several times larger.
 USUAL: tuple[Precision, ...] = ("fp32", "int8")
 # Sizes of the example that is traced; both stay variable, which takes an example of at least 2.
 ROWS, STEPS = 3, 2
 
 
-def why_no_int8(trained: Trained) -> str | None:
-    """What speaks against 8 bits, with the layer's name or the measured loss; None if nothing does."""
-    if reason := unbounded_input(trained.model.config):
+def why_not(trained: Trained, precision: Precision) -> str | None:
+    """What speaks against a precision, with the layer's name or the measured loss; None if nothing does."""
+    if reason := unbounded_input(trained.model.config, precision):
         return reason
-    cost = int8_cost(trained.model, int(trained.vocabulary.numbers(trained.start_text)[0]))
-    if cost <= MOST_LOSS:
+    if precision not in REDUCED:
         return None
+    loss = cost(trained.model, int(trained.vocabulary.numbers(trained.start_text)[0]), precision)
+    if loss <= MOST_LOSS:
+        return None
+    if not math.isfinite(loss):
+        return "it reaches numbers that are not finite there" + ", beyond 65504" * (precision == "fp16-cuda")
     batch = "; a batch normalisation makes much of units that hardly move" * (trained.model.config.norm == "batch")
     return (
-        f"it would lose {cost:.3f} nats more per {trained.vocabulary.unit[:-1]}, at most {MOST_LOSS} are allowed{batch}"
+        f"it would lose {loss:.3f} nats more per {trained.vocabulary.unit[:-1]}, at most {MOST_LOSS} are allowed{batch}"
     )
 
 
@@ -68,13 +74,13 @@ def build(
 
     Raises:
         pydantic.ValidationError: if the name or the version has characters that a bundle's may not.
-        Unbounded: int8 is wanted of a model that cannot be computed in it.
+        Unbounded: a precision is wanted in which the model cannot be computed.
     """
     model = trained.model
     if precisions is None:
-        precisions = USUAL[:1] if why_no_int8(trained) else USUAL
+        precisions = USUAL[:1] if why_not(trained, "int8") else USUAL
     step = StepGraph(model).eval()
-    steps = {precision: step.quantized() if precision == "int8" else step for precision in precisions}
+    steps = {precision: step.at(precision) for precision in precisions}
     start = model.initial_state(PROBE_ROWS)
     manifest = Manifest(
         format=FORMAT,

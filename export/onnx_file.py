@@ -16,7 +16,7 @@ from onnxscript.rewriter import rewrite
 from torch import Tensor, nn
 
 from bundle.graphs import TensorSpec
-from export.int8 import TRANSLATIONS
+from export import half, int8
 
 __all__ = ["to_onnx"]
 
@@ -45,7 +45,7 @@ def to_onnx(
             input_names=[spec.name for spec in inputs],
             output_names=[spec.name for spec in outputs],
             dynamic_shapes=_dynamic_shapes(module, inputs),
-            custom_translation_table=TRANSLATIONS,
+            custom_translation_table=half.TRANSLATIONS | int8.TRANSLATIONS,
         )
     assert program is not None
     _optimize(program.model)

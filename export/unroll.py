@@ -20,6 +20,8 @@ from bundle.graphs import TensorSpec
 __all__ = ["unroll"]
 
 MOST_CONCATENATED = 32
+# Opset 20 has a new ReduceMax, for which onnxruntime got a CUDA kernel only in 2026; all else is the same in both.
+OPSET = 19
 COUNT = "held_rows"
 
 
@@ -40,6 +42,7 @@ def unroll(loop: bytes, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSp
     graph.node.extend(nodes)
     graph.input.extend(_values(inputs))
     graph.output.extend(_values(outputs))
+    model.opset_import[0].version = OPSET
     onnx.checker.check_model(model, full_check=True)
     return model.SerializeToString(deterministic=True)
 

@@ -79,7 +79,7 @@ def _ways(manifest: Manifest, settings: ServerSettings) -> Iterator[tuple[Precis
     if settings.provider == "cuda" and not on_device:
         raise CannotRun(
             f"--provider cuda: the bundle has {' and '.join(manifest.precisions)}, none of them for a device: "
-            "charstream export --precision fp32,fp32-cuda writes one"
+            "charstream export --precision fp32,fp32-cuda,fp16-cuda writes them"
         )
     if settings.provider == "auto" and has_cuda() and not on_device:
         log.info("%s: the bundle has nothing for CUDA, so the CPU serves it", manifest.name)

@@ -147,15 +147,12 @@ class ServerSettings(Settings):
 
     @model_validator(mode="after")
     def _arithmetic_has_a_place(self) -> "ServerSettings":
-        on_device = self.precision in ON_DEVICE
-        if self.provider == "cuda" and not (on_device or self.precision == "auto"):
-            raise ValueError(
-                f"--provider cuda runs {' and '.join(sorted(ON_DEVICE))}, not --precision {self.precision}"
-            )
-        if not on_device and (self.provider == "cpu" or self.precision != "auto"):
-            for flag, given in (("--buckets", self.buckets), ("--tf32", self.tf32)):
-                if given:
-                    raise ValueError(f"{flag} is for {' and '.join(sorted(ON_DEVICE))}: they run with --provider cuda")
+        on_device, names = self.precision in ON_DEVICE, " and ".join(sorted(ON_DEVICE))
+        if self.provider == "cuda" and not on_device and self.precision != "auto":
+            raise ValueError(f"--provider cuda runs {names}, not --precision {self.precision}")
+        given = [flag for flag, value in (("--buckets", self.buckets), ("--tf32", self.tf32)) if value]
+        if given and not on_device and (self.provider == "cpu" or self.precision != "auto"):
+            raise ValueError(f"{given[0]} is for --precision {names}, which run with --provider cuda")
         return self
 
     @model_validator(mode="after")

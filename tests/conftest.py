@@ -68,8 +68,8 @@ def tiny_files(tiny: Trained) -> tuple[Manifest, dict[str, bytes]]:
 
 @pytest.fixture(scope="session")
 def device_files(tiny: Trained) -> tuple[Manifest, dict[str, bytes]]:
-    """The same model's, with its graphs for a device."""
-    return build(tiny, "tiny", "1", ("fp32", "fp32-cuda"))
+    """The manifest and the files of "tiny" with the precisions for a device, run on the CPU here."""
+    return build(tiny, "tiny", "1", ["fp32", "fp32-cuda", "fp16-cuda"])
 
 
 @pytest.fixture(scope="session")

@@ -146,6 +146,9 @@ class EngineDriver:
 
     What is asked `at` a run is submitted while that run is prepared, so it is carried out before the run that follows,
     or when nothing else is left to run; at 0, it is submitted at once. Runs are counted from 1.
+
+    Args:
+        warm: the engine is warmed up; on CUDA its runs are captured then.
     """
 
     def __init__(
@@ -157,8 +160,9 @@ class EngineDriver:
         max_batch: int = 8,
         chunk_delay: float = 0.02,
         prefix_bytes: int = 0,
+        warm: bool = False,
     ) -> None:
-        self.runner, self.texts = runner, list[Text]()
+        self.runner, self.texts, self._warm = runner, list[Text](), warm
         runner.runs, runner.before_run = [], self._submit_due
         self._error: BaseException | None = None
         self._later: list[tuple[int, int, Command]] = []
@@ -210,7 +214,7 @@ class EngineDriver:
     def finish(self, *texts: Text) -> None:
         """Waits until these texts have ended; without any, until all but cancelled ones have, and none is to come."""
         if not self.engine.ident:
-            self.engine.start()
+            (self.engine.start_warm if self._warm else self.engine.start)()
         with self._changed:
             ended = self._changed.wait_for(lambda: self._error or self._have_ended(texts), LONGEST_SECONDS)
         if self._error:

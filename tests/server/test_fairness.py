@@ -3,10 +3,11 @@
 import random
 from collections import Counter
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bundle.manifest import Manifest
+from bundle.manifest import Manifest, Precision
 from server.plan import Row, Status
 from server.scheduler import LONG_PROMPT, READERS, Scheduler
 from tests.server.engine_driver import EngineDriver, WatchedRunner, generation
@@ -97,9 +98,10 @@ def test_slots_are_shared_equally_and_never_idle(data: st.DataObject) -> None:
             assert [r.slot for r in area] == list(range(len(area)))
 
 
-def test_giving_way_changes_no_text(tiny_files: Files) -> None:
+@pytest.mark.parametrize("precision", ["fp32", "fp32-cuda"])
+def test_giving_way_changes_no_text(device_files: Files, precision: Precision) -> None:
     """Rows of many identities in few slots, with short and long prompts, and checkpoints."""
-    manifest, runner = tiny_files[0], WatchedRunner(*tiny_files, "fp32")
+    manifest, runner = device_files[0], WatchedRunner(*device_files, precision)
     rng = random.Random(0)
     wanted = [
         (
