@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import grpc
 from pydantic import Field
@@ -22,6 +23,8 @@ from bundle.read import read_bundle
 from charstream.settings import Settings, parse
 from protos import charstream_pb2 as pb
 from protos import charstream_pb2_grpc as pb_grpc
+
+__all__ = ["compare", "random_request"]
 
 OTHERS, AT_A_TIME = 64, 24
 OPTIONS = [("grpc.use_local_subchannel_pool", 1)]
@@ -54,6 +57,31 @@ def random_request(seed: int, symbols: str) -> pb.GenerateRequest:
     if rng.random() < 0.2:
         request.chunking.max_chars = rng.randint(1, 9)
     return request
+
+
+class Compared(NamedTuple):
+    """What two rounds of the same requests came to; seconds of each."""
+
+    characters: int
+    alone: float
+    among_others: float
+    different: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.characters:,} characters; alone {self.alone:.0f} s, among {OTHERS} others "
+            f"{self.among_others:.0f} s; {self.different} texts differ"
+        )
+
+
+def compare(address: str, requests: Sequence[pb.GenerateRequest]) -> Compared:
+    """Each request alone, and again among others."""
+    begin = time.monotonic()
+    expected = asyncio.run(alone(address, requests))
+    middle = time.monotonic()
+    found = asyncio.run(among_others(address, requests))
+    different = sum(a != b for a, b in zip(expected, found, strict=True))
+    return Compared(sum(map(len, expected)), middle - begin, time.monotonic() - middle, different)
 
 
 async def text_of(stub: pb_grpc.TextGenerationStub, request: pb.GenerateRequest) -> str:
@@ -99,18 +127,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(describe_machine())
         for precision in manifest.precisions:
             with serving(bundle, "--precision", precision) as server:
-                begin = time.monotonic()
-                expected = asyncio.run(alone(server.address, requests))
-                middle = time.monotonic()
-                found = asyncio.run(among_others(server.address, requests))
-            different = sum(a != b for a, b in zip(expected, found, strict=True))
-            differences += different
-            print(
-                f"{precision}: {len(requests):,} requests, {sum(map(len, expected)):,} characters; alone "
-                f"{middle - begin:.0f} s, among {OTHERS} others {time.monotonic() - middle:.0f} s; "
-                f"{different} texts differ",
-                flush=True,
-            )
+                found = compare(server.address, requests)
+            differences += found.different
+            print(f"{precision}: {len(requests):,} requests, {found}", flush=True)
     return 1 if differences else 0
 
 

@@ -9,12 +9,13 @@ import numpy as np
 
 from bundle.manifest import Manifest
 from server.engine import Engine
-from server.runner import Runner
+from server.states import Store
 from server.values import Cancel, Delivery, Generation, Handled, Request, Sampling, Stop
 
-__all__ = ["Meter", "engine_chars_per_second", "request", "started"]
+__all__ = ["MAX_BATCH", "Meter", "engine_chars_per_second", "request", "started"]
 
 UNLIMITED = 2**31
+MAX_BATCH = 256  # rows of a run on the processor, as the server has them
 
 
 class Meter:
@@ -34,18 +35,16 @@ class Meter:
 
 @contextmanager
 def started(
-    runner: Runner, manifest: Manifest, meter: Meter, *, max_rows: int, chunk_delay: float, prefix_bytes: int = 0
+    store: Store, manifest: Manifest, meter: Meter, *, chunk_delay: float, prefix_bytes: int = 0
 ) -> Iterator[Engine]:
-    """A running, warmed up engine with runs of at most 256 rows."""
+    """A running, warmed up engine."""
 
     def failed(error: BaseException) -> None:
         raise SystemExit(f"the engine broke: {error}")
 
     engine = Engine(
-        runner,
+        store,
         manifest,
-        max_rows=max_rows,
-        max_batch=256,
         chunk_delay=chunk_delay,
         prefix_bytes=prefix_bytes,
         max_wait=3600.0,
@@ -53,8 +52,7 @@ def started(
         failed=failed,
     )
     meter.engine = engine
-    engine.warm_up()
-    engine.start()
+    engine.start_warm()
     try:
         yield engine
     finally:
@@ -69,9 +67,10 @@ def request(stream: int, *, chars: int = UNLIMITED, prompt_chars: int = 0, delay
     return Request(stream, generation, UNLIMITED, time.monotonic())
 
 
-def engine_chars_per_second(runner: Runner, manifest: Manifest, rows: int, chunk_delay: float, seconds: float) -> float:
+def engine_chars_per_second(store: Store, manifest: Manifest, rows: int, chunk_delay: float, seconds: float) -> float:
+    """Of so many texts, which the store must have room for."""
     meter = Meter()
-    with started(runner, manifest, meter, max_rows=rows, chunk_delay=chunk_delay) as engine:
+    with started(store, manifest, meter, chunk_delay=chunk_delay) as engine:
         for stream in range(rows):
             engine.submit(request(stream))
         time.sleep(seconds / 5)

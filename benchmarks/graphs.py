@@ -10,9 +10,9 @@ from onnx import GraphProto, TensorProto, helper
 from onnxruntime import InferenceSession
 
 from bundle.manifest import Manifest
-from bundle.philox import uniforms
-from server.rows import Rows
+from server.host_states import HostStates
 from server.runner import Runner
+from server.states import idle_inputs
 
 __all__ = ["matmuls_of", "seconds_of", "time_graph", "time_matmuls"]
 
@@ -36,21 +36,11 @@ def seconds_of(call: Callable[[], object], seconds: float) -> float:
 def time_graph(runner: Runner, manifest: Manifest, rows: int, seconds: float, *, full: bool) -> float:
     """Seconds of one step, in runs of 16 with two alternating halves of the state."""
     vocab = len(manifest.symbols)
-    arrays = Rows(manifest.model, vocab, rows, rows)
-    arrays.temperature[:], arrays.top_k[:] = TEMPERATURE, min(TOP_K, vocab)
-    arrays.top_p[:], arrays.min_p[:] = TOP_P, MIN_P
-    tokens, logprobs = np.empty((STEPS, rows), np.int64), np.empty((STEPS, rows, vocab), np.float32)
-    loop = (np.full((STEPS, rows), -1), uniforms(np.arange(rows), 1, STEPS), arrays.temperature)
-
-    def run() -> None:
-        before, after = arrays.before(0, rows), arrays.after(0, rows)
-        if full:
-            runner.full(before, loop, arrays.limits(0, rows), tokens, logprobs, after)
-        else:
-            runner.decode(before, loop, tokens, after)
-        arrays.advance(0, rows, STEPS)
-
-    return seconds_of(run, seconds) / STEPS
+    states = HostStates(runner, manifest, rows, rows, np.empty(STEPS * rows * vocab, np.float32))
+    inputs = idle_inputs(rows, rows, STEPS, vocab)
+    inputs.temperature[:], inputs.limits.top_k[:] = TEMPERATURE, min(TOP_K, vocab)
+    inputs.limits.top_p[:], inputs.limits.min_p[:] = TOP_P, MIN_P
+    return seconds_of(lambda: states.run(inputs, full=full), seconds) / STEPS
 
 
 def matmuls_of(decode: bytes) -> InferenceSession:

@@ -3,18 +3,24 @@
 import asyncio
 import os
 import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
+from multiprocessing import get_context
 from pathlib import Path
+from statistics import fmean
 
 import grpc
 
 from protos import charstream_pb2 as pb
 from protos import charstream_pb2_grpc as pb_grpc
 
-__all__ = ["CpuSeconds", "Load", "bearer", "channel_to", "grpc_load"]
+__all__ = ["CpuSeconds", "Load", "bearer", "bottleneck", "channel_to", "clients_load", "grpc_load"]
 
 TEXT_CHARS = 2000
+CLIENT_SECONDS = 4.0  # in which a process of readers has begun
+BUSY = 0.85  # of a core: whom the others wait for
 
 
 @dataclass(frozen=True)
@@ -39,9 +45,10 @@ class CpuSeconds:
 
 @dataclass(frozen=True)
 class Load:
-    """What the readers of one measurement saw: characters a second, and times in milliseconds."""
+    """What the readers of one measurement saw: characters and messages a second, and times in milliseconds."""
 
     chars_per_second: float
+    messages_per_second: float
     first_char: list[float]
     gaps: list[float]
     cpu: CpuSeconds = field(default_factory=CpuSeconds)
@@ -71,10 +78,35 @@ async def grpc_load(
     counted = [arrival for arrival in arrivals if end - seconds + spread <= arrival.at < end]
     return Load(
         chars_per_second=sum(arrival.chars for arrival in counted) / (seconds - spread),
+        messages_per_second=len(counted) / (seconds - spread),
         first_char=[1e3 * arrival.seconds for arrival in arrivals if arrival.first],
         gaps=[1e3 * arrival.seconds for arrival in counted if not arrival.first],
         cpu=cpu,
     )
+
+
+def clients_load(address: str, pid: int, streams: int, seconds: float, clients: int) -> list[Load]:
+    """`grpc_load` by several processes at the same time, among which the readers are divided."""
+    begin = time.time() + CLIENT_SECONDS
+    shares = [streams * (number + 1) // clients - streams * number // clients for number in range(clients)]
+    with ProcessPoolExecutor(clients, get_context("spawn")) as pool:
+        found = [pool.submit(_client_load, begin, address, pid, share, seconds) for share in shares if share]
+        return [future.result() for future in found]
+
+
+def _client_load(begin: float, address: str, pid: int, streams: int, seconds: float) -> Load:
+    time.sleep(max(0.0, begin - time.time()))
+    return asyncio.run(grpc_load(address, pid, streams, seconds))
+
+
+def bottleneck(cpus: Sequence[CpuSeconds]) -> str:
+    """Who was busy, as one measurement's clients saw it, and whom the others waited for."""
+    engine, loop, others = (fmean(getattr(cpu, name) for cpu in cpus) for name in ("engine", "loop", "others"))
+    shares = {"engine's thread": engine, "event loop": loop, "busiest client": max(cpu.client for cpu in cpus)}
+    name = max(shares, key=lambda name: shares[name])
+    told = ", ".join(f"{name} {share:.2f}" for name, share in shares.items())
+    verdict = f"the bottleneck is the {name}" if shares[name] > BUSY else "nobody is busy all the time"
+    return f"CPU seconds a second: {told}, others {others:.2f}; {verdict}"
 
 
 def channel_to(address: str, credentials: grpc.ChannelCredentials | None = None) -> grpc.aio.Channel:

@@ -4,9 +4,10 @@ import os
 import time
 from pathlib import Path
 
-from benchmarks.engine import Meter, request, started
+from benchmarks.engine import MAX_BATCH, Meter, request, started
 from benchmarks.machine import resident_megabytes
 from bundle.read import decode_file, full_file, read_bundle
+from server.host_states import HostStore
 from server.runner import Runner
 from server.values import Cancel
 
@@ -18,9 +19,9 @@ def measure(folder: str, streams: int, rounds: int, seconds: float) -> None:
     bundle = read_bundle(Path(folder))
     manifest, precision = bundle.manifest, bundle.manifest.precisions[-1]
     files = (bundle.files[decode_file(precision)], bundle.files[full_file(precision)])
-    runner = Runner(*files, manifest.model, len(manifest.symbols), threads=1, provider="cpu")
+    runner = Runner(*files, manifest.model, len(manifest.symbols), threads=1)
     meter = Meter()
-    with started(runner, manifest, meter, max_rows=streams, chunk_delay=0.02) as engine:
+    with started(HostStore(runner, manifest, streams, MAX_BATCH), manifest, meter, chunk_delay=0.02) as engine:
         before = resident_megabytes(os.getpid())
         print(f"engine, warmed up, {precision}: {before:.0f} MB")
         for number in range(rounds):

@@ -33,7 +33,7 @@ from benchmarks.served import serving
 from bundle.write import write_bundle
 from charstream.settings import Settings, fail, parse
 from client import CharstreamError, Client
-from export.build import PRECISIONS, build
+from export.build import USUAL, build
 from export.verification import verify
 from models.checkpoint import load
 from models.corpus import open_corpus
@@ -123,7 +123,7 @@ def _stages(row: Row, data: Path, folder: Path) -> Iterator[Outcome]:
     entropy = entropy_of(open_corpus(str(data), vocabulary=settings.vocabulary).validation)
     yield (outcome := Outcome(row, nats, entropy))
     trained = load(run)
-    manifest, files = build(trained, row.name, "1", PRECISIONS[: 1 + row.int8])
+    manifest, files = build(trained, row.name, "1", USUAL[: 1 + row.int8])
     yield (outcome := replace(outcome, precisions=manifest.precisions))
     verified = all(found.passed for found in verify(manifest, files, trained.model))
     write_bundle(folder / "models" / row.name, manifest, files)

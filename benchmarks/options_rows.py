@@ -161,7 +161,7 @@ def _stable(structure: dict[str, str], options: dict[str, Any]) -> bool:
 
 
 def _bounded(row: Row) -> bool:
-    return unbounded_input(row.settings(Path(), Path()).model_of(vocab=1)) is None
+    return unbounded_input(row.settings(Path(), Path()).model_of(vocab=1), "int8") is None
 
 
 def _told(options: dict[str, Any]) -> Iterator[str]:

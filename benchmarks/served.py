@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import IO
 
 import torch
 
-from bundle.manifest import TrainingRecord
+from bundle.manifest import Precision, TrainingRecord
 from bundle.vocabulary import Vocabulary
 from bundle.write import write_bundle
 from export.build import build
@@ -31,16 +31,24 @@ class Served:
 
     address: str
     pid: int
+    log: str = ""  # until then
 
 
-def untrained_bundle(folder: Path, *, layers: int = 2, hidden: int = 512, sharpness: float = 1.0) -> Path:
+def untrained_bundle(
+    folder: Path,
+    *,
+    layers: int = 2,
+    hidden: int = 512,
+    sharpness: float = 1.0,
+    precisions: Sequence[Precision] | None = None,
+) -> Path:
     """Exports an LSTM with random weights and 96 characters; returns its folder. `sharpness` multiplies the logits."""
     torch.manual_seed(0)
     model = CharLM(ModelConfig(vocab=len(SYMBOLS), layers=layers, hidden=hidden)).eval()
     with torch.no_grad():
         model.head.weight.mul_(sharpness)
     record = TrainingRecord(data="none", data_sha256="0" * 64, parameters=0, steps=0, seconds=0, validation_nats={})
-    write_bundle(folder, *build(Trained(model, Vocabulary(SYMBOLS), "\n", record), folder.name, "1"))
+    write_bundle(folder, *build(Trained(model, Vocabulary(SYMBOLS), "\n", record), folder.name, "1", precisions))
     return folder
 
 
@@ -49,7 +57,8 @@ def serving(models: Path, *flags: str) -> Iterator[Served]:
     """Runs a server of its own on a free port."""
     with serve(models, 0, *flags) as process:
         try:
-            yield Served(address_of(process), process.pid)
+            address, log = _address_and_log(process)
+            yield Served(address, process.pid, log)
         finally:
             process.send_signal(signal.SIGTERM)
             process.communicate()
@@ -65,11 +74,17 @@ def serve(
 
 def address_of(process: "subprocess.Popen[str]") -> str:
     """Waits until it listens."""
+    return _address_and_log(process)[0]
+
+
+def _address_and_log(process: "subprocess.Popen[str]") -> tuple[str, str]:
+    log = ""
     assert process.stderr
     for line in process.stderr:
         sys.stderr.write(line)
+        log += line
         if found := re.search(r"listening on (\S+)", line):
-            return found.group(1)
+            return found.group(1), log
     raise SystemExit(f"the server ended with exit code {process.wait()}")
 
 

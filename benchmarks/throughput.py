@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import Field
 
-from benchmarks.engine import engine_chars_per_second
+from benchmarks.engine import MAX_BATCH, engine_chars_per_second
 from benchmarks.graphs import matmuls_of, time_graph, time_matmuls
 from benchmarks.load import Load, grpc_load
 from benchmarks.machine import describe_machine
@@ -29,6 +29,7 @@ from benchmarks.served import Served, serving, untrained_bundle
 from bundle.manifest import Precision
 from bundle.read import Bundle, decode_file, full_file, read_bundle
 from charstream.settings import Settings, parse
+from server.host_states import HostStore
 from server.runner import Runner
 
 # Streams, and the chunk delay in milliseconds.
@@ -64,7 +65,7 @@ class Benchmark:
         self.manifest, self._seconds, self._servers = bundle.manifest, seconds, servers
         shape, vocab = self.manifest.model, len(self.manifest.symbols)
         files = {p: (bundle.files[decode_file(p)], bundle.files[full_file(p)]) for p in self.manifest.precisions}
-        self._runners = {p: Runner(*files[p], shape, vocab, threads=1, provider="cpu") for p in files}
+        self._runners = {p: Runner(*files[p], shape, vocab, threads=1) for p in files}
         self._matmuls = {p: matmuls_of(files[p][0]) for p in files}
 
     def measure(self, found: Measured, precision: Precision, streams: int, delay: int) -> None:
@@ -73,7 +74,8 @@ class Benchmark:
         found.matmuls.append(time_matmuls(self._matmuls[precision], streams, short))
         found.decode.append(time_graph(runner, self.manifest, streams, short, full=False))
         found.full.append(time_graph(runner, self.manifest, streams, short, full=True))
-        found.engine.append(engine_chars_per_second(runner, self.manifest, streams, delay / 1000, self._seconds / 2))
+        store = HostStore(runner, self.manifest, streams, MAX_BATCH)
+        found.engine.append(engine_chars_per_second(store, self.manifest, streams, delay / 1000, self._seconds / 2))
         server = self._servers[precision, delay]
         found.loads.append(asyncio.run(grpc_load(server.address, server.pid, streams, self._seconds)))
 

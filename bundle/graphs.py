@@ -3,8 +3,8 @@
 A file is read only as far as its header (bundle/onnx_header.proto), so a wrong one is refused before a runtime sees it.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Set
+from dataclasses import dataclass, replace
 
 from google.protobuf.message import DecodeError
 
@@ -12,11 +12,16 @@ from bundle import onnx_header_pb2 as onnx
 from bundle.manifest import ModelShape
 
 __all__ = [
+    "DEVICE_OPERATORS",
+    "DEVICE_STEPS",
+    "OPERATORS",
     "GraphError",
     "TensorSpec",
     "check_graph",
     "decode_inputs",
     "decode_outputs",
+    "device_inputs",
+    "device_outputs",
     "full_inputs",
     "full_outputs",
     "step_inputs",
@@ -35,6 +40,10 @@ OPERATORS = {
     "Tanh", "TopK", "Unsqueeze", "Where",
 }
 # fmt: on
+# Those of the graphs for a device: no loop, and none that lacks a CUDA kernel for its types.
+DEVICE_OPERATORS = OPERATORS - {"MatMulInteger", "QuantizeLinear", "Scan"}
+# The numbers of steps of which a bundle has a graph for a device.
+DEVICE_STEPS = (4, 16, 64)
 
 
 class GraphError(ValueError):
@@ -43,7 +52,11 @@ class GraphError(ValueError):
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """A graph input or output. `shape`: a number, or the name of a size that varies ("B" rows, "K" steps)."""
+    """A graph input or output.
+
+    Attributes:
+        shape: numbers, or the names of sizes that vary: B rows, K steps; on a device R rows held, S rows staged.
+    """
 
     name: str
     type: int
@@ -83,6 +96,40 @@ def full_outputs(model: ModelShape, vocab: int) -> tuple[TensorSpec, ...]:
     return (*_loop_outputs(), TensorSpec("logprobs", FLOAT, ("K", "B", vocab)), *_state(model, "_next"))
 
 
+def device_inputs(model: ModelShape, loop: tuple[TensorSpec, ...], steps: int) -> tuple[TensorSpec, ...]:
+    """Inputs of the graph of `steps` steps, made of those of the graph that loops (decode_inputs or full_inputs).
+
+    Row b of a run begins as row source[b] of the rows held, followed by the rows staged.
+    """
+    token, *given = loop[: -len(model.state_names)]
+    state = loop[-len(model.state_names) :]
+    return (
+        _of_rows(token, "R"),
+        TensorSpec("source", INT64, ("B",)),
+        _staged(token),
+        *(_of_steps(spec, steps) for spec in given),
+        *(_of_rows(spec, "R") for spec in state),
+        *map(_staged, state),
+    )
+
+
+def device_outputs(loop: tuple[TensorSpec, ...], steps: int) -> tuple[TensorSpec, ...]:
+    """Outputs of the graph of `steps` steps, made of those of the graph that loops."""
+    return tuple(_of_steps(spec, steps) for spec in loop)
+
+
+def _of_steps(spec: TensorSpec, steps: int) -> TensorSpec:
+    return replace(spec, shape=tuple(steps if size == "K" else size for size in spec.shape))
+
+
+def _of_rows(spec: TensorSpec, rows: str) -> TensorSpec:
+    return replace(spec, shape=(rows, *spec.shape[1:]))
+
+
+def _staged(spec: TensorSpec) -> TensorSpec:
+    return replace(_of_rows(spec, "S"), name=f"staged_{spec.name}")
+
+
 def _loop_inputs() -> tuple[TensorSpec, ...]:
     return (
         TensorSpec("token", INT64, ("B",)),
@@ -101,12 +148,17 @@ def _state(model: ModelShape, suffix: str) -> tuple[TensorSpec, ...]:
 
 
 def check_graph(
-    data: bytes, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...], metadata: dict[str, str]
+    data: bytes,
+    inputs: tuple[TensorSpec, ...],
+    outputs: tuple[TensorSpec, ...],
+    metadata: dict[str, str],
+    operators: Set[str] = OPERATORS,
 ) -> None:
     """Raises GraphError, which says what was found and what is expected, if `data` is not such a graph.
 
     Args:
         metadata: entries that the file must have; it may have more.
+        operators: those that it may have.
     """
     model = onnx.Model()
     try:
@@ -115,7 +167,7 @@ def check_graph(
         raise GraphError("not an ONNX file") from None
     _check_versions(model)
     for graph in _graphs(model.graph):
-        _check_operators(graph)
+        _check_operators(graph, operators)
         _check_tensors_inside(graph)
     _check_names("inputs", model.graph.input, inputs)
     _check_names("outputs", model.graph.output, outputs)
@@ -147,12 +199,12 @@ def _graphs(graph: onnx.Graph) -> Iterator[onnx.Graph]:
                 yield from _graphs(inner)
 
 
-def _check_operators(graph: onnx.Graph) -> None:
+def _check_operators(graph: onnx.Graph, allowed: Set[str]) -> None:
     for node in graph.node:
         if node.domain not in ("", "ai.onnx"):
             raise GraphError(f"operator {node.op_type!r} of the domain {node.domain!r}, only ONNX's own are allowed")
-        if node.op_type not in OPERATORS:
-            raise GraphError(f"operator {node.op_type!r}, allowed are {', '.join(sorted(OPERATORS))}")
+        if node.op_type not in allowed:
+            raise GraphError(f"operator {node.op_type!r}, allowed are {', '.join(sorted(allowed))}")
 
 
 def _check_tensors_inside(graph: onnx.Graph) -> None:

@@ -12,10 +12,12 @@ from bundle.probe import ROWS, SAMPLED
 from bundle.shape import ModelShape
 from bundle.vocabulary import Unit, Vocabulary
 
-__all__ = ["FORMAT", "FileRecord", "Manifest", "ModelShape", "Precision", "TrainingRecord", "sha256"]
+__all__ = ["FORMAT", "ON_DEVICE", "FileRecord", "Manifest", "ModelShape", "Precision", "TrainingRecord", "sha256"]
 
 FORMAT = 4
-Precision = Literal["fp32", "int8"]
+Precision = Literal["fp32", "int8", "fp32-cuda", "fp16-cuda"]
+# Those whose graphs have no loop, one for each number of steps of bundle/graphs.py.
+ON_DEVICE: frozenset[Precision] = frozenset({"fp32-cuda", "fp16-cuda"})
 # What the API's counts can hold.
 _MOST = 2**63 - 1
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -54,7 +56,7 @@ class Manifest(_Part):
     unit: Unit = Field("characters", description="what a symbol is: a character, or a byte of UTF-8")
     symbols: str = Field(description="the vocabulary: each symbol once, its number is its place")
     start_text: str = Field(min_length=1, max_length=1, description="every text starts after this symbol")
-    precisions: tuple[Precision, ...] = Field(min_length=1, description="fp32 first; int8 where it is offered")
+    precisions: tuple[Precision, ...] = Field(min_length=1, description="fp32 first, then what else is there")
     probe: dict[Precision, tuple[str, ...]] = Field(description="what bundle/probe.py's run must generate, row by row")
     training: TrainingRecord
     files: dict[str, FileRecord]

@@ -1,22 +1,30 @@
 """Reads a bundle: everything is checked before anything is used."""
 
 import stat
+from collections.abc import Set
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from bundle.graphs import (
+    DEVICE_OPERATORS,
+    DEVICE_STEPS,
+    OPERATORS,
     GraphError,
+    TensorSpec,
     check_graph,
     decode_inputs,
     decode_outputs,
+    device_inputs,
+    device_outputs,
     full_inputs,
     full_outputs,
     step_inputs,
     step_outputs,
 )
-from bundle.manifest import FORMAT, Manifest, sha256
+from bundle.manifest import FORMAT, ON_DEVICE, Manifest, sha256
 
 __all__ = [
     "CARD",
@@ -35,6 +43,8 @@ STEP = "step.onnx"
 CARD = "card.md"
 _MAX_MANIFEST_BYTES = 8 << 20
 _MAX_MESSAGE_CHARS = 1000
+# Inputs, outputs and the operators that it may have.
+_Graph = tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...], Set[str]]
 
 
 class BundleError(ValueError):
@@ -60,12 +70,18 @@ def _one_line(message: str) -> str:
     return printable if len(message) <= _MAX_MESSAGE_CHARS else f"{printable} ..."
 
 
-def decode_file(precision: str) -> str:
-    return f"decode.{precision}.onnx"
+def decode_file(precision: str, steps: int | None = None) -> str:
+    """The graph's file name; of a precision for a device, that of its graph of `steps` steps."""
+    return f"decode.{_variant(precision, steps)}.onnx"
 
 
-def full_file(precision: str) -> str:
-    return f"full.{precision}.onnx"
+def full_file(precision: str, steps: int | None = None) -> str:
+    """As `decode_file`."""
+    return f"full.{_variant(precision, steps)}.onnx"
+
+
+def _variant(precision: str, steps: int | None) -> str:
+    return precision if steps is None else f"{precision}.{steps}"
 
 
 def read_bundle(folder: Path) -> Bundle:
@@ -126,15 +142,28 @@ def _model_metadata(manifest: Manifest) -> dict[str, str]:
 
 
 def _check_graphs(folder: Path, manifest: Manifest, files: dict[str, bytes]) -> None:
-    shape, vocab = manifest.model, len(manifest.symbols)
-    expected = {STEP: (step_inputs(shape), step_outputs(shape, vocab))}
-    for precision in manifest.precisions:
-        expected[decode_file(precision)] = (decode_inputs(shape), decode_outputs(shape))
-        expected[full_file(precision)] = (full_inputs(shape, vocab), full_outputs(shape, vocab))
-    for name, (inputs, outputs) in expected.items():
+    for name, (inputs, outputs, operators) in _expected_graphs(manifest).items():
         if name not in files:
             raise BundleError(f"{folder / MANIFEST}: files: {name} is missing")
         try:
-            check_graph(files[name], inputs, outputs, _model_metadata(manifest))
+            check_graph(files[name], inputs, outputs, _model_metadata(manifest), operators)
         except GraphError as error:
             raise BundleError(f"{folder / name}: {error}") from None
+
+
+def _expected_graphs(manifest: Manifest) -> dict[str, _Graph]:
+    """What every ONNX file must look like."""
+    shape, vocab = manifest.model, len(manifest.symbols)
+    loops = {
+        decode_file: (decode_inputs(shape), decode_outputs(shape)),
+        full_file: (full_inputs(shape, vocab), full_outputs(shape, vocab)),
+    }
+    expected: dict[str, _Graph] = {STEP: (step_inputs(shape), step_outputs(shape, vocab), OPERATORS)}
+    for precision, (file, (inputs, outputs)) in product(manifest.precisions, loops.items()):
+        if precision not in ON_DEVICE:
+            expected[file(precision)] = (inputs, outputs, OPERATORS)
+            continue
+        for steps in DEVICE_STEPS:
+            specs = device_inputs(shape, inputs, steps), device_outputs(outputs, steps)
+            expected[file(precision, steps)] = (*specs, DEVICE_OPERATORS)
+    return expected

@@ -11,7 +11,7 @@ from bundle.manifest import Precision
 from bundle.read import read_bundle
 from bundle.write import check_replaceable, write_bundle
 from charstream.settings import Positional, Settings, fail, parse
-from export.build import PRECISIONS, build, why_no_int8
+from export.build import PRECISIONS, USUAL, build, why_not
 from export.verification import verify
 from export.verify import print_report
 from models.checkpoint import Trained, load
@@ -29,8 +29,9 @@ class ExportSettings(Settings):
     version: str = Field("1", description="the model's version")
     precision: str | None = Field(
         None,
-        description="arithmetic of the matmuls, a decode graph for each: fp32 or fp32,int8 "
-        "(default: fp32,int8 where every matmul's input is bounded and 8 bits cost nothing, else fp32)",
+        description="arithmetic of the matmuls: fp32, and after it int8, fp32-cuda, fp16-cuda with commas; those for "
+        "CUDA have six files each (default: fp32,int8 where every matmul's input is bounded and 8 bits cost nothing, "
+        "else fp32)",
     )
     overwrite: bool = Field(False, description="replace the bundle that is there")
 
@@ -64,22 +65,24 @@ def _tell(file: str) -> None:
 
 
 def _possible(trained: Trained, asked: tuple[Precision, ...] | None) -> tuple[Precision, ...]:
-    """What is asked for, or all that the model has; says why int8 is left out, if it is."""
-    wanted = asked or PRECISIONS
-    reason = why_no_int8(trained) if "int8" in wanted else None
-    if reason and asked:
-        fail(COMMAND, f"--precision {','.join(asked)}: this model has no int8: {reason}; fp32 it has")
-    if reason:
-        say(f"no int8: {reason}")
-        return PRECISIONS[:1]
-    return wanted
+    """What is asked for, or what is usual and the model has; says why something is left out, if it is."""
+    possible = []
+    for precision in asked or USUAL:
+        reason = why_not(trained, precision)
+        if reason and asked:
+            fail(COMMAND, f"--precision {','.join(asked)}: this model has no {precision}: {reason}; fp32 it has")
+        if reason:
+            say(f"no {precision}: {reason}")
+        else:
+            possible.append(precision)
+    return tuple(possible)
 
 
 def _precisions(given: str) -> tuple[Precision, ...]:
     wanted = [name.strip() for name in given.split(",")]
     known = tuple(precision for precision in PRECISIONS if precision in wanted)
     if len(known) != len(wanted) or "fp32" not in known:
-        fail(COMMAND, f"--precision {given}: allowed are fp32 and fp32,int8")
+        fail(COMMAND, f"--precision {given}: allowed are fp32 and, after a comma each, {', '.join(PRECISIONS[1:])}")
     return known
 
 

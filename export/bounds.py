@@ -1,23 +1,33 @@
-"""Which models can be computed in 8 bits: those whose every matmul reads numbers that are bounded by construction."""
+"""Which models can be computed in fewer bits: those whose numbers have a bound by construction.
 
+In 8 bits that is everything that a matmul reads; in 16 bits only what is read again and again may not grow.
+"""
+
+from bundle.manifest import Precision
 from models.activations import ACTIVATIONS
 from models.config import ModelConfig
 
-__all__ = ["Unbounded", "require_bounded", "unbounded_input"]
+__all__ = ["REDUCED", "Unbounded", "require_bounded", "unbounded_input"]
+
+# The precisions that a model may lose by.
+REDUCED: tuple[Precision, ...] = ("int8", "fp16-cuda")
 
 
 class Unbounded(ValueError):
-    """A model cannot be computed in 8 bits; one line with the layer's name."""
+    """A model cannot be computed in a precision; one line with the layer's name."""
 
 
-def unbounded_input(config: ModelConfig) -> str | None:
-    """The first layer whose matmul reads numbers without a bound, and why they have none; None if there is none.
+def unbounded_input(config: ModelConfig, precision: Precision) -> str | None:
+    """The first layer whose matmul reads numbers without a bound that the precision needs, and why they have none; None
+    if there is none.
 
     Batch normalisation is no reason: it becomes part of the weights (export/folding.py), and what the matmul reads is
     what was to be normalised.
     """
-    if config.cell == "rnn" and not ACTIVATIONS[config.activation].bounded:
+    if precision in REDUCED and config.cell == "rnn" and not ACTIVATIONS[config.activation].bounded:
         return f"layers.0 reads its own output again, and {config.activation} has no bound"
+    if precision != "int8":
+        return None
     if config.norm == "layer":
         return f"{_reader(config, 0)} reads what a layer normalisation gives, which has no bound"
     if config.residual and config.layers > 1:
@@ -25,11 +35,11 @@ def unbounded_input(config: ModelConfig) -> str | None:
     return None
 
 
-def require_bounded(config: ModelConfig) -> None:
+def require_bounded(config: ModelConfig, precision: Precision) -> None:
     """Raises Unbounded."""
-    reason = unbounded_input(config)
+    reason = unbounded_input(config, precision)
     if reason:
-        raise Unbounded(f"this model has no int8: {reason}; fp32 it has")
+        raise Unbounded(f"this model has no {precision}: {reason}; fp32 it has")
 
 
 def _reader(config: ModelConfig, layer: int) -> str:

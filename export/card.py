@@ -19,6 +19,7 @@ def card(trained: Trained, manifest: Manifest) -> str:
     rows = [
         ("model", f"{_cells(shape)}, {record.parameters:,} parameters"),
         ("characters", f"{len(manifest.symbols)}: `{_shown(manifest.symbols)}`"),
+        ("arithmetic of the matmuls", ", ".join(manifest.precisions)),
         ("every text starts after", f"`{_shown(manifest.start_text)}`"),
         ("trained on", f"{record.data}, sha256 `{record.data_sha256}`"),
         ("training", f"{record.steps:,} steps in {record.seconds:,.0f} s"),

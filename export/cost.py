@@ -1,29 +1,31 @@
-"""What 8 bits cost a model, measured on texts that it writes itself: no other text is needed."""
+"""What fewer bits cost a model, measured on texts that it writes itself: no other text is needed."""
 
 import torch
 
+from bundle.manifest import Precision
 from export.graphs import StepGraph
 from models.model import CharLM
 
-__all__ = ["MOST_LOSS", "int8_cost"]
+__all__ = ["MOST_LOSS", "cost"]
 
-# What 8 bits may cost, in nats a character.
+# What a precision may cost, in nats a character.
 MOST_LOSS = 0.003
 ROWS, STEPS, SEED = 32, 128, 1
 
 
 @torch.inference_mode()
-def int8_cost(model: CharLM, start: int) -> float:
-    """Nats a character by which the 8-bit model loses more, on texts of the float32 one: the mean of KL(fp32 || int8).
+def cost(model: CharLM, start: int, precision: Precision) -> float:
+    """Nats a character by which the model loses more in a precision, on texts of the float32 one: the mean of
+    KL(fp32 || precision). Not finite where a number is beyond what the precision can hold.
 
     Args:
         start: the number of the character after which texts begin.
 
     Raises:
-        Unbounded: the model cannot be computed in 8 bits at all.
+        Unbounded: the model cannot be computed in it at all.
     """
     exact = StepGraph(model).eval()
-    steps = (exact, exact.quantized())
+    steps = (exact, exact.at(precision))
     states = [list(model.initial_state(ROWS)) for _ in steps]
     token, total = torch.full((ROWS,), start), 0.0
     generator = torch.Generator().manual_seed(SEED)

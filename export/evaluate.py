@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from bundle.manifest import Precision
 from bundle.read import MANIFEST, full_file, read_bundle
 from bundle.vocabulary import UnknownCharacter, Vocabulary
 from charstream.settings import Positional, Settings, fail, parse
@@ -43,7 +42,9 @@ class EvaluateSettings(Settings):
         "", description=f"shares of training, validation and test (default: the run's own, or {DEFAULT_SPLIT})"
     )
     part: Literal["training", "validation", "test", "all"] = Field("validation", description="of the text")
-    precision: Precision = Field("fp32", description="of a bundle's matmuls")
+    precision: Literal["fp32", "int8"] = Field(
+        "fp32", description="of a bundle's matmuls; those for CUDA are measured by verify --data"
+    )
     json_: bool = Field(False, description="print the result as JSON")
 
 

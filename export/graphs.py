@@ -1,16 +1,18 @@
 """The graphs of a bundle, written in torch: one step, and loops of K steps for B rows."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
+from bundle.manifest import Precision
 from export.activations import Activation
 from export.bounds import require_bounded
 from export.cells import Dense, FirstLayer, FurtherLayer, LayerWeights, update
 from export.folding import head_weights, layer_weights
+from export.half import HalfDense
 from export.int8 import Int8Dense, quantize
 from export.loop import Step, loop
 from export.sampling import Sampler, limit, prepare
@@ -25,7 +27,8 @@ class StepGraph(nn.Module):
     def __init__(self, model: CharLM) -> None:
         super().__init__()
         config = model.config
-        self.config, self.int8 = config, False
+        self.config = config
+        self.reduce: Callable[[Tensor], Tensor] | None = None
         self.kinds = len(config.shape.kinds)
         first, *further = (_layer_weights(model, number) for number in range(config.layers))
         self.layers = nn.ModuleList([FirstLayer(first), *map(FurtherLayer, further)])
@@ -36,19 +39,27 @@ class StepGraph(nn.Module):
         head = head_weights(model)
         self.head = Dense(head.weight.T, head.bias)
 
-    def quantized(self) -> "StepGraph":
-        """The same step with every matmul in 8 bits; tables, sums and cell states stay float32.
+    def at(self, precision: Precision) -> "StepGraph":
+        """The same step with the matmuls of a precision; tables, sums and cell states stay float32.
 
         Raises:
             Unbounded: a matmul reads numbers that have no bound.
         """
-        require_bounded(self.config)
+        require_bounded(self.config, precision)
+        if precision == "int8":
+            return self._with(quantize, Int8Dense)
+        if precision == "fp16-cuda":
+            return self._with(Tensor.half, HalfDense)
+        return self
+
+    def _with(self, reduce: Callable[[Tensor], Tensor], dense: type[Int8Dense] | type[HalfDense]) -> "StepGraph":
+        """A copy whose matmuls read what `reduce` gives."""
         step = copy.deepcopy(self)
-        step.int8 = True
+        step.reduce = reduce
         for module in list(step.modules()):
             for name, child in module.named_children():
                 if isinstance(child, Dense):
-                    setattr(module, name, Int8Dense(child.weight, child.bias))
+                    setattr(module, name, dense(child.weight, child.bias))
         return step
 
     def forward(self, token: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
@@ -57,7 +68,7 @@ class StepGraph(nn.Module):
 
     def enter(self, state: Sequence[Tensor]) -> list[Tensor]:
         """What goes from step to step: the state, and where it is not an h itself what each layer reads of itself."""
-        return [*state, *(map(self._read, self.phis, state[:: self.kinds]) if self._apart else ())]
+        return [*state, *(map(self._own_input, self.phis, state[:: self.kinds]) if self._apart else ())]
 
     def leave(self, carry: Sequence[Tensor]) -> list[Tensor]:
         return list(carry[: self.kinds * len(self.layers)])
@@ -73,21 +84,28 @@ class StepGraph(nn.Module):
         for number, (layer, phi, norm) in enumerate(zip(self.layers, self.phis, self.norms, strict=True)):
             own = state[number * self.kinds : (number + 1) * self.kinds]
             after += update(self.config.cell, self.config.form, phi, layer(x, own_inputs[number]), own)
-            h = self._read(phi, after[-self.kinds])
-            read.append(h)
+            h = self._output(phi, after[-self.kinds])
+            read.append(self._reduced(h))
             stream = h if stream is None or not self.config.residual else stream + h
-            x = norm(stream)
+            x = read[-1] if stream is h and isinstance(norm, nn.Identity) else self._reduced(norm(stream))
         return self.head(x), after + (read if self._apart else [])
 
     @property
     def _apart(self) -> bool:
         """Whether a layer reads something else than its state's h."""
-        return self.int8 or self.config.form == "pre"
+        return self.reduce is not None or self.config.form == "pre"
 
-    def _read(self, phi: Activation, h: Tensor) -> Tensor:
-        """What a layer hands up, and reads itself in the next step: of its h [B, H], [B, O]."""
-        output = phi(h) if self.config.form == "pre" else h
-        return quantize(output) if self.int8 else output
+    def _output(self, phi: Activation, h: Tensor) -> Tensor:
+        """What a layer hands up: of its h [B, H], [B, O]."""
+        return phi(h) if self.config.form == "pre" else h
+
+    def _reduced(self, x: Tensor) -> Tensor:
+        """What a matmul reads of numbers in float32."""
+        return x if self.reduce is None else self.reduce(x)
+
+    def _own_input(self, phi: Activation, h: Tensor) -> Tensor:
+        """What a layer reads of its own h [B, H] in the next step, [B, O]."""
+        return self._reduced(self._output(phi, h))
 
 
 class DecodeGraph(nn.Module):

@@ -4,6 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bundle.manifest import Manifest
+from export.device import InPlace
 from export.runtime import Runtime
 from models.reading import States
 
@@ -14,10 +15,15 @@ _LOGPROBS = 1 << 22
 
 
 class RuntimeReader:
-    """The graph full.*.onnx of a bundle: every symbol is forced. See `models.reading.Reader`."""
+    """The graph full.*.onnx of a bundle: every symbol is forced. See `models.reading.Reader`.
 
-    def __init__(self, full: Runtime, manifest: Manifest) -> None:
-        self._full, self._manifest, self._vocab = full, manifest, len(manifest.symbols)
+    Args:
+        fixed: the graph's number of steps, if it has no loop. A run of fewer is filled up, and nobody may go on from
+            the state after it: it is no number.
+    """
+
+    def __init__(self, full: Runtime | InPlace, manifest: Manifest, fixed: int | None = None) -> None:
+        self._full, self._manifest, self._vocab, self._fixed = full, manifest, len(manifest.symbols), fixed
 
     def initial_state(self, streams: int) -> States:
         shape = self._manifest.model
@@ -26,12 +32,15 @@ class RuntimeReader:
     def read(
         self, inputs: NDArray[np.integer], targets: NDArray[np.integer], state: States
     ) -> tuple[NDArray[np.float32], States]:
-        steps, losses = max(1, _LOGPROBS // (inputs.shape[1] * self._vocab)), []
+        steps, losses = self._fixed or max(1, _LOGPROBS // (inputs.shape[1] * self._vocab)), []
         for first in range(0, len(inputs), steps):
             forced = targets[first : first + steps].astype(np.int64)
-            outputs = self._full.run(self._numbers(inputs[first].astype(np.int64), forced, state))
+            filled = np.pad(forced, ((0, steps - len(forced) if self._fixed else 0), (0, 0)))
+            outputs = self._full.run(self._numbers(inputs[first].astype(np.int64), filled, state))
             state = tuple(outputs[f"{name}_next"] for name in self._manifest.model.state_names)
-            losses.append(-np.take_along_axis(outputs["logprobs"], forced[..., None], 2)[..., 0])
+            losses.append(-np.take_along_axis(outputs["logprobs"][: len(forced)], forced[..., None], 2)[..., 0])
+        if len(filled) > len(forced):
+            state = tuple(np.full_like(array, np.nan) for array in state)
         return np.concatenate(losses), state
 
     def _numbers(

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from bundle.graphs import TensorSpec
-from export.int8 import TRANSLATIONS
+from export import half, int8
 
 __all__ = ["to_onnx"]
 
@@ -55,7 +55,7 @@ def to_onnx(
             input_names=[spec.name for spec in inputs],
             output_names=[spec.name for spec in outputs],
             dynamic_shapes=shapes,
-            custom_translation_table=TRANSLATIONS,
+            custom_translation_table=half.TRANSLATIONS | int8.TRANSLATIONS,
         )
     assert program is not None
     _optimize(program.model)

@@ -11,7 +11,7 @@ from models.model import State
 __all__ = ["expected_texts"]
 
 # Probability by which a random number must miss its neighbours, so that no correct machine decides otherwise.
-MARGIN: dict[Precision, float] = {"fp32": 1e-4, "int8": 5e-3}
+MARGIN: dict[Precision, float] = {"fp32": 1e-4, "int8": 5e-3, "fp32-cuda": 1e-4, "fp16-cuda": 1e-2}
 
 
 @torch.inference_mode()

@@ -1,18 +1,19 @@
-"""How this machine trains a model fastest: a matter of the processor's instructions, and of the model's size."""
+"""How this machine trains a model fastest: a matter of the instructions it has, and of the model's size."""
 
 import copy
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 
 from models.distributed import ALONE
-from models.trainer import Arithmetic, Trainer
+from models.precision import Arithmetic, set_products
+from models.trainer import Trainer
 
-__all__ = ["CannotCompute", "device_of", "fastest"]
+__all__ = ["CannotCompute", "described", "device_of", "fastest"]
 
 _LEAST_STEPS, _LEAST_SECONDS = 2, 0.3  # of a measurement
 _WORTH_IT = 0.85  # share of the plainer way's time
@@ -26,6 +27,8 @@ class CannotCompute(ValueError):
 def device_of(wanted: str) -> str:
     """What `--device` means here: under torchrun each process has a GPU of its own.
 
+    That GPU multiplies float32 exactly from then on, unless an arithmetic says otherwise.
+
     Raises:
         CannotCompute: there is no such GPU.
     """
@@ -37,28 +40,50 @@ def device_of(wanted: str) -> str:
     if int(number) >= count:
         raise CannotCompute(f"--device {wanted}: torch finds {count} GPUs here, not number {number}; use --device cpu")
     torch.cuda.set_device(int(number))
+    set_products("ieee")
     return f"{name}:{number}"
 
 
 def fastest(trainer: Trainer) -> Arithmetic:
     """Times real steps on a copy; the trainer stays as it was.
 
-    bfloat16 is taken where it is clearly faster than float32, if the run's precision is left to the machine. One thread
-    unless all of them are clearly faster: it stays as fast when the other cores get other work.
+    If the run's precision is left to the machine, TF32 (on a GPU) and bfloat16 are taken where they are clearly faster
+    than what is more exact. On the processor one thread unless all of them are clearly faster: it stays as fast when
+    the other cores get other work.
 
     Raises:
         CannotCompute: bfloat16 is asked for, and torch does not have it here.
     """
     seconds, precision = _measured(trainer), trainer.settings.precision
-    bf16 = precision == "bf16"
-    if bf16 and seconds(Arithmetic(True, 1)) == math.inf:
+    on_gpu = trainer.device.type == "cuda"
+    exact, tf32, bf16 = Arithmetic(False, 1), Arithmetic(False, 1, tf32=True), Arithmetic(True, 1)
+    if precision == "bf16" and seconds(bf16) == math.inf:
         raise CannotCompute(
             "--precision bf16: torch cannot train this model in bfloat16 on this processor; use --precision fp32"
         )
-    if precision == "auto":
-        bf16 = seconds(Arithmetic(True, 1)) < _WORTH_IT * seconds(Arithmetic(False, 1))
-    one, many = Arithmetic(bf16, 1), Arithmetic(bf16, min(torch.get_num_threads(), _physical_cores()))
-    return many if many != one and seconds(many) < _WORTH_IT * seconds(one) else one
+    ways = {"auto": [exact, tf32, bf16] if on_gpu else [exact, bf16], "bf16": [bf16]}.get(precision, [exact])
+    best = _first_unless_slower(ways, seconds)
+    threads = min(torch.get_num_threads(), _physical_cores())
+    return best if on_gpu else _first_unless_slower([best, best._replace(threads=threads)], seconds)
+
+
+def described(trainer: Trainer) -> str:
+    """What a trainer computes with, and where."""
+    bf16, threads, tf32 = trainer.arithmetic
+    exact = "float64" if trainer.settings.precision == "fp64" else "float32"
+    name = "bfloat16" if bf16 else f"{exact} with TF32 products" if tf32 else exact
+    if trainer.device.type == "cuda":
+        return f"{name} on {trainer.device}, {torch.cuda.get_device_name(trainer.device)}"
+    return f"{name} on {trainer.device} with {threads} thread{'s' * (threads > 1)}"
+
+
+def _first_unless_slower(ways: Sequence[Arithmetic], seconds: Callable[[Arithmetic], float]) -> Arithmetic:
+    """Each way against the best of those before it, which are plainer."""
+    best, *others = ways
+    for way in others:
+        if way != best and seconds(way) < _WORTH_IT * seconds(best):
+            best = way
+    return best
 
 
 def _physical_cores() -> int:

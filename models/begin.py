@@ -16,12 +16,14 @@ from models.initialise import initialise
 from models.lock import sole
 from models.metrics import BOARD, METRICS, Metrics
 from models.model import CharLM
+from models.precision import Arithmetic
 from models.run import Run
 from models.settings import TrainSettings
 from models.streams import Streams
 from models.text import CorpusError
-from models.trainer import Arithmetic, Trainer
+from models.trainer import Trainer
 from models.transfer import take_weights
+from models.upload import uploaded
 
 __all__ = ["OF_A_RUN", "begin", "new_model", "new_trainer", "resume"]
 
@@ -81,9 +83,11 @@ def _resumed(given: TrainSettings, began: float, group: Group) -> Run:
     metrics = Metrics(settings.out, board=settings.tensorboard and group.first, step=trainer.step)
     group.from_first(lambda: metrics.forget_after(trainer.step))
     progress = header.progress.model_copy(update={"resumed": True})
+    if progress.device != trainer.device.type:
+        progress = progress.model_copy(update={"threads": None})
     run = Run(settings, corpus, progress, trainer, metrics, began)
     if progress.threads is not None:
-        run.set_arithmetic(Arithmetic(bool(progress.bf16), progress.threads))
+        run.set_arithmetic(Arithmetic(bool(progress.bf16), progress.threads, progress.tf32))
     return run
 
 
@@ -105,9 +109,10 @@ def new_model(settings: TrainSettings, vocabulary: Vocabulary) -> CharLM:
 def new_trainer(settings: TrainSettings, corpus: Corpus, group: Group = ALONE) -> Trainer:
     """Before the first step. Raises what `begin` does, but for the folder."""
     group.from_first(lambda: require_shareable(settings, group))
-    vocabulary, mine = corpus.vocabulary, group.part(settings.batch)
-    streams = Streams(corpus.training, len(vocabulary), settings, mine)
-    return Trainer(new_model(settings, vocabulary).to(device_of(settings.device)), streams, settings, group)
+    vocabulary, mine, device = corpus.vocabulary, group.part(settings.batch), torch.device(device_of(settings.device))
+    text = uploaded(corpus.training, device)
+    streams = Streams(corpus.training, len(vocabulary), settings, mine, text)
+    return Trainer(new_model(settings, vocabulary).to(device), streams, settings, group)
 
 
 def _corpus(settings: TrainSettings, group: Group) -> Corpus:

@@ -58,6 +58,8 @@ class Progress(_Part):
     seconds: float = Field(0.0, ge=0, description="wall clock spent")
     bf16: bool | None = Field(None, description="whether training runs in bfloat16")
     threads: int | None = Field(None, ge=1, description="threads of training")
+    tf32: bool = Field(False, description="whether a GPU rounds the factors of float32 products")
+    device: str = Field("cpu", description="kind of device for which the three were settled")
     budget: int | None = Field(None, ge=0, description="steps of the whole run")
     check_every: int = Field(1, ge=1, description="steps between two validations")
     reserve: float = Field(0.0, ge=0, description="seconds to leave for what comes after the last step")

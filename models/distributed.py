@@ -83,7 +83,8 @@ def joined(device: str) -> Iterator[Group]:
     if "WORLD_SIZE" not in os.environ:
         yield ALONE
         return
-    dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+    # What is told in `from_first` lies in the host's memory: by NCCL it would have to wait for the GPUs.
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo")
     try:
         yield Group(dist.get_rank(), dist.get_world_size())
     finally:

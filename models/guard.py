@@ -48,6 +48,10 @@ class Guard:
             return math.inf
         return self.verdict.mean + max(self.least, _DEVIATIONS * math.sqrt(self.verdict.variance))
 
+    def would_accept(self, loss: float, norm: float) -> bool:
+        """What `accepts` would say, without counting."""
+        return math.isfinite(loss) and math.isfinite(norm) and loss <= self.bound
+
     def accepts(self, step: int, loss: float, norm: float) -> bool:
         """Whether a step is to be taken.
 
@@ -59,10 +63,10 @@ class Guard:
         Raises:
             Diverged: the tenth step in a row that is not.
         """
-        finite, bound = math.isfinite(loss) and math.isfinite(norm), self.bound
-        if finite:
-            self._count(min(loss, bound))
-        if finite and loss <= bound:
+        taken = self.would_accept(loss, norm)
+        if math.isfinite(loss) and math.isfinite(norm):
+            self._count(min(loss, self.bound))
+        if taken:
             self.verdict = self.verdict._replace(in_a_row=0)
             return True
         skipped, in_a_row = self.verdict.skipped + 1, self.verdict.in_a_row + 1

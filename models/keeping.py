@@ -43,7 +43,7 @@ class Keeping(NamedTuple):
         header, tensors = read(folder)
         if not len(held_out):
             return header.training, None
-        nats = carried_nats(load(folder).model, held_out, self.corpus.start)
+        nats = carried_nats(load(folder).model.to(self.trainer.device), held_out, self.corpus.start)
         record = header.training.model_copy(update={"validation_nats": {"carried": nats}})
         save(folder, BEST, header.model_copy(update={"training": record}), tensors)
         return record, nats

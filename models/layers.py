@@ -1,10 +1,13 @@
 """The parts of the model: recurrent layers, what stands between them, and how a character becomes numbers."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
 from models.activations import ACTIVATIONS
 from models.config import ModelConfig
+from models.cudnn import for_cudnn
 from models.plain import LayerState, unroll
 
 __all__ = ["BatchNorm", "LockedDropout", "OneHot", "RecurrentLayer", "dropout", "norm"]
@@ -54,7 +57,14 @@ class RecurrentLayer(nn.Module):
         return torch.stack([step.output for step in steps]), steps[-1].state
 
     def _kernel(self, x: Tensor, state: LayerState) -> tuple[Tensor, LayerState]:
-        weights = (self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh)
+        weights = [self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh]
+        if not x.is_cuda:
+            return self._run(x, state, weights)
+        given = for_cudnn(x, state, weights)
+        with torch.autocast("cuda", enabled=False):
+            return self._run(*given)
+
+    def _run(self, x: Tensor, state: Sequence[Tensor], weights: list[Tensor]) -> tuple[Tensor, LayerState]:
         # cuDNN keeps what a backward pass needs only if it is told that it trains; nothing else hangs on that here.
         options = (True, 1, 0.0, torch.is_grad_enabled(), False, False)
         before = [tensor.unsqueeze(0) for tensor in state]

@@ -14,10 +14,11 @@ from models.generate import generate
 from models.guard import Diverged
 from models.keeping import Keeping
 from models.metrics import Metrics
+from models.precision import Arithmetic
 from models.progress import say
 from models.schedule import CALIBRATION_SHARE, Course, plan_for_minutes, plan_for_steps
 from models.settings import TrainSettings
-from models.trainer import Arithmetic, Trainer
+from models.trainer import Trainer
 
 __all__ = ["Orders", "Run"]
 
@@ -150,8 +151,11 @@ class Run:
         return self.trainer.step - self.progress.check_every < share * (self.budget or 0) <= self.trainer.step
 
     def set_arithmetic(self, arithmetic: Arithmetic) -> None:
-        """Settles, for the whole run, what its steps are computed with: another would not go on to the bit."""
-        self._update(**arithmetic._asdict())
+        """Settles, as long as the run stays on this kind of device, what its steps are computed with.
+
+        Another would not go on to the bit.
+        """
+        self._update(device=self.trainer.device.type, **arithmetic._asdict())
         self.trainer.arithmetic = arithmetic
 
     def plan(self, step_seconds: float) -> float | None:

@@ -115,7 +115,7 @@ class _Run(Settings):
         None, ge=1, description="characters to train on, at most; those read again count again"
     )
     precision: Literal["auto", "fp32", "bf16", "fp64"] = Field(
-        "auto", description="arithmetic of training: auto times fp32 and bf16 and takes the faster"
+        "auto", description="arithmetic of training: auto times fp32, bf16 and on a GPU TF32, and takes the fastest"
     )
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N")
     seed: int = Field(0, ge=0, lt=2**63, description="seed of the weights, of dropout, of noise and of the samples")

@@ -1,5 +1,7 @@
 """The training text as parallel streams for truncated backpropagation."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -7,6 +9,7 @@ from torch import Tensor
 
 from models.settings import TrainSettings
 from models.text import CorpusError
+from models.upload import sent
 
 __all__ = ["Streams", "require_length"]
 
@@ -23,19 +26,27 @@ class Streams:
         vocab: how many characters there are.
         settings: sizes, noise, and the seed of it.
         part: of the streams, those to read; the others are for other processes.
+        text: the same characters on a GPU, [N]: then windows are cut there. Otherwise they are cut from `ids`.
 
     Raises:
         CorpusError: the text is too short for the sizes.
     """
 
     def __init__(
-        self, ids: NDArray[np.integer], vocab: int, settings: TrainSettings, part: slice = slice(None)
+        self,
+        ids: NDArray[np.integer],
+        vocab: int,
+        settings: TrainSettings,
+        part: slice = slice(None),
+        text: Tensor | None = None,
     ) -> None:
-        self._ids, self._vocab, self._settings, self._part = ids, vocab, settings, part
+        self._ids, self._vocab, self._settings, self._part, self._text = ids, vocab, settings, part, text
+        self._device = torch.device("cpu") if text is None else text.device
         self.sequence = settings.sequence if settings.batch > 1 else max(1, min(settings.sequence, len(ids) - 1))
         require_length(len(ids), settings.batch, self.sequence, settings.drop_rate)
         self._stripe = (len(ids) - 1) // settings.batch
-        self._starts = np.arange(settings.batch) * self._stripe
+        self._starts = sent(torch.arange(settings.batch) * self._stripe, self._device)
+        self._all = sent(torch.arange(self.sequence)[:, None], self._device)
         self.windows = self._windows()
 
     def __deepcopy__(self, memo: object) -> "Streams":
@@ -53,14 +64,16 @@ class Streams:
         return number % self.windows == 0
 
     def window(self, number: int) -> tuple[Tensor, Tensor]:
-        """Inputs and targets of one step, each [T, B] int64: what is read, and the text's next characters."""
+        """Inputs and targets of one step, each [T, B] int64: what is read, and the text's next characters.
+
+        They lie where the text does.
+        """
         epoch, index = divmod(number, self.windows)
         begin, end = self._place(index), self._place(index + 1)
         random = np.random.default_rng((self._settings.seed, _NOISE, number))
         kept = self._kept(end - begin, random)
-        places = (self._starts + self._offset(epoch) + begin + kept)[:, self._part]
-        inputs = self._replaced(self._read(places), random)
-        return torch.from_numpy(inputs), torch.from_numpy(self._read(places + 1))
+        places = (self._starts + kept)[:, self._part] + (self._offset(epoch) + begin)
+        return self._replaced(self._read(places), random), self._read(places + 1)
 
     def _windows(self) -> int:
         """Of an epoch: as many as a stripe has whole."""
@@ -79,17 +92,20 @@ class Streams:
             return 0
         return int(np.random.default_rng((self._settings.seed, _OFFSETS, epoch)).integers(len(self._ids)))
 
-    def _kept(self, length: int, random: np.random.Generator) -> NDArray[np.int64]:
+    def _kept(self, length: int, random: np.random.Generator) -> Tensor:
         """The places that are read of the next `length`, in order, [T, B], or [T, 1] if it is all of them."""
         if length == self.sequence:
-            return np.arange(length)[:, None]
+            return self._all
         order = random.random((length, len(self._starts))).argpartition(self.sequence - 1, axis=0)
-        return np.sort(order[: self.sequence], axis=0)
+        return self._sent(np.sort(order[: self.sequence], axis=0))
 
-    def _read(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
-        return self._ids[places % len(self._ids)].astype(np.int64)
+    def _read(self, places: Tensor) -> Tensor:
+        places = places % len(self._ids)
+        if self._text is None:
+            return torch.from_numpy(self._ids[places.numpy()].astype(np.int64))
+        return self._text[places].long()
 
-    def _replaced(self, inputs: NDArray[np.int64], random: np.random.Generator) -> NDArray[np.int64]:
+    def _replaced(self, inputs: Tensor, random: np.random.Generator) -> Tensor:
         """With a share of the characters replaced by any others, or the same by chance."""
         rate = self._settings.replace_rate
         if not rate:
@@ -97,7 +113,10 @@ class Streams:
         # Drawn for all streams, so that each reads the same however they are shared between processes.
         shape = len(inputs), len(self._starts)
         chosen, others = random.random(shape) < rate, random.integers(self._vocab, size=shape)
-        return np.where(chosen[:, self._part], others[:, self._part], inputs)
+        return torch.where(self._sent(chosen[:, self._part]), self._sent(others[:, self._part]), inputs)
+
+    def _sent(self, array: NDArray[Any]) -> Tensor:
+        return sent(torch.from_numpy(array), self._device)
 
 
 def require_length(chars: int, batch: int, sequence: int, drop_rate: float = 0.0) -> None:

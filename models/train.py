@@ -1,14 +1,18 @@
 """`charstream train`: the training loop and its command."""
 
 import json
+import math
 import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
+
 from charstream.settings import fail, parse
-from models.arithmetic import CannotCompute, device_of, fastest
+from models.ahead import Ahead
+from models.arithmetic import CannotCompute, described, device_of, fastest
 from models.begin import begin, resume
 from models.checkpoint import CheckpointError
 from models.distributed import CannotShare, FirstFailed, Group, joined
@@ -39,7 +43,7 @@ def train_model(settings: TrainSettings, on_check: OnCheck | None = None) -> dic
     """Trains in this process, from the beginning to the end or, with `resume`, from where the run was left.
 
     Returns:
-        What the run came to: run, steps, characters, seconds, parameters, bf16, threads, skipped, best_step,
+        What the run came to: run, steps, characters, seconds, parameters, bf16, threads, tf32, skipped, best_step,
         unit; carried_nats and bits, per symbol, of the best weights on the whole validation part (None without one).
 
     Raises:
@@ -59,21 +63,28 @@ def train(run: Run, interrupt: object = None, on_check: OnCheck | None = None) -
         _show_sample(run, "untrained")
         _tell_unread(run)
     recent, validation = Recent(LOSS_EVERY), ""
+
+    def seen(outcome: StepOutcome) -> None:
+        recent.add(outcome)
+        if not outcome.taken:
+            run.say(_skipped(run, outcome))
+
+    ahead = Ahead(run.trainer, seen)
     began, began_at = time.monotonic(), run.trainer.step
     with ProgressBar("train", " chars", run.chars, run.chars_done, shown=run.group.first) as bar:
         while not run.done:
             rate, number = run.learning_rate, run.trainer.step + 1
             told = number % LOSS_EVERY == 0 or number == run.budget
-            outcome = run.trainer.train_step(rate, measure=told)
-            recent.add(outcome)
-            bar.advance(run.chars_per_step, f"loss {recent.loss or outcome.loss:.3f}{validation}")
+            ahead.step(rate, measure=told)
+            orders = run.orders(interrupt)
+            # what follows is about weights and losses that are settled
+            if told or run.check_due or any(orders):
+                ahead.settle()
+            bar.advance(run.chars_per_step, f"loss {recent.loss or math.nan:.3f}{validation}")
             if told:
                 run.note(learning_rate=rate, skipped=run.trainer.guard.verdict.skipped, **recent.facts())
-            if not outcome.taken:
-                run.say(_skipped(run, outcome))
 
             # the steps so far have shown how long one takes: turn minutes into a budget
-            orders = run.orders(interrupt)
             if orders.plan:
                 nats = run.plan((time.monotonic() - began) / (run.trainer.step - began_at))
                 bar.set_total(run.chars or 0)
@@ -117,9 +128,7 @@ def _skipped(run: Run, outcome: StepOutcome) -> str:
 def _choose_arithmetic(run: Run) -> None:
     if run.progress.threads is None:
         run.set_arithmetic(run.group.from_first(lambda: fastest(run.trainer)))
-        bf16, threads = run.trainer.arithmetic
-        name = "bfloat16" if bf16 else "float64" if run.settings.precision == "fp64" else "float32"
-        run.say(f"training in {name} on {run.trainer.device} with {threads} thread{'s' * (threads > 1)}")
+        run.say(f"training in {described(run.trainer)}")
 
 
 def _show_milestone(run: Run) -> None:
@@ -196,6 +205,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"{error}; {settings.out} keeps what was before: try a lower --learning-rate, or a smaller --clip-norm",
             code=1,
         )
+    except torch.OutOfMemoryError:
+        fail(COMMAND, "the GPU's memory does not suffice: use a smaller --batch, --sequence or --hidden", code=1)
     except FirstFailed:
         return 1
     except KeyboardInterrupt:

@@ -16,20 +16,15 @@ from models.guard import Guard
 from models.model import CharLM, State
 from models.objective import mean_nats, objective
 from models.optimizers import make_optimizer, update
+from models.precision import Arithmetic
 from models.settings import TrainSettings
 from models.streams import Streams
+from models.upload import sent
 
-__all__ = ["Arithmetic", "StepOutcome", "Trainer"]
+__all__ = ["StepOutcome", "Trainer"]
 
 _OPTIMIZER, _STATE, _AVERAGE = "optimizer.", "state.", "average."
 _DROPOUT = 2  # what random numbers are for; `Streams` has 0 and 1
-
-
-class Arithmetic(NamedTuple):
-    """What the numbers of a step are computed with; weights and optimiser keep the precision of the model."""
-
-    bf16: bool
-    threads: int
 
 
 class StepOutcome(NamedTuple):
@@ -64,6 +59,7 @@ class Trainer:
         self.average = Average(model, settings.ema) if settings.ema else None
         self.guard = Guard(settings.batch * streams.sequence)
         self.state = model.initial_state(settings.batch // group.size)
+        self._numbers = sent(torch.arange(settings.batch)[group.part(settings.batch), None], self.device)  # of streams
         self.step, self.arithmetic = 0, Arithmetic(bf16=False, threads=torch.get_num_threads())
 
     @property
@@ -71,7 +67,7 @@ class Trainer:
         return self.model.head.weight.device
 
     def train_step(self, learning_rate: float, *, measure: bool = False) -> StepOutcome:
-        """Learns from the next window of the streams.
+        """Learns from the next window of the streams, if the guard lets it. A device is waited for.
 
         Args:
             measure: also say how far the weights went.
@@ -79,37 +75,45 @@ class Trainer:
         Raises:
             Diverged: one skipped step too many.
         """
-        with _threads(self.arithmetic.threads):
-            return self._train_step(learning_rate, measure)
+        with self.arithmetic.in_force():
+            before = _copies(list(self.model.norms.buffers()))
+            loss, norm = self._gradients().tolist()
+            taken = self.guard.accepts(self.step + 1, loss, norm)
+            ratio = self._update(learning_rate, measure) if taken else None
+            if not taken:
+                self._forget_what_is_no_number(before)
+            self.step += 1
+            return StepOutcome(loss, norm, taken, None if ratio is None else ratio.item())
 
-    def _train_step(self, learning_rate: float, measure: bool) -> StepOutcome:
+    def train_step_unguarded(self, learning_rate: float, *, measure: bool = False) -> Tensor:
+        """The same, whatever the guard may say, and without waiting for a device.
+
+        Returns:
+            Loss, gradient's norm, and if it is asked for how far the weights went: [2] or [3].
+        """
+        with self.arithmetic.in_force():
+            measured = self._gradients()
+            ratio = self._update(learning_rate, measure)
+            self.step += 1
+            return measured if ratio is None else torch.cat([measured, ratio.to(measured.dtype).view(1)])
+
+    def _gradients(self) -> Tensor:
+        """Reads a window. Returns the loss and the gradient's norm, of the joint batch."""
         # Masks depend on the step's number only: no random generator has to be saved.
         torch.manual_seed(_seed(self.settings.seed, self.step, self.group.rank))
-        before = [tensor.clone() for tensor in self.model.norms.buffers()]
-        x, y = (ids.to(self.device, non_blocking=True) for ids in self.streams.window(self.step))
+        x, y = (sent(ids, self.device) for ids in self.streams.window(self.step))
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.arithmetic.bf16):
             logits, state = self.model(x, self._carried())
             nats = mean_nats(logits, y)
         self.optimizer.zero_grad()
         objective(nats, len(x), self.model, self.settings).backward()
-        loss, norm = self._read(nats.detach())
-
-        taken = self.guard.accepts(self.step + 1, loss, norm)
-        ratio = self._update(learning_rate, measure) if taken else None
         self.state = tuple(tensor.detach().to(self.model.head.weight.dtype) for tensor in state)
-        if not taken:
-            self._forget_what_is_no_number(before)
-        self.step += 1
-        return StepOutcome(loss, norm, taken, ratio)
-
-    def _read(self, nats: Tensor) -> tuple[float, float]:
-        """The loss and the gradient's norm, of the joint batch: the one time in a step that a device is waited for."""
         gradients = [weights.grad for weights in self.learned if weights.grad is not None]
-        self.group.average([*gradients, nats])
-        loss, norm = torch.stack([nats, get_total_norm(gradients).to(nats.dtype)]).tolist()
-        return loss, norm
+        loss = nats.detach()
+        self.group.average([*gradients, loss])
+        return torch.stack([loss, get_total_norm(gradients).to(loss.dtype)])
 
-    def _update(self, learning_rate: float, measure: bool) -> float | None:
+    def _update(self, learning_rate: float, measure: bool) -> Tensor | None:
         """Clips, and takes the step."""
         settings, before = self.settings, _copies(self.learned) if measure else None
         if settings.clip_value:
@@ -128,9 +132,8 @@ class Trainer:
         every = self.settings.restart_every
         if not every:
             return self.state
-        streams = np.arange(self.settings.batch)[self.group.part(self.settings.batch)]
-        restarts = torch.from_numpy((self.step + streams) % every == 0).to(self.device)
-        return tuple(tensor.masked_fill(restarts.unsqueeze(1), 0) for tensor in self.state)
+        restarts = (self._numbers + self.step) % every == 0
+        return tuple(tensor.masked_fill(restarts, 0) for tensor in self.state)
 
     @torch.no_grad()
     def _forget_what_is_no_number(self, buffers: list[Tensor]) -> None:
@@ -195,17 +198,7 @@ def _copies(tensors: Sequence[Tensor]) -> list[Tensor]:
     return [tensor.detach().clone() for tensor in tensors]
 
 
-def _distance(weights: Sequence[Tensor], before: list[Tensor]) -> float:
+def _distance(weights: Sequence[Tensor], before: list[Tensor]) -> Tensor:
     """Of all weights together, relative to what they were."""
     changes = [new.detach() - old for new, old in zip(weights, before, strict=True)]
-    return (get_total_norm(changes) / get_total_norm(before)).item()
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+    return get_total_norm(changes) / get_total_norm(before)

@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import replace
 from queue import Empty, SimpleQueue
 from threading import Thread
@@ -11,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bundle.manifest import Manifest
-from bundle.philox import uniforms
+from server.plan import Area, Move, Plan
 from server.prefixes import Prefixes
 from server.rows import Rows
-from server.runner import Runner
-from server.scheduler import MAX_STEPS, Area, Move, Plan, Row, Scheduler
+from server.scheduler import Scheduler
+from server.states import Outcomes, Store
 from server.step_clock import StepClock
 from server.text import Text, scores_of
 from server.values import Cancel, Command, Conclude, Delivery, Grant, Handled, Reason, Request, RowState, Stop
@@ -26,12 +27,7 @@ __all__ = ["Engine"]
 # Of the time between two deliveries, what the event loop may need for one: the rest is for calls and other work.
 LOOP_SHARE = 0.5
 
-# Of the log-probabilities of one run, at most so many, or those of one step.
-LOGPROBS = 1 << 22
-
 log = logging.getLogger("charstream.engine")
-
-Floats = NDArray[np.float32]
 
 
 class Engine(Thread):
@@ -40,8 +36,7 @@ class Engine(Thread):
     Commands come from any thread; deliveries go to `deliver`, one list a tick, from the engine's thread.
 
     Args:
-        max_rows: texts that run at a time.
-        max_batch: texts of one run.
+        store: keeps the states of rows, and runs them.
         chunk_delay: seconds that a generated character may wait.
         prefix_bytes: what the states after known prompts may take.
         max_wait: seconds after which a text that still waits for its first slot ends.
@@ -52,11 +47,9 @@ class Engine(Thread):
 
     def __init__(
         self,
-        runner: Runner,
+        store: Store,
         manifest: Manifest,
         *,
-        max_rows: int,
-        max_batch: int,
         chunk_delay: float,
         prefix_bytes: int,
         max_wait: float,
@@ -65,21 +58,15 @@ class Engine(Thread):
         watch: Watch | None = None,
     ) -> None:
         super().__init__(name=f"engine {manifest.name}", daemon=True)
-        self._runner = runner
         self._vocabulary = manifest.vocabulary
         state = tuple(np.zeros(manifest.model.hidden, np.float32) for _ in manifest.model.state_names)
         self._start = RowState(int(self._vocabulary.numbers(manifest.start_text)[0]), state, 0)
-        self._clock = StepClock()
+        self._running = store.states[Area.RUNNING]
+        self._clock, self._runs = StepClock(self._running.width), store.runs
+        self._scheduler = Scheduler(store.runs, chunk_delay, self._clock.step_seconds)
+        rooms = {Area.RUNNING: store.runs.max_rows, Area.READING: store.runs.readers}
         vocab = len(self._vocabulary)
-        # The system gives the memory as it is used.
-        self._logprobs = np.empty(max(LOGPROBS, max_batch * vocab), np.float32)
-        most_scores = len(self._logprobs) // vocab
-        self._scheduler = Scheduler(max_rows, max_batch, chunk_delay, self._clock.step_seconds, most_scores)
-        readers = self._scheduler.readers
-        self._rows = {
-            Area.RUNNING: Rows(manifest.model, vocab, max_rows, max_batch),
-            Area.READING: Rows(manifest.model, vocab, readers, readers),
-        }
+        self._rows = {area: Rows(states, vocab, rooms[area]) for area, states in store.states.items()}
         self._prefixes = Prefixes(prefix_bytes)
         self._max_wait = max_wait
         self._texts: dict[int, Text] = {}
@@ -90,22 +77,27 @@ class Engine(Thread):
         self._posted = self._period = 0.0  # time.monotonic() of the last delivery, and seconds since the one before
         self._behind = False
         self._stopped = False
+        self._warmed: Future[None] | None = None
 
     def submit(self, command: Command) -> None:
         """Hands over a command; it is carried out before the next run."""
         self._commands.put(command)
 
-    def warm_up(self) -> None:
-        """Runs batches of every class of size, so that no first use is slow and the step times are known."""
-        most = min(self._scheduler.max_batch, self._scheduler.max_rows)
-        for rows in sorted({min(2**power, most) for power in range(most.bit_length() + 1)}):
-            for full in (False, True):
-                for steps in (1, MAX_STEPS if rows <= 16 else 4):
-                    self._run(Plan(Area.RUNNING, 0, [Row(-1, 0, 0, steps, steps, 1.0)] * rows, steps, full))
+    def start_warm(self) -> None:
+        """Starts the thread with runs of every kind, so that no first use is slow and the step times are known.
+
+        They are in that thread because what CUDA captures belongs to the thread that captured it. Returns after them;
+        raises CannotRun.
+        """
+        self._warmed = Future()
+        self.start()
+        self._warmed.result()
 
     def run(self) -> None:
         self._watch.began()
         try:
+            if self._warmed and not self._warm_up(self._warmed):
+                return
             while not self._stopped:
                 self._take_commands()
                 self._tick()
@@ -115,17 +107,26 @@ class Engine(Thread):
         finally:
             self._watch.ended()
 
+    def _warm_up(self, warmed: Future[None]) -> bool:
+        try:
+            self._running.warm_up(self._clock.measure)
+        except Exception as error:
+            warmed.set_exception(error)
+            return False
+        warmed.set_result(None)
+        return True
+
     def _tick(self) -> None:
         self._admit()
         plan = self._scheduler.plan(behind=self._behind or self._unhandled_ticks > 0)
         if plan:
-            tokens, logprobs, seconds = self._run(plan)
-            generated, forced = self._deliver(plan, tokens, logprobs)
+            outcomes, seconds = self._run(plan)
+            generated, forced = self._deliver(plan, outcomes)
             self._watch.ran(len(plan.rows), plan.steps, seconds, generated, forced)
         self._tell_what_it_holds()
 
     def _tell_what_it_holds(self) -> None:
-        rows = self._scheduler.max_rows - self._scheduler.free
+        rows = self._runs.max_rows - self._scheduler.free
         waiting = self._scheduler.queue.waiting
         self._watch.holds(rows, waiting, len(self._texts) - rows - waiting)
 
@@ -193,28 +194,16 @@ class Engine(Thread):
         """Writes the text's row into its slot."""
         self._rows[text.row.area].put(text.row.slot, state, text.wanted)
 
-    def _run(self, plan: Plan) -> tuple[NDArray[np.int64], Floats | None, float]:
-        """Runs the plan's rows.
-
-        Returns the outcomes [K, B], from the full graph log-probabilities [K, B, V], and the seconds that it took.
-        """
-        rows, first, count, steps = self._rows[plan.area], plan.first, len(plan.rows), plan.steps
-        slots = slice(first, first + count)
-        tokens, logprobs = np.empty((steps, count), np.int64), None
-        uniform = uniforms(rows.seed[slots], rows.position[slots] + np.uint64(1), steps, rows.continuation[slots])
-        loop = (self._forced(plan), uniform, rows.temperature[slots])
-        before, after = rows.before(first, count), rows.after(first, count)
+    def _run(self, plan: Plan) -> tuple[Outcomes, float]:
+        """Runs the plan's rows. Returns what came out, and the seconds that it took."""
+        rows, forced = self._rows[plan.area], self._forced(plan)
+        inputs = rows.inputs(plan.first, forced)
         self._post()
         begin = time.perf_counter()
-        if plan.full:
-            logprobs = self._logprobs[: steps * count * rows.vocab].reshape(steps, count, rows.vocab)
-            self._runner.full(before, loop, rows.limits(first, count), tokens, logprobs, after)
-        else:
-            self._runner.decode(before, loop, tokens, after)
+        outcomes = rows.run(inputs, full=plan.full)
         seconds = time.perf_counter() - begin
-        self._clock.measure(count, plan.full, steps, seconds)
-        rows.advance(first, count, steps)
-        return tokens, logprobs, seconds
+        self._clock.measure(len(plan.rows), plan.full, plan.steps, seconds)
+        return outcomes, seconds
 
     def _forced(self, plan: Plan) -> NDArray[np.int64]:
         forced = np.full((plan.steps, len(plan.rows)), -1, np.int64)
@@ -226,9 +215,9 @@ class Engine(Thread):
                 forced[: len(part), column] = part
         return forced
 
-    def _deliver(self, plan: Plan, tokens: NDArray[np.int64], logprobs: Floats | None) -> tuple[int, int]:
+    def _deliver(self, plan: Plan, outcomes: Outcomes) -> tuple[int, int]:
         """Returns how many of the characters were generated, and how many forced."""
-        now, steps, all_chars, all_forced = time.monotonic(), plan.steps, 0, 0
+        now, steps, all_chars, all_forced, tokens = time.monotonic(), plan.steps, 0, 0, outcomes.tokens
         chars = self._vocabulary.symbols_of(tokens.T)  # row by row, K characters each
         for column, row in enumerate(plan.rows):
             silent, forced = min(row.silent_left, steps), min(row.forced_left, steps)
@@ -242,8 +231,9 @@ class Engine(Thread):
             if end == silent and not row.done:
                 continue
             text, begin, scores = self._texts[row.stream], column * steps, None
-            if logprobs is not None and text.wanted.alternatives is not None:
-                scores = scores_of(logprobs[silent:end, column], tokens[silent:end, column], text.wanted.alternatives)
+            if text.wanted.alternatives is not None:
+                logprobs = outcomes.logprobs[silent:end, column]
+                scores = scores_of(logprobs, tokens[silent:end, column], text.wanted.alternatives)
             echo, generated = chars[begin + silent : begin + forced], chars[begin + forced : begin + end]
             delivery = text.take(echo, generated, scores, hold=plan.hold, now=now)
             if text.wanted.keeps_places:
@@ -256,7 +246,7 @@ class Engine(Thread):
     def _with_place(self, text: Text, delivery: Delivery | None, outcomes: NDArray[np.int64]) -> Delivery | None:
         """Follows where the text could go on, and adds it to a delivery that shall have it."""
         rows, row = self._rows[text.row.area], text.row
-        end = int(rows.position[row.slot])
+        end = rows.position(row.slot)
         text.remember(end, lambda: rows.take_before(row.slot, len(outcomes)), outcomes)
         if delivery and (text.wanted.snapshot if delivery.finish else text.checkpoint_due):
             return replace(delivery, snapshot=text.snapshot(lambda: rows.take(row.slot)))

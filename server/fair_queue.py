@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from server.scheduler import Row
+    from server.plan import Row
 
 __all__ = ["FairQueue"]
 

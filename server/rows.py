@@ -1,7 +1,6 @@
-"""The arrays that hold the running rows: state in two halves that alternate, parameters in one.
+"""The running rows of one area: what their steps depend on. Parameters are here, states in their store.
 
-A run reads the current half of its group and writes the other, which then becomes current: nothing is copied, and the
-state before the run is still there after it. Slots are the scheduler's.
+Slots are the scheduler's.
 """
 
 from typing import Any
@@ -9,99 +8,87 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bundle.manifest import ModelShape
+from bundle.philox import uniforms
+from server.states import Inputs, Limits, Outcomes, States
 from server.values import Generation, RowState
 
 __all__ = ["Rows"]
 
-Array = NDArray[np.generic]
-
 
 class Rows:
-    """Room for `max_rows` rows in groups of `max_batch`; `vocab` is the number of characters."""
+    """Room for `max_rows` rows; `vocab` is the number of characters."""
 
-    def __init__(self, shape: ModelShape, vocab: int, max_rows: int, max_batch: int) -> None:
-        self.max_batch, self.vocab = max_batch, vocab
-        self.token = np.zeros((2, max_rows), np.int64)
-        # Filled, so that the memory is there from the start and not taken while texts wait for it.
-        self.state = [np.full((2, max_rows, shape.hidden), 0, np.float32) for _ in shape.state_names]
-        self.position = np.zeros(max_rows, np.uint64)
-        self.seed = np.zeros(max_rows, np.uint64)
-        self.continuation = np.zeros(max_rows, np.uint64)
-        self.temperature = np.ones(max_rows, np.float32)
-        self.top_k = np.full(max_rows, vocab, np.int64)
-        self.top_p = np.ones(max_rows, np.float32)
-        self.min_p = np.zeros(max_rows, np.float32)
+    def __init__(self, states: States, vocab: int, max_rows: int) -> None:
+        self._states, self._vocab = states, vocab
+        self._position = np.zeros(max_rows, np.uint64)
+        self._seed = np.zeros(max_rows, np.uint64)
+        self._continuation = np.zeros(max_rows, np.uint64)
+        self._temperature = np.ones(max_rows, np.float32)
+        self._top_k = np.full(max_rows, vocab, np.int64)
+        self._top_p = np.ones(max_rows, np.float32)
+        self._min_p = np.zeros(max_rows, np.float32)
         # Of most rows it is zeros, whose memory the system does not give before something is written there.
-        self.bias = np.zeros((max_rows, vocab), np.float32)
+        self._bias = np.zeros((max_rows, vocab), np.float32)
         self._biased = np.zeros(max_rows, bool)
-        self._half = [0] * -(-max_rows // max_batch)
+
+    def position(self, slot: int) -> int:
+        """Of the last character of the row."""
+        return int(self._position[slot])
 
     def put(self, slot: int, row: RowState, wanted: Generation) -> None:
-        half, sampling = self._current(slot), wanted.sampling
-        self.token[half, slot] = row.token
-        for array, values in zip(self.state, row.state, strict=True):
-            array[half, slot] = values
-        self.position[slot], self.seed[slot], self.continuation[slot] = row.position, wanted.seed, wanted.continuation
-        self.temperature[slot], self.top_k[slot] = sampling.temperature, sampling.top_k or self.vocab
-        self.top_p[slot], self.min_p[slot] = sampling.top_p, sampling.min_p
+        self._states.put(slot, row)
+        sampling = wanted.sampling
+        self._position[slot], self._seed[slot] = row.position, wanted.seed
+        self._continuation[slot], self._temperature[slot] = wanted.continuation, sampling.temperature
+        self._top_k[slot] = sampling.top_k or self._vocab
+        self._top_p[slot], self._min_p[slot] = sampling.top_p, sampling.min_p
         self._clear_bias(slot)
         if sampling.bias:
             chars, bias = zip(*sampling.bias, strict=True)
-            self.bias[slot, list(chars)], self._biased[slot] = bias, True
+            self._bias[slot, list(chars)], self._biased[slot] = bias, True
 
     def take(self, slot: int) -> RowState:
         """A copy of what is in the slot."""
-        return self._copy(self._current(slot), slot, int(self.position[slot]))
+        return self._states.take(slot, self.position(slot))
 
     def take_before(self, slot: int, steps: int) -> RowState:
         """A copy of what was in the slot before the last run, which had so many steps."""
-        return self._copy(1 - self._current(slot), slot, int(self.position[slot]) - steps)
+        return self._states.take_before(slot, self.position(slot) - steps)
 
     def move(self, source: int, target: int) -> None:
-        old, new = self._current(source), self._current(target)
-        for array in self._halved():
-            array[new, target] = array[old, source]
-        for parameter in self._single():
+        self._states.move(source, target)
+        for parameter in self._parameters():
             parameter[target] = parameter[source]
         self._clear_bias(target)
         if self._biased[source]:
-            self.bias[target], self._biased[target] = self.bias[source], True
+            self._bias[target], self._biased[target] = self._bias[source], True
 
-    def before(self, first: int, count: int) -> list[Array]:
-        """Views [count], [count, H], ... of the token and the state that a run reads."""
-        return self._views(self._current(first), first, count)
+    def inputs(self, first: int, forced: NDArray[np.int64]) -> Inputs:
+        """Of a run for the slots from `first` on, with what is forced [K, B]."""
+        steps, count = forced.shape
+        rows, wide = slice(first, first + count), slice(first, first + self._states.width(count))
+        uniform = uniforms(self._seed[rows], self._position[rows] + np.uint64(1), steps, self._continuation[rows])
+        limits = Limits(self._bias[wide], self._top_k[wide], self._top_p[wide], self._min_p[wide])
+        return Inputs(first, forced, uniform, self._temperature[wide], limits)
 
-    def after(self, first: int, count: int) -> list[Array]:
-        """Views of the token and the state that a run writes."""
-        return self._views(1 - self._current(first), first, count)
+    def run(self, inputs: Inputs, *, full: bool) -> Outcomes:
+        """Its rows are K steps further after it."""
+        outcomes = self._states.run(inputs, full=full)
+        steps, count = inputs.forced.shape
+        self._position[inputs.first : inputs.first + count] += np.uint64(steps)
+        return outcomes
 
-    def limits(self, first: int, count: int) -> list[Array]:
-        """bias [count, V], top_k, top_p and min_p [count]."""
-        slots = slice(first, first + count)
-        return [self.bias[slots], self.top_k[slots], self.top_p[slots], self.min_p[slots]]
-
-    def advance(self, first: int, count: int, steps: int) -> None:
-        """The group's run is done: what it wrote is current, and its rows are `steps` further."""
-        self._half[first // self.max_batch] ^= 1
-        self.position[first : first + count] += np.uint64(steps)
-
-    def _views(self, half: int, first: int, count: int) -> list[Array]:
-        return [array[half, first : first + count] for array in self._halved()]
-
-    def _halved(self) -> list[NDArray[Any]]:
-        return [self.token, *self.state]
-
-    def _single(self) -> list[NDArray[Any]]:
-        return [self.position, self.seed, self.continuation, self.temperature, self.top_k, self.top_p, self.min_p]
-
-    def _copy(self, half: int, slot: int, position: int) -> RowState:
-        state = tuple(array[half, slot].copy() for array in self.state)
-        return RowState(int(self.token[half, slot]), state, position)
+    def _parameters(self) -> list[NDArray[Any]]:
+        return [
+            self._position,
+            self._seed,
+            self._continuation,
+            self._temperature,
+            self._top_k,
+            self._top_p,
+            self._min_p,
+        ]
 
     def _clear_bias(self, slot: int) -> None:
         if self._biased[slot]:
-            self.bias[slot], self._biased[slot] = 0, False
-
-    def _current(self, slot: int) -> int:
-        return self._half[slot // self.max_batch]
+            self._bias[slot], self._biased[slot] = 0, False

@@ -1,4 +1,4 @@
-"""Runs the graphs of a bundle: the only file that knows onnxruntime."""
+"""Runs a bundle's graphs in the host's memory. Only this file and server/device_runner.py know onnxruntime."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,11 +11,24 @@ from numpy.typing import NDArray
 from bundle.graphs import TensorSpec, decode_inputs, decode_outputs, full_inputs, full_outputs
 from bundle.manifest import ModelShape
 
-__all__ = ["CannotRun", "Graph", "Provider", "Runner", "RuntimeMissing", "check_runtime"]
+__all__ = [
+    "NAMES",
+    "CannotRun",
+    "Graph",
+    "Provider",
+    "Runner",
+    "RuntimeMissing",
+    "check_runtime",
+    "has_cuda",
+    "one_line_errors",
+    "runtime_version",
+    "session_options",
+]
 
-Provider = Literal["auto", "cpu", "cuda"]
+Provider = Literal["cpu", "cuda"]
 Array = NDArray[np.generic]
-_NAMES = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+# As onnxruntime says it.
+NAMES: dict[Provider, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
 class RuntimeMissing(RuntimeError):
@@ -38,6 +51,19 @@ def check_runtime() -> None:
         )
 
 
+def has_cuda() -> bool:
+    """Whether this onnxruntime was built with CUDA; if that loads here is seen when it is asked for."""
+    import onnxruntime
+
+    return NAMES["cuda"] in onnxruntime.get_available_providers()
+
+
+def runtime_version() -> str:
+    import onnxruntime
+
+    return str(onnxruntime.__version__)
+
+
 class Graph:
     """One graph in onnxruntime. Its inputs and outputs are arrays, bound by address."""
 
@@ -48,17 +74,11 @@ class Graph:
         outputs: Sequence[TensorSpec],
         *,
         threads: int,
-        provider: Provider,
     ) -> None:
-        self._session = _session(data, threads, provider)
+        self._session = _session(data, threads)
         self._binding = self._session.io_binding()
         self._inputs = [spec.name for spec in inputs]
         self._outputs = [spec.name for spec in outputs]
-
-    @property
-    def provider(self) -> str:
-        """As onnxruntime names it."""
-        return str(self._session.get_providers()[0])
 
     def run(self, inputs: Iterable[Array], outputs: Iterable[Array]) -> None:
         """Reads the inputs and writes the outputs, all contiguous, in the order of the contract. Raises CannotRun."""
@@ -66,7 +86,7 @@ class Graph:
             self._binding.bind_input(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
         for name, array in zip(self._outputs, outputs, strict=True):
             self._binding.bind_output(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
-        with _one_line_errors():
+        with one_line_errors():
             self._session.run_with_iobinding(self._binding)
 
 
@@ -77,20 +97,19 @@ class Runner:
         decode, full: the bytes of the files.
         vocab: characters known, V.
         threads: of one operator.
-        provider: "auto" takes CUDA where it loads.
+
+    Attributes:
+        provider: as onnxruntime names it.
 
     Raises:
-        RuntimeMissing: if the provider cannot be had.
         CannotRun: if onnxruntime refuses a graph.
     """
 
-    def __init__(
-        self, decode: bytes, full: bytes, shape: ModelShape, vocab: int, *, threads: int, provider: Provider
-    ) -> None:
-        self._decode = Graph(decode, decode_inputs(shape), decode_outputs(shape), threads=threads, provider=provider)
-        outputs = full_outputs(shape, vocab)
-        self._full = Graph(full, full_inputs(shape, vocab), outputs, threads=threads, provider=provider)
-        self.provider = self._decode.provider
+    provider = NAMES["cpu"]
+
+    def __init__(self, decode: bytes, full: bytes, shape: ModelShape, vocab: int, *, threads: int) -> None:
+        self._decode = Graph(decode, decode_inputs(shape), decode_outputs(shape), threads=threads)
+        self._full = Graph(full, full_inputs(shape, vocab), full_outputs(shape, vocab), threads=threads)
 
     def decode(self, before: Sequence[Array], loop: Sequence[Array], tokens: Array, after: Sequence[Array]) -> None:
         """Runs K steps for B rows: reads token and state from `before`, writes `tokens` [K, B] and `after`.
@@ -117,7 +136,7 @@ class Runner:
 
 
 @contextmanager
-def _one_line_errors() -> Iterator[None]:
+def one_line_errors() -> Iterator[None]:
     """onnxruntime raises a dozen classes whose only common base is Exception."""
     try:
         yield
@@ -133,7 +152,7 @@ def _is_installed(name: str) -> bool:
     return True
 
 
-def _session(graph: bytes, threads: int, provider: Provider) -> Any:
+def session_options(threads: int) -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -146,13 +165,13 @@ def _session(graph: bytes, threads: int, provider: Provider) -> Any:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     # Without VNNI the products of 8 bits would saturate; this takes instructions that are slower and exact.
     options.add_session_config_entry("session.x64quantprecision", "1")
-    wanted = [_NAMES["cuda"], _NAMES["cpu"]] if provider == "auto" else [_NAMES[provider]]
-    names = [name for name in wanted if name in onnxruntime.get_available_providers()]
-    with _one_line_errors():
-        # Constants are folded at export. Here it would hide what becomes one operator: see export/int8.py.
-        kept = {"disabled_optimizers": ["ConstantFolding"]}
-        session = onnxruntime.InferenceSession(graph, options, providers=names, **kept) if names else None
-    # onnxruntime falls back to the CPU in silence when CUDA does not load.
-    if session is None or (provider != "auto" and session.get_providers()[0] != _NAMES[provider]):
-        raise RuntimeMissing(f"provider {provider}: onnxruntime could not load {_NAMES[provider]}")
-    return session
+    return options
+
+
+def _session(graph: bytes, threads: int) -> Any:
+    import onnxruntime
+
+    # Constants are folded at export. Here it would hide what becomes one operator: see export/int8.py.
+    kept = {"disabled_optimizers": ["ConstantFolding"]}
+    with one_line_errors():
+        return onnxruntime.InferenceSession(graph, session_options(threads), providers=[NAMES["cpu"]], **kept)

@@ -8,15 +8,15 @@ rows keep half of the time. A row that leaves an area is replaced by its last on
 Slots are shared between identities: while rows wait, one that has two slots more than another gives one up.
 """
 
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from enum import Enum
 from itertools import chain
 
 from server.fair_queue import FairQueue
+from server.plan import Area, Move, Plan, Row, Runs, Status
 
-__all__ = ["READERS", "Area", "Move", "Plan", "Row", "Scheduler", "Status"]
+__all__ = ["MAX_STEPS", "READERS", "Scheduler"]
 
 MAX_STEPS = 64
 # A newcomer's first run gives it this many characters, so that they are seen early.
@@ -32,111 +32,17 @@ STRETCH = 1.2
 LONGEST_STRETCHED = 0.1
 
 
-class Area(Enum):
-    RUNNING = "running"
-    READING = "reading"
-
-
-class Status(Enum):
-    WAITING = "waiting"
-    READING = "reading"
-    RUNNING = "running"
-    PAUSED = "paused"
-    ENDED = "ended"
-
-
-@dataclass(slots=True, eq=False)
-class Row:
-    """One text: what it still has to do, and where it is.
-
-    Attributes:
-        forced_left: characters that are given, of a prompt or a text received before, and have not run.
-        silent_left: of them, the first so many do not go to the reader.
-        chars_left: characters that may still be generated.
-        credit: characters that may go to its reader before it has taken more; a run may exceed it.
-        max_delay: seconds that a generated character may wait for its tick to end.
-        full: its sampling, or what its reader wants to know, needs the full graph.
-        scored: so do its given characters.
-        fresh: nothing was generated yet.
-        identity: who asked for it.
-        arrival: its place in the order in which rows came.
-    """
-
-    stream: int
-    forced_left: int
-    silent_left: int
-    chars_left: int
-    credit: int
-    max_delay: float
-    full: bool = False
-    scored: bool = False
-    fresh: bool = True
-    identity: str = ""
-    arrival: int = 0
-    status: Status = Status.WAITING
-    slot: int = -1
-
-    @property
-    def area(self) -> Area:
-        """Where its slot is, if it has one."""
-        return Area.READING if self.status is Status.READING else Area.RUNNING
-
-    @property
-    def done(self) -> bool:
-        return not (self.chars_left or self.forced_left)
-
-    @property
-    def can_run(self) -> bool:
-        return not self.done and (self.credit > 0 or self.silent_left > 0)
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """One run: the rows of the slots first, first + 1, ... of an area, and the steps of the run.
-
-    Attributes:
-        full: a row needs the full graph.
-        hold: a short run for newcomers: what others generate can wait for the next one.
-    """
-
-    area: Area
-    first: int
-    rows: Sequence[Row]
-    steps: int
-    full: bool = False
-    hold: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Move:
-    """The row that was in slot `source` of its area is now in slot `target`."""
-
-    source: int
-    target: int
-
-
 class Scheduler:
     """Rows and the queue of those that wait.
 
     Args:
-        max_rows: rows that run; a paused one gives its place to another, and waits for one when it can go on.
-        max_batch: rows of one run.
+        runs: what runs there may be.
         chunk_delay: seconds that one round of all groups should take.
-        max_scores: outcomes of one run of the full graph.
         step_seconds: what one step takes, by the number of rows and whether it is the full graph's.
     """
 
-    def __init__(
-        self,
-        max_rows: int,
-        max_batch: int,
-        chunk_delay: float,
-        step_seconds: Callable[[int, bool], float],
-        max_scores: int,
-    ) -> None:
-        self.max_rows, self.max_batch, self.chunk_delay = max_rows, max_batch, chunk_delay
-        self.max_scores = max_scores
-        self.readers = min(READERS, max_batch)
+    def __init__(self, runs: Runs, chunk_delay: float, step_seconds: Callable[[int, bool], float]) -> None:
+        self.runs, self.chunk_delay = runs, chunk_delay
         self.step_seconds = step_seconds
         self.running: list[Row] = []
         self.reading: list[Row] = []
@@ -156,7 +62,7 @@ class Scheduler:
     @property
     def free(self) -> int:
         """Slots that nobody has."""
-        return self.max_rows - len(self.running) - len(self.reading)
+        return self.runs.max_rows - len(self.running) - len(self.reading)
 
     def add(self, row: Row) -> None:
         """Queues a new row."""
@@ -195,10 +101,10 @@ class Scheduler:
 
     def admit(self) -> list[Row]:
         """Gives free slots to those whose turn it is; returns them."""
-        rows = []
-        while self.free and (row := self.queue.next(self._held)):
+        rows = list[Row]()
+        while self.free and len(rows) < self.runs.newcomers and (row := self.queue.next(self._held)):
             self.queue.discard(row)
-            long = row.forced_left >= LONG_PROMPT and len(self.reading) < self.readers
+            long = row.forced_left >= LONG_PROMPT and len(self.reading) < self.runs.readers
             self._enter(row, Status.READING if long else Status.RUNNING)
             rows.append(row)
         return rows
@@ -252,10 +158,10 @@ class Scheduler:
         return Plan(Area.READING, 0, rows, max(1, min(steps, shortest, most)), full)
 
     def _plan_running(self) -> Plan:
-        groups = -(-len(self.running) // self.max_batch)
+        groups = -(-len(self.running) // self.runs.max_batch)
         self._turn = (self._turn + 1) % groups
-        first = self._turn * self.max_batch
-        rows = self.running[first : first + self.max_batch]
+        first = self._turn * self.runs.max_batch
+        rows = self.running[first : first + self.runs.max_batch]
         full = any(row.full for row in rows)
         step_seconds = self.step_seconds(len(rows), full)
         round_seconds = min(self.chunk_delay, min(row.max_delay for row in rows)) / groups
@@ -263,11 +169,13 @@ class Scheduler:
         round_seconds *= self._stretch
         own_seconds = round_seconds * (1 - READING_SHARE) if self.reading else round_seconds
         longest = max(row.forced_left + row.chars_left for row in rows)
-        most = self._most_steps(MAX_STEPS, rows, full)
-        steps = max(1, min(int((own_seconds - self._held_seconds) / step_seconds), longest, most))
+        fitting = int((own_seconds - self._held_seconds) / step_seconds)
+        allowed = self.runs.full_steps if full else self.runs.steps
+        steps = _size(allowed, self._most_steps(fitting, rows, full), longest)
         first_chars = min((row.forced_left for row in rows if row.fresh), default=MAX_STEPS) + FIRST_CHARS
-        hold = groups == 1 and 2 * first_chars < steps
-        steps = first_chars if hold else steps
+        short = _size(allowed, steps, first_chars)
+        hold = groups == 1 and 2 * short < steps
+        steps = short if hold else steps
         self._held_seconds = self._held_seconds + steps * step_seconds if hold else 0.0
         self._reading_seconds = max(round_seconds * READING_SHARE, round_seconds - steps * step_seconds)
         if hold:
@@ -281,7 +189,7 @@ class Scheduler:
         return (row for row in rows if row.identity == identity)
 
     def _most_steps(self, steps: int, rows: Sequence[Row], full: bool) -> int:
-        return min(steps, max(1, self.max_scores // len(rows))) if full else steps
+        return min(steps, max(1, self.runs.max_scores // len(rows))) if full else steps
 
     def _enter(self, row: Row, status: Status) -> None:
         area = self._area(status)
@@ -304,3 +212,9 @@ class Scheduler:
 
     def _area(self, status: Status) -> list[Row]:
         return self.reading if status is Status.READING else self.running
+
+
+def _size(allowed: Sequence[int], most: int, needed: int) -> int:
+    """Of the allowed numbers of steps up to `most` the first that is enough, or else the last; the smallest if none."""
+    sizes = allowed[: bisect_right(allowed, most)] or allowed[:1]
+    return sizes[min(bisect_left(sizes, needed), len(sizes) - 1)]

@@ -5,14 +5,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
-from bundle.manifest import Manifest, Precision
+from bundle.graphs import DEVICE_STEPS
+from bundle.manifest import ON_DEVICE, Manifest, Precision
 from bundle.read import Bundle, decode_file, full_file
 from protos import charstream_pb2 as pb
-from server.engine import LOGPROBS, Engine
+from server.device_states import STAGED, full_steps
+from server.engine import Engine
 from server.engine_metrics import ModelInfo
-from server.loading import load_runner
+from server.loading import BEST, load
 from server.metrics import Metrics
+from server.runner import runtime_version
 from server.settings import ServerSettings
+from server.states import LOGPROBS
 from server.streams import Streams
 from server.text_stream import StreamLimits
 from server.values import Delivery, Stop
@@ -31,6 +35,7 @@ class ServedModel:
     """A model that is ready.
 
     Attributes:
+        provider, device: where it runs.
         numerics: digest of the probe's result on this machine.
         memory: bytes that it may take.
     """
@@ -39,6 +44,7 @@ class ServedModel:
     digest: str
     precision: Precision
     provider: str
+    device: str
     numerics: str
     memory: int
     streams: Streams
@@ -53,7 +59,8 @@ class ServedModel:
         shape = self.manifest.model
         return (
             f"{self.manifest.name} {self.manifest.version} ({shape.cell} {shape.layers}x{shape.hidden}, "
-            f"{self.precision}, {self.provider}, digest {self.digest[:12]}, numerics {self.numerics})"
+            f"{self.precision}, onnxruntime {runtime_version()}, {self.provider}, {self.device}, "
+            f"digest {self.digest[:12]}, numerics {self.numerics})"
         )
 
     def stop(self) -> None:
@@ -90,26 +97,22 @@ def serve(
         RuntimeMissing: the provider cannot be had.
     """
     manifest = bundle.manifest
-    precision, runner, numerics = load_runner(bundle, settings)
+    loaded = load(bundle, settings)
+    precision, provider, numerics = loaded.precision, loaded.provider, loaded.numerics
     engine = Engine(
-        runner,
+        loaded.store,
         manifest,
-        max_rows=settings.max_rows,
-        max_batch=settings.max_batch,
         chunk_delay=settings.chunk_seconds,
         prefix_bytes=settings.prefix_bytes,
         max_wait=settings.max_wait,
         deliver=_deliver_to(streams),
         failed=engine_failed,
-        watch=metrics.engine(
-            ModelInfo(manifest.name, manifest.version, bundle.digest, precision, runner.provider, numerics)
-        ),
+        watch=metrics.engine(ModelInfo(manifest.name, manifest.version, bundle.digest, precision, provider, numerics)),
     )
     streams.attach(engine)
-    engine.warm_up()
-    engine.start()
+    engine.start_warm()
     memory = memory_of(manifest, settings, precision)
-    return ServedModel(manifest, bundle.digest, precision, runner.provider, numerics, memory, streams, engine)
+    return ServedModel(manifest, bundle.digest, precision, provider, loaded.device, numerics, memory, streams, engine)
 
 
 def _deliver_to(streams: Streams) -> Callable[[list[Delivery]], None]:
@@ -125,23 +128,33 @@ def _deliver_to(streams: Streams) -> Callable[[list[Delivery]], None]:
 
 
 def memory_of(manifest: Manifest, settings: ServerSettings, precision: Precision | None = None) -> int:
-    """Bytes that the model may take, at most: graphs, states, log-probabilities of a run, and prompts' states.
+    """Bytes that the model may take, at most: graphs, states, log-probabilities of a run, and prompts' states; with
+    those on a device.
 
     Args:
         precision: the one that is served; None for the one that will probably be.
     """
     shape, vocab = manifest.model, len(manifest.symbols)
     precision = precision or _probable(manifest, settings)
-    work = GRAPHS * WORK_ARRAYS * shape.layers * settings.max_batch * shape.hidden * BYTES
-    names = {decode_file(precision), full_file(precision)}
+    on_device = precision in ON_DEVICE
+    steps = DEVICE_STEPS if on_device else (None,)
+    names = {name(precision, number) for name in (decode_file, full_file) for number in steps}
     graphs = sum(record.bytes for name, record in manifest.files.items() if name in names)
-    states = 2 * settings.max_rows * shape.hidden * len(shape.state_names) * BYTES
-    logprobs = max(LOGPROBS, settings.max_batch * vocab) * BYTES
+    rows = sum(settings.bucket_sizes) + STAGED if on_device else settings.max_rows
+    batch = settings.max_rows if on_device else settings.max_batch
+    work = GRAPHS * len(steps) * WORK_ARRAYS * shape.layers * batch * shape.hidden * BYTES
+    states = 2 * rows * shape.hidden * len(shape.state_names) * BYTES
     bias = settings.max_rows * vocab * BYTES
+    if on_device:
+        scores = sum(full_steps(settings.max_rows, vocab)) * rows * vocab * BYTES
+        return GRAPH_COPIES * graphs + work + states + scores + 2 * bias
+    logprobs = max(LOGPROBS, settings.max_batch * vocab) * BYTES
     return GRAPH_COPIES * graphs + work + states + logprobs + bias + settings.prefix_bytes
 
 
 def _probable(manifest: Manifest, settings: ServerSettings) -> Precision:
+    """Whether CUDA loads is not known yet."""
     if settings.precision != "auto":
         return settings.precision
-    return "int8" if "int8" in manifest.precisions and settings.provider != "cuda" else "fp32"
+    allowed = [p for p in BEST if p in manifest.precisions and (p in ON_DEVICE) == (settings.provider == "cuda")]
+    return next(iter(allowed), "fp32")

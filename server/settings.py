@@ -6,9 +6,9 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from bundle.manifest import ON_DEVICE
 from charstream.settings import Settings
 from server.quotas import BURST_SECONDS, LENT_CHARS
-from server.runner import Provider
 from server.stops import LONGEST_STOP
 
 __all__ = ["ServerSettings"]
@@ -46,15 +46,25 @@ class ServerSettings(Settings):
     watch: float = Field(
         10, ge=0, le=86_400, description="seconds between two looks for new and gone bundles; 0 looks only after SIGHUP"
     )
-    provider: Provider = Field("auto", description="where graphs run; auto takes CUDA where onnxruntime can load it")
-    precision: Literal["auto", "fp32", "int8"] = Field(
-        "auto", description="arithmetic of the matmuls; auto takes 8 bits on a CPU where the bundle has them"
+    provider: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="where graphs run; auto takes CUDA where it loads and the bundle has graphs for it"
+    )
+    precision: Literal["auto", "fp32", "int8", "fp32-cuda", "fp16-cuda"] = Field(
+        "auto",
+        description="arithmetic of the matmuls; auto takes on CUDA fp16-cuda before fp32-cuda, on a CPU int8 before "
+        "fp32, as the bundle has them",
     )
     threads: int = Field(
-        0, ge=0, le=256, description="threads of one operator; 0 measures at start how many are worth it"
+        0, ge=0, le=256, description="threads of one operator on a CPU; 0 measures at start how many are worth it"
     )
+    buckets: tuple[int, ...] = Field(
+        (),
+        description="on CUDA, numbers of rows that a run may have, --max-rows among them; by default a run always has "
+        "--max-rows. With several a text may depend on how many run beside it",
+    )
+    tf32: bool = Field(False, description="on CUDA, matmuls of fp32-cuda may round what they multiply to 10 bits")
     max_rows: int = Field(1024, ge=1, le=65536, description="texts that run at a time, per model")
-    max_batch: int = Field(256, ge=1, le=4096, description="texts of one run; beyond it groups take turns")
+    max_batch: int = Field(256, ge=1, le=4096, description="texts of one run on a CPU; beyond it groups take turns")
     max_waiting: int = Field(1024, ge=0, le=1 << 20, description="texts that may wait for a row, per model")
     chunk_delay: float = Field(20, ge=1, le=10_000, description="milliseconds that a generated character may wait")
     prefix_cache: float = Field(
@@ -136,6 +146,25 @@ class ServerSettings(Settings):
         return self
 
     @model_validator(mode="after")
+    def _arithmetic_has_a_place(self) -> "ServerSettings":
+        on_device, names = self.precision in ON_DEVICE, " and ".join(sorted(ON_DEVICE))
+        if self.provider == "cuda" and not on_device and self.precision != "auto":
+            raise ValueError(f"--provider cuda runs {names}, not --precision {self.precision}")
+        given = [flag for flag, value in (("--buckets", self.buckets), ("--tf32", self.tf32)) if value]
+        if given and not on_device and (self.provider == "cpu" or self.precision != "auto"):
+            raise ValueError(f"{given[0]} is for --precision {names}, which run with --provider cuda")
+        return self
+
+    @model_validator(mode="after")
+    def _buckets_hold_all_rows(self) -> "ServerSettings":
+        if self.buckets and (min(self.buckets) < 1 or max(self.buckets) != self.max_rows):
+            raise ValueError(
+                f"--buckets are numbers of rows from 1, and the largest must be --max-rows, {self.max_rows}: "
+                f"got {','.join(map(str, self.buckets))}"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _stop_strings_fit(self) -> "ServerSettings":
         # What may begin a stop string is held back, and nobody reads it; the reader gives credit in quarters.
         if 2 * self.max_stop_chars > self.stream_buffer:
@@ -161,6 +190,11 @@ class ServerSettings(Settings):
     def most_continuations(self) -> int:
         """That could ever be had at a time."""
         return min(self.max_continuations, self.most_texts, self.identity_streams or self.max_continuations)
+
+    @property
+    def bucket_sizes(self) -> tuple[int, ...]:
+        """Ascending."""
+        return tuple(sorted(set(self.buckets))) or (self.max_rows,)
 
     @property
     def prefix_bytes(self) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from server.scheduler import Row
+from server.plan import Row
 from server.stops import LONGEST_STOP, Found, StopMatcher
 from server.values import Delivery, Finish, Reason, Request, RowState, Scores, Snapshot
 from server.whole import MOST_UNFINISHED

@@ -67,6 +67,20 @@ def tiny_files(tiny: Trained) -> tuple[Manifest, dict[str, bytes]]:
 
 
 @pytest.fixture(scope="session")
+def device_files(tiny: Trained) -> tuple[Manifest, dict[str, bytes]]:
+    """The manifest and the files of "tiny" with the precisions for a device, run on the CPU here."""
+    return build(tiny, "tiny", "1", ["fp32", "fp32-cuda", "fp16-cuda"])
+
+
+@pytest.fixture(scope="session")
+def device_bundles(device_files: tuple[Manifest, dict[str, bytes]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with that bundle."""
+    folder = tmp_path_factory.mktemp("device_bundles")
+    write_bundle(folder / "tiny", *device_files)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def bundles(tiny_files: tuple[Manifest, dict[str, bytes]], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the bundle "tiny"."""
     folder = tmp_path_factory.mktemp("bundles")

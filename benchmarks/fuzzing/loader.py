@@ -6,7 +6,7 @@ import traceback
 from pathlib import Path
 
 from bundle.read import read_bundle
-from server.loading import load_runner
+from server.loading import load
 from server.runner import CannotRun
 from server.settings import ServerSettings
 
@@ -19,7 +19,7 @@ def main() -> None:
     settings = ServerSettings(provider="cpu", precision="fp32", threads=1)
     for line in sys.stdin:
         try:
-            load_runner(read_bundle(Path(line.rstrip("\n"))), settings)
+            load(read_bundle(Path(line.rstrip("\n"))), settings)
             print("OK", flush=True)
         except CannotRun:
             print("refused", flush=True)

@@ -1,14 +1,17 @@
 """The benchmarks run and say what they promise; how fast anything is, no test says."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 
-def benchmark(name: str, *flags: str) -> str:
+
+def benchmark(name: str, *flags: str, code: int = 0) -> str:
     command = [sys.executable, "-m", f"benchmarks.{name}", *flags]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=200)
-    assert result.returncode == 0, result.stderr
+    result = subprocess.run(command, capture_output=True, text=True, timeout=500)
+    assert result.returncode == code, result.stderr
     return result.stdout
 
 
@@ -35,3 +38,34 @@ def test_memory_prints_what_remains(bundles: Path) -> None:
     out = benchmark("memory", "--bundle", str(bundles / "tiny"), *flags)
     assert "engine, round 1: 40 texts" in out
     assert "40 of 40 streams delivered" in out
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_what_a_gpu_is_measured_with_runs_on_a_processor(device_bundles: Path, tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("the sea is low tonight and cafés close at one\n" * 400)
+    flags = ("--provider", "cpu", "--precision", "fp32-cuda", "--bundle", str(device_bundles / "tiny"))
+    sizes = ("--rows", "8", "--seconds", "0.05", "--clients", "1", "--requests", "5", "--minutes", "1")
+    out = benchmark("cuda", *flags, *sizes, "--data", str(text))
+    assert out.count(": done,") == 7
+    for found in (
+        "GB/s",
+        "K=64: ",
+        "bucket of 1, ",
+        "roofline",
+        "of the graph",
+        "messages/s",
+        "nobody",
+        "0 texts differ",
+    ):
+        assert found in out
+    assert re.search(r"training, .* chars/s, .* float32 on cpu", out)
+    assert re.search(r"nats after .* best \d", out)
+
+
+def test_a_part_that_fails_leaves_the_others(tmp_path: Path) -> None:
+    flags = ("--part", "training", "--part", "device", "--provider", "cpu", "--seconds", "0.05")
+    out = benchmark("cuda", *flags, "--data", str(tmp_path / "none.txt"), code=1)
+    assert "training failed: exit code 1" in out
+    assert "(device: done" in out

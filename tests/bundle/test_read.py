@@ -9,7 +9,7 @@ from pathlib import Path
 import onnx
 import pytest
 
-from bundle.manifest import sha256
+from bundle.manifest import Manifest, sha256
 from bundle.read import BundleError, read_bundle
 from bundle.write import write_bundle
 
@@ -229,3 +229,56 @@ def test_a_folder_that_holds_anything_else_is_never_replaced(bundles: Path, tmp_
     with pytest.raises(BundleError, match=r"holds thesis.txt, which is no part of a bundle"):
         write_bundle(tmp_path, bundle.manifest, bundle.files)
     assert (tmp_path / "thesis.txt").read_text() == "years"
+
+
+DEVICE_GRAPH = "full.fp32-cuda.16.onnx"
+
+
+@pytest.fixture
+def device_folder(device_files: tuple[Manifest, dict[str, bytes]], tmp_path: Path) -> Path:
+    write_bundle(tmp_path / "device", *device_files)
+    return tmp_path / "device"
+
+
+def put(folder: Path, name: str, data: bytes) -> None:
+    (folder / name).write_bytes(data)
+    rewrite_manifest(folder, lambda m: m["files"].update({name: {"sha256": sha256(data), "bytes": len(data)}}))
+
+
+def with_a_loop(folder: Path) -> None:
+    """A device would run it on the host, step by step."""
+    model = onnx.load(folder / DEVICE_GRAPH)
+    model.graph.node.add(op_type="Scan", name="x")
+    put(folder, DEVICE_GRAPH, model.SerializeToString())
+
+
+DEVICE_DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
+    "one number of steps is not listed": (
+        lambda f: rewrite_manifest(f, lambda m: m["files"].pop(DEVICE_GRAPH)),
+        rf"manifest.json: files: {DEVICE_GRAPH} is missing",
+    ),
+    "one number of steps is not there": (lambda f: (f / DEVICE_GRAPH).unlink(), rf"{DEVICE_GRAPH}: No such file"),
+    "another number of steps": (
+        lambda f: put(f, DEVICE_GRAPH, (f / "full.fp32-cuda.4.onnx").read_bytes()),
+        rf"{DEVICE_GRAPH}: inputs: found forced int64 \[4, 'B'\], expected forced int64 \[16, 'B'\]",
+    ),
+    "the graph that loops": (
+        lambda f: put(f, DEVICE_GRAPH, (f / "full.fp32.onnx").read_bytes()),
+        rf"{DEVICE_GRAPH}: operator 'Scan', allowed are Add, Cast, Clip, ",
+    ),
+    "a loop inside": (with_a_loop, rf"{DEVICE_GRAPH}: operator 'Scan', allowed are Add, Cast, Clip, "),
+}
+
+
+@pytest.mark.parametrize("case", DEVICE_DAMAGE)
+def test_damage_of_a_graph_for_a_device_is_named(device_folder: Path, case: str) -> None:
+    damage, message = DEVICE_DAMAGE[case]
+    damage(device_folder)
+    with pytest.raises(BundleError, match=message):
+        read_bundle(device_folder)
+
+
+def test_a_bundle_with_graphs_for_a_device_is_read(device_folder: Path) -> None:
+    bundle = read_bundle(device_folder)
+    assert bundle.manifest.precisions == ("fp32", "fp32-cuda", "fp16-cuda")
+    assert sum("cuda" in name for name in bundle.files) == 2 * 2 * 3

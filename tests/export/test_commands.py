@@ -91,14 +91,14 @@ def test_verify_fails_where_8_bits_cost_too_much(bundle: Path, run: Path, tmp_pa
     write_bundle(tmp_path / "mixed", good.manifest.model_copy(update={"files": file_records(mixed)}), mixed)
     result = charstream("verify", tmp_path / "mixed", "--data", run.parent / "text.txt")
     assert result.returncode == 1
-    assert "8 bits cost more than 0.003 nats" in result.stderr
+    assert "int8 costs more than 0.003 nats" in result.stderr
 
 
 def test_a_precision_that_is_not_known_is_refused(run: Path, tmp_path: Path) -> None:
-    for given in ("int4", "int8", "fp32,fp32", ""):
+    for given in ("int4", "int8", "fp16-cuda", "fp32,fp32", ""):
         result = charstream("export", run, "--out", tmp_path / "x", f"--precision={given}")
         assert result.returncode == 2
-        assert "allowed are fp32 and fp32,int8" in result.stderr
+        assert "allowed are fp32 and, after a comma each, int8, fp32-cuda, fp16-cuda" in result.stderr
 
 
 def test_a_bundle_of_one_precision(run: Path, tmp_path: Path) -> None:
@@ -106,6 +106,20 @@ def test_a_bundle_of_one_precision(run: Path, tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
     assert read_bundle(tmp_path / "x").manifest.precisions == ("fp32",)
     assert not list((tmp_path / "x").glob("*int8*"))
+
+
+def test_graphs_for_a_device_are_written_when_they_are_asked_for(run: Path, tmp_path: Path) -> None:
+    """And `verify` measures their loss as that of the others, though they read 64 characters at a time."""
+    result = charstream("export", run, "--out", tmp_path / "x", "--precision", "fp16-cuda,fp32,fp32-cuda")
+    assert result.returncode == 0, result.stderr
+    assert read_bundle(tmp_path / "x").manifest.precisions == ("fp32", "fp32-cuda", "fp16-cuda")
+    assert "| arithmetic of the matmuls | fp32, fp32-cuda, fp16-cuda |" in (tmp_path / "x" / "card.md").read_text()
+    result = charstream("verify", tmp_path / "x", "--data", run.parent / "text.txt")
+    assert result.returncode == 0, result.stderr
+    nats = dict(re.findall(r"^(\S+): (\S+) nats a character", result.stdout, re.M))
+    assert nats["fp32-cuda"] == nats["fp32"]
+    assert float(nats["fp16-cuda"]) == pytest.approx(float(nats["fp32"]), abs=1e-3)
+    assert "full.fp16-cuda.64.onnx: largest difference" in result.stdout
 
 
 def test_verify_refuses_the_run_of_another_model(run: Path, bundles: Path) -> None:

@@ -15,7 +15,8 @@ from bundle.read import STEP, decode_file, full_file
 from export.bounds import Unbounded
 from export.build import build
 from export.graphs import DecodeGraph, StepGraph
-from export.verification import Verification, reference_of_bundle, verify
+from export.verdict import Verification
+from export.verification import reference_of_bundle, verify
 from models.activations import ACTIVATIONS
 from models.checkpoint import Trained
 from models.generate import generate
@@ -221,5 +222,6 @@ def test_files_explain_themselves_and_hold_no_unused_weights(tiny_files: Files) 
 
 
 def test_equal_models_give_equal_files() -> None:
-    first, second = (build(model, "tiny", "1", ["fp32"]) for model in (tiny_model(hidden=8), tiny_model(hidden=8)))
+    precisions = ["fp32", "fp32-cuda"]
+    first, second = (build(model, "tiny", "1", precisions) for model in (tiny_model(hidden=8), tiny_model(hidden=8)))
     assert first == second

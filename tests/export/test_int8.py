@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from bundle.graphs import FLOAT, TensorSpec
-from export.build import why_no_int8
+from export.build import why_not
 from export.int8 import EXACT_FLOAT32_INPUTS, Int8Dense, quantize
 from export.onnx_file import to_onnx
 from export.runtime import Runtime
@@ -84,9 +84,9 @@ def test_the_scales_are_left_for_the_runtime_to_fuse() -> None:
 def test_a_model_that_would_lose_by_8_bits_has_none() -> None:
     """A batch normalisation that makes much of a unit which hardly moves: its column leaves the others few levels."""
     trained = tiny_model(norm="batch", hidden=16)
-    assert why_no_int8(trained) is None
+    assert why_not(trained, "int8") is None
     trained.model.norms[0].running_var[0] = 1e-9
-    reason = why_no_int8(trained)
+    reason = why_not(trained, "int8")
     assert reason is not None
     assert "nats more per character" in reason
     assert "batch normalisation" in reason

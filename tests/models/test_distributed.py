@@ -56,6 +56,11 @@ def test_two_processes_have_the_losses_of_one(verse: Path, tmp_path: Path, optio
         torch.testing.assert_close(second[name], tensor, rtol=0, atol=1e-4)
 
 
+def test_two_processes_find_out_what_is_fastest(verse: Path, tmp_path: Path) -> None:
+    done = _train(PROCESSES, "--data", verse, *SMALL, "--precision", "auto", "--steps", "3", "--out", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+
+
 def test_two_processes_go_on_where_two_were_left(verse: Path, tmp_path: Path) -> None:
     flags = ("--data", verse, *SMALL, "--dropout", "0.3", "--steps", "300")
     assert _train(PROCESSES, *flags, "--out", tmp_path / "whole").returncode == 0

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from models.settings import TrainSettings
 from models.streams import Streams, require_length
@@ -76,6 +77,19 @@ def test_processes_read_what_one_process_reads(noise: dict[str, Any]) -> None:
         for side in (0, 1):
             joint = np.concatenate([part.window(number)[side].numpy() for part in parts], axis=1)
             assert (joint == whole.window(number)[side].numpy()).all()
+
+
+@pytest.mark.parametrize("noise", [{}, {"random_offsets": True, "replace_rate": 0.3, "drop_rate": 0.1}])
+def test_windows_cut_from_a_text_on_a_device_are_those_cut_from_the_file(noise: dict[str, Any]) -> None:
+    given = TrainSettings(out=Path("run"), batch=4, sequence=8, **noise)
+    ids = np.random.default_rng(0).integers(0, 200, CHARS).astype(np.uint8)
+    part = slice(1, 3)
+    mapped = Streams(ids, 200, given, part)
+    uploaded = Streams(ids, 200, given, part, torch.from_numpy(ids))
+    for number in (0, 5, mapped.windows + 3):
+        for one, other in zip(mapped.window(number), uploaded.window(number), strict=True):
+            assert one.dtype == torch.int64
+            assert one.equal(other)
 
 
 def test_another_seed_is_other_noise() -> None:

@@ -9,10 +9,15 @@ from itertools import count
 from types import TracebackType
 from typing import Any, Self
 
-from bundle.manifest import Manifest, Precision
+from bundle.manifest import ON_DEVICE, Manifest, Precision
 from bundle.read import decode_file, full_file
+from server.device_runner import DeviceRunner
+from server.device_states import DeviceStore
 from server.engine import Engine
-from server.runner import Runner
+from server.host_states import HostStore
+from server.loading import device_graphs
+from server.runner import Provider, Runner
+from server.states import Inputs, Outcomes, States, Store
 from server.values import Cancel, Command, Delivery, Finish, Generation, Grant, Handled, Request, Sampling, Stop
 
 __all__ = ["EngineDriver", "Run", "Text", "WatchedRunner", "generation"]
@@ -31,27 +36,49 @@ class Run:
     reading: bool
 
 
-class WatchedRunner(Runner):
-    """A runner that notes its runs; `before_run` is called first, in the engine's thread."""
+class WatchedRunner:
+    """A model's graphs in one precision, whose runs are noted; `before_run` is called first, in the engine's thread."""
 
-    def __init__(self, manifest: Manifest, files: dict[str, bytes], precision: Precision) -> None:
-        graphs = files[decode_file(precision)], files[full_file(precision)]
-        super().__init__(*graphs, manifest.model, len(manifest.symbols), threads=1, provider="cpu")
+    def __init__(
+        self, manifest: Manifest, files: dict[str, bytes], precision: Precision, provider: Provider = "cpu"
+    ) -> None:
+        self._manifest, self.on_device = manifest, precision in ON_DEVICE
+        if self.on_device:
+            graphs = device_graphs(files, precision)
+            self._device = DeviceRunner(graphs, threads=1, provider=provider, tf32=False)
+        else:
+            graph_files = files[decode_file(precision)], files[full_file(precision)]
+            self._runner = Runner(*graph_files, manifest.model, len(manifest.symbols), threads=1)
         self.runs: list[Run] = []
         self.before_run: Callable[[], None] = lambda: None
 
-    def decode(self, before: Any, loop: Any, tokens: Any, after: Any) -> None:
-        self._note(loop, full=False)
-        super().decode(before, loop, tokens, after)
+    def store(self, max_rows: int, max_batch: int) -> Store:
+        """On a device there are runs of `max_batch` and of `max_rows` rows, and so many rows come in at once."""
+        store: Store
+        if self.on_device:
+            buckets = sorted({min(max_batch, max_rows), max_rows})
+            store = DeviceStore(self._device, self._manifest, buckets, staged=max_batch)
+        else:
+            store = HostStore(self._runner, self._manifest, max_rows, max_batch)
+        store.states = {area: WatchedStates(states, self.note) for area, states in store.states.items()}
+        return store
 
-    def full(self, before: Any, loop: Any, limits: Any, tokens: Any, logprobs: Any, after: Any) -> None:
-        self._note(loop, full=True)
-        super().full(before, loop, limits, tokens, logprobs, after)
-
-    def _note(self, loop: Sequence[Any], full: bool) -> None:
+    def note(self, inputs: Inputs, full: bool) -> None:
         self.before_run()
-        forced = loop[0]
-        self.runs.append(Run(*forced.shape, full, reading=bool((forced >= 0).all())))
+        self.runs.append(Run(*inputs.forced.shape, full, reading=bool((inputs.forced >= 0).all())))
+
+
+class WatchedStates:
+    """States that tell of their runs before them."""
+
+    def __init__(self, states: States, note: Callable[[Inputs, bool], None]) -> None:
+        self._states, self._note = states, note
+        self.width, self.warm_up = states.width, states.warm_up
+        self.put, self.move, self.take, self.take_before = states.put, states.move, states.take, states.take_before
+
+    def run(self, inputs: Inputs, *, full: bool) -> Outcomes:
+        self._note(inputs, full)
+        return self._states.run(inputs, full=full)
 
 
 @dataclass
@@ -119,6 +146,9 @@ class EngineDriver:
 
     What is asked `at` a run is submitted while that run is prepared, so it is carried out before the run that follows,
     or when nothing else is left to run; at 0, it is submitted at once. Runs are counted from 1.
+
+    Args:
+        warm: the engine is warmed up; on CUDA its runs are captured then.
     """
 
     def __init__(
@@ -130,18 +160,17 @@ class EngineDriver:
         max_batch: int = 8,
         chunk_delay: float = 0.02,
         prefix_bytes: int = 0,
+        warm: bool = False,
     ) -> None:
-        self.runner, self.texts = runner, list[Text]()
+        self.runner, self.texts, self._warm = runner, list[Text](), warm
         runner.runs, runner.before_run = [], self._submit_due
         self._error: BaseException | None = None
         self._later: list[tuple[int, int, Command]] = []
         self._order = count()
         self._changed = threading.Condition(threading.RLock())
         self.engine = DrivenEngine(
-            runner,
+            runner.store(max_rows, max_batch),
             manifest,
-            max_rows=max_rows,
-            max_batch=max_batch,
             chunk_delay=chunk_delay,
             prefix_bytes=prefix_bytes,
             max_wait=LONGEST_SECONDS,
@@ -185,7 +214,7 @@ class EngineDriver:
     def finish(self, *texts: Text) -> None:
         """Waits until these texts have ended; without any, until all but cancelled ones have, and none is to come."""
         if not self.engine.ident:
-            self.engine.start()
+            (self.engine.start_warm if self._warm else self.engine.start)()
         with self._changed:
             ended = self._changed.wait_for(lambda: self._error or self._have_ended(texts), LONGEST_SECONDS)
         if self._error:

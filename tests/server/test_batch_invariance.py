@@ -101,7 +101,7 @@ class Graph:
         self._full = full
         graphs = data[decode_file(precision)], data[full_file(precision)]
         vocab = len(self.manifest.symbols)
-        self._runner = Runner(*graphs, self.manifest.model, vocab, threads=1, provider="cpu")
+        self._runner = Runner(*graphs, self.manifest.model, vocab, threads=1)
 
     def run(self, x: Inputs) -> Outputs:
         before, loop = [x.token, *x.state], (x.forced, x.uniform, x.temperature)

@@ -73,3 +73,22 @@ def test_a_wrong_file_is_one_line(
     file.write_text(text)
     assert ended("--config", str(file)) == 2
     assert capsys.readouterr().err == f"charstream serve: {file}: {complaint}\n"
+
+
+@pytest.mark.parametrize(
+    ("flags", "complaint"),
+    [
+        ("--provider cuda --precision int8", "--provider cuda runs fp16-cuda and fp32-cuda, not --precision int8"),
+        ("--provider cpu --tf32", "--tf32 is for --precision fp16-cuda and fp32-cuda, which run with --provider cuda"),
+        ("--precision fp32 --max-rows 8 --buckets 4,8", "--buckets is for --precision fp16-cuda and fp32-cuda"),
+        ("--buckets 64,256", "the largest must be --max-rows, 1024: got 64,256"),
+        ("--buckets 0,1024", "--buckets are numbers of rows from 1"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_one_line(
+    capsys: pytest.CaptureFixture[str], flags: str, complaint: str
+) -> None:
+    assert ended(*flags.split()) == 2
+    message = capsys.readouterr().err
+    assert complaint in message
+    assert message.count("\n") == 1

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from bundle.manifest import Manifest, Precision
+from bundle.manifest import ON_DEVICE, Manifest, Precision
 from models.checkpoint import Trained
 from protos import charstream_pb2 as pb
 from server.scheduler import LONG_PROMPT
@@ -137,9 +137,19 @@ class Alone:
         return str(text), text.finish.reason, text.finish.stop
 
 
-@pytest.fixture(scope="module", params=["fp32", "int8"])
-def alone(request: pytest.FixtureRequest, tiny_files: Files) -> Alone:
-    return Alone(tiny_files, request.param)
+@pytest.fixture(scope="module", params=["fp32", "int8", "fp32-cuda"])
+def alone(request: pytest.FixtureRequest, tiny_files: Files, device_files: Files) -> Alone:
+    return Alone(device_files if request.param in ON_DEVICE else tiny_files, request.param)
+
+
+@pytest.fixture(scope="module")
+def on_host(device_files: Files) -> Alone:
+    return Alone(device_files, "fp32")
+
+
+@pytest.fixture(scope="module")
+def on_device(device_files: Files) -> Alone:
+    return Alone(device_files, "fp32-cuda")
 
 
 @MIX
@@ -160,6 +170,16 @@ def test_a_text_is_the_same_whatever_happens_around_it(
             assert (str(text), text.finish.reason, text.finish.stop) == (expected, reason, stop)
         else:
             assert expected.startswith(str(text))
+
+
+@MIX
+@given(drawn=st.lists(REQUESTS, min_size=1, max_size=8))
+def test_a_device_gives_the_texts_of_the_host(on_host: Alone, on_device: Alone, drawn: list[Asked]) -> None:
+    """Where their kernels are the same, as on the CPU."""
+    with EngineDriver(on_device.runner, on_device.manifest, max_rows=8, max_batch=3) as driver:
+        texts = [on_device.ask(driver, asked) for asked in drawn]
+        driver.finish()
+    assert [str(text) for text in texts] == [on_host.text(asked)[0] for asked in drawn]
 
 
 def test_a_text_without_limits_is_the_same_in_both_graphs(alone: Alone) -> None:
@@ -183,9 +203,10 @@ def test_a_text_without_limits_is_the_same_in_both_graphs(alone: Alone) -> None:
     assert [str(text) for text in texts] == expected
 
 
-def test_float32_texts_are_those_of_torch(tiny: Trained, tiny_files: Files) -> None:
-    """Mixed, cut and interrupted; long prompts are read apart, and the second half finds them read."""
-    alone = Alone(tiny_files, "fp32")
+@pytest.mark.parametrize("precision", ["fp32", "fp32-cuda"])
+def test_float32_texts_are_those_of_torch(tiny: Trained, device_files: Files, precision: Precision) -> None:
+    """Mixed, cut and interrupted; on the host long prompts are read apart, and the second half finds them read."""
+    alone = Alone(device_files, precision)
     asked = [
         Asked(LINES[n % 2][:chars], 150, n, Sampling(temperature), ())
         for n, (chars, temperature) in enumerate(

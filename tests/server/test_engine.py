@@ -2,6 +2,7 @@
 
 import pytest
 
+from bundle.graphs import DEVICE_STEPS
 from bundle.manifest import Manifest
 from server.scheduler import FIRST_CHARS
 from tests.server.engine_driver import EngineDriver, WatchedRunner, generation
@@ -12,8 +13,13 @@ LONG_DELAY = 10.0
 
 
 @pytest.fixture(scope="module")
-def runner(tiny_files: Files) -> WatchedRunner:
+def host(tiny_files: Files) -> WatchedRunner:
     return WatchedRunner(*tiny_files, "fp32")
+
+
+@pytest.fixture(scope="module", params=["fp32", "fp32-cuda"])
+def runner(request: pytest.FixtureRequest, device_files: Files) -> WatchedRunner:
+    return WatchedRunner(*device_files, request.param)
 
 
 def test_a_pause_in_a_short_run_for_a_newcomer_delivers_what_was_held(runner: WatchedRunner, tiny_files: Files) -> None:
@@ -80,17 +86,37 @@ def test_a_newcomer_does_not_wait_for_a_long_prompt(runner: WatchedRunner, tiny_
 
 
 @pytest.mark.parametrize("newcomers", [0, 6])
-def test_a_long_prompt_does_not_stop_the_others(runner: WatchedRunner, tiny_files: Files, newcomers: int) -> None:
+def test_a_long_prompt_does_not_stop_the_others(host: WatchedRunner, tiny_files: Files, newcomers: int) -> None:
     """Between two deliveries of a running text there is at most one run that only reads."""
     manifest, _ = tiny_files
-    with EngineDriver(runner, manifest, chunk_delay=0.005) as driver:
+    with EngineDriver(host, manifest, chunk_delay=0.005) as driver:
         running = driver.ask(generation(manifest, max_chars=1_000_000, seed=1))
         reader = driver.ask(generation(manifest, "To be, or not. " * 200, 30, seed=2), at=3)
         for number in range(newcomers):
             driver.ask(generation(manifest, max_chars=20, seed=number), at=5 + 2 * number)
         driver.finish(reader)
-    reading = [number for number, run in enumerate(runner.runs, 1) if run.reading]
+    reading = [number for number, run in enumerate(host.runs, 1) if run.reading]
     assert len(reading) > 5, "it was read at once"
     assert running.came[-1] > reading[-1], "nobody ran beside it"
     for last, following in zip(running.came, running.came[1:], strict=False):
         assert sum(last < number <= following for number in reading) <= 1
+
+
+def test_more_newcomers_than_a_device_takes_in_at_once_come_one_run_after_the_other(device_files: Files) -> None:
+    """Two come in with a run; a text is what it is, whenever it came in."""
+    manifest, runner = device_files[0], WatchedRunner(*device_files, "fp32-cuda")
+    with EngineDriver(runner, manifest, max_rows=7, max_batch=2) as driver:
+        texts = [driver.ask(generation(manifest, max_chars=40, seed=n % 2)) for n in range(7)]
+        driver.finish()
+    assert [run.rows for run in runner.runs[:4]] == [2, 4, 6, 7]
+    assert {str(text) for text in texts[::2]} == {str(texts[0])}
+    assert {str(text) for text in texts[1::2]} == {str(texts[1])}
+
+
+def test_a_text_that_ends_inside_a_run_of_a_device_is_cut(device_files: Files) -> None:
+    manifest, runner = device_files[0], WatchedRunner(*device_files, "fp32-cuda")
+    with EngineDriver(runner, manifest, chunk_delay=LONG_DELAY) as driver:
+        texts = [driver.ask(generation(manifest, max_chars=chars, seed=chars)) for chars in (1, 3, 5, 17, 65, 70)]
+        driver.finish()
+    assert [len(str(text)) for text in texts] == [1, 3, 5, 17, 65, 70]
+    assert {run.steps for run in runner.runs} <= {*DEVICE_STEPS}

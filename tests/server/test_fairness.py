@@ -3,18 +3,21 @@
 import random
 from collections import Counter
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bundle.manifest import Manifest
-from server.scheduler import LONG_PROMPT, READERS, Row, Scheduler, Status
+from bundle.manifest import Manifest, Precision
+from server.plan import Row, Status
+from server.scheduler import LONG_PROMPT, READERS, Scheduler
 from tests.server.engine_driver import EngineDriver, WatchedRunner, generation
+from tests.server.test_scheduler import runs
 
 Files = tuple[Manifest, dict[str, bytes]]
 
 
 def scheduler(max_rows: int) -> Scheduler:
-    return Scheduler(max_rows, max_rows, 0.02, lambda rows, full: 0.001, max_scores=1000)
+    return Scheduler(runs(max_rows, max_rows), 0.02, lambda rows, full: 0.001)
 
 
 def row(stream: int, identity: str, *, forced: int = 0, credit: int = 1000) -> Row:
@@ -95,9 +98,10 @@ def test_slots_are_shared_equally_and_never_idle(data: st.DataObject) -> None:
             assert [r.slot for r in area] == list(range(len(area)))
 
 
-def test_giving_way_changes_no_text(tiny_files: Files) -> None:
+@pytest.mark.parametrize("precision", ["fp32", "fp32-cuda"])
+def test_giving_way_changes_no_text(device_files: Files, precision: Precision) -> None:
     """Rows of many identities in few slots, with short and long prompts, and checkpoints."""
-    manifest, runner = tiny_files[0], WatchedRunner(*tiny_files, "fp32")
+    manifest, runner = device_files[0], WatchedRunner(*device_files, precision)
     rng = random.Random(0)
     wanted = [
         (

@@ -39,14 +39,14 @@ import sys, time
 from server import served
 from server.__main__ import main
 
-load = served.load_runner
+load = served.load
 
 def slow(*arguments):
     print("loading", file=sys.stderr, flush=True)
     time.sleep(30)
     return load(*arguments)
 
-served.load_runner = slow
+served.load = slow
 sys.exit(main())
 """
 

@@ -27,7 +27,7 @@ def loop_of(model: CharLM, manifest: Manifest, precision: Precision) -> bytes:
     config = model.config
     step = StepGraph(model).eval()
     shape = manifest.model.model_copy(update={"layers": config.layers, "hidden": config.hidden})
-    graph = DecodeGraph(step.quantized() if precision == "int8" else step, config.vocab)
+    graph = DecodeGraph(step.at(precision), config.vocab)
     example = (torch.zeros(3, dtype=torch.int64), torch.full((2, 3), -1), torch.full((2, 3), 0.5), torch.ones(3))
     state = model.initial_state(3)
     return to_onnx(graph, (*example, *state), decode_inputs(shape), decode_outputs(shape), manifest.metadata())
@@ -70,7 +70,7 @@ def test_eight_bits_that_do_not_compute_give_way_to_float32(
     server = start_server(tmp_path)
     try:
         ready(server)
-        server.wait_for("tiny: 8 bits do not work here, float32 is served: the probe's row")
+        server.wait_for("tiny: int8 on cpu does not work here, fp32 on cpu is tried: the probe's row")
         with grpc.insecure_channel(server.address) as channel:
             assert pb_grpc.ModelsStub(channel).GetModel(pb.GetModelRequest(name="tiny")).precision == "fp32"
     finally:
@@ -190,14 +190,25 @@ def test_two_onnxruntimes_are_one_too_many(bundles: Path, tmp_path: Path, monkey
         stop(server)
 
 
-def test_cuda_that_cannot_be_had_is_an_error_not_a_silent_cpu(bundles: Path) -> None:
+def test_cuda_that_cannot_be_had_is_an_error_not_a_silent_cpu(device_bundles: Path) -> None:
     import onnxruntime
 
     if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
         pytest.skip("this onnxruntime has CUDA")
+    server = start_server(device_bundles, "--provider", "cuda")
+    try:
+        assert server.wait(30) == 1
+        server.wait_for("fp16-cuda on cuda does not work here, fp32-cuda on cuda is tried")
+        server.wait_for("not served: .*: provider cuda: this onnxruntime has no CUDA: pip install")
+        assert "Traceback" not in server.log
+    finally:
+        stop(server)
+
+
+def test_cuda_needs_graphs_for_it(bundles: Path) -> None:
     server = start_server(bundles, "--provider", "cuda")
     try:
         assert server.wait(30) == 1
-        server.wait_for("provider cuda: onnxruntime could not load CUDAExecutionProvider")
+        server.wait_for("--provider cuda: the bundle has fp32 and int8, none of them for a device: charstream export")
     finally:
         stop(server)

@@ -193,12 +193,22 @@ class Mates:
                 self.over.wait(0.002)
 
 
-@pytest.fixture(scope="module", params=["fp32", "int8"])
-def replicas(request: pytest.FixtureRequest, bundles: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+ARITHMETIC = {
+    "fp32": ("--precision", "fp32"),
+    "int8": ("--precision", "int8"),
+    "fp32-cuda": ("--precision", "fp32-cuda", "--provider", "cpu", "--max-rows", "8", "--buckets", "3,8"),
+}
+
+
+@pytest.fixture(scope="module", params=ARITHMETIC)
+def replicas(
+    request: pytest.FixtureRequest, bundles: Path, device_bundles: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
     """A server with mates for every text."""
+    models = device_bundles if request.param == "fp32-cuda" else bundles
     keys = tmp_path_factory.mktemp("keys") / "keys"
     keys.write_text("0123456789abcdef" * 2)
-    process = ready(start_server(bundles, "--precision", request.param, "--resume-keys", str(keys)))
+    process = ready(start_server(models, *ARITHMETIC[request.param], "--resume-keys", str(keys)))
     with grpc.insecure_channel(process.address) as channel:
         mates = Mates(rpc.TextGenerationStub(channel))
         threads = [threading.Thread(target=mates.run) for _ in range(3)]

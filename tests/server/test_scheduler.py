@@ -2,9 +2,11 @@
 
 import random
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from server.plan import Area, Move, Row, Runs, Status
 from server.scheduler import (
     FIRST_CHARS,
     LONG_PROMPT,
@@ -13,18 +15,20 @@ from server.scheduler import (
     MAX_STEPS,
     READERS,
     READING_SHARE,
-    Area,
-    Move,
-    Row,
     Scheduler,
-    Status,
 )
 
 STEP = 0.001
 
 
+def runs(max_rows: int = 4, max_batch: int = 4) -> Runs:
+    """As of a store in the host's memory."""
+    steps = range(1, MAX_STEPS + 1)
+    return Runs(max_rows, max_batch, steps, steps, 1000, min(READERS, max_batch), max_rows)
+
+
 def scheduler(max_rows: int = 4, max_batch: int = 4, chunk_delay: float = 0.0205) -> Scheduler:
-    return Scheduler(max_rows, max_batch, chunk_delay, lambda rows, full: STEP, max_scores=1000)
+    return Scheduler(runs(max_rows, max_batch), chunk_delay, lambda rows, full: STEP)
 
 
 def row(stream: int, *, forced: int = 0, chars: int = 1000, credit: int = 1000, delay: float = 1.0) -> Row:
@@ -223,7 +227,7 @@ def test_runs_get_longer_while_the_event_loop_is_behind_and_shorter_again() -> N
 
 
 def test_a_stretched_run_is_never_longer_than_a_newcomer_may_wait() -> None:
-    s = Scheduler(16, 16, 0.02, lambda rows, full: 0.004, max_scores=1000)
+    s = Scheduler(runs(16, 16), 0.02, lambda rows, full: 0.004)
     s.add(row(0))
     s.admit()
     assert s.plan().steps == 5
@@ -233,6 +237,57 @@ def test_a_stretched_run_is_never_longer_than_a_newcomer_may_wait() -> None:
     for _ in range(10):
         s.plan()
     assert s.plan().steps == 5
+
+
+def device(max_rows: int = 8, newcomers: int = 8) -> Runs:
+    """As of a store on a device."""
+    return Runs(max_rows, max_rows, (4, 16, 64), (4, 16), 16 * max_rows, 0, newcomers)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "chars", "full", "steps"),
+    [
+        (0.1, 1000, False, 64),
+        (0.0635, 1000, False, 16),
+        (0.015, 1000, False, 4),
+        (0.001, 1000, False, 4),  # none fits: the smallest
+        (0.1, 17, False, 64),
+        (0.1, 16, False, 16),
+        (0.1, 3, False, 4),
+        (0.0635, 64, False, 16),
+        (0.1, 1000, True, 16),
+    ],
+)
+def test_a_run_has_the_largest_number_of_steps_that_fits_and_is_needed(
+    seconds: float, chars: int, full: bool, steps: int
+) -> None:
+    s = Scheduler(device(), seconds, lambda rows, full: STEP)
+    one = row(0, chars=chars)
+    one.full = full
+    s.add(one)
+    s.admit()
+    assert s.plan().steps == steps
+
+
+def test_a_newcomers_first_run_has_the_fewest_steps_that_cover_its_prompt() -> None:
+    s = Scheduler(device(), 1.0, lambda rows, full: STEP)
+    s.add(row(0))
+    for number, (forced, steps, hold) in enumerate([(0, 4, True), (1, 16, True), (12, 16, True), (13, 64, False)]):
+        s.add(newcomer(number, forced))
+        s.admit()
+        plan = s.plan()
+        assert (plan.steps, plan.hold) == (steps, hold)
+        s.end(s.running[-1])
+
+
+def test_no_more_come_in_with_a_run_than_there_is_room_for_and_none_reads_apart() -> None:
+    s = Scheduler(device(newcomers=3), 0.02, lambda rows, full: STEP)
+    rows = [newcomer(n, forced=5000) for n in range(8)]
+    for r in rows:
+        s.add(r)
+    assert [s.admit() for _ in range(4)] == [rows[:3], rows[3:6], rows[6:], []]
+    assert {r.status for r in rows} == {Status.RUNNING}
+    assert len(s.plan().rows) == 8
 
 
 def test_one_limited_row_takes_its_group_to_the_full_graph() -> None:

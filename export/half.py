@@ -1,0 +1,50 @@
+"""Matmuls in 16 bits, for a device that has units for them.
+
+Both inputs of a matmul are float16; what it adds up is kept in float32, and the result rounded to float16. Tables,
+sums, nonlinearities and states stay float32. A row depends on no other, as nothing is scaled.
+
+The operator is a torch custom operator: torch's own may add up in 16 bits where a processor does.
+"""
+
+from collections.abc import Callable
+
+import torch
+from onnxscript import opset20 as op
+from torch import Tensor, nn
+
+__all__ = ["TRANSLATIONS", "HalfDense"]
+
+_FLOAT = 1  # ONNX's number of the element type
+
+
+@torch.library.custom_op("charstream::half_matmul", mutates_args=())
+def half_matmul(x: Tensor, weight: Tensor) -> Tensor:
+    """x float16 [B, K], weight float16 [K, N] -> float32 [B, N] of float16's precision and range."""
+    return (x.float() @ weight.float()).half().float()
+
+
+@half_matmul.register_fake
+def _(x: Tensor, weight: Tensor) -> Tensor:
+    return x.new_empty(x.shape[0], weight.shape[1], dtype=torch.float32)
+
+
+def _half_matmul_onnx(x, weight):  # type: ignore[no-untyped-def]
+    return op.Cast(op.MatMul(x, weight), to=_FLOAT)
+
+
+TRANSLATIONS: dict[Callable[..., object], Callable[..., object]] = {
+    torch.ops.charstream.half_matmul.default: _half_matmul_onnx,
+}
+
+
+class HalfDense(nn.Module):
+    """y = x W + b with W in 16 bits: x float16 [B, K], W [K, N] -> float32 [B, N]."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(weight.half(), requires_grad=False)
+        self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = half_matmul(x, self.weight)
+        return y if self.bias is None else y + self.bias

@@ -1,0 +1,180 @@
+"""The graphs for a device: what the loop computes, from whatever rows a run begins with."""
+
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+import onnx
+import pytest
+
+from bundle.graphs import DEVICE_STEPS
+from bundle.manifest import Manifest
+from bundle.read import decode_file, full_file
+from export.build import build
+from export.device import InPlace
+from export.runtime import Arrays, Runtime
+from export.verdict import Verification
+from export.verification import reference_of_bundle, verify
+from models.checkpoint import Trained
+from tests.conftest import tiny_model
+
+Files = tuple[Manifest, dict[str, bytes]]
+# The last one reads something else than its state, has normalisation, and operators that the others lack.
+OTHERS: dict[str, dict[str, object]] = {
+    "gru": {"cell": "gru"},
+    "rnn": {"cell": "rnn", "activation": "leaky_relu", "form": "pre", "norm": "layer", "residual": True},
+}
+
+
+@pytest.fixture(scope="module")
+def bundles_by_cell(device_files: Files) -> dict[str, Files]:
+    built = {cell: build(tiny_model(hidden=16, **o), cell, "1", ["fp32", "fp32-cuda"]) for cell, o in OTHERS.items()}
+    return {"lstm": device_files, **built}
+
+
+@dataclass
+class Pair:
+    """A loop, and the graph of `steps` steps that was made of it."""
+
+    loop: Runtime
+    device: Runtime
+    steps: int
+    manifest: Manifest
+    full: bool
+    rng: np.random.Generator
+
+    def begin(self, rows: int) -> Arrays:
+        """Tokens and states of rows."""
+        shape = self.manifest.model
+        state = {name: self.uniform(-1, 1, rows, shape.hidden) for name in shape.state_names}
+        return {"token": self.rng.integers(0, self.vocab, rows), **state}
+
+    def given(self, rows: int) -> Arrays:
+        """What else a run takes: forced and sampled steps, greedy and warm rows, some with limits."""
+        size = (self.steps, rows)
+        forced = np.where(self.rng.random(size) < 0.3, self.rng.integers(0, self.vocab, size), -1)
+        temperature = self.rng.choice(np.array([0, 0.5, 1], np.float32), rows)
+        given = {"forced": forced, "uniform": self.uniform(0, 0.999, *size), "temperature": temperature}
+        if self.full:
+            top_k = self.rng.integers(1, self.vocab + 1, rows)
+            limits = {"top_p": self.uniform(0, 1, rows), "min_p": self.uniform(0, 0.2, rows)}
+            given |= {"bias": self.uniform(-2, 2, rows, self.vocab), "top_k": top_k, **limits}
+        return given
+
+    def uniform(self, low: float, high: float, *shape: int) -> np.ndarray:
+        return self.rng.uniform(low, high, shape).astype(np.float32)
+
+    @property
+    def vocab(self) -> int:
+        return len(self.manifest.symbols)
+
+
+EVERY = list(product(("lstm", "gru", "rnn"), ("decode", "full"), DEVICE_STEPS))
+
+
+@pytest.fixture(scope="module", params=EVERY, ids=lambda p: "-".join(map(str, p)))
+def pair(request: pytest.FixtureRequest, bundles_by_cell: dict[str, Files]) -> Pair:
+    cell, kind, steps = request.param
+    manifest, files = bundles_by_cell[cell]
+    file = {"decode": decode_file, "full": full_file}[kind]
+    graphs = Runtime(files[file("fp32")]), Runtime(files[file("fp32-cuda", steps)])
+    return Pair(*graphs, steps, manifest, kind == "full", np.random.default_rng(0))
+
+
+def assert_equal(found: Arrays, expected: Arrays) -> None:
+    assert list(found) == list(expected)
+    for name, array in found.items():
+        np.testing.assert_array_equal(array, expected[name], err_msg=name)
+
+
+def test_the_steps_one_after_the_other_are_the_loops_bit_for_bit(pair: Pair) -> None:
+    begin = pair.begin(5)
+    for _ in range(2):
+        given = pair.given(5)
+        found = InPlace(pair.device, pair.manifest).run({**begin, **given})
+        assert_equal(found, pair.loop.run({**begin, **given}))
+        begin = {name: found[f"{name}_next"] for name in begin}
+
+
+@pytest.mark.parametrize(("held", "staged", "rows"), [(6, 3, 9), (1, 1, 4), (2, 9, 3), (8, 2, 1)])
+def test_a_row_goes_on_from_where_its_source_says(pair: Pair, held: int, staged: int, rows: int) -> None:
+    """Rows in any order, some twice, some left out; more or fewer than before."""
+    there, joining = pair.begin(held), pair.begin(staged)
+    source = pair.rng.integers(0, held + staged, rows)
+    source[0] = held + staged - 1  # the last row that is staged
+    begin = {name: np.concatenate([there[name], joining[name]])[source] for name in there}
+    given = pair.given(rows)
+    inputs = {**there, **{f"staged_{name}": array for name, array in joining.items()}, "source": source}
+    assert_equal(pair.device.run({**inputs, **given}), pair.loop.run({**begin, **given}))
+
+
+def test_what_lies_in_rows_that_nobody_takes_does_no_harm(pair: Pair) -> None:
+    """Unused rows of a bucket may hold anything, numbers that are none too."""
+    there, joining = pair.begin(4), pair.begin(3)
+    for name in pair.manifest.model.state_names:
+        there[name][1], joining[name][2] = np.nan, np.inf
+    source = np.array([0, 4, 3, 5])
+    begin = {name: np.concatenate([there[name], joining[name]])[source] for name in there}
+    given = pair.given(4)
+    inputs = {**there, **{f"staged_{name}": array for name, array in joining.items()}, "source": source}
+    assert_equal(pair.device.run({**inputs, **given}), pair.loop.run({**begin, **given}))
+
+
+def test_weights_are_there_once_under_their_names(device_files: Files) -> None:
+    """Neither sixteen times as large a file, nor one in which nobody finds a weight."""
+    _, files = device_files
+    for file, steps in product((decode_file, full_file), DEVICE_STEPS):
+        loop, device = (onnx.load_from_string(files[name]).graph for name in (file("fp32"), file("fp32-cuda", steps)))
+        kept = {tensor.name: tensor for tensor in device.initializer}
+        assert all(kept[tensor.name] == tensor for tensor in loop.initializer)
+        assert len(kept) < len(loop.initializer) + steps + 8
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
+def test_they_are_verified(bundles_by_cell: dict[str, Files], cell: str, tiny: Trained) -> None:
+    manifest, files = bundles_by_cell[cell]
+    model = tiny.model if cell == "lstm" else tiny_model(hidden=16, **OTHERS[cell]).model
+    found = verify(manifest, files, model)
+    assert all(verification.passed for verification in found), [str(v) for v in found]
+    names = [f(p, k) for p in manifest.precisions[1:] for f in (decode_file, full_file) for k in DEVICE_STEPS]
+    assert [v.file for v in found[3:]] == names
+    assert all(v.outcomes > 500 for v in found[3:])
+    assert all(v.passed for v in verify(manifest, files, reference_of_bundle(manifest, files)))
+
+
+def changed(data: bytes, name: str, change: object) -> bytes:
+    model = onnx.load_from_string(data)
+    (tensor,) = (tensor for tensor in model.graph.initializer if tensor.name.endswith(name))
+    tensor.CopyFrom(onnx.numpy_helper.from_array(change(onnx.numpy_helper.to_array(tensor).copy()), tensor.name))  # type: ignore[operator]
+    return model.SerializeToString()
+
+
+def a_column_too_large(values: np.ndarray) -> np.ndarray:
+    values[..., 7] *= 1.1
+    return values
+
+
+def failed(found: list[Verification]) -> list[str]:
+    return [verification.file for verification in found if not verification.passed]
+
+
+@pytest.mark.parametrize("precision", ["fp32-cuda", "fp16-cuda"])
+@pytest.mark.parametrize("part", ["both.1.weight", "tables.2", "head.bias"])
+def test_verify_notices_one_wrong_number(device_files: Files, tiny: Trained, precision: str, part: str) -> None:
+    manifest, files = device_files
+    name = decode_file(precision, 4)
+    few = manifest.model_copy(update={"precisions": (precision,)})
+    assert failed(verify(few, {**files, name: changed(files[name], part, a_column_too_large)}, tiny.model)) == [name]
+
+
+def test_verify_notices_rows_that_begin_elsewhere(device_files: Files, tiny: Trained) -> None:
+    """Rows that stay where they are begin right; one that was staged begins as another one."""
+    manifest, files = device_files
+    name = decode_file("fp32-cuda", 4)
+    model = onnx.load_from_string(files[name])
+    (last,) = (node for node in model.graph.node if list(node.output) == ["staged_row"])
+    last.input[0] = "row_0"
+    few = manifest.model_copy(update={"precisions": ("fp32-cuda",)})
+    found = verify(few, {**files, name: model.SerializeToString()}, tiny.model)
+    assert failed(found) == [name]
+    assert any("source" in failure for verification in found for failure in verification.failures)

@@ -1,0 +1,34 @@
+"""An arithmetic is in force within a step and nowhere else, and cuDNN gets its numbers as it wants them."""
+
+import pytest
+import torch
+
+from models.cudnn import for_cudnn
+from models.precision import Arithmetic, set_products
+
+
+def _products() -> tuple[str, str]:
+    return torch.backends.cuda.matmul.fp32_precision, torch.backends.cudnn.rnn.fp32_precision
+
+
+def test_tf32_and_threads_are_in_force_within_only() -> None:
+    set_products("ieee")
+    with Arithmetic(False, 2, tf32=True).in_force():
+        assert (_products(), torch.get_num_threads()) == (("tf32", "tf32"), 2)
+    assert (_products(), torch.get_num_threads()) == (("ieee", "ieee"), 1)
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+def test_a_layers_weights_lie_one_behind_the_other_and_gradients_reach_them(kind: torch.dtype) -> None:
+    weights = [torch.randn(size, requires_grad=True) for size in ((8, 3), (8, 2), (8,), (8,))]
+    x, state = torch.randn(5, 4, 3), [torch.randn(1, 4, 2)] * 2
+    with torch.autocast("cpu", torch.bfloat16, enabled=kind == torch.bfloat16):
+        given, before, together = for_cudnn(x, state, weights)
+    assert {tensor.dtype for tensor in (given, *before, *together)} == {kind}
+    place = together[0].data_ptr()
+    for tensor, weight in zip(together, weights, strict=True):
+        assert tensor.data_ptr() == place
+        assert tensor.equal(weight.to(kind))
+        place += tensor.nbytes
+    torch.stack([(number * tensor).sum() for number, tensor in enumerate(together, 1)]).sum().backward()
+    assert [weight.grad.unique().tolist() for weight in weights if weight.grad is not None] == [[1], [2], [3], [4]]
