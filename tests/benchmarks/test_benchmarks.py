@@ -4,6 +4,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.slow
+
 
 def benchmark(name: str, *flags: str) -> str:
     command = [sys.executable, "-m", f"benchmarks.{name}", *flags]

@@ -52,7 +52,7 @@ def test_a_loop_of_another_model_is_not_served(
     write_mixed(tmp_path / "mixed", manifest, {**files, decode_file("fp32"): decode})
     server = start_server(tmp_path, "--precision", "fp32")
     try:
-        assert server.wait(30) == 1
+        assert server.wait() == 1
         server.wait_for(rf"not served: \S+/mixed: {complaint}")
         assert "Traceback" not in server.log
     finally:
@@ -75,7 +75,7 @@ def test_eight_bits_that_do_not_compute_give_way_to_float32(
         stop(server)
     strict = start_server(tmp_path, "--precision", "int8")
     try:
-        assert strict.wait(30) == 1
+        assert strict.wait() == 1
         strict.wait_for(r"not served: \S+/mixed: the probe's row")
     finally:
         stop(strict)
@@ -89,7 +89,7 @@ def test_a_precision_that_the_bundle_lacks_is_named(
     write_mixed(tmp_path / "tiny", only, {name: data for name, data in files.items() if "int8" not in name})
     server = start_server(tmp_path, "--precision", "int8")
     try:
-        assert server.wait(30) == 1
+        assert server.wait() == 1
         server.wait_for("--precision int8: the bundle has fp32")
     finally:
         stop(server)
@@ -139,7 +139,7 @@ def test_nothing_to_serve_ends_with_one_line(tmp_path: Path, folder_name: str, m
     (tmp_path / "empty").mkdir()
     server = start_server(tmp_path / folder_name)
     try:
-        assert server.wait(30) == 1
+        assert server.wait() == 1
         server.wait_for(f"charstream serve: --models .*{message}")
         assert "Traceback" not in server.log
     finally:
@@ -162,7 +162,7 @@ def test_two_onnxruntimes_are_one_too_many(bundles: Path, tmp_path: Path, monkey
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     server = start_server(bundles)
     try:
-        assert server.wait(30) == 1
+        assert server.wait() == 1
         server.wait_for("onnxruntime and onnxruntime-gpu are both installed .*pip uninstall")
     finally:
         stop(server)
@@ -175,7 +175,7 @@ def test_cuda_that_cannot_be_had_is_an_error_not_a_silent_cpu(bundles: Path) -> 
         pytest.skip("this onnxruntime has CUDA")
     server = start_server(bundles, "--provider", "cuda")
     try:
-        assert server.wait(30) == 1
+        assert server.wait() == 1
         server.wait_for("provider cuda: onnxruntime could not load CUDAExecutionProvider")
     finally:
         stop(server)
