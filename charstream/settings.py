@@ -64,6 +64,7 @@ def parse(cls: type[S], argv: Sequence[str] | None, *, command: str, environment
     flags = vars(_read(_parser(cls, command, environment), sys.argv[1:] if argv is None else argv))
     given = Source(flags, where=lambda name: _flag(cls, name), mark=lambda name: "flag")
     origins = _origins(cls, given, command, environment)
+    _check_paths(cls, origins, command)
     try:
         settings = cls(**{name: source.values[name] for name, source in origins.items()})
     except ValidationError as error:
@@ -87,13 +88,23 @@ def _origins(cls: type[Settings], flags: Source, command: str, environment: str 
     """For each field that has a value, the first of command line, environment and file that has it."""
     sources = [from_environment(cls, environment, os.environ), flags] if environment else [flags]
     origins = {name: source for source in sources for name in source.values}
-    if "config" in origins and "config" in cls.model_fields:
+    # An empty one is refused with all other paths.
+    if "config" in origins and "config" in cls.model_fields and origins["config"].values["config"]:
         try:
             file = from_file(cls, Path(origins["config"].values["config"]))
         except FileError as error:
             fail(command, str(error))
         origins = dict.fromkeys(file.values, file) | origins
     return origins
+
+
+def _check_paths(cls: type[Settings], origins: Mapping[str, Source], command: str) -> None:
+    """Path makes the current folder of an empty text, which nobody means."""
+    for name, source in origins.items():
+        field, value = cls.model_fields[name], source.values[name]
+        kind = without_none(field.annotation)
+        if Path in (kind, *get_args(kind)) and "" in (value if is_tuple(field) else (value,)):
+            fail(command, f"{source.where(name)}: is empty, a path is expected")
 
 
 def _complaint(cls: type[Settings], error: ValidationError, origins: Mapping[str, Source]) -> str:

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 
-from server.errors import ModelUnusable
+from server.errors import ModelUnusable, Overloaded
 from server.loader import Loader
 from server.metrics import Metrics
 from server.served import ServedModel
@@ -29,7 +29,7 @@ class Catalog:
         self._versions, self._loader = Versions(), Loader(settings, metrics, engine_failed)
         self._updates = Updates(settings, self._versions, self._loader)
         self._watching: asyncio.Task[None] | None = None
-        self._calls, self._max_wait = 0, settings.max_wait
+        self._calls, self._max_wait, self._most_texts = 0, settings.max_wait, settings.most_texts
 
     async def start(self) -> None:
         """Offers, and loads, what is in the folder, and watches it from now on.
@@ -91,7 +91,9 @@ class Catalog:
             self._loader.room.changed()
 
     async def _loaded(self, version: Version) -> ServedModel | None:
-        """None if it cannot be used, or not any more."""
+        """None if it cannot be used, or not any more. Raises Overloaded."""
+        if not version.served and version.users > self._most_texts:
+            raise Overloaded.too_many(self._most_texts)
         try:
             return version.served or await self._loader.wait_for(version)
         except ModelUnusable:

@@ -2,13 +2,17 @@
 
 import hashlib
 import logging
+import os
 import re
 import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import grpc
 
 from server.files import FileError, Reloaded, read, read_secret
+from server.key_kinds import ACCEPTED, refused_key
 
 __all__ = ["server_credentials"]
 
@@ -50,26 +54,47 @@ class _Changes:
 
 
 def _configuration(cert: Path, key: Path, client_ca: Path | None) -> grpc.ServerCertificateConfiguration:
-    pair = read_secret(key), read(cert)
-    _check_pair(cert, key)
-    if pair != (read(key), read(cert)):
-        raise FileError(f"{cert}, {key}: changed while they were read")
+    secret, chain = read_secret(key), read(cert)
+    own = _own_certificate(chain)
+    refused = refused_key(own)
+    if refused:
+        raise FileError(f"{cert}: its key is {refused}; gRPC takes {ACCEPTED}")
+    _check_pair(cert, chain, key, secret)
     authorities = _authorities(client_ca) if client_ca else None
-    log.info("certificate of %s, SHA-256 %s", cert, _fingerprint(pair[1]))
-    return grpc.ssl_server_certificate_configuration([pair], authorities)
+    log.info("certificate of %s, SHA-256 %s", cert, hashlib.sha256(own).hexdigest() if own else "unknown")
+    return grpc.ssl_server_certificate_configuration([(secret, chain)], authorities)
 
 
-def _check_pair(cert: Path, key: Path) -> None:
+def _own_certificate(chain: bytes) -> bytes:
+    """DER of the first one; empty if there is none."""
+    found = FIRST_CERTIFICATE.search(chain.decode(errors="replace"))
+    try:
+        return ssl.PEM_cert_to_DER_cert(found[0]) if found else b""
+    except ValueError:
+        return b""
+
+
+def _check_pair(cert: Path, chain: bytes, key: Path, secret: bytes) -> None:
     """gRPC would refuse handshakes, and not say why."""
     try:
-        # An empty passphrase: OpenSSL would ask for one at the terminal.
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert, key, password="")
+        with _in_memory(chain) as chain_file, _in_memory(secret) as key_file:
+            # An empty passphrase: OpenSSL would ask for one at the terminal.
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(chain_file, key_file, password="")
     except ssl.SSLError as error:
         if error.reason == "KEY_VALUES_MISMATCH":
             raise FileError(f"{key}: is not the key of the certificate in {cert}") from None
         raise FileError(f"{cert}, {key}: hold no certificate and private key in PEM without a passphrase") from None
-    except OSError as error:
+    except OSError as error:  # no files left, say
         raise FileError(f"{cert}, {key}: {error.strerror}") from None
+
+
+@contextmanager
+def _in_memory(content: bytes) -> Iterator[str]:
+    """The path of a file that has what was read: what lies at the path of the real one may have become another."""
+    with os.fdopen(os.memfd_create("pem"), "wb") as file:
+        file.write(content)
+        file.flush()
+        yield f"/proc/self/fd/{file.fileno()}"
 
 
 def _authorities(path: Path) -> bytes:
@@ -79,9 +104,3 @@ def _authorities(path: Path) -> bytes:
     except (ssl.SSLError, ValueError):
         raise FileError(f"{path}: has no certificate in PEM") from None
     return pem
-
-
-def _fingerprint(chain: bytes) -> str:
-    """As `openssl x509 -noout -fingerprint -sha256` shows it, without colons."""
-    found = FIRST_CERTIFICATE.search(chain.decode(errors="replace"))
-    return hashlib.sha256(ssl.PEM_cert_to_DER_cert(found[0])).hexdigest() if found else "unknown"

@@ -14,6 +14,8 @@ Any other exception reaches the client as INTERNAL with an id; the log has the i
 docs/errors.md lists each with its causes and remedies.
 """
 
+from collections.abc import Sequence
+
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
@@ -30,17 +32,26 @@ __all__ = [
     "ShuttingDown",
     "Unauthenticated",
     "WrongReplica",
+    "listed",
     "shown",
     "status_of",
 ]
 
 RETRY_SECONDS = 1.0
 MAX_SHOWN_CHARS = 64
+MAX_LISTED = 8
 
 
 def shown(value: str) -> str:
     """What came, for an error: clients refuse a status of more than a few kilobytes."""
     return repr(value) if len(value) <= MAX_SHOWN_CHARS else f"{value[:MAX_SHOWN_CHARS]!r}..."
+
+
+def listed(names: Sequence[str]) -> str:
+    """What there is, for an error: as many as a status has room for."""
+    more = len(names) - MAX_LISTED
+    shown_names = ", ".join(names[:MAX_LISTED]) or "none"
+    return f"{shown_names} and {more} more" if more > 0 else shown_names
 
 
 class RequestError(Exception):
@@ -74,7 +85,7 @@ class ModelNotFound(RequestError):
     code = StatusCode.NOT_FOUND
 
     def __init__(self, name: str, served: list[str]) -> None:
-        super().__init__(f"model: {shown(name)} is not served; served are {', '.join(served) or 'none'}")
+        super().__init__(f"model: {shown(name)} is not served; served are {listed(served)}")
 
 
 class ModelUnusable(RequestError):

@@ -1,6 +1,7 @@
 """Files that are read again when they change, while the server runs."""
 
 import logging
+import os
 import stat
 import threading
 import time
@@ -75,11 +76,25 @@ def _version(path: Path) -> tuple[int, ...] | None:
 
 
 def read(path: Path) -> bytes:
-    """Raises FileError."""
+    """Raises FileError, also for what is no file: its end might never come."""
     try:
-        return path.read_bytes()
+        with open(path, "rb", opener=_open_at_once) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode) and not _is_handed_over(file.fileno()):
+                raise FileError(f"{path}: is no regular file")
+            os.set_blocking(file.fileno(), True)
+            return file.read()
     except OSError as error:
         raise FileError(f"{path}: {error.strerror}") from None
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """A named pipe, too, to which nobody writes."""
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
+def _is_handed_over(descriptor: int) -> bool:
+    """Whether it is a pipe without a name, as of `--tokens <(...)`: whoever started us writes to it, and ends."""
+    return os.readlink(f"/proc/self/fd/{descriptor}").startswith("pipe:")
 
 
 def read_secret(path: Path) -> bytes:

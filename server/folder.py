@@ -3,6 +3,8 @@
 import logging
 import os
 import re
+import stat
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,6 +18,8 @@ log = logging.getLogger("charstream.models")
 # Name, size, inode and times of change in ns (data; data, owner or mode) of each file in a folder: equal if nothing was
 # changed there.
 Content = tuple[tuple[str, int, int, int, int], ...]
+
+OF_FILE_SYSTEM = "lost+found"  # they make it at their root, and only root may look into it
 
 
 class Unsettled(BundleError):
@@ -107,7 +111,8 @@ def look_at(folder: Path, before: Look) -> Look:
         try:
             content = _content(place)
             same = place in known and known[place].content == content
-            look.found.append(known[place] if same else _read(place, content))
+            if content:  # an empty folder is nothing yet
+                look.found.append(known[place] if same else _read(place, content))
         except BundleError as error:
             look.broken[place] = content, str(error)
         except OSError as error:
@@ -150,15 +155,23 @@ def _versions(folder: Path) -> list[Path]:
 
 
 def _has_manifest(folder: Path) -> bool:
-    """Whether, as far as can be seen: a folder that is closed to us may be a bundle."""
-    try:
-        return (folder / MANIFEST).exists()
-    except PermissionError:
-        return True
+    return _may_be(folder / MANIFEST, lambda mode: True)
 
 
 def _folders(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    """Raises OSError."""
+    names = (path for path in folder.iterdir() if not path.name.startswith(".") and path.name != OF_FILE_SYSTEM)
+    return sorted(path for path in names if _may_be(path, stat.S_ISDIR))
+
+
+def _may_be(path: Path, condition: Callable[[int], bool]) -> bool:
+    """Whether a thing of such a mode is there, as far as can be seen: where it cannot, reading it will say why."""
+    try:
+        return condition(path.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
 
 
 def _content(folder: Path) -> Content:

@@ -158,7 +158,7 @@ def _largest_request(settings: ServerSettings) -> int:
 
 def _options(settings: ServerSettings) -> list[tuple[str, int]]:
     # A flood of calls that are given up passes through the same queue: it must not push the others out.
-    pending = max(LEAST_PENDING, settings.max_rows + settings.max_waiting)
+    pending = max(LEAST_PENDING, settings.most_texts)
     return [
         ("grpc.so_reuseport", 0),
         ("grpc.keepalive_time_ms", int(settings.keepalive * 1000)),

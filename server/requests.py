@@ -64,7 +64,7 @@ def generation_of(
         [led, _numbered("prompt", prompt, model, most), _numbered(_has_field(request), received, model, most)]
     )
     unfinished = token.unfinished if token else ""
-    continuations = _continuations(request, token, settings.max_continuations)
+    continuations = _continuations(request, token, settings.most_continuations)
     generation = Generation(
         forced=forced,
         silent=len(led) + len(has) if request.echo else len(forced),
@@ -185,7 +185,11 @@ def _continuations(request: pb.GenerateRequest, token: TextState | None, most: i
     if not request.HasField("n") or request.n == 1:
         return [request.continuation if request.HasField("continuation") or not token else token.continuation]
     if not 1 <= request.n <= most:
-        raise InvalidField("n", f"is {request.n}, allowed are 1 to {most} (--max-continuations)")
+        raise InvalidField(
+            "n",
+            f"is {request.n}, allowed are 1 to {most} (the least of --max-continuations, "
+            "--identity-streams, and --max-rows + --max-waiting)",
+        )
     given = {
         "continuation": request.HasField("continuation"),
         "received": bool(request.received),

@@ -16,6 +16,8 @@ from server.values import Sampling
 __all__ = ["encoded", "merged", "numbered", "sampling_of"]
 
 MAX_BIAS = 100.0
+# `allowed` and `banned` may name each character so often: as bytes, beginnings of characters repeat.
+MAX_REPEATS = 4
 
 
 def encoded(field: str, text: str, model: ServedModel) -> NDArray[np.int64]:
@@ -88,13 +90,21 @@ def _bias(sampling: pb.Sampling, model: ServedModel) -> tuple[tuple[int, float],
     """What is added to the logits: -inf for characters that may not come."""
     bias = {_character(char, model): _bias_value(char, value) for char, value in sampling.bias.of.items()}
     if sampling.HasField("allowed"):
-        allowed = set(encoded("sampling.allowed", sampling.allowed, model).tolist())
+        allowed = set(_set("allowed", sampling.allowed, model))
         bias |= dict.fromkeys(set(range(len(model.manifest.symbols))) - allowed, -math.inf)
-    bias |= dict.fromkeys(encoded("sampling.banned", sampling.banned, model).tolist(), -math.inf)
+    bias |= dict.fromkeys(_set("banned", sampling.banned, model), -math.inf)
     if sum(value == -math.inf for value in bias.values()) == len(model.manifest.symbols):
         field = "allowed" if sampling.HasField("allowed") else "banned"
         raise InvalidField(f"sampling.{field}", "leaves no character that may come")
     return tuple((char, value) for char, value in sorted(bias.items()) if value)
+
+
+def _set(name: Literal["allowed", "banned"], chars: str, model: ServedModel) -> list[int]:
+    most = MAX_REPEATS * len(model.manifest.symbols)
+    if len(chars) > most:
+        raise InvalidField(f"sampling.{name}", f"has {len(chars)} characters, allowed are at most {most}")
+    numbers: list[int] = encoded(f"sampling.{name}", chars, model).tolist()
+    return numbers
 
 
 def _character(char: str, model: ServedModel) -> int:

@@ -71,7 +71,7 @@ def new_streams(settings: ServerSettings) -> Streams:
         max_seconds=settings.max_seconds,
         reader_timeout=settings.reader_timeout,
     )
-    return Streams(settings.max_rows + settings.max_waiting, limits)
+    return Streams(settings.most_texts, limits)
 
 
 def serve(

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -38,52 +38,54 @@ class TextGenerationService(pb_grpc.TextGenerationServicer):
         self._quotas = Quotas(settings.identity_streams, settings.identity_chars)
 
     async def Generate(self, request: pb.GenerateRequest, context: Context) -> None:
-        async with self._model(request) as (model, token):
-            await self._generate(request, context, model, token)
+        with self._quotas.of(current_call().identity) as quota:
+            async with self._model(request, quota) as (model, token):
+                await self._generate(request, context, quota, model, token)
 
     async def _generate(
-        self, request: pb.GenerateRequest, context: Context, model: ServedModel, token: TextState | None
+        self, request: pb.GenerateRequest, context: Context, quota: Quota, model: ServedModel, token: TextState | None
     ) -> None:
         call = current_call()
-        model.streams.check_room(1)  # before the work of reading the request
         asked = generation_of(request, token, model, self._settings)
         answers = [Answer(asked, model, self._keys, index) for index in asked.continuations]
         self._note(call, asked, model, request.prompt)
-        with self._quotas.of(call.identity) as quota:
-            caller = _Caller(call, quota, context, self._settings.log_texts)
-            if len(answers) == 1:
-                complete = await self._send(asked.generation, answers[0], caller)
-            else:
-                complete = await self._send_all(asked, answers, caller)
+        caller = _Caller(call, quota, context, self._settings.log_texts)
+        if len(answers) == 1:
+            complete = await self._send(asked.generation, answers[0], caller)
+        else:
+            complete = await self._send_all(asked, answers, caller)
         if not complete:
             raise self._to_go_on()
 
     async def Score(self, request: pb.ScoreRequest, context: Context) -> None:
-        async with self._model(request) as (model, token):
-            await self._score(request, context, model, token)
+        with self._quotas.of(current_call().identity) as quota:
+            async with self._model(request, quota) as (model, token):
+                await self._score(request, context, quota, model, token)
 
     async def _score(
-        self, request: pb.ScoreRequest, context: Context, model: ServedModel, token: TextState | None
+        self, request: pb.ScoreRequest, context: Context, quota: Quota, model: ServedModel, token: TextState | None
     ) -> None:
         call = current_call()
         asked = scoring_of(request, token, model, self._settings)
         answer = ScoreAnswer(asked, model, self._keys)
         self._note(call, asked, model, request.prompt + request.text)
-        with self._quotas.of(call.identity) as quota:
-            caller = _Caller(call, quota, context, keep_text=False)
-            async with caller.opened(model, asked.generation) as chunks:
-                async for chunk in chunks:
-                    if chunk.finish and chunk.finish.reason is Reason.DRAINED:
-                        raise self._to_go_on()
-                    await caller.write(answer.message(chunk))
-                    if chunk.finish:
-                        call.finished(chunk.finish)
+        caller = _Caller(call, quota, context, keep_text=False)
+        async with caller.opened(model, asked.generation) as chunks:
+            async for chunk in chunks:
+                if chunk.finish and chunk.finish.reason is Reason.DRAINED:
+                    raise self._to_go_on()
+                await caller.write(answer.message(chunk))
+                if chunk.finish:
+                    call.finished(chunk.finish)
 
     @asynccontextmanager
     async def _model(
-        self, request: pb.GenerateRequest | pb.ScoreRequest
+        self, request: pb.GenerateRequest | pb.ScoreRequest, quota: Quota
     ) -> AsyncIterator[tuple[ServedModel, TextState | None]]:
-        """The model that is asked for, which stays loaded until the block ends, and what the request's token says."""
+        """The model that is asked for, which stays loaded until the block ends, and what the request's token says.
+
+        Room for a text is there, before the work of reading the request.
+        """
         if self._drain.is_set():
             raise ShuttingDown
         token = None
@@ -91,7 +93,10 @@ class TextGenerationService(pb_grpc.TextGenerationServicer):
             token = self._keys.open(request.resume_token, self._settings.max_token_bytes)
         name = request.model or (token.model if token else "")
         digest = token.replica.digest if token else request.replica.digest
-        async with self._catalog.use(name, digest) as model:
+        async with AsyncExitStack() as stack:
+            with quota.text():  # who waits for a model counts
+                model = await stack.enter_async_context(self._catalog.use(name, digest))
+            model.streams.check_room(1)
             yield model, token
 
     def _note(self, call: Call, asked: Asked, model: ServedModel, prompt: str) -> None:

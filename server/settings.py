@@ -153,6 +153,16 @@ class ServerSettings(Settings):
         return self
 
     @property
+    def most_texts(self) -> int:
+        """That may be open, running and waiting, of one model."""
+        return self.max_rows + self.max_waiting
+
+    @property
+    def most_continuations(self) -> int:
+        """That could ever be had at a time."""
+        return min(self.max_continuations, self.most_texts, self.identity_streams or self.max_continuations)
+
+    @property
     def prefix_bytes(self) -> int:
         return int(self.prefix_cache * 1e6)
 

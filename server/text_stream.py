@@ -89,7 +89,7 @@ class TextStream:
         self._ready = asyncio.Event()
         self._enough = asyncio.Event()
         self._taken = 0
-        self._lent = 0  # characters charged, and not taken yet
+        self._lent = 0  # characters charged, and not handed over yet
         self._handed = 0.0  # time.monotonic() when the chunk that is being sent was; 0 while there is none
         self._asked = False  # the engine knows it
         self._conclusion: Reason | None = None
@@ -184,6 +184,8 @@ class TextStream:
             taken = await self._take()
             for chunk in self._split(taken):
                 self._handed = time.monotonic()
+                # Who leaves while it is being sent may have it.
+                self._lent -= len(chunk.text)
                 yield chunk
                 self._handed = 0.0
                 self._grant(len(chunk.text))
@@ -219,7 +221,6 @@ class TextStream:
     def _grant(self, chars: int) -> None:
         """Tells the engine now and then, not for every message."""
         self._taken += chars
-        self._lent -= chars
         if self._taken >= self._window // 4 and not self.finished:
             delay = self._quota.charge(self._taken)
             self._lent += self._taken

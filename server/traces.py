@@ -49,22 +49,22 @@ class Traces:
         self._provider.add_span_processor(BatchSpanProcessor(self._exporter))
         self._tracer = self._provider.get_tracer("charstream")
         self._parents = TraceContextTextMapPropagator()
-        self._open: dict[str, tuple[Span, int]] = {}  # by the call's id, with the time when it began
+        self._open: dict[int, tuple[Span, int]] = {}  # by the call's identity here, with the time when it began
 
     def began(self, call: Call) -> None:
         now = time.time_ns()
         parent = self._parents.extract({"traceparent": call.traceparent}, Context())
         attributes = {"rpc.system.name": "grpc", "rpc.method": call.method, "charstream.call_id": call.id}
         span = self._tracer.start_span(call.method, parent, SpanKind.SERVER, attributes, start_time=now)
-        self._open[call.id] = span, now
+        self._open[id(call)] = span, now
 
     def sent(self, call: Call, chars: int, seconds: float | None) -> None:
-        span, _ = self._open[call.id]
+        span, _ = self._open[id(call)]
         if span.is_recording():
             span.add_event("charstream.message", {"charstream.chars": chars})
 
     def ended(self, call: Call) -> None:
-        span, began = self._open.pop(call.id)
+        span, began = self._open.pop(id(call))
         if span.is_recording():
             _tell(span, call, began)
         # By the monotonic clock: the other one may have been set back.

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from itertools import groupby
 from pathlib import Path
@@ -30,6 +31,8 @@ class Updates:
     def __init__(self, settings: ServerSettings, versions: Versions, loader: Loader) -> None:
         self._settings, self._versions, self._loader = settings, versions, loader
         self._seen, self._twins = Look(), Reports()
+        # Not the loop's, whose end would wait for a look: at a file system that does not answer it may hang.
+        self._thread = ThreadPoolExecutor(1, "looker")
         self._due, self._looked = asyncio.Event(), asyncio.Event()
         self._unreadable = ""
         self._ending: set[asyncio.Task[None]] = set()
@@ -90,7 +93,8 @@ class Updates:
         self._report_twins(look)
 
     async def _look_at_folder(self) -> Look:
-        self._seen = await asyncio.to_thread(look_at, self._settings.models, self._seen)
+        loop = asyncio.get_running_loop()
+        self._seen = await loop.run_in_executor(self._thread, look_at, self._settings.models, self._seen)
         return self._seen
 
     def _shall_be_loaded(self, version: Version) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import Enum
 
-from server.errors import InvalidField, ModelNotFound, ModelUnusable
+from server.errors import InvalidField, ModelNotFound, ModelUnusable, listed
 from server.folder import Found, version_order
 from server.served import ServedModel
 
@@ -134,7 +134,7 @@ class Versions:
             raise ModelNotFound("", [])
         if len(names) > 1:
             raise InvalidField(
-                "model", f"is empty, which is allowed only where one is served; served are {', '.join(names)}"
+                "model", f"is empty, which is allowed only where one is served; served are {listed(names)}"
             )
         return names[0]
 

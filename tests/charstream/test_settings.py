@@ -125,6 +125,7 @@ class Filed(Settings):
     config: Path | None = Field(None, description="TOML file")
     print_config: bool = Field(False, description="print every setting")
     folder: Path = Field(Path("a"), description="a folder")
+    also: tuple[Path, ...] = Field((), description="others")
     port: int = Field(50051, ge=0, le=65535, description="TCP port")
     max_rows: int = Field(1024, ge=1, description="rows")
     seconds: float = Field(60, gt=0, description="seconds")
@@ -142,6 +143,35 @@ def filed(*argv: str) -> Filed:
 def of_text(path: Path, text: str | bytes) -> Filed:
     path.write_bytes(text.encode() if isinstance(text, str) else text)
     return filed("--config", str(path))
+
+
+@pytest.mark.parametrize(
+    ("argv", "variables", "text", "where"),
+    [
+        (["--folder", ""], {}, "", "--folder"),
+        (["--also", "a", "--also", ""], {}, "", "--also"),
+        ([], {"CHARSTREAM_FOLDER": ""}, "", "CHARSTREAM_FOLDER"),
+        ([], {"CHARSTREAM_CONFIG": ""}, "", "CHARSTREAM_CONFIG"),
+        (["--config", "f.toml"], {}, "folder = ''", "f.toml: folder"),
+    ],
+)
+def test_an_empty_path_is_not_the_current_folder(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    argv: list[str],
+    variables: dict[str, str],
+    text: str,
+    where: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("f.toml").write_text(text)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SystemExit) as ended:
+        filed(*argv)
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == f"charstream filed: {where}: is empty, a path is expected\n"
 
 
 @pytest.fixture
@@ -249,6 +279,7 @@ def test_print_config_tells_each_value_and_where_it_came_from(
     assert lines == [
         f'# config = "{file}"  # flag',
         'folder = "a"  # default',
+        "also = []  # default",
         "port = 2  # CHARSTREAM_PORT",
         f"max_rows = 3  # file {file}",
         "seconds = 1.5  # flag",

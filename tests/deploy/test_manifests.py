@@ -11,6 +11,7 @@ import pytest
 
 from charstream.settings import parse
 from client.health import HealthSettings
+from server.__main__ import OTHER_FILES
 from server.settings import ServerSettings
 from tests.deploy.manifests import (
     COMPOSE,
@@ -148,9 +149,13 @@ def test_a_server_that_drains_is_given_the_time() -> None:
 
 
 def test_there_are_files_for_all_connections() -> None:
-    assert config("kubernetes").max_connections < DEFAULT_FILES
-    assert config("systemd").max_connections < int(unit(UNIT)["LimitNOFILE"][0])
-    assert config("compose").max_connections < services()["server-a"]["ulimits"]["nofile"]
+    files = {
+        "kubernetes": DEFAULT_FILES,
+        "systemd": int(unit(UNIT)["LimitNOFILE"][0]),
+        "compose": services()["server-a"]["ulimits"]["nofile"],
+    }
+    for folder, allowed in files.items():
+        assert config(folder).max_connections + OTHER_FILES <= allowed, folder
 
 
 def test_kubernetes_objects_name_each_other() -> None:

@@ -45,6 +45,8 @@ WRONG = {
     "unknown allowed": (R(sampling=S(allowed="a\u00ef")), "sampling.allowed", ["U+00EF"]),
     "nothing allowed": (R(sampling=S(allowed="")), "sampling.allowed", ["no character"]),
     "all banned": (R(sampling=S(allowed="ab", banned="ba")), "sampling.allowed", ["no character"]),
+    "long allowed": (R(sampling=S(allowed="ab" * 200)), "sampling.allowed", ["400", "384"]),
+    "long banned": (R(sampling=S(banned="a" * 385)), "sampling.banned", ["385", "384"]),
     "unknown banned": (R(sampling=S(banned="\u00ef")), "sampling.banned", ["U+00EF"]),
     "bias of a word": (R(sampling=S(bias={"of": {"ab": 1}})), "sampling.bias", ["'ab'", "single"]),
     "bias of an unknown one": (R(sampling=S(bias={"of": {"\u00ef": 1}})), "sampling.bias", ["U+00EF"]),

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -66,13 +67,29 @@ def test_what_cannot_be_used_is_said_once_and_what_was_there_stays(
 
 
 def test_a_pipe_is_read_once(tmp_path: Path) -> None:
-    """`--tokens <(...)`: a second reading would wait for ever."""
+    """`--tokens <(...)`: what writes to it may take its time, and a second reading would wait for ever."""
     end, other = os.pipe()
-    os.write(other, b"7")
-    os.close(other)
+    threading.Timer(0.1, lambda: (os.write(other, b"7"), os.close(other))).start()
     number = reloaded(Path(f"/proc/self/fd/{end}"))
     assert [number.current() for _ in range(2)] == [7, 7]
     os.close(end)
+
+
+def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    """Nobody writes to the pipe: who opens it, waits."""
+    path = tmp_path / "file"
+    path.write_text("1")
+    number = reloaded(path)
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(FileError, match=r"file: is no regular file$"):
+        read(path)
+    with pytest.raises(FileError, match=r"zero: is no regular file$"):
+        read(Path("/dev/zero"))
+    assert number.current() == 1
+    path.unlink()
+    path.write_text("2")
+    assert number.current() == 2
 
 
 @pytest.mark.parametrize(("mode", "warns"), [(0o600, False), (0o640, False), (0o644, True)])

@@ -133,6 +133,7 @@ async def test_a_new_version_takes_new_calls_while_32_streams_end_on_the_old_one
 def test_a_bad_new_version_is_reported_once_and_the_old_one_serves_on(tiny_files: Files, tmp_path: Path) -> None:
     old = put(tmp_path / "one", tiny_files)
     (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "todo").touch()
     with serving(tmp_path) as server:
         put(tmp_path / "two", tiny_files, version="2")
         damage(tmp_path / "two")

@@ -1,5 +1,7 @@
 """A folder with good and bad bundles: the good ones are served, the bad ones are named."""
 
+import os
+import re
 import shutil
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import torch
 
 from bundle.graphs import decode_inputs, decode_outputs
 from bundle.manifest import Manifest, Precision
-from bundle.read import decode_file, read_bundle
+from bundle.read import MANIFEST, decode_file, read_bundle
 from bundle.write import file_records, write_bundle
 from export.graphs import DecodeGraph, StepGraph
 from export.onnx_file import to_onnx
@@ -105,6 +107,7 @@ def folder(bundles: Path, tmp_path: Path) -> Path:
     broken = Path(shutil.copytree(tmp_path / "tiny", tmp_path / "broken"))
     (broken / "step.onnx").write_bytes(b"x" + (broken / "step.onnx").read_bytes()[1:])
     (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "todo").touch()
     (tmp_path / "README").write_text("not a bundle")
     return tmp_path
 
@@ -128,6 +131,25 @@ def test_bad_bundles_are_named_and_the_others_served(folder: Path) -> None:
                 list(stub.Generate(pb.GenerateRequest()))
         assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
         assert "other, tiny" in caught.value.details()
+    finally:
+        stop(server)
+
+
+def test_an_error_names_some_of_many_models(bundles: Path, tmp_path: Path) -> None:
+    """All of them would be more than clients take of a status, and they would say RESOURCE_EXHAUSTED instead."""
+    for number in range(100):
+        name = f"{number:03d}".ljust(64, "x")
+        folder = Path(shutil.copytree(bundles / "tiny", tmp_path / name, copy_function=os.link))
+        manifest = (folder / MANIFEST).read_text().replace('"name": "tiny"', f'"name": "{name}"')
+        (folder / MANIFEST).unlink()
+        (folder / MANIFEST).write_text(manifest)
+    server = ready(start_server(tmp_path, "--load", "lazy"))
+    try:
+        for model, code in (("tiny", grpc.StatusCode.NOT_FOUND), ("", grpc.StatusCode.INVALID_ARGUMENT)):
+            with grpc.insecure_channel(server.address) as channel, pytest.raises(grpc.RpcError) as caught:
+                list(pb_grpc.TextGenerationStub(channel).Generate(pb.GenerateRequest(model=model)))
+            assert caught.value.code() == code
+            assert re.search("served are 000x+, .*, 007x+ and 92 more$", caught.value.details())
     finally:
         stop(server)
 

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import grpc
+import numpy as np
 import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2, status_pb2
@@ -15,8 +16,14 @@ from google.rpc import error_details_pb2, status_pb2
 from client.asynchronous import AsyncClient
 from protos import charstream_pb2 as pb
 from protos import charstream_pb2_grpc as pb_grpc
+from server.quotas import Quota
+from server.served import memory_of
+from server.settings import ServerSettings
+from server.text_stream import Reader, StreamLimits, TextStream
+from server.values import Delivery, Generation, Sampling
 from tests.conftest import ServerProcess, ready, start_server, stop
 from tests.server.test_generate import SMALL_WINDOWS, read
+from tests.server.test_model_life import Files, put
 
 ENDLESS = 1_000_000
 RATE = 2000
@@ -49,6 +56,11 @@ def retry_seconds(error: grpc.aio.AioRpcError) -> float:
 
 async def test_an_identity_has_so_many_texts_and_no_more(bundles: Path) -> None:
     async with serving(bundles, "--identity-streams", "3") as (_, stub):
+        # What can never be had is no matter of waiting.
+        with pytest.raises(grpc.aio.AioRpcError, match="n: is 4, allowed are 1 to 3") as caught:
+            await read(stub.Generate(pb.GenerateRequest(max_chars=1, n=4)))
+        assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+
         running = [stub.Generate(request(ENDLESS, seed)) for seed in range(3)]
         for call in running:
             await call.read()
@@ -91,6 +103,46 @@ async def test_short_texts_one_after_the_other_get_no_more(bundles: Path) -> Non
         for seed in range(8):
             await read(stub.Generate(request(100, seed)))
         assert time.monotonic() - began > 8 * 100 / 200 - 1 - 0.1
+
+
+@pytest.mark.parametrize("handed", [False, True])
+async def test_who_leaves_pays_for_what_was_handed_over_and_no_more(handed: bool) -> None:
+    """A message that waits for its reader's window may be with the reader already."""
+    quota = Quota("ada", 0, RATE, burst=1.0)
+    limits = StreamLimits(window=4096, tick=0.02, max_wait=60, max_seconds=60, reader_timeout=60)
+    wanted = Generation(forced=np.empty(0, np.int64), silent=0, max_chars=500, sampling=Sampling(), seed=1)
+    stream = TextStream(0, wanted, time.monotonic(), limits=limits, quota=quota, reader=Reader(), submit=lambda _: None)
+    stream.push(Delivery(0, "x" * 300, None))
+    free = RATE  # a second's worth
+    async with stream.read() as chunks:
+        if handed:
+            assert len((await anext(chunks)).text) == 300
+    delay = quota.charge(free)
+    assert delay == pytest.approx(300 / RATE if handed else 0.0, abs=0.05)
+
+
+async def test_who_waits_for_a_model_counts(tiny_files: Files, tmp_path: Path) -> None:
+    """Of an identity and of the model: else calls without number could wait for one that is not loaded."""
+    for name in ("busy", "other"):
+        put(tmp_path / name, tiny_files, name=name)
+    memory = 1.5 * memory_of(tiny_files[0], ServerSettings(precision="fp32", max_rows=2, max_waiting=2)) / 1e6
+    limits = ("--max-rows", "2", "--max-waiting", "2", "--model-memory", str(memory), "--load", "lazy")
+    for flags, most, name in (((), 4, "--max-rows"), (("--identity-streams", "3"), 2, "--identity-streams")):
+        async with serving(tmp_path, *limits, *flags) as (_, stub):
+            await stub.Generate(pb.GenerateRequest(model="busy", max_chars=ENDLESS)).read()
+            calls = [stub.Generate(pb.GenerateRequest(model="other", max_chars=1)) for _ in range(12)]
+            waiting = [asyncio.create_task(call.read()) for call in calls]
+            refused: list[grpc.aio.AioRpcError] = []
+            async with asyncio.timeout(30):
+                while len(refused) < 12 - most:
+                    await asyncio.sleep(0.05)
+                    refused = [error for task in waiting if task.done() and (error := task.exception())]  # type: ignore[misc]
+            assert len(refused) == 12 - most
+            assert {error.code() for error in refused} == {grpc.StatusCode.RESOURCE_EXHAUSTED}
+            assert all(name in (error.details() or "") for error in refused)
+            for call in calls:
+                call.cancel()
+            await asyncio.wait(waiting)
 
 
 async def test_a_text_that_has_to_earn_its_characters_keeps_its_time_limit(bundles: Path) -> None:

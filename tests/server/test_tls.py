@@ -1,8 +1,12 @@
 """A server that others can reach: TLS, certificates of clients and tokens, with our clients and commands; and where it
 refuses to listen."""
 
+import asyncio
+import json
 import os
 import re
+import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -12,9 +16,14 @@ from typing import Any
 import grpc
 import pytest
 import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives import serialization as pem
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes
 
 from client import AsyncClient, Client, NotAllowed, Unavailable
+from server.files import LOOK_SECONDS
 from server.listening import CannotStart, bind
 from server.settings import ServerSettings
 from tests.conftest import ServerProcess, ready, start_server, stop
@@ -33,6 +42,24 @@ def guarded(bundles: Path, setup: Setup) -> Iterator[ServerProcess]:
     process = start_server(bundles, "--precision", "fp32", *setup.flags)
     yield ready(process)
     stop(process)
+
+
+def test_handshakes_of_strangers_write_nothing_past_the_log(bundles: Path, setup: Setup) -> None:
+    """gRPC's threads would wait for whoever reads stderr."""
+    process = start_server(bundles, "--precision", "fp32", "--log-format", "json", *setup.flags)
+    try:
+        host, _, port = ready(process).address.rpartition(":")
+        for _ in range(20):
+            with socket.create_connection((host, int(port)), timeout=SECONDS) as stranger:
+                stranger.sendall(b"GET / HTTP/1.1\r\n\r\n")
+                while stranger.recv(4096):
+                    pass
+        process.signal(signal.SIGTERM)
+        assert process.wait() == 0
+        process.wait_for("ended")
+        assert all(json.loads(line) for line in process.lines)
+    finally:
+        stop(process)
 
 
 @pytest.mark.parametrize("command", ["stream", "score", "models", "loadtest"])
@@ -185,6 +212,75 @@ async def test_with_files_it_cannot_use_it_does_not_start(setup: Setup, tmp_path
     with pytest.raises(CannotStart, match=f"^{words}") as caught:
         await bound(**damaged(kind, setup, tmp_path / "damaged"))
     assert "\n" not in str(caught.value)
+
+
+def of_kind(key: CertificateIssuerPrivateKeyTypes, like: Path, folder: Path) -> dict[str, Path]:
+    """A certificate for that key, signed by itself, beside its key."""
+    folder.mkdir(exist_ok=True)
+    old, digest = x509.load_pem_x509_certificate(like.read_bytes()), None
+    if isinstance(key, (ec.EllipticCurvePrivateKey, rsa.RSAPrivateKey)):
+        digest = hashes.SHA256()
+    made = x509.CertificateBuilder(old.subject, old.subject, key.public_key(), old.serial_number)
+    made = made.not_valid_before(old.not_valid_before_utc).not_valid_after(old.not_valid_after_utc)
+    for extension in old.extensions:
+        made = made.add_extension(extension.value, extension.critical)
+    files = {"tls_cert": folder / "cert", "tls_key": folder / "key"}
+    files["tls_cert"].write_bytes(made.sign(key, digest).public_bytes(pem.Encoding.PEM))
+    encoding = (pem.Encoding.PEM, pem.PrivateFormat.PKCS8, pem.NoEncryption())
+    files["tls_key"].write_bytes(key.private_bytes(*encoding))
+    return files
+
+
+@pytest.mark.parametrize(
+    ("key", "kind"),
+    [
+        (ed25519.Ed25519PrivateKey.generate(), "Ed25519"),
+        (ed448.Ed448PrivateKey.generate(), "Ed448"),
+        (ec.generate_private_key(ec.SECP521R1()), "P-521"),
+        (ec.generate_private_key(ec.SECP256K1()), "secp256k1"),
+        (ec.generate_private_key(ec.BrainpoolP256R1()), "of another curve"),
+        (rsa.generate_private_key(65537, 1024), "RSA of 1024 bits"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+async def test_a_key_that_grpc_does_not_take_is_named(
+    setup: Setup, tmp_path: Path, key: CertificateIssuerPrivateKeyTypes, kind: str
+) -> None:
+    with pytest.raises(CannotStart, match=f"^TLS: .*cert: its key is {kind}; gRPC takes P-256, P-384, and RSA of"):
+        await bound(**of_kind(key, setup.own.cert, tmp_path))
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        ec.generate_private_key(ec.SECP256R1()),
+        ec.generate_private_key(ec.SECP384R1()),
+        rsa.generate_private_key(65537, 2048),
+    ],
+    ids=["P-256", "P-384", "RSA 2048"],
+)
+async def test_with_a_key_that_is_taken_handshakes_are_made(
+    setup: Setup, tmp_path: Path, key: CertificateIssuerPrivateKeyTypes
+) -> None:
+    """And go on being made when a key comes into its place that is not."""
+    files = of_kind(key, setup.own.cert, tmp_path)
+    server = grpc.aio.server()
+    port = bind(server, ServerSettings(port=0, **files))
+    await server.start()
+    trusted = grpc.ssl_channel_credentials(files["tls_cert"].read_bytes())
+    try:
+        await shake_hands(port, trusted)
+        of_kind(ed25519.Ed25519PrivateKey.generate(), setup.own.cert, tmp_path)
+        await asyncio.sleep(LOOK_SECONDS)
+        await shake_hands(port, trusted)
+    finally:
+        await server.stop(None)
+
+
+async def shake_hands(port: int, trusted: grpc.ChannelCredentials) -> None:
+    options = (("grpc.use_local_subchannel_pool", 1),)
+    async with grpc.aio.secure_channel(f"127.0.0.1:{port}", trusted, options) as channel:
+        await asyncio.wait_for(channel.channel_ready(), SECONDS)
 
 
 def test_what_keeps_it_from_starting_is_one_line(bundles: Path, tmp_path: Path) -> None:

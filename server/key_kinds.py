@@ -1,0 +1,63 @@
+"""The kind of a certificate's key: OpenSSL loads more kinds than gRPC can make handshakes with.
+
+gRPC has BoringSSL, whose clients offer ECDSA with two curves, and RSA; it cannot be asked beforehand. So the kind is
+read from the certificate itself (X.509 in DER: RFC 5280, section 4.1).
+"""
+
+from collections.abc import Iterator
+
+__all__ = ["ACCEPTED", "refused_key"]
+
+LEAST_RSA_BITS = 2048
+ACCEPTED = f"P-256, P-384, and RSA of at least {LEAST_RSA_BITS} bits"
+
+VERSION = 0xA0  # the tag of a field that may be left out
+# Object identifiers as they are encoded: of kinds (RFC 3279, 4055 and 8410) and of curves (RFC 5480).
+EC, RSA = "2a8648ce3d0201", "2a864886f70d010101"
+KINDS = {"2a864886f70d01010a": "RSA-PSS", "2b6570": "Ed25519", "2b6571": "Ed448"}
+CURVES = {"2a8648ce3d030107": "P-256", "2b81040022": "P-384", "2b81040023": "P-521", "2b8104000a": "secp256k1"}
+TAKEN_CURVES = {"P-256", "P-384"}
+
+
+def refused_key(certificate: bytes) -> str:
+    """What key it has, where that is none that gRPC takes. Empty where it is one, or that is no certificate."""
+    try:
+        algorithm, bits = _key(certificate)
+        kind, *parameters = [content.hex() for _, content in _elements(algorithm)]
+        if kind == EC:
+            curve = CURVES.get(parameters[0], "of another curve")
+            return "" if curve in TAKEN_CURVES else curve
+        if kind == RSA:
+            size = _modulus(bits).bit_length()
+            return "" if size >= LEAST_RSA_BITS else f"RSA of {size} bits"
+        return KINDS.get(kind, "of another kind")
+    except (ValueError, IndexError):
+        return ""
+
+
+def _key(certificate: bytes) -> tuple[bytes, bytes]:
+    """Its algorithm and the key's bits. Raises ValueError or IndexError."""
+    ((_, whole),) = _elements(certificate)
+    (_, signed), *_ = _elements(whole)
+    _number, _signature, _issuer, _validity, _subject, key, *_ = [
+        content for tag, content in _elements(signed) if tag != VERSION
+    ]
+    (_, algorithm), (_, bits) = _elements(key)
+    return algorithm, bits[1:]  # the first byte counts the last one's unused bits
+
+
+def _modulus(key: bytes) -> int:
+    ((_, numbers),) = _elements(key)
+    (_, modulus), *_ = _elements(numbers)
+    return int.from_bytes(modulus, "big")
+
+
+def _elements(der: bytes) -> Iterator[tuple[int, bytes]]:
+    """Tag and content of each that lies there, one after the other."""
+    while der:
+        tag, length, start = der[0], der[1], 2
+        if length >= 0x80:  # then it is how many bytes have the length
+            start += length - 0x80
+            length = int.from_bytes(der[2:start], "big")
+        yield tag, der[start : start + length]
+        der = der[start + length :]
