@@ -55,8 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0 if passed else 1
 
 
-def print_report(found: Sequence[Verification], file: TextIO = sys.stdout) -> bool:
-    """Prints what was found; returns whether all passed."""
+def print_report(found: Sequence[Verification], file: TextIO | None = None) -> bool:
+    """Prints what was found, to stdout unless told otherwise; returns whether all passed."""
     passed = all(verification.passed for verification in found)
     print(*found, "verified" if passed else "not verified", sep="\n", file=file)
     return passed

@@ -1,12 +1,13 @@
 """Real parts for the tests: a small bundle and a server process that serves it."""
 
+import fcntl
 import re
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,8 +15,10 @@ import pytest
 import torch
 
 from bundle.manifest import Manifest, TrainingRecord
+from bundle.read import read_bundle
 from bundle.vocabulary import Vocabulary
 from bundle.write import write_bundle
+from charstream.__main__ import main
 from export.build import build
 from models.checkpoint import Trained
 from models.model import CharLM, ModelConfig
@@ -25,6 +28,12 @@ START_SECONDS = 60
 
 # The models here are tiny: a second thread only waits, and badly where servers share the cores.
 torch.set_num_threads(1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files first: the processes that share the files (`make test`) then end at about the same time."""
+    long = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in long)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -61,9 +70,18 @@ def tiny() -> Trained:
 
 
 @pytest.fixture(scope="session")
-def tiny_files(tiny: Trained) -> tuple[Manifest, dict[str, bytes]]:
-    """The manifest and the files of the bundle "tiny"."""
-    return build(tiny, "tiny", "1")
+def tiny_files(
+    tiny: Trained, tmp_path_factory: pytest.TempPathFactory, worker_id: str
+) -> tuple[Manifest, dict[str, bytes]]:
+    """The manifest and the files of the bundle "tiny"; of a run's processes one exports it, the others read it."""
+    own = tmp_path_factory.getbasetemp()
+    folder = own if worker_id == "master" else own.parent  # in both cases a folder of this run
+    with open(folder / "tiny.lock", "a", encoding="utf-8") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "tiny").exists():
+            write_bundle(folder / "tiny", *build(tiny, "tiny", "1"))
+    found = read_bundle(folder / "tiny")
+    return found.manifest, found.files
 
 
 @pytest.fixture(scope="session")
@@ -99,7 +117,7 @@ class ServerProcess:
     def signal(self, number: int) -> None:
         self.process.send_signal(number)
 
-    def wait(self, timeout: float = 30) -> int:
+    def wait(self, timeout: float = START_SECONDS) -> int:
         return self.process.wait(timeout)
 
     @property
@@ -170,3 +188,41 @@ def server(bundles: Path) -> Iterator[ServerProcess]:
     process = start_server(bundles, *flags)
     yield ready(process)
     stop(process)
+
+
+@dataclass(frozen=True)
+class Done:
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+Charstream = Callable[..., Done]
+
+
+@pytest.fixture
+def charstream(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Charstream:
+    """Runs one command in this process, as a shell would start it.
+
+    `stdin` is what is piped into it, None for a standard input that is no file.
+    """
+
+    def run(*given: object, stdin: str | bytes | None = None) -> Done:
+        argv = tuple(map(str, given))
+        capsys.readouterr()
+        if stdin is None:
+            return Done(_code(argv), *capsys.readouterr())
+        file = tmp_path / "stdin"
+        file.write_bytes(stdin.encode() if isinstance(stdin, str) else stdin)
+        with open(file, encoding="utf-8") as opened, monkeypatch.context() as patch:
+            patch.setattr(sys, "stdin", opened)
+            return Done(_code(argv), *capsys.readouterr())
+
+    return run
+
+
+def _code(argv: tuple[str, ...]) -> int:
+    try:
+        return main(argv)
+    except SystemExit as ended:
+        return ended.code if isinstance(ended.code, int) else 1

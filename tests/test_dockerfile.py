@@ -17,6 +17,8 @@ from client import Client
 from tests.conftest import ServerProcess, ready, start_server, stop
 from tests.server.authority import issue
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 TRAINING = ("torch", "onnx", "onnxscript", "locust")
 

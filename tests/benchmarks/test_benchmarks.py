@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 
 def benchmark(name: str, *flags: str, code: int = 0) -> str:
     command = [sys.executable, "-m", f"benchmarks.{name}", *flags]

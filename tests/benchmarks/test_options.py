@@ -4,8 +4,12 @@ import itertools
 import subprocess
 import sys
 
+import pytest
+
 from benchmarks.options_covering import covering, pairs
 from benchmarks.options_rows import LEFT_OUT, OPTIONS, STRUCTURES, rows
+
+pytestmark = pytest.mark.slow
 
 
 def met(table: list[dict[str, object]]) -> set[frozenset[tuple[str, object]]]:

@@ -17,11 +17,10 @@ from grpc_health.v1 import health, health_pb2_grpc
 from client import Client
 from client import health as health_command
 from protos import charstream_pb2 as pb
-from tests.client.conftest import Charstream
 from tests.client.replica import Fault, Replica, expected
 from tests.client.scripted import ScriptedServer, dead_address, endless, finish, serving
 from tests.client.scripted import text as messages
-from tests.conftest import ServerProcess
+from tests.conftest import Charstream, ServerProcess
 
 SECONDS = 30
 # A shell that runs the tests in the background has them ignore SIGINT, and so would the commands.

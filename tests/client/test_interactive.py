@@ -15,11 +15,10 @@ import pytest
 
 from client import Client
 from client.conversation import Conversation, Turn
-from tests.client.conftest import Charstream
 from tests.client.replica import Fault, Replica, expected
 from tests.client.scripted import serving
 from tests.client.test_commands import command
-from tests.conftest import ServerProcess
+from tests.conftest import Charstream, ServerProcess
 
 SECONDS = 30
 Talk = Callable[..., str]

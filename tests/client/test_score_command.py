@@ -10,9 +10,8 @@ import pytest
 
 from client import Client, ScoreSummary
 from client.surprise import legend, painted
-from tests.client.conftest import Charstream
 from tests.client.scripted import dead_address
-from tests.conftest import ServerProcess
+from tests.conftest import Charstream, ServerProcess
 
 TEXT = "To be, or not to be,\nthat is the question.\n"
 LONG = 20_001  # more than anybody looks at

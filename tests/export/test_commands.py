@@ -13,13 +13,17 @@ from bundle.read import read_bundle
 from bundle.write import file_records, write_bundle
 from export.build import build
 from models.checkpoint import load
+from tests.conftest import Charstream
+
+pytestmark = pytest.mark.slow
 
 TEXT = "".join(
     f"{name}:\nI have {number} words to say, and no more.\n\n" for number in range(300) for name in ("A", "B")
 )
 
 
-def charstream(*argv: object) -> subprocess.CompletedProcess[str]:
+def shell(*argv: object) -> subprocess.CompletedProcess[str]:
+    """Runs a command in a process of its own."""
     command = [sys.executable, "-m", "charstream", *map(str, argv)]
     return subprocess.run(command, capture_output=True, text=True, timeout=300)
 
@@ -30,14 +34,14 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs")
     (folder / "text.txt").write_text(TEXT)
     sizes = ("--layers", 1, "--hidden", 32, "--embedding", 8, "--batch", 8, "--sequence", 32)
-    result = charstream("train", "--data", folder / "text.txt", "--out", folder / "run", "--steps", 30, *sizes)
+    result = shell("train", "--data", folder / "text.txt", "--out", folder / "run", "--steps", 30, *sizes)
     assert result.returncode == 0, result.stderr
     return folder / "run"
 
 
 @pytest.fixture(scope="module")
 def bundle(run: Path) -> Path:
-    result = charstream("export", run, "--out", run.parent / "bundles" / "words")
+    result = shell("export", run, "--out", run.parent / "bundles" / "words")
     assert result.returncode == 0, result.stderr
     assert "verified" in result.stderr
     assert result.stdout.startswith(str(run.parent / "bundles" / "words"))
@@ -54,7 +58,7 @@ def test_export_writes_a_bundle_that_can_be_read(bundle: Path) -> None:
     assert "Temperature 0.8" in card
 
 
-def test_export_replaces_a_bundle_only_if_told(run: Path, bundle: Path) -> None:
+def test_export_replaces_a_bundle_only_if_told(charstream: Charstream, run: Path, bundle: Path) -> None:
     before = read_bundle(bundle).digest
     refused = charstream("export", run, "--out", bundle, "--version", "2")
     assert refused.returncode == 2
@@ -62,14 +66,14 @@ def test_export_replaces_a_bundle_only_if_told(run: Path, bundle: Path) -> None:
     assert read_bundle(bundle).digest == before
 
 
-def test_verify_is_the_verdict(run: Path, bundle: Path) -> None:
+def test_verify_is_the_verdict(charstream: Charstream, run: Path, bundle: Path) -> None:
     good = charstream("verify", bundle)
     assert good.returncode == 0
     assert "decode.int8.onnx: largest difference" in good.stdout
     assert charstream("verify", bundle, "--run", run).returncode == 0
 
 
-def test_verify_measures_the_loss_of_both_precisions(run: Path, bundle: Path) -> None:
+def test_verify_measures_the_loss_of_both_precisions(charstream: Charstream, run: Path, bundle: Path) -> None:
     result = charstream("verify", bundle, "--data", run.parent / "text.txt")
     assert result.returncode == 0, result.stderr
     found = re.findall(r"^(fp32|int8): (\S+) nats a character", result.stdout, re.M)
@@ -78,7 +82,9 @@ def test_verify_measures_the_loss_of_both_precisions(run: Path, bundle: Path) ->
     assert all(abs(float(nats) - trained) < 0.003 for _, nats in found)
 
 
-def test_verify_fails_where_8_bits_cost_too_much(bundle: Path, run: Path, tmp_path: Path) -> None:
+def test_verify_fails_where_8_bits_cost_too_much(
+    charstream: Charstream, bundle: Path, run: Path, tmp_path: Path
+) -> None:
     """The 8-bit files of another training run: they are sound, but a different model's."""
     other = charstream(
         "train", "--data", run.parent / "text.txt", "--out", tmp_path / "run", "--steps", 2, "--hidden", 32,
@@ -94,21 +100,23 @@ def test_verify_fails_where_8_bits_cost_too_much(bundle: Path, run: Path, tmp_pa
     assert "int8 costs more than 0.003 nats" in result.stderr
 
 
-def test_a_precision_that_is_not_known_is_refused(run: Path, tmp_path: Path) -> None:
+def test_a_precision_that_is_not_known_is_refused(charstream: Charstream, run: Path, tmp_path: Path) -> None:
     for given in ("int4", "int8", "fp16-cuda", "fp32,fp32", ""):
         result = charstream("export", run, "--out", tmp_path / "x", f"--precision={given}")
         assert result.returncode == 2
         assert "allowed are fp32 and, after a comma each, int8, fp32-cuda, fp16-cuda" in result.stderr
 
 
-def test_a_bundle_of_one_precision(run: Path, tmp_path: Path) -> None:
+def test_a_bundle_of_one_precision(charstream: Charstream, run: Path, tmp_path: Path) -> None:
     result = charstream("export", run, "--out", tmp_path / "x", "--precision", "fp32")
     assert result.returncode == 0, result.stderr
     assert read_bundle(tmp_path / "x").manifest.precisions == ("fp32",)
     assert not list((tmp_path / "x").glob("*int8*"))
 
 
-def test_graphs_for_a_device_are_written_when_they_are_asked_for(run: Path, tmp_path: Path) -> None:
+def test_graphs_for_a_device_are_written_when_they_are_asked_for(
+    charstream: Charstream, run: Path, tmp_path: Path
+) -> None:
     """And `verify` measures their loss as that of the others, though they read 64 characters at a time."""
     result = charstream("export", run, "--out", tmp_path / "x", "--precision", "fp16-cuda,fp32,fp32-cuda")
     assert result.returncode == 0, result.stderr
@@ -122,14 +130,14 @@ def test_graphs_for_a_device_are_written_when_they_are_asked_for(run: Path, tmp_
     assert "full.fp16-cuda.64.onnx: largest difference" in result.stdout
 
 
-def test_verify_refuses_the_run_of_another_model(run: Path, bundles: Path) -> None:
+def test_verify_refuses_the_run_of_another_model(charstream: Charstream, run: Path, bundles: Path) -> None:
     result = charstream("verify", bundles / "tiny", "--run", run)
     assert result.returncode == 1
     assert "holds another model" in result.stderr
     assert result.stderr.count("\n") == 1
 
 
-def test_verify_names_what_is_damaged(bundle: Path, tmp_path: Path) -> None:
+def test_verify_names_what_is_damaged(charstream: Charstream, bundle: Path, tmp_path: Path) -> None:
     result = charstream("verify", tmp_path / "nothing")
     assert result.returncode == 1
     assert result.stderr.count("\n") == 1
@@ -137,7 +145,9 @@ def test_verify_names_what_is_damaged(bundle: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("flags", "word"), [(("--name", "No Capitals"), "name"), (("--version", "a b"), "version")])
-def test_names_that_a_bundle_may_not_have(run: Path, tmp_path: Path, flags: tuple[str, str], word: str) -> None:
+def test_names_that_a_bundle_may_not_have(
+    charstream: Charstream, run: Path, tmp_path: Path, flags: tuple[str, str], word: str
+) -> None:
     result = charstream("export", run, "--out", tmp_path / "x", *flags)
     assert result.returncode == 2
     assert word in result.stderr
@@ -145,13 +155,15 @@ def test_names_that_a_bundle_may_not_have(run: Path, tmp_path: Path, flags: tupl
     assert not (tmp_path / "x").exists()
 
 
-def test_a_run_that_is_not_there(tmp_path: Path) -> None:
+def test_a_run_that_is_not_there(charstream: Charstream, tmp_path: Path) -> None:
     result = charstream("export", tmp_path / "run", "--out", tmp_path / "x")
     assert result.returncode == 1
     assert result.stderr.count("\n") == 1
 
 
-def test_a_model_from_elsewhere_without_8_bits_becomes_a_bundle_and_says_why(tmp_path: Path) -> None:
+def test_a_model_from_elsewhere_without_8_bits_becomes_a_bundle_and_says_why(
+    charstream: Charstream, tmp_path: Path
+) -> None:
     layers = {f"body.{name}": tensor for name, tensor in nn.RNN(4, 6, 2, nonlinearity="relu").state_dict().items()}
     torch.save({"in": torch.randn(3, 4), **layers, "out.weight": torch.randn(3, 6)}, tmp_path / "model.pt")
     (tmp_path / "chars.json").write_text('["a", "b", "c"]')

@@ -22,6 +22,8 @@ from models.checkpoint import Trained
 from models.generate import generate
 from tests.conftest import tiny_model
 
+pytestmark = pytest.mark.slow
+
 Files = tuple[Manifest, dict[str, bytes]]
 CELLS = [("lstm", "tanh"), ("gru", "tanh"), ("rnn", "tanh"), ("rnn", "sigmoid")]
 

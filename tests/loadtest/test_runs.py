@@ -18,6 +18,8 @@ from protos import charstream_pb2 as pb
 from tests.client.scripted import abort, endless, finish, serving, text
 from tests.conftest import ServerProcess
 
+pytestmark = pytest.mark.slow
+
 SECONDS = 60
 LOCUSTFILE = Path(loadtest.__file__).with_name("locustfile.py")
 

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -40,12 +41,11 @@ OTHERS = {
 @pytest.mark.parametrize("options", OTHERS.values(), ids=OTHERS.keys())
 @pytest.mark.slow
 def test_killed_three_times_and_resumed_is_bitwise_as_in_one_go(
-    verse: Path, tmp_path: Path, options: tuple[str, ...]
+    verse: Path, tmp_path: Path, train: Callable[..., Path], options: tuple[str, ...]
 ) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     flags = ["--data", str(verse), *SMALL, *options, "--steps", str(STEPS)]
-    killed, whole = tmp_path / "killed", tmp_path / "whole"
-    subprocess.run([*COMMAND, *flags, "--out", str(whole)], env=environment, capture_output=True, check=True)
+    killed, whole = tmp_path / "killed", train(*options, "--steps", str(STEPS), name="whole")
     again = [*flags, "--out", str(killed)]
     for share in (0.1, 0.4, 0.7):
         with subprocess.Popen([*COMMAND, *again], env=environment, stderr=subprocess.DEVNULL) as process:
@@ -64,7 +64,7 @@ def _wait_for_step(run: Path, step: int, process: "subprocess.Popen[bytes]", sec
     while not ((run / "last.json").exists() and read(run / "last.json")[0].progress.step >= step):
         assert process.poll() is None, "it ended by itself"
         assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.01)
+        time.sleep(0.05)
 
 
 def _same(a: Path, b: Path) -> None:

@@ -23,6 +23,8 @@ from models.model import CharLM, ModelConfig
 from server.runner import Runner
 from tests.conftest import tiny_model
 
+pytestmark = pytest.mark.slow
+
 Files = tuple[Manifest, dict[str, bytes]]
 Array = NDArray[np.generic]
 PRECISIONS: tuple[Precision, ...] = ("fp32", "int8")

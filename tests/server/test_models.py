@@ -54,7 +54,7 @@ def test_a_loop_of_another_model_is_not_served(
     write_mixed(tmp_path / "mixed", manifest, {**files, decode_file("fp32"): decode})
     server = start_server(tmp_path, "--precision", "fp32")
     try:
-        assert server.wait(30) == 1
+        assert server.wait() == 1
         server.wait_for(rf"not served: \S+/mixed: {complaint}")
         assert "Traceback" not in server.log
     finally:
@@ -77,7 +77,7 @@ def test_eight_bits_that_do_not_compute_give_way_to_float32(
         stop(server)
     strict = start_server(tmp_path, "--precision", "int8")
     try:
-        assert strict.wait(30) == 1
+        assert strict.wait() == 1
         strict.wait_for(r"not served: \S+/mixed: the probe's row")
     finally:
         stop(strict)
@@ -91,7 +91,7 @@ def test_a_precision_that_the_bundle_lacks_is_named(
     write_mixed(tmp_path / "tiny", only, {name: data for name, data in files.items() if "int8" not in name})
     server = start_server(tmp_path, "--precision", "int8")
     try:
-        assert server.wait(30) == 1
+        assert server.wait() == 1
         server.wait_for("--precision int8: the bundle has fp32")
     finally:
         stop(server)
@@ -161,7 +161,7 @@ def test_nothing_to_serve_ends_with_one_line(tmp_path: Path, folder_name: str, m
     (tmp_path / "empty").mkdir()
     server = start_server(tmp_path / folder_name)
     try:
-        assert server.wait(30) == 1
+        assert server.wait() == 1
         server.wait_for(f"charstream serve: --models .*{message}")
         assert "Traceback" not in server.log
     finally:
@@ -184,7 +184,7 @@ def test_two_onnxruntimes_are_one_too_many(bundles: Path, tmp_path: Path, monkey
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     server = start_server(bundles)
     try:
-        assert server.wait(30) == 1
+        assert server.wait() == 1
         server.wait_for("onnxruntime and onnxruntime-gpu are both installed .*pip uninstall")
     finally:
         stop(server)
@@ -197,7 +197,7 @@ def test_cuda_that_cannot_be_had_is_an_error_not_a_silent_cpu(device_bundles: Pa
         pytest.skip("this onnxruntime has CUDA")
     server = start_server(device_bundles, "--provider", "cuda")
     try:
-        assert server.wait(30) == 1
+        assert server.wait() == 1
         server.wait_for("fp16-cuda on cuda does not work here, fp32-cuda on cuda is tried")
         server.wait_for("not served: .*: provider cuda: this onnxruntime has no CUDA: pip install")
         assert "Traceback" not in server.log
@@ -208,7 +208,7 @@ def test_cuda_that_cannot_be_had_is_an_error_not_a_silent_cpu(device_bundles: Pa
 def test_cuda_needs_graphs_for_it(bundles: Path) -> None:
     server = start_server(bundles, "--provider", "cuda")
     try:
-        assert server.wait(30) == 1
+        assert server.wait() == 1
         server.wait_for("--provider cuda: the bundle has fp32 and int8, none of them for a device: charstream export")
     finally:
         stop(server)

@@ -155,7 +155,7 @@ async def test_a_text_that_has_to_earn_its_characters_keeps_its_time_limit(bundl
         began = time.monotonic()
         _, finish = await read(stub.Generate(limited))
         assert finish.reason == pb.FINISH_REASON_DEADLINE
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 10  # what it would have to earn takes for ever
         process.signal(signal.SIGTERM)
         process.signal(signal.SIGTERM)
         for call in running:
