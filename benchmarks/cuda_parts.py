@@ -5,6 +5,8 @@ import math
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,7 +14,7 @@ import numpy as np
 from pydantic import Field
 
 from bundle.manifest import Precision
-from bundle.read import Bundle, read_bundle
+from bundle.read import MANIFEST, Bundle, read_bundle
 from charstream.settings import Settings
 
 __all__ = ["PARTS", "CudaSettings", "Part", "say"]
@@ -49,7 +51,10 @@ class CudaSettings(Settings):
 
     @property
     def paths(self) -> list[Path]:
-        return list(self.bundle) or [self.shared / name for name in SIZES]
+        exported = [self.shared / name for name in SIZES if (self.shared / name / MANIFEST).exists()]
+        if not self.bundle and not exported:
+            raise SystemExit(f"{self.shared} has no bundle: run the part export first, or give --bundle")
+        return list(self.bundle) or exported
 
     @property
     def shared(self) -> Path:
@@ -66,14 +71,20 @@ def say(text: str) -> None:
 
 
 def export(settings: CudaSettings) -> None:
-    """Without their cost in nats, which no speed depends on."""
+    """Side by side, and without their cost in nats, which no speed depends on."""
+    with ProcessPoolExecutor(len(SIZES), get_context("spawn")) as pool:
+        exported = {pool.submit(_export, settings.shared / name, settings.precision): name for name in SIZES}
+        for future in as_completed(exported):
+            say(f"{exported[future]}: {future.result():.0f} s")
+
+
+def _export(folder: Path, precision: Precision) -> float:
+    """Seconds that it took."""
     from benchmarks.served import untrained_bundle
 
-    precisions: tuple[Precision, ...] = ("fp32", settings.precision)
-    for name, (layers, hidden) in SIZES.items():
-        begin = time.monotonic()
-        untrained_bundle(settings.shared / name, layers=layers, hidden=hidden, precisions=precisions)
-        say(f"{name}: {time.monotonic() - begin:.0f} s")
+    (layers, hidden), begin = SIZES[folder.name], time.monotonic()
+    untrained_bundle(folder, layers=layers, hidden=hidden, precisions=("fp32", precision))
+    return time.monotonic() - begin
 
 
 def device(settings: CudaSettings) -> None:

@@ -2,7 +2,7 @@
 
 import os
 import platform
-from importlib.metadata import version
+from importlib.metadata import distributions
 from pathlib import Path
 
 __all__ = ["anonymous_megabytes", "describe_machine", "resident_megabytes"]
@@ -10,7 +10,9 @@ __all__ = ["anonymous_megabytes", "describe_machine", "resident_megabytes"]
 
 def describe_machine() -> str:
     """One line: processor, cores, and the versions that matter."""
-    versions = ", ".join(f"{name} {version(name)}" for name in ("onnxruntime", "grpcio", "numpy"))
+    names = ("onnxruntime", "onnxruntime-gpu", "grpcio", "numpy", "torch")
+    found = {distribution.name: distribution.version for distribution in distributions()}
+    versions = ", ".join(f"{name} {found[name]}" for name in names if name in found)
     return f"{_processor()}, {os.cpu_count()} cores, Python {platform.python_version()}, {versions}"
 
 

@@ -57,10 +57,11 @@ class ServerSettings(Settings):
     threads: int = Field(
         0, ge=0, le=256, description="threads of one operator on a CPU; 0 measures at start how many are worth it"
     )
-    buckets: tuple[int, ...] = Field(
-        (),
-        description="on CUDA, numbers of rows that a run may have, --max-rows among them; by default a run always has "
-        "--max-rows. With several a text may depend on how many run beside it",
+    buckets: str = Field(
+        "",
+        pattern=r"^([0-9]{1,5}(,[0-9]{1,5})*)?$",
+        description="on CUDA, numbers of rows that a run may have, with commas, --max-rows among them; by default a run "
+        "always has --max-rows. With several a text may depend on how many run beside it",
     )
     tf32: bool = Field(False, description="on CUDA, matmuls of fp32-cuda may round what they multiply to 10 bits")
     max_rows: int = Field(1024, ge=1, le=65536, description="texts that run at a time, per model")
@@ -157,10 +158,11 @@ class ServerSettings(Settings):
 
     @model_validator(mode="after")
     def _buckets_hold_all_rows(self) -> "ServerSettings":
-        if self.buckets and (min(self.buckets) < 1 or max(self.buckets) != self.max_rows):
+        sizes = self.bucket_sizes
+        if sizes[0] < 1 or sizes[-1] != self.max_rows:
             raise ValueError(
                 f"--buckets are numbers of rows from 1, and the largest must be --max-rows, {self.max_rows}: "
-                f"got {','.join(map(str, self.buckets))}"
+                f"got {self.buckets}"
             )
         return self
 
@@ -193,8 +195,8 @@ class ServerSettings(Settings):
 
     @property
     def bucket_sizes(self) -> tuple[int, ...]:
-        """Ascending."""
-        return tuple(sorted(set(self.buckets))) or (self.max_rows,)
+        """Numbers of rows that a run on a device may have, ascending."""
+        return tuple(sorted({int(size) for size in self.buckets.split(",")})) if self.buckets else (self.max_rows,)
 
     @property
     def prefix_bytes(self) -> int:

@@ -58,7 +58,7 @@ def test_what_a_gpu_is_measured_with_runs_on_a_processor(device_bundles: Path, t
         "roofline",
         "of the graph",
         "messages/s",
-        "nobody",
+        "CPU seconds",
         "0 texts differ",
     ):
         assert found in out

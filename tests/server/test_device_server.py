@@ -95,7 +95,7 @@ def test_what_a_device_takes_grows_with_its_rows_and_buckets(device_files: tuple
     def memory(**settings: object) -> int:
         return memory_of(device_files[0], ServerSettings.model_validate({"precision": "fp32-cuda", **settings}))
 
-    assert memory(max_rows=64) < memory(max_rows=256) < memory(max_rows=256, buckets=(64, 256))
+    assert memory(max_rows=64) < memory(max_rows=256) < memory(max_rows=256, buckets="64,256")
     assert memory(max_rows=64) == memory(max_rows=64, max_batch=1, prefix_cache=0)
     cuda = ServerSettings(provider="cuda")
     assert memory_of(device_files[0], cuda) == memory_of(device_files[0], cuda, "fp16-cuda")
