@@ -12,7 +12,7 @@ from export.activations import Activation
 from export.bounds import require_bounded
 from export.cells import Dense, FirstLayer, FurtherLayer, LayerWeights, update
 from export.folding import head_weights, layer_weights
-from export.half import HalfDense
+from export.half import HalfDense, half
 from export.int8 import Int8Dense, quantize
 from export.loop import Step, loop
 from export.sampling import Sampler, limit, prepare
@@ -49,7 +49,7 @@ class StepGraph(nn.Module):
         if precision == "int8":
             return self._with(quantize, Int8Dense)
         if precision == "fp16-cuda":
-            return self._with(Tensor.half, HalfDense)
+            return self._with(half, HalfDense)
         return self
 
     def _with(self, reduce: Callable[[Tensor], Tensor], dense: type[Int8Dense] | type[HalfDense]) -> "StepGraph":

@@ -3,7 +3,7 @@
 Both inputs of a matmul are float16; what it adds up is kept in float32, and the result rounded to float16. Tables,
 sums, nonlinearities and states stay float32. A row depends on no other, as nothing is scaled.
 
-The operator is a torch custom operator: torch's own may add up in 16 bits where a processor does.
+Both operators are torch custom operators: torch's own matmul may add up in 16 bits where a processor does.
 """
 
 from collections.abc import Callable
@@ -12,9 +12,20 @@ import torch
 from onnxscript import opset20 as op
 from torch import Tensor, nn
 
-__all__ = ["TRANSLATIONS", "HalfDense"]
+__all__ = ["TRANSLATIONS", "HalfDense", "half"]
 
-_FLOAT = 1  # ONNX's number of the element type
+_FLOAT, _FLOAT16 = 1, 10  # ONNX's numbers of the element types
+
+
+@torch.library.custom_op("charstream::half", mutates_args=())
+def half(x: Tensor) -> Tensor:
+    """x float32 -> float16."""
+    return x.half()
+
+
+@half.register_fake
+def _(x: Tensor) -> Tensor:
+    return torch.empty_like(x, dtype=torch.float16)
 
 
 @torch.library.custom_op("charstream::half_matmul", mutates_args=())
@@ -28,11 +39,16 @@ def _(x: Tensor, weight: Tensor) -> Tensor:
     return x.new_empty(x.shape[0], weight.shape[1], dtype=torch.float32)
 
 
+def _half_onnx(x):  # type: ignore[no-untyped-def]
+    return op.Cast(x, to=_FLOAT16)
+
+
 def _half_matmul_onnx(x, weight):  # type: ignore[no-untyped-def]
     return op.Cast(op.MatMul(x, weight), to=_FLOAT)
 
 
 TRANSLATIONS: dict[Callable[..., object], Callable[..., object]] = {
+    torch.ops.charstream.half.default: _half_onnx,
     torch.ops.charstream.half_matmul.default: _half_matmul_onnx,
 }
 
