@@ -20,7 +20,7 @@ from export import half, int8
 
 __all__ = ["to_onnx"]
 
-OPSET = 20  # the newest whose operators all have CUDA kernels in onnxruntime 1.31
+OPSET = 20  # those made of it for a device have another (export/unroll.py)
 
 
 def to_onnx(
