@@ -26,7 +26,7 @@ __all__ = ["to_onnx"]
 # onnxscript reads the source of its 500 functions again for every export, 0.6 s; once is enough.
 TracedOnnxFunction.function_ir = property(cache(TracedOnnxFunction.function_ir.fget))  # type: ignore[assignment, attr-defined]
 
-OPSET = 20  # the newest whose operators all have CUDA kernels in onnxruntime 1.31
+OPSET = 20  # those made of it for a device have another (export/unroll.py)
 
 
 def to_onnx(

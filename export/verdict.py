@@ -35,11 +35,17 @@ class Tolerance:
 # In 8 bits all sums are exact, and most rows agree as in float32. But the last bit of a sigmoid may move an input of
 # the next matmul by a whole level of 1/127, and the row with it: of a trained LSTM 2x512 2 % of the rows. A wrong
 # weight, scale or gate moves every row.
+# The graphs for a device take up to 64 steps in a run: recurrent weights that amplify (eight times those of a new LSTM)
+# took 18 % of the rows beyond the roundings there, and none in 16 steps.
+# In 16 bits a number is off by up to 2**-12 of itself. Trained models (an LSTM, a GRU and an RNN 2x128) showed 0.004 in
+# a state after 64 steps and 0.006 in logits, an untrained LSTM 0.008. The CPU provider keeps some of the roundings, and
+# does not pack such weights: so a row's bits depend on the batch there, and a number may fall on another side of a
+# rounding.
 TOLERANCES: dict[Precision, Tolerance] = {
     "fp32": Tolerance(rows=0.005, outcomes=0.0),
     "int8": Tolerance(rows=0.25, outcomes=0.002),
-    "fp32-cuda": Tolerance(rows=0.005, outcomes=0.0),
-    "fp16-cuda": Tolerance(rows=0.005, outcomes=0.0, rounding=0.05, edge=0.02, batch=1e-3),
+    "fp32-cuda": Tolerance(rows=0.25, outcomes=0.002),
+    "fp16-cuda": Tolerance(rows=0.25, outcomes=0.002, rounding=0.01, edge=0.01, batch=0.02),
 }
 # Roundings grow with the numbers: both bounds are for logits and states up to this, and wider in proportion beyond it.
 USUAL = 20.0

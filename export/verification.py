@@ -218,7 +218,7 @@ def _check_outcomes(
 def _verify_independence(
     found: Verification, manifest: Manifest, runtime: Runtime | InPlace, steps: int, rng: np.random.Generator
 ) -> None:
-    """A row's bits must not depend on who shares the batch; where they do, its numbers may hardly."""
+    """A row's bits must not depend on who shares the batch; where they do, its numbers may but little."""
     rows, apart = max(ROWS), found.tolerance.batch
     inputs = _random_inputs(manifest, rows, steps, rng, full=found.file.startswith("full"))
     inputs |= _random_begin(manifest, rows, rng)

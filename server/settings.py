@@ -60,8 +60,8 @@ class ServerSettings(Settings):
     buckets: str = Field(
         "",
         pattern=r"^([0-9]{1,5}(,[0-9]{1,5})*)?$",
-        description="on CUDA, numbers of rows that a run may have, with commas, --max-rows among them; by default it "
-        "always has --max-rows. With several a text may depend on how many run beside it",
+        description="on CUDA, numbers of rows that a run may have, with commas, --max-rows among them; by default a "
+        "run always has --max-rows. With several a text may depend on how many run beside it",
     )
     tf32: bool = Field(False, description="on CUDA, matmuls of fp32-cuda may round what they multiply to 10 bits")
     max_rows: int = Field(1024, ge=1, le=65536, description="texts that run at a time, per model")
