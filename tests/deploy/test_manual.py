@@ -24,18 +24,18 @@ def flags(*of: type) -> set[str]:
 def test_flags_exist() -> None:
     known = flags(ServerSettings, Connection, HealthSettings, TokenSettings)
     known |= {"--no-log-calls", "--help", "--json", "--build"}  # the last is Compose's
-    named = set(re.findall(r"`(--[a-z-]+)", MANUAL))
+    named = set(re.findall(r"`(--[a-z0-9-]+)", MANUAL))
     named |= {flag for line in re.findall(r"charstream (?:serve|stream|token) .*", MANUAL) for flag in _flags(line)}
     assert len(named) > 40
     assert named <= known
 
 
 def _flags(line: str) -> list[str]:
-    return re.findall(r"(?<!\S)--[a-z-]+", line.replace("`", " "))
+    return re.findall(r"(?<!\S)--[a-z0-9-]+", line.replace("`", " "))
 
 
 def test_limits_have_their_defaults() -> None:
-    rows = re.findall(r"^\| `--([a-z-]+)` \| ([\d,.]+) ", MANUAL, re.MULTILINE)
+    rows = re.findall(r"^\| `--([a-z0-9-]+)` \| ([\d,.]+) ", MANUAL, re.MULTILINE)
     assert len(rows) > 25
     for flag, default in rows:
         assert float(default.replace(",", "")) == ServerSettings.model_fields[flag.replace("-", "_")].default, flag

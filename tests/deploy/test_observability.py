@@ -33,8 +33,11 @@ def served(bundles: Path) -> set[str]:
             stub = pb_grpc.TextGenerationStub(channel)
             *_, last = stub.Generate(pb.GenerateRequest(prompt="abc", max_chars=20, return_token=True))
             list(stub.Generate(pb.GenerateRequest(resume_token=last.finish.resume_token, max_chars=20)))
+            held = stub.Generate(pb.GenerateRequest(max_chars=100_000))
+            next(held)
             with pytest.raises(grpc.RpcError, match="max-waiting"):
-                list(stub.Generate(pb.GenerateRequest(n=2)))
+                list(stub.Generate(pb.GenerateRequest()))
+            held.cancel()
         port = process.wait_for(r"metrics on \S+:(\d+)")[1]
         with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=20) as answer:
             text = answer.read().decode()
