@@ -37,8 +37,9 @@ def test_every_matmul_of_the_layers_reads_16_bits(device_files: tuple[Manifest, 
 
 def test_what_a_layer_reads_is_cast_once_a_step(device_files: tuple[Manifest, dict[str, bytes]]) -> None:
     graph = onnx.load_from_string(device_files[1][decode_file("fp16-cuda", 16)]).graph
-    casts = [node for node in graph.node if node.op_type == "Cast" and node.attribute[0].i == TensorProto.FLOAT16]
-    assert len(casts) == 2 * (1 + 16)  # two layers: at the beginning, and after each step
+    casts = [attribute for node in graph.node if node.op_type == "Cast" for attribute in node.attribute]
+    to_16_bits = [attribute for attribute in casts if attribute.name == "to" and attribute.i == TensorProto.FLOAT16]
+    assert len(to_16_bits) == 2 * (1 + 16)  # two layers: at the beginning, and after each step
 
 
 def test_a_state_stays_float32() -> None:
