@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from models.distributed import ALONE
-from models.precision import Arithmetic, set_products
+from models.precision import Arithmetic, allow_tf32
 from models.trainer import Trainer
 
 __all__ = ["CannotCompute", "described", "device_of", "fastest"]
@@ -40,7 +40,7 @@ def device_of(wanted: str) -> str:
     if int(number) >= count:
         raise CannotCompute(f"--device {wanted}: torch finds {count} GPUs here, not number {number}; use --device cpu")
     torch.cuda.set_device(int(number))
-    set_products("ieee")
+    allow_tf32(False)
     return f"{name}:{number}"
 
 

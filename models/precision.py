@@ -2,13 +2,11 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 
-__all__ = ["Arithmetic", "set_products"]
-
-Products = Literal["ieee", "tf32"]
+__all__ = ["Arithmetic", "allow_tf32"]
 
 
 class Arithmetic(NamedTuple):
@@ -30,16 +28,17 @@ class Arithmetic(NamedTuple):
         threads = torch.get_num_threads()
         torch.set_num_threads(self.threads)
         if self.tf32:
-            set_products("tf32")
+            allow_tf32(True)
         try:
             yield
         finally:
             torch.set_num_threads(threads)
             if self.tf32:
-                set_products("ieee")
+                allow_tf32(False)
 
 
-def set_products(kind: Products) -> None:
-    """How a GPU multiplies float32; as torch begins, cuDNN's recurrent kernels have TF32, and matmuls have not."""
-    torch.backends.cuda.matmul.fp32_precision = kind
-    torch.backends.cudnn.rnn.fp32_precision = kind  # type: ignore[attr-defined]
+def allow_tf32(allowed: bool) -> None:
+    """Whether a GPU may multiply float32 so; as torch begins, cuDNN's recurrent kernels do, and matmuls do not."""
+    # The older of torch's two ways: torch.export still asks by it, and fails where the newer one was used.
+    torch.backends.cuda.matmul.allow_tf32 = allowed
+    torch.backends.cudnn.allow_tf32 = allowed

@@ -89,7 +89,7 @@ def test_what_is_fastest_is_found_out_and_can_be_used(trainer: MakeTrainer) -> N
     made = trainer("--device", "cuda", "--precision", "auto", "--hidden", "512")
     made.arithmetic = fastest(made)
     assert all(np.isfinite(_losses(made, 3)))
-    assert torch.backends.cuda.matmul.fp32_precision == "ieee"
+    assert not torch.backends.cuda.matmul.allow_tf32
 
 
 @pytest.mark.parametrize(("first", "then"), [("cuda", "cpu"), ("cpu", "cuda"), ("cuda", "cuda")])

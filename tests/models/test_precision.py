@@ -4,18 +4,22 @@ import pytest
 import torch
 
 from models.cudnn import for_cudnn
-from models.precision import Arithmetic, set_products
+from models.precision import Arithmetic, allow_tf32
 
 
-def _products() -> tuple[str, str]:
-    return torch.backends.cuda.matmul.fp32_precision, torch.backends.cudnn.rnn.fp32_precision
+def _tf32() -> tuple[bool, bool]:
+    with torch.backends.cudnn.flags(
+        enabled=True
+    ):  # as torch.export does: it fails where both of torch's ways were used
+        pass
+    return torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
 
 
 def test_tf32_and_threads_are_in_force_within_only() -> None:
-    set_products("ieee")
+    allow_tf32(False)
     with Arithmetic(False, 2, tf32=True).in_force():
-        assert (_products(), torch.get_num_threads()) == (("tf32", "tf32"), 2)
-    assert (_products(), torch.get_num_threads()) == (("ieee", "ieee"), 1)
+        assert (_tf32(), torch.get_num_threads()) == ((True, True), 2)
+    assert (_tf32(), torch.get_num_threads()) == ((False, False), 1)
 
 
 @pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
