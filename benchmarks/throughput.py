@@ -26,7 +26,7 @@ from benchmarks.graphs import matmuls_of, time_graph, time_matmuls
 from benchmarks.load import Load, grpc_load
 from benchmarks.machine import describe_machine
 from benchmarks.served import Served, serving, untrained_bundle
-from bundle.manifest import Precision
+from bundle.manifest import ON_DEVICE, Manifest, Precision
 from bundle.read import Bundle, decode_file, full_file, read_bundle
 from charstream.settings import Settings, parse
 from server.host_states import HostStore
@@ -58,13 +58,18 @@ class Measured:
 Results = dict[tuple[Precision, int, int], Measured]
 
 
+def on_cpu(manifest: Manifest) -> list[Precision]:
+    """What `benchmarks.cuda` does not measure."""
+    return [precision for precision in manifest.precisions if precision not in ON_DEVICE]
+
+
 class Benchmark:
     """One bundle, with a server for each precision and chunk delay."""
 
     def __init__(self, bundle: Bundle, servers: dict[tuple[Precision, int], Served], seconds: float) -> None:
         self.manifest, self._seconds, self._servers = bundle.manifest, seconds, servers
         shape, vocab = self.manifest.model, len(self.manifest.symbols)
-        files = {p: (bundle.files[decode_file(p)], bundle.files[full_file(p)]) for p in self.manifest.precisions}
+        files = {p: (bundle.files[decode_file(p)], bundle.files[full_file(p)]) for p in on_cpu(self.manifest)}
         self._runners = {p: Runner(*files[p], shape, vocab, threads=1) for p in files}
         self._matmuls = {p: matmuls_of(files[p][0]) for p in files}
 
@@ -88,14 +93,14 @@ def run(settings: ThroughputSettings, folder: Path) -> Results:
             (precision, delay): stack.enter_context(
                 serving(folder, "--precision", precision, "--chunk-delay", str(delay), "--threads", "1")
             )
-            for precision in bundle.manifest.precisions
+            for precision in on_cpu(bundle.manifest)
             for delay in sorted({delay for _, delay in LOADS})
         }
         benchmark = Benchmark(bundle, servers, settings.seconds)
         for number in range(settings.rounds):
             for streams, delay in LOADS:
                 print(f"round {number + 1} of {settings.rounds}: {streams} streams, {delay} ms", file=sys.stderr)
-                for precision in bundle.manifest.precisions:
+                for precision in on_cpu(bundle.manifest):
                     benchmark.measure(results[precision, streams, delay], precision, streams, delay)
     return results
 
