@@ -44,7 +44,8 @@ def to_onnx(
     variable = tree_map(lambda name: torch.export.Dim.DYNAMIC, shapes)
     with torch.no_grad(), _quiet_exporter():
         traced = torch.export.export(module.eval(), example, dynamic_shapes=variable, strict=False)
-        # ONNX has an operator for each of ours: there is nothing to decompose, but the attempt traces all again.
+        # Each of our operators has a translation: there is nothing to decompose, but the attempt traces all again.
+        # One that has none, as `Tensor.to`, is an error here: see export/half.py.
         traced.run_decompositions = lambda table: traced
         program = torch.onnx.export(
             traced,
