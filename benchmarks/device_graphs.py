@@ -10,10 +10,10 @@ from benchmarks.graphs import seconds_of
 from bundle.graphs import DEVICE_STEPS
 from bundle.manifest import Precision
 from bundle.read import Bundle, decode_file
-from server.device_arrays import DeviceArrays
+from server.device_arrays import DeviceArrays, Kind
 from server.device_runner import Bound, Buffer, DeviceRunner
 from server.runner import Provider
-from server.states import idle_inputs
+from server.states import Inputs, idle_inputs
 
 __all__ = ["Step", "runner_of", "time_steps"]
 
@@ -48,11 +48,15 @@ def time_steps(runner: Remembering, bundle: Bundle, rows: int, seconds: float) -
     arrays = DeviceArrays(runner, bundle.manifest, [rows], 1, {False: DEVICE_STEPS})
     bound = dict(zip(arrays.kinds, runner.bound, strict=True))
 
+    def with_copies(kind: Kind, inputs: Inputs) -> None:
+        arrays.give(kind, source, inputs)
+        arrays.run(kind, captured=True)
+
     def timed(steps: int) -> Step:
         inputs = idle_inputs(rows, rows, steps, vocab)
         halves = cycle(kind for kind in arrays.kinds if kind.steps == steps)
         # First with copies: that writes what the others run with, and captures.
-        copied = seconds_of(lambda: arrays.run(next(halves), source, inputs, captured=True), seconds)
+        copied = seconds_of(lambda: with_copies(next(halves), inputs), seconds)
         alone = seconds_of(lambda: bound[next(halves)].run(captured=True), seconds)
         return Step(alone / steps, copied / steps)
 

@@ -103,8 +103,8 @@ class DeviceArrays:
         for name, array in zip(self._names, arrays, strict=True):
             self._of(f"staged_{name}", array.shape).write(array)
 
-    def run(self, kind: Kind, source: Ints, inputs: Inputs, *, captured: bool) -> Ints:
-        """Runs; returns what came out, [K, bucket].
+    def give(self, kind: Kind, source: Ints, inputs: Inputs) -> None:
+        """What the next run, which is of this kind, takes.
 
         Args:
             source: [bucket].
@@ -122,8 +122,11 @@ class DeviceArrays:
             given |= {"bias": limits.bias, "top_k": limits.top_k, "top_p": limits.top_p, "min_p": limits.min_p}
         for name, array in given.items():
             self._of(name, array.shape).write(array)
+
+    def run(self, kind: Kind, *, captured: bool) -> Ints:
+        """Runs with what was given last; returns what came out, [K, bucket]."""
         self._bound[kind].run(captured=captured)
-        return self._of("tokens", (kind.steps, bucket)).read()
+        return self._of("tokens", (kind.steps, kind.after.bucket)).read()
 
     def logprobs(self, kind: Kind) -> NDArray[np.float32]:
         """Of the last run, which was of this kind: [K, bucket, V]."""

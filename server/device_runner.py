@@ -46,10 +46,11 @@ class Buffer:
             self.value.update_inplace(array)
 
     def read(self) -> NDArray[Any]:
-        """What is in it; on the CPU the memory itself, so it holds until something is written. Raises CannotRun."""
+        """A copy of what is in it. Raises CannotRun."""
         with one_line_errors():
             array: NDArray[Any] = self.value.numpy()
-        return array
+            # On the CPU that is the memory itself.
+            return array.copy() if self.value.device_name() == "cpu" else array
 
 
 class Bound:

@@ -1,7 +1,9 @@
 """States on a device: rows join, leave and move by the index that says where each one begins in the next run."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,7 @@ from bundle.manifest import Manifest
 from server.device_arrays import DeviceArrays, Held, Kind, Place
 from server.device_runner import DeviceRunner
 from server.plan import Area, Runs
-from server.states import LOGPROBS, Inputs, Measure, Outcomes, States, idle_inputs
+from server.states import LOGPROBS, Inputs, Measure, Outcomes, States, idle_inputs, nothing
 from server.values import RowState
 
 __all__ = ["STAGED", "DeviceStates", "DeviceStore", "full_steps"]
@@ -47,6 +49,7 @@ class DeviceStates:
         self._held = self._held_before = self._arrays.held(self._place)
         self._source_before = self._source
         self._captures = False
+        self._helper = ThreadPoolExecutor(1, "beside a device")
 
     def width(self, rows: int) -> int:
         return next(bucket for bucket in self._buckets if bucket >= rows)
@@ -67,7 +70,7 @@ class DeviceStates:
     def move(self, source: int, target: int) -> None:
         self._source[target] = self._source[source]
 
-    def run(self, inputs: Inputs, *, full: bool) -> Outcomes:
+    def run(self, inputs: Inputs, *, full: bool, meanwhile: Callable[[], None] = nothing) -> Outcomes:
         steps, rows = inputs.forced.shape
         bucket = self.width(rows)
         kind = Kind(self._place, Place(bucket, 1 - self._place.half), full, steps)
@@ -75,11 +78,13 @@ class DeviceStates:
         source[:rows] = self._source[:rows]
         if self._put:
             self._arrays.stage(self._staged())
-        tokens = self._arrays.run(kind, source, inputs, captured=self._captures)
+        self._arrays.give(kind, source, inputs)
         self._held_before, self._source_before = self._held, source
         self._held, self._place, self._put = self._arrays.held(kind.after), kind.after, 0
         self._source[:rows] = np.arange(rows)
-        return Outcomes(tokens[:, :rows], lambda: self._arrays.logprobs(kind)[:, :rows])
+        with self._beside(meanwhile):
+            tokens, seconds = self._timed_run(kind)
+        return Outcomes(tokens[:, :rows], lambda: self._arrays.logprobs(kind)[:, :rows], seconds)
 
     def warm_up(self, measure: Measure) -> None:
         """Every kind of run twice. From here on runs are captured: a capture belongs to the thread that makes it."""
@@ -87,10 +92,24 @@ class DeviceStates:
         for kind in self._arrays.kinds:
             bucket = kind.after.bucket
             inputs, source = idle_inputs(bucket, bucket, kind.steps, self._vocab), np.zeros(bucket, np.int64)
-            self._arrays.run(kind, source, inputs, captured=True)
-            begin = time.perf_counter()
-            self._arrays.run(kind, source, inputs, captured=True)
-            measure(bucket, kind.full, kind.steps, time.perf_counter() - begin)
+            self._arrays.give(kind, source, inputs)
+            self._timed_run(kind)
+            measure(bucket, kind.full, kind.steps, self._timed_run(kind)[1])
+
+    def _timed_run(self, kind: Kind) -> tuple[NDArray[np.int64], float]:
+        """What came out, and the seconds that it took."""
+        begin = time.perf_counter()
+        tokens = self._arrays.run(kind, captured=self._captures)
+        return tokens, time.perf_counter() - begin
+
+    @contextmanager
+    def _beside(self, meanwhile: Callable[[], None]) -> Iterator[None]:
+        done = self._helper.submit(meanwhile)
+        try:
+            yield
+        finally:
+            wait([done])
+        done.result()
 
     def _staged(self) -> list[NDArray[Any]]:
         return [self._token, *self._state]
@@ -116,6 +135,7 @@ class DeviceStore:
             max_scores=full[-1] * max_rows,
             readers=0,
             newcomers=staged,
+            beside=True,
         )
         running = DeviceStates(runner, manifest, buckets, staged, full)
         self.states: Mapping[Area, States] = {Area.RUNNING: running}

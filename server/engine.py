@@ -2,9 +2,10 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
+from itertools import chain
 from queue import Empty, SimpleQueue
 from threading import Thread
 
@@ -12,13 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bundle.manifest import Manifest
-from server.plan import Area, Move, Plan
+from server.made import Made, Part, Shares
+from server.plan import Area, Move, Plan, Row, Status
 from server.prefixes import Prefixes
 from server.rows import Rows
 from server.scheduler import Scheduler
-from server.states import Outcomes, Store
+from server.states import Store
 from server.step_clock import StepClock
-from server.text import Text, scores_of
+from server.text import Text
 from server.values import Cancel, Command, Conclude, Delivery, Grant, Handled, Reason, Request, RowState, Stop
 from server.watch import Watch
 
@@ -73,6 +75,7 @@ class Engine(Thread):
         self._commands: SimpleQueue[Command] = SimpleQueue()
         self._send, self._failed, self._watch = deliver, failed, watch or Watch()
         self._outbox: list[Delivery] = []
+        self._late: tuple[Made, Sequence[Part]] | None = None  # of the last run, not delivered yet
         self._unhandled_ticks = 0  # delivered, and not through the event loop yet
         self._posted = self._period = 0.0  # time.monotonic() of the last delivery, and seconds since the one before
         self._behind = False
@@ -120,9 +123,7 @@ class Engine(Thread):
         self._admit()
         plan = self._scheduler.plan(behind=self._behind or self._unhandled_ticks > 0)
         if plan:
-            outcomes, seconds = self._run(plan)
-            generated, forced = self._deliver(plan, outcomes)
-            self._watch.ran(len(plan.rows), plan.steps, seconds, generated, forced)
+            self._run(plan)
         self._tell_what_it_holds()
 
     def _tell_what_it_holds(self) -> None:
@@ -135,6 +136,7 @@ class Engine(Thread):
         idle = self._scheduler.idle
         if idle:
             # No run comes that would hand it over.
+            self._deliver_late()
             self._post()
         while True:
             try:
@@ -170,7 +172,9 @@ class Engine(Thread):
     def _admit(self) -> None:
         now = time.monotonic()
         for row in self._scheduler.surplus():
-            self._give_way(self._texts[row.stream], now)
+            self._deliver_late()
+            if row.status is not Status.ENDED:
+                self._give_way(self._texts[row.stream], now)
         for row in self._scheduler.admit():
             text = self._texts[row.stream]
             if not text.admitted:
@@ -194,54 +198,58 @@ class Engine(Thread):
         """Writes the text's row into its slot."""
         self._rows[text.row.area].put(text.row.slot, state, text.wanted)
 
-    def _run(self, plan: Plan) -> tuple[Outcomes, float]:
-        """Runs the plan's rows. Returns what came out, and the seconds that it took."""
-        rows, forced = self._rows[plan.area], self._forced(plan)
-        inputs = rows.inputs(plan.first, forced)
+    def _run(self, plan: Plan) -> None:
+        rows, shares = self._rows[plan.area], Shares()
+        inputs = rows.inputs(plan.first, self._forced(plan))
+        outcomes = rows.run(inputs, full=plan.full, meanwhile=lambda: self._meanwhile(plan, shares))
+        self._clock.measure(len(plan.rows), plan.full, plan.steps, outcomes.seconds)
+        self._watch.ran(len(plan.rows), plan.steps, outcomes.seconds, shares.generated, shares.forced)
+        self._settle(plan, shares, Made(outcomes, self._vocabulary))
+
+    def _meanwhile(self, plan: Plan, shares: Shares) -> None:
+        """All that needs nothing of the run: on a device it passes beside it."""
+        self._deliver_late()
+        # What the event loop cannot send yet costs it less as a part of the next message.
+        held = plan.hold or self._unhandled_ticks > 1
+        shares.fill(plan, self._texts, held=held, beside=self._runs.beside)
         self._post()
-        begin = time.perf_counter()
-        outcomes = rows.run(inputs, full=plan.full)
-        seconds = time.perf_counter() - begin
-        self._clock.measure(len(plan.rows), plan.full, plan.steps, seconds)
-        return outcomes, seconds
+        if self._runs.beside:
+            self._rows[plan.area].draw_ahead(plan.first, len(plan.rows), plan.steps)
 
     def _forced(self, plan: Plan) -> NDArray[np.int64]:
         forced = np.full((plan.steps, len(plan.rows)), -1, np.int64)
         for column, row in enumerate(plan.rows):
             if row.forced_left:
-                given = self._texts[row.stream].wanted.forced
-                begin = len(given) - row.forced_left
-                part = given[begin : begin + plan.steps]
-                forced[: len(part), column] = part
+                given = self._texts[row.stream].given(plan.steps)
+                forced[: len(given), column] = given
         return forced
 
-    def _deliver(self, plan: Plan, outcomes: Outcomes) -> tuple[int, int]:
-        """Returns how many of the characters were generated, and how many forced."""
-        now, steps, all_chars, all_forced, tokens = time.monotonic(), plan.steps, 0, 0, outcomes.tokens
-        chars = self._vocabulary.symbols_of(tokens.T)  # row by row, K characters each
-        for column, row in enumerate(plan.rows):
-            silent, forced = min(row.silent_left, steps), min(row.forced_left, steps)
-            end = forced + min(steps - forced, row.chars_left)
-            row.silent_left -= silent
-            row.forced_left -= forced
-            row.chars_left -= end - forced
-            row.credit -= end - silent
-            all_chars += end
-            all_forced += forced
-            if end == silent and not row.done:
-                continue
-            text, begin, scores = self._texts[row.stream], column * steps, None
-            if text.wanted.alternatives is not None:
-                logprobs = outcomes.logprobs[silent:end, column]
-                scores = scores_of(logprobs, tokens[silent:end, column], text.wanted.alternatives)
-            echo, generated = chars[begin + silent : begin + forced], chars[begin + forced : begin + end]
-            delivery = text.take(echo, generated, scores, hold=plan.hold, now=now)
-            if text.wanted.keeps_places:
-                delivery = self._with_place(text, delivery, tokens[:, column])
+    def _settle(self, plan: Plan, shares: Shares, made: Made) -> None:
+        """Takes in what the run made; what can be later, on a device, is delivered beside the next one."""
+        self._deliver(made, shares.at_once)
+        stopped = (part.text.row for part in shares.at_once if part.text.row.done)
+        for row in chain(shares.leaving, stopped):
+            if row.status is not Status.ENDED:
+                self._release(plan.area, row)
+        self._late = (made, shares.later) if shares.later else None
+
+    def _deliver_late(self) -> None:
+        if not self._late:
+            return
+        (made, parts), self._late = self._late, None
+        self._deliver(made, parts)
+        for part in parts:
+            if part.text.row.done and part.text.row.stream in self._texts:
+                self._end(part.text)
+
+    def _deliver(self, made: Made, parts: Sequence[Part]) -> None:
+        now = time.monotonic()
+        for part in parts:
+            delivery = made.delivery(part, now)
+            if part.text.wanted.keeps_places:
+                delivery = self._with_place(part.text, delivery, made.outcomes_of(part))
             if delivery:
                 self._outbox.append(delivery)
-        self._release(plan)
-        return all_chars - all_forced, all_forced
 
     def _with_place(self, text: Text, delivery: Delivery | None, outcomes: NDArray[np.int64]) -> Delivery | None:
         """Follows where the text could go on, and adds it to a delivery that shall have it."""
@@ -265,27 +273,26 @@ class Engine(Thread):
             now = time.monotonic()
             self._posted, self._period = now, now - self._posted
 
-    def _release(self, plan: Plan) -> None:
-        """Takes rows that are done, or wait for their reader, out of the batch; those that have read go on."""
-        for row in plan.rows:
-            has_read = plan.area is Area.READING and not row.forced_left
-            if row.can_run and not has_read:
-                continue
-            text = self._texts[row.stream]
-            if row.done:
-                self._end(text)
-            elif not row.can_run:
-                text.parked = self._rows[plan.area].take(row.slot)
-                self._follow(plan.area, self._scheduler.pause(row))
-            else:
-                state = self._rows[plan.area].take(row.slot)
-                if not (text.wanted.origin or text.wanted.received):
-                    self._prefixes.put(text.wanted.forced, state)
-                self._follow(plan.area, self._scheduler.has_read(row))
-                self._put(text, state)
+    def _release(self, area: Area, row: Row) -> None:
+        """Takes a row that is done, or waits for its reader, out of the batch; one that has read goes on."""
+        text = self._texts[row.stream]
+        if row.done:
+            self._end(text)
+        elif not row.can_run:
+            text.parked = self._rows[area].take(row.slot)
+            self._follow(area, self._scheduler.pause(row))
+        else:
+            state = self._rows[area].take(row.slot)
+            if not (text.wanted.origin or text.wanted.received):
+                self._prefixes.put(text.wanted.forced, state)
+            self._follow(area, self._scheduler.has_read(row))
+            self._put(text, state)
 
     def _conclude(self, text: Text, reason: Reason) -> None:
-        """Ends a text where it is."""
+        """Ends a text where it is, if it has not ended by what was made of it."""
+        self._deliver_late()
+        if text.row.stream not in self._texts:
+            return
         delivery = text.conclude(reason, time.monotonic())
         if text.wanted.snapshot:
             delivery = replace(delivery, snapshot=text.snapshot(lambda: self._state(text)))

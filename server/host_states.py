@@ -1,7 +1,7 @@
 """States in the host's memory: arrays in two halves that alternate, so that a run takes views and nothing is copied."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from bundle.manifest import Manifest, ModelShape
 from server.plan import Area, Runs
 from server.runner import Runner
 from server.scheduler import MAX_STEPS, READERS
-from server.states import LOGPROBS, Inputs, Measure, Outcomes, States, idle_inputs
+from server.states import LOGPROBS, Inputs, Measure, Outcomes, States, idle_inputs, nothing
 from server.values import RowState
 
 __all__ = ["HostStates", "HostStore"]
@@ -58,21 +58,25 @@ class HostStates:
         for array in self._arrays():
             array[new, target] = array[old, source]
 
-    def run(self, inputs: Inputs, *, full: bool) -> Outcomes:
+    def run(self, inputs: Inputs, *, full: bool, meanwhile: Callable[[], None] = nothing) -> Outcomes:
+        # Before it: beside it the graph would have to share the processor.
+        meanwhile()
         steps, rows = inputs.forced.shape
         half = self._current(inputs.first)
         before, after = self._views(half, inputs.first, rows), self._views(1 - half, inputs.first, rows)
         loop = (inputs.forced, inputs.uniform, inputs.temperature)
         tokens = np.empty((steps, rows), np.int64)
         logprobs = self._logprobs[: full * steps * rows * self._vocab].reshape(-1, rows, self._vocab)
+        begin = time.perf_counter()
         if full:
             limits = inputs.limits
             bounds = (limits.bias, limits.top_k, limits.top_p, limits.min_p)
             self._runner.full(before, loop, bounds, tokens, logprobs, after)
         else:
             self._runner.decode(before, loop, tokens, after)
+        seconds = time.perf_counter() - begin
         self._half[inputs.first // self._max_batch] = 1 - half
-        return Outcomes(tokens, lambda: logprobs)
+        return Outcomes(tokens, lambda: logprobs, seconds)
 
     def warm_up(self, measure: Measure) -> None:
         """Batches of every class of size, so that no first use is slow and the step times are known."""
@@ -80,9 +84,8 @@ class HostStates:
         for rows in sorted({min(2**power, most) for power in range(most.bit_length() + 1)}):
             for full in (False, True):
                 for steps in (1, MAX_STEPS if rows <= FEW_ROWS else SHORT_RUN):
-                    inputs, begin = idle_inputs(rows, rows, steps, self._vocab), time.perf_counter()
-                    self.run(inputs, full=full)
-                    measure(rows, full, steps, time.perf_counter() - begin)
+                    outcomes = self.run(idle_inputs(rows, rows, steps, self._vocab), full=full)
+                    measure(rows, full, steps, outcomes.seconds)
 
     def _views(self, half: int, first: int, rows: int) -> list[Array]:
         return [array[half, first : first + rows] for array in self._arrays()]
@@ -114,6 +117,7 @@ class HostStore:
             max_scores=len(logprobs) // vocab,
             readers=readers,
             newcomers=max_rows,
+            beside=False,
         )
         self.states: Mapping[Area, States] = {
             Area.RUNNING: HostStates(runner, manifest, max_rows, max_batch, logprobs),

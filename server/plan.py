@@ -64,6 +64,18 @@ class Row:
     def can_run(self) -> bool:
         return not self.done and (self.credit > 0 or self.silent_left > 0)
 
+    def advance(self, steps: int) -> tuple[int, int, int]:
+        """Counts a run of so many steps. Of its characters, returns how many are silent, given, and the row's at all:
+        these are the first ones, and the row needs no others."""
+        silent, forced = min(self.silent_left, steps), min(self.forced_left, steps)
+        end = forced + min(steps - forced, self.chars_left)
+        self.silent_left -= silent
+        self.forced_left -= forced
+        self.chars_left -= end - forced
+        self.credit -= end - silent
+        self.fresh &= end == forced
+        return silent, forced, end
+
 
 @dataclass(frozen=True, slots=True)
 class Runs:
@@ -76,6 +88,7 @@ class Runs:
         max_scores: outcomes of one run of the full graph.
         readers: rows that read apart; 0: long prompts are read among the others.
         newcomers: rows that may get a slot in one tick.
+        beside: while a run lasts its thread has time for what the one before made.
     """
 
     max_rows: int
@@ -85,6 +98,7 @@ class Runs:
     max_scores: int
     readers: int
     newcomers: int
+    beside: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,13 +3,14 @@
 Slots are the scheduler's.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bundle.philox import uniforms
-from server.states import Inputs, Limits, Outcomes, States
+from server.draws import Draws
+from server.states import Inputs, Limits, Outcomes, States, nothing
 from server.values import Generation, RowState
 
 __all__ = ["Rows"]
@@ -23,6 +24,7 @@ class Rows:
         self._position = np.zeros(max_rows, np.uint64)
         self._seed = np.zeros(max_rows, np.uint64)
         self._continuation = np.zeros(max_rows, np.uint64)
+        self._draws = Draws()
         self._temperature = np.ones(max_rows, np.float32)
         self._top_k = np.full(max_rows, vocab, np.int64)
         self._top_p = np.ones(max_rows, np.float32)
@@ -67,16 +69,23 @@ class Rows:
         """Of a run for the slots from `first` on, with what is forced [K, B]."""
         steps, count = forced.shape
         rows, wide = slice(first, first + count), slice(first, first + self._states.width(count))
-        uniform = uniforms(self._seed[rows], self._position[rows] + np.uint64(1), steps, self._continuation[rows])
+        uniform = self._draws.numbers(*self._drawn_by(rows), steps)
         limits = Limits(self._bias[wide], self._top_k[wide], self._top_p[wide], self._min_p[wide])
         return Inputs(first, forced, uniform, self._temperature[wide], limits)
 
-    def run(self, inputs: Inputs, *, full: bool) -> Outcomes:
-        """Its rows are K steps further after it."""
-        outcomes = self._states.run(inputs, full=full)
+    def run(self, inputs: Inputs, *, full: bool, meanwhile: Callable[[], None] = nothing) -> Outcomes:
+        """Its rows are K steps further after it, and for `meanwhile`: see States.run."""
         steps, count = inputs.forced.shape
         self._position[inputs.first : inputs.first + count] += np.uint64(steps)
-        return outcomes
+        return self._states.run(inputs, full=full, meanwhile=meanwhile)
+
+    def draw_ahead(self, first: int, count: int, steps: int) -> None:
+        """Makes the random numbers for a run that probably comes next."""
+        self._draws.ahead(*self._drawn_by(slice(first, first + count)), steps)
+
+    def _drawn_by(self, rows: slice) -> tuple[NDArray[np.uint64], NDArray[np.uint64], NDArray[np.uint64]]:
+        """Seed, position of the next outcome, and continuation."""
+        return self._seed[rows], self._position[rows] + np.uint64(1), self._continuation[rows]
 
     def _parameters(self) -> list[NDArray[Any]]:
         return [

@@ -15,7 +15,7 @@ from bundle.philox import uniforms
 from server.plan import Area, Runs
 from server.values import RowState
 
-__all__ = ["LOGPROBS", "Inputs", "Limits", "Measure", "Outcomes", "States", "Store", "idle_inputs"]
+__all__ = ["LOGPROBS", "Inputs", "Limits", "Measure", "Outcomes", "States", "Store", "idle_inputs", "nothing"]
 
 # Of the log-probabilities of one run, at most so many, or those of the smallest one.
 LOGPROBS = 1 << 22
@@ -54,19 +54,23 @@ class Inputs:
 
 
 class Outcomes:
-    """What a run made; to be looked at before the next one.
+    """What a run made.
 
     Attributes:
         tokens: int64 [K, B].
+        seconds: that it took.
     """
 
-    def __init__(self, tokens: Ints, fetch_logprobs: Callable[[], Floats]) -> None:
-        self.tokens, self._fetch_logprobs = tokens, fetch_logprobs
+    def __init__(self, tokens: Ints, fetch_logprobs: Callable[[], Floats], seconds: float) -> None:
+        self.tokens, self._fetch_logprobs, self.seconds = tokens, fetch_logprobs, seconds
 
     @cached_property
     def logprobs(self) -> Floats:
-        """float32 [K, B, V], of a run of the full graph."""
+        """float32 [K, B, V], of a run of the full graph; to be looked at before the next one."""
         return self._fetch_logprobs()
+
+
+def nothing() -> None: ...
 
 
 class States(Protocol):
@@ -86,8 +90,13 @@ class States(Protocol):
     def move(self, source: int, target: int) -> None:
         """What is in `source` is in `target` from now on."""
 
-    def run(self, inputs: Inputs, *, full: bool) -> Outcomes:
-        """Raises CannotRun."""
+    def run(self, inputs: Inputs, *, full: bool, meanwhile: Callable[[], None] = nothing) -> Outcomes:
+        """Raises CannotRun.
+
+        Args:
+            meanwhile: is called before the run ends, perhaps beside it in another thread. There, rows may move as if
+                the run were over; nothing else is to be asked of the states.
+        """
 
     def warm_up(self, measure: Measure) -> None:
         """Runs of every kind, while there are no rows. In the thread that will run. Raises CannotRun."""

@@ -26,6 +26,7 @@ class Text:
         submitted: when it was asked for.
         queued: when it came here.
         sent: generated characters that its reader has, or gets with the next delivery.
+        needs_states: it needs more of a run than outcomes: the states around it, or log-probabilities.
     """
 
     def __init__(self, request: Request, start: RowState, state: RowState) -> None:
@@ -42,6 +43,7 @@ class Text:
             scored=wanted.alternatives is not None and wanted.silent < len(wanted.forced),
             identity=request.identity,
         )
+        self.needs_states = wanted.keeps_places or wanted.alternatives is not None
         self.parked, self.admitted, self.sent = state, 0.0, len(wanted.received)
         self.queued = time.monotonic()
         self.submitted, self._first_char = request.submitted, 0.0
@@ -68,18 +70,20 @@ class Text:
         """The position of the last character that was sent or is known to the reader."""
         return self._prompt_end + self.sent - self.row.forced_left
 
+    def given(self, steps: int) -> NDArray[np.int64]:
+        """The characters that are given in its next steps, [K] or fewer."""
+        begin = len(self.wanted.forced) - self.row.forced_left
+        return self.wanted.forced[begin : begin + steps]
+
     def take(self, echo: str, generated: str, scores: Scores | None, *, hold: bool, now: float) -> Delivery | None:
         """Takes in what a run made: characters of the prompt for its reader, and new ones; returns what goes out.
 
         Args:
             scores: of all these characters.
-            hold: what does not have to go out now can wait.
+            hold: what does not have to go out now waits for the next run.
         """
         if scores:
             self._scores.append(scores)
-        # A row that pauses waits for its reader, who must have something to read.
-        hold &= not self.row.fresh and self.row.credit > 0
-        self.row.fresh &= not generated
         found = self._ended or (self._matcher.push(generated) if self._matcher else Found(generated))
         self._echoed += len(echo)
         self._count(found.text)

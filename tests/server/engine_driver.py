@@ -17,7 +17,7 @@ from server.engine import Engine
 from server.host_states import HostStore
 from server.loading import device_graphs
 from server.runner import Provider, Runner
-from server.states import Inputs, Outcomes, States, Store
+from server.states import Inputs, Outcomes, States, Store, nothing
 from server.values import Cancel, Command, Delivery, Finish, Generation, Grant, Handled, Request, Sampling, Stop
 
 __all__ = ["EngineDriver", "Run", "Text", "WatchedRunner", "generation"]
@@ -37,7 +37,7 @@ class Run:
 
 
 class WatchedRunner:
-    """A model's graphs in one precision, whose runs are noted; `before_run` is called first, in the engine's thread."""
+    """A model's graphs in one precision, whose runs are noted; `before_run` is called before each one's end."""
 
     def __init__(
         self, manifest: Manifest, files: dict[str, bytes], precision: Precision, provider: Provider = "cpu"
@@ -69,16 +69,19 @@ class WatchedRunner:
 
 
 class WatchedStates:
-    """States that tell of their runs before them."""
+    """States that tell of their runs, after what the engine does beside them."""
 
     def __init__(self, states: States, note: Callable[[Inputs, bool], None]) -> None:
         self._states, self._note = states, note
         self.width, self.warm_up = states.width, states.warm_up
         self.put, self.move, self.take, self.take_before = states.put, states.move, states.take, states.take_before
 
-    def run(self, inputs: Inputs, *, full: bool) -> Outcomes:
-        self._note(inputs, full)
-        return self._states.run(inputs, full=full)
+    def run(self, inputs: Inputs, *, full: bool, meanwhile: Callable[[], None] = nothing) -> Outcomes:
+        def first() -> None:
+            meanwhile()
+            self._note(inputs, full)
+
+        return self._states.run(inputs, full=full, meanwhile=first)
 
 
 @dataclass
@@ -135,6 +138,7 @@ class DrivenEngine(Engine):
 
     def _take_commands(self) -> None:
         if self._scheduler.idle:
+            self._deliver_late()
             self._post()
             if self._commands.empty():
                 self.before_waiting()

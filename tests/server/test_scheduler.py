@@ -24,7 +24,7 @@ STEP = 0.001
 def runs(max_rows: int = 4, max_batch: int = 4) -> Runs:
     """As of a store in the host's memory."""
     steps = range(1, MAX_STEPS + 1)
-    return Runs(max_rows, max_batch, steps, steps, 1000, min(READERS, max_batch), max_rows)
+    return Runs(max_rows, max_batch, steps, steps, 1000, min(READERS, max_batch), max_rows, beside=False)
 
 
 def scheduler(max_rows: int = 4, max_batch: int = 4, chunk_delay: float = 0.0205) -> Scheduler:
@@ -241,7 +241,7 @@ def test_a_stretched_run_is_never_longer_than_a_newcomer_may_wait() -> None:
 
 def device(max_rows: int = 8, newcomers: int = 8) -> Runs:
     """As of a store on a device."""
-    return Runs(max_rows, max_rows, (4, 16, 64), (4, 16), 16 * max_rows, 0, newcomers)
+    return Runs(max_rows, max_rows, (4, 16, 64), (4, 16), 16 * max_rows, 0, newcomers, beside=True)
 
 
 @pytest.mark.parametrize(
