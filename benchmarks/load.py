@@ -85,18 +85,22 @@ async def grpc_load(
     )
 
 
-def clients_load(address: str, pid: int, streams: int, seconds: float, clients: int) -> list[Load]:
+def clients_load(
+    address: str, pid: int, streams: int, seconds: float, clients: int, text_chars: int = TEXT_CHARS
+) -> list[Load]:
     """`grpc_load` by several processes at the same time, among which the readers are divided."""
     begin = time.time() + CLIENT_SECONDS
     shares = [streams * (number + 1) // clients - streams * number // clients for number in range(clients)]
     with ProcessPoolExecutor(clients, get_context("spawn")) as pool:
-        found = [pool.submit(_client_load, begin, address, pid, share, seconds) for share in shares if share]
+        found = [
+            pool.submit(_client_load, begin, address, pid, share, seconds, text_chars) for share in shares if share
+        ]
         return [future.result() for future in found]
 
 
-def _client_load(begin: float, address: str, pid: int, streams: int, seconds: float) -> Load:
+def _client_load(begin: float, address: str, pid: int, streams: int, seconds: float, text_chars: int) -> Load:
     time.sleep(max(0.0, begin - time.time()))
-    return asyncio.run(grpc_load(address, pid, streams, seconds))
+    return asyncio.run(grpc_load(address, pid, streams, seconds, text_chars=text_chars))
 
 
 def bottleneck(cpus: Sequence[CpuSeconds]) -> str:

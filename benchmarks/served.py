@@ -53,9 +53,9 @@ def untrained_bundle(
 
 
 @contextmanager
-def serving(models: Path, *flags: str) -> Iterator[Served]:
-    """Runs a server of its own on a free port."""
-    with serve(models, 0, *flags) as process:
+def serving(models: Path, *flags: str, module: Sequence[str] = ("server",)) -> Iterator[Served]:
+    """Runs a server of its own on a free port; `module` with its first arguments is what is run as one."""
+    with serve(models, 0, *flags, module=module) as process:
         try:
             address, log = _address_and_log(process)
             yield Served(address, process.pid, log)
@@ -65,10 +65,15 @@ def serving(models: Path, *flags: str) -> Iterator[Served]:
 
 
 def serve(
-    models: Path, port: int, *flags: str, checkout: Path | None = None, log: IO[str] | None = None
+    models: Path,
+    port: int,
+    *flags: str,
+    module: Sequence[str] = ("server",),
+    checkout: Path | None = None,
+    log: IO[str] | None = None,
 ) -> "subprocess.Popen[str]":
     """Starts a server, with the code of another checkout if one is named; it does not listen yet."""
-    command = [sys.executable, "-m", "server", "--models", str(models), "--port", str(port), *flags]
+    command = [sys.executable, "-m", *module, "--models", str(models), "--port", str(port), *flags]
     return subprocess.Popen(command, stderr=log or subprocess.PIPE, text=True, cwd=checkout)
 
 

@@ -3,35 +3,44 @@
 Philox4x32-10 of Salmon et al., "Parallel random numbers: as easy as 1, 2, 3" (SC 2011), figure 2 and table 2.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 __all__ = ["philox4x32", "uniforms"]
 
-_M0, _M1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
-_W0, _W1 = np.uint64(0x9E3779B9), np.uint64(0xBB67AE85)
-_LOW = np.uint64(0xFFFFFFFF)
-_HALF = np.uint64(32)
+Words = NDArray[np.uint32]
+_M, _W = np.array([0xD2511F53, 0xCD9E8D57], np.uint32), np.array([0x9E3779B9, 0xBB67AE85], np.uint32)
 _ROUNDS = 10
+_PRODUCT = np.dtype([("low", "<u4"), ("high", "<u4")])  # of a little-endian uint64
 
 
-def philox4x32(counter: NDArray[np.uint64], key: NDArray[np.uint64]) -> NDArray[np.uint64]:
+def philox4x32(counter: Sequence[Words], key: Sequence[Words]) -> Sequence[Words]:
     """Ten rounds.
 
     Args:
-        counter: [4, ...] words of 32 bits, each in a uint64.
-        key: [2, ...] words of 32 bits, each in a uint64; broadcasts against the counter.
+        counter: four words; key: two. Arrays that broadcast against each other.
 
     Returns:
-        [4, ...] random words of 32 bits, each in a uint64.
+        Four random words, each as large as all together.
     """
-    c0, c1, c2, c3 = counter
-    k0, k1 = key
-    for _ in range(_ROUNDS):
-        product0, product1 = _M0 * c0, _M1 * c2
-        c0, c1, c2, c3 = (product1 >> _HALF) ^ c1 ^ k0, product1 & _LOW, (product0 >> _HALF) ^ c3 ^ k1, product0 & _LOW
-        k0, k1 = (k0 + _W0) & _LOW, (k1 + _W1) & _LOW
-    return np.stack(np.broadcast_arrays(c0, c1, c2, c3))
+    # Words 0 and 2 are multiplied, 1 and 3 are not. Few calls, and little memory: a call for a large array lets another
+    # thread have the interpreter, and the system takes longer to give memory than the processor to fill it.
+    c0, c1, c2, c3, *_ = np.broadcast_arrays(*counter, *key)
+    even, odd = np.stack([c0, c2]), np.stack([c1, c3])
+    keys = np.stack(np.broadcast_arrays(*key))
+    keys = keys.reshape(2, *[1] * (even.ndim - keys.ndim), *keys.shape[1:])
+    products = [np.empty(even.shape, "<u8") for _ in range(2)]
+    multiplier, weyl = (constants.reshape(2, *[1] * (even.ndim - 1)) for constants in (_M, _W))
+    for number in range(_ROUNDS):
+        product = products[number % 2]
+        np.multiply(even, multiplier, out=product, dtype=np.uint64)
+        halves = product.view(_PRODUCT)[::-1]
+        np.bitwise_xor(halves["high"], odd, out=even)
+        even ^= keys
+        odd, keys = halves["low"], keys + weyl
+    return even[0], odd[0], even[1], odd[1]
 
 
 def uniforms(seed: ArrayLike, first: ArrayLike, steps: int, continuation: ArrayLike = 0) -> NDArray[np.float32]:
@@ -49,10 +58,13 @@ def uniforms(seed: ArrayLike, first: ArrayLike, steps: int, continuation: ArrayL
     Returns:
         [K, B] float32 in [0, 1).
     """
-    seed = np.asarray(seed, np.uint64)
     position = np.asarray(first, np.uint64) + np.arange(steps, dtype=np.uint64)[:, None]
-    other = np.broadcast_to(np.asarray(continuation, np.uint64), position.shape)
-    counter = np.stack([position & _LOW, position >> _HALF, other & _LOW, other >> _HALF])
-    words = philox4x32(counter, np.stack([seed & _LOW, seed >> _HALF]))
-    numbers: NDArray[np.float32] = ((words[0] >> np.uint64(8)) * 2.0**-24).astype(np.float32)
+    counter = *_words(position), *_words(np.asarray(continuation, np.uint64))
+    word, *_ = philox4x32(counter, _words(np.asarray(seed, np.uint64)))
+    numbers: NDArray[np.float32] = (word >> np.uint32(8)).astype(np.float32)
+    numbers *= np.float32(2.0**-24)
     return numbers
+
+
+def _words(numbers: NDArray[np.uint64]) -> tuple[Words, Words]:
+    return numbers.astype(np.uint32), (numbers >> np.uint64(32)).astype(np.uint32)

@@ -78,7 +78,7 @@ class Engine(Thread):
         self._late: tuple[Made, Sequence[Part]] | None = None  # of the last run, not delivered yet
         self._unhandled_ticks = 0  # delivered, and not through the event loop yet
         self._posted = self._period = 0.0  # time.monotonic() of the last delivery, and seconds since the one before
-        self._behind = False
+        self._behind = self._loop_is_late = False
         self._stopped = False
         self._warmed: Future[None] | None = None
 
@@ -121,7 +121,8 @@ class Engine(Thread):
 
     def _tick(self) -> None:
         self._admit()
-        plan = self._scheduler.plan(behind=self._behind or self._unhandled_ticks > 0)
+        self._loop_is_late = self._unhandled_ticks > 0
+        plan = self._scheduler.plan(behind=self._behind or self._loop_is_late)
         if plan:
             self._run(plan)
         self._tell_what_it_holds()
@@ -204,14 +205,12 @@ class Engine(Thread):
         outcomes = rows.run(inputs, full=plan.full, meanwhile=lambda: self._meanwhile(plan, shares))
         self._clock.measure(len(plan.rows), plan.full, plan.steps, outcomes.seconds)
         self._watch.ran(len(plan.rows), plan.steps, outcomes.seconds, shares.generated, shares.forced)
-        self._settle(plan, shares, Made(outcomes, self._vocabulary))
+        self._settle(plan, shares, Made(outcomes, self._vocabulary, hold=plan.hold))
 
     def _meanwhile(self, plan: Plan, shares: Shares) -> None:
         """All that needs nothing of the run: on a device it passes beside it."""
         self._deliver_late()
-        # What the event loop cannot send yet costs it less as a part of the next message.
-        held = plan.hold or self._unhandled_ticks > 1
-        shares.fill(plan, self._texts, held=held, beside=self._runs.beside)
+        shares.fill(plan, self._texts, beside=self._runs.beside)
         self._post()
         if self._runs.beside:
             self._rows[plan.area].draw_ahead(plan.first, len(plan.rows), plan.steps)
@@ -245,7 +244,8 @@ class Engine(Thread):
     def _deliver(self, made: Made, parts: Sequence[Part]) -> None:
         now = time.monotonic()
         for part in parts:
-            delivery = made.delivery(part, now)
+            # What the event loop cannot send yet costs it less as a part of the next message.
+            delivery = made.delivery(part, now, hold=self._loop_is_late)
             if part.text.wanted.keeps_places:
                 delivery = self._with_place(part.text, delivery, made.outcomes_of(part))
             if delivery:

@@ -23,7 +23,7 @@ class Part:
     Attributes:
         column: of its row.
         silent, forced, end: of the row's characters in the run, the first so many are silent, given, and the text's.
-        hold: what does not have to go out now waits for the next run.
+        can_wait: for the next run, with what does not have to go out now.
     """
 
     text: Text
@@ -31,7 +31,7 @@ class Part:
     silent: int
     forced: int
     end: int
-    hold: bool
+    can_wait: bool
 
 
 @dataclass(slots=True)
@@ -51,12 +51,11 @@ class Shares:
     generated: int = 0
     forced: int = 0
 
-    def fill(self, plan: Plan, texts: Mapping[int, Text], *, held: bool, beside: bool) -> None:
+    def fill(self, plan: Plan, texts: Mapping[int, Text], *, beside: bool) -> None:
         """Counts the plan's run as run.
 
         Args:
             texts: by stream.
-            held: what does not have to go out now waits.
             beside: parts can be later.
         """
         for column, row in enumerate(plan.rows):
@@ -66,7 +65,7 @@ class Shares:
             text, fresh = texts[row.stream], row.fresh
             silent, forced, end = row.advance(plan.steps)
             # A row that pauses waits for its reader, who must have something to read.
-            part = Part(text, column, silent, forced, end, held and not fresh and row.credit > 0)
+            part = Part(text, column, silent, forced, end, not fresh and row.credit > 0)
             (self.later if beside and not text.needs_states else self.at_once).append(part)
             if not row.can_run or (plan.area is Area.READING and not row.forced_left):
                 self.leaving.append(row)
@@ -75,9 +74,14 @@ class Shares:
 
 
 class Made:
-    """What came out of a run."""
+    """What came out of a run.
 
-    def __init__(self, outcomes: Outcomes, vocabulary: Vocabulary) -> None:
+    Args:
+        hold: what can wait for the next run, waits.
+    """
+
+    def __init__(self, outcomes: Outcomes, vocabulary: Vocabulary, *, hold: bool) -> None:
+        self._hold = hold
         self._outcomes, self._steps, self._vocabulary = outcomes, len(outcomes.tokens), vocabulary
 
     @cached_property
@@ -90,8 +94,8 @@ class Made:
         outcomes: NDArray[np.int64] = self._outcomes.tokens[:, part.column]
         return outcomes
 
-    def delivery(self, part: Part, now: float) -> Delivery | None:
-        """Has the text take its part in; returns what goes out."""
+    def delivery(self, part: Part, now: float, *, hold: bool) -> Delivery | None:
+        """Has the text take its part in; returns what goes out. If `hold`, what can wait for the next run waits."""
         text, chars, begin = part.text, self._chars, part.column * self._steps
         if part.end == part.silent and not text.row.done:
             return None
@@ -101,4 +105,4 @@ class Made:
             scores = scores_of(self._outcomes.logprobs[place], self._outcomes.tokens[place], text.wanted.alternatives)
         echo = chars[begin + part.silent : begin + part.forced]
         generated = chars[begin + part.forced : begin + part.end]
-        return text.take(echo, generated, scores, hold=part.hold, now=now)
+        return text.take(echo, generated, scores, hold=part.can_wait and (hold or self._hold), now=now)
