@@ -15,8 +15,6 @@ from server.settings import ServerSettings
 COMMAND = "charstream serve"
 # Open files that are no connections: libraries, models while they are read, the log, the metrics port's.
 OTHER_FILES = 128
-# A thread that has the interpreter lock keeps it so long from one that waits for it. An engine waits after each run.
-SWITCH_SECONDS = 0.0005
 
 log = logging.getLogger("charstream.server")
 
@@ -25,7 +23,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Exit codes: 0 drained; 1 could not start, or an engine broke; 2 wrong usage; 128 + N a second signal N."""
     settings = parse(ServerSettings, argv, command=COMMAND, environment="CHARSTREAM_")
     logs.configure(settings)
-    sys.setswitchinterval(SWITCH_SECONDS)
     _allow_open_files(settings.max_connections + OTHER_FILES)
     try:
         code = asyncio.run(_serve(settings))

@@ -4,6 +4,7 @@ import hashlib
 import logging
 import os
 import statistics
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,6 +33,8 @@ log = logging.getLogger("charstream.models")
 BEST: tuple[Precision, ...] = ("fp16-cuda", "fp32-cuda", "int8", "fp32")
 # A second thread must bring this much, or the core is better left to the event loop.
 WORTH = 1.3
+# What a thread may keep the interpreter lock for from one that waits for it; Python's own is 5 ms (docs/decisions.md).
+DEVICE_SWITCH_SECONDS = 0.0005
 TIMED_ROWS, TIMED_STEPS, TIMED_RUNS = 64, 4, 5
 
 
@@ -104,6 +107,8 @@ def _load_device(bundle: Bundle, settings: ServerSettings, precision: Precision,
     manifest = bundle.manifest
     if provider == "cpu":
         log.warning("%s: %s is for CUDA; the CPU runs it slowly", manifest.name, precision)
+    # Beside a device the host's threads compete for nothing but the interpreter.
+    sys.setswitchinterval(DEVICE_SWITCH_SECONDS)
     runner = DeviceRunner(
         device_graphs(bundle.files, precision), threads=settings.threads or 1, provider=provider, tf32=settings.tf32
     )

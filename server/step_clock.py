@@ -10,19 +10,23 @@ WEIGHT = 0.1  # of a new measurement in the running mean
 class StepClock:
     """Seconds of one step by graph and by the number of rows, in classes that double: 1, 2, 3-4, 5-8, ...
 
+    A device needs the same for every run, but one is over for us when this thread has the interpreter again: there the
+    shortest counts. By a mean, runs would get shorter because the host is busy, which keeps it busier.
+
     Args:
         width: how many rows a run of so many really has.
+        shortest: and no mean of the last ones.
     """
 
-    def __init__(self, width: Callable[[int], int]) -> None:
-        self._width = width
+    def __init__(self, width: Callable[[int], int], *, shortest: bool = False) -> None:
+        self._width, self._shortest = width, shortest
         self._seconds: dict[bool, dict[int, float]] = {False: {}, True: {}}
 
     def measure(self, rows: int, full: bool, steps: int, seconds: float) -> None:
         """A run of `steps` steps took `seconds`."""
         size, step = self._class(rows), seconds / steps
-        mean = self._seconds[full].setdefault(size, step)
-        self._seconds[full][size] = mean + WEIGHT * (step - mean)
+        known = self._seconds[full].setdefault(size, step)
+        self._seconds[full][size] = min(known, step) if self._shortest else known + WEIGHT * (step - known)
 
     def step_seconds(self, rows: int, full: bool) -> float:
         """Of the class of `rows`, or of the nearest one that was measured; 1 ms if none was."""

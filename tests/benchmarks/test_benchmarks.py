@@ -42,6 +42,13 @@ def test_memory_prints_what_remains(bundles: Path) -> None:
     assert "40 of 40 streams delivered" in out
 
 
+def test_the_hosts_part_is_measured_before_a_device_that_is_played(device_bundles: Path) -> None:
+    flags = ("--rows", "4", "--rounds", "1", "--seconds", "0.5", "--clients", "1", "--step-us", "50")
+    out = benchmark("host_part", "--bundle", str(device_bundles / "tiny"), *flags)
+    assert re.search(r"4 texts, a step in 50 us: device 80,000 chars/s, engine .* gRPC .* messages/s", out)
+    assert "CPU seconds a second" in out
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_what_a_gpu_is_measured_with_runs_on_a_processor(device_bundles: Path, tmp_path: Path) -> None:

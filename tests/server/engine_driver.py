@@ -153,6 +153,7 @@ class EngineDriver:
 
     Args:
         warm: the engine is warmed up; on CUDA its runs are captured then.
+        late: runs that pass until the event loop has handled a delivery.
     """
 
     def __init__(
@@ -165,8 +166,9 @@ class EngineDriver:
         chunk_delay: float = 0.02,
         prefix_bytes: int = 0,
         warm: bool = False,
+        late: int = 0,
     ) -> None:
-        self.runner, self.texts, self._warm = runner, list[Text](), warm
+        self.runner, self.texts, self._warm, self._late = runner, list[Text](), warm, late
         runner.runs, runner.before_run = [], self._submit_due
         self._error: BaseException | None = None
         self._later: list[tuple[int, int, Command]] = []
@@ -261,8 +263,8 @@ class EngineDriver:
                     self.cancel(text)
                 elif not text.finish:
                     self._submit(text.pause and run + text.pause, Grant(delivery.stream, len(delivery.text)))
-            # As by an event loop that keeps up: for a slow one, runs would get longer.
-            self.engine.submit(Handled(1, 0.0))
+            # For an event loop that does not keep up, runs get longer, and texts wait for the next message.
+            self._submit(self._late and run + self._late, Handled(1, 0.0))
             self._changed.notify()
 
     def _fail(self, error: BaseException) -> None:

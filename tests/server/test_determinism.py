@@ -97,6 +97,7 @@ ENGINES = st.fixed_dictionaries(
         "max_batch": st.sampled_from([1, 2, 3, 8, 8]),
         "chunk_delay": st.sampled_from([0.002, 0.005, 0.02]),
         "prefix_bytes": st.sampled_from([0, 5_000, 1_000_000, 1_000_000]),
+        "late": st.sampled_from([0, 0, 1, 3]),
     }
 )
 
