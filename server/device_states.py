@@ -69,6 +69,9 @@ class DeviceStates:
 
     def move(self, source: int, target: int) -> None:
         self._source[target] = self._source[source]
+        # A row may move beside a run, and be asked for the state before it.
+        if source < len(self._source_before):
+            self._source_before[target] = self._source_before[source]
 
     def run(self, inputs: Inputs, *, full: bool, meanwhile: Callable[[], None] = nothing) -> Outcomes:
         steps, rows = inputs.forced.shape

@@ -35,7 +35,7 @@ log = logging.getLogger("charstream.engine")
 class Engine(Thread):
     """Generates the texts of one model.
 
-    Commands come from any thread; deliveries go to `deliver`, one list a tick, from the engine's thread.
+    Commands come from any thread; deliveries go to `deliver`, one list a tick, from a thread of the engine's.
 
     Args:
         store: keeps the states of rows, and runs them.

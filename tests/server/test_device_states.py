@@ -148,3 +148,20 @@ def test_a_wrong_array_is_no_input(device: DeviceRunner) -> None:
         buffer.write(np.zeros((2, 3), np.int32))
     with pytest.raises(ValueError, match=r"float32 \(3, 2\)"):
         buffer.write(np.zeros((3, 2), np.float32))
+
+
+def test_a_row_that_moves_beside_a_run_keeps_its_state_before_it(device_files: Files, device: DeviceRunner) -> None:
+    """Else a token would hold the state of the text whose slot it got."""
+    manifest = device_files[0]
+    rows = Rows(DeviceStore(device, manifest, (4,)).states[Area.RUNNING], len(manifest.symbols), 4)
+    for slot in range(3):
+        state = tuple(np.full(manifest.model.hidden, slot / 4, np.float32) for _ in manifest.model.state_names)
+        rows.put(slot, RowState(slot, state, 0), Generation(np.zeros(0, np.int64), 0, 1, Sampling(), slot))
+    steps = np.full((4, 3), -1)
+    rows.run(rows.inputs(0, steps), full=False)
+    before = rows.take(2)
+    rows.run(rows.inputs(0, steps), full=False, meanwhile=lambda: rows.move(2, 0))
+    found = rows.take_before(0, 4)
+    assert (found.token, found.position) == (before.token, before.position)
+    for one, other in zip(found.state, before.state, strict=True):
+        np.testing.assert_array_equal(one, other)
