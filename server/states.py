@@ -85,7 +85,7 @@ class States(Protocol):
         """A copy of what is in the slot, which stands at that position."""
 
     def take_before(self, slot: int, position: int) -> RowState:
-        """A copy of the slot's row before the last run, wherever it was then. To be asked before rows move after the run."""
+        """A copy of the slot's row before the last run, wherever it was then. To be asked before rows move after it."""
 
     def move(self, source: int, target: int) -> None:
         """What is in `source` is in `target` from now on."""
