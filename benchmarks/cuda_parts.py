@@ -225,8 +225,9 @@ def require_provider(settings: CudaSettings, said: str) -> None:
 
 
 def _serve_flags(settings: CudaSettings) -> Sequence[str]:
-    flags = {"provider": settings.provider, "precision": settings.precision, "max-rows": settings.rows, "threads": 1}
-    return [text for name, value in flags.items() for text in (f"--{name}", str(value))]
+    from benchmarks.served import flags_of
+
+    return flags_of(provider=settings.provider, precision=settings.precision, max_rows=settings.rows, threads=1)
 
 
 def _roofline(settings: CudaSettings, bundle: Bundle, rows: int, seconds: float) -> str:

@@ -19,7 +19,7 @@ from benchmarks.engine import engine_chars_per_second
 from benchmarks.load import bottleneck, clients_load
 from benchmarks.machine import describe_machine
 from benchmarks.played import playing
-from benchmarks.served import serving, untrained_bundle
+from benchmarks.served import flags_of, serving, untrained_bundle
 from bundle.read import read_bundle
 from charstream.settings import Settings, parse
 from server.loading import load
@@ -71,13 +71,13 @@ def _share(speeds: Sequence[float], device: float) -> str:
     return f"{statistics.median(speeds) / device:.2f} of it, {min(speeds) / device:.2f} to {max(speeds) / device:.2f}"
 
 
-def _flags(rows: int) -> dict[str, Any]:
+def _given(rows: int) -> dict[str, Any]:
     return {"provider": "cpu", "precision": "fp32-cuda", "max_rows": rows, "threads": 1}
 
 
 def _engine(settings: HostPartSettings, folder: Path, rows: int) -> float:
     bundle = read_bundle(folder)
-    given = ServerSettings(models=folder, **_flags(rows))
+    given = ServerSettings(models=folder, **_given(rows))
     with playing(1e-6 * settings.step_us):
         store = load(bundle, given).store
     return engine_chars_per_second(store, bundle.manifest, rows, given.chunk_seconds, settings.seconds)
@@ -85,9 +85,8 @@ def _engine(settings: HostPartSettings, folder: Path, rows: int) -> float:
 
 def _grpc(settings: HostPartSettings, folder: Path, rows: int) -> tuple[float, float, str]:
     """Characters and messages a second, and who was busy."""
-    flags = [text for name, value in _flags(rows).items() for text in (f"--{name.replace('_', '-')}", str(value))]
     played = ("benchmarks.played", str(settings.step_us))
-    with serving(folder, *flags, module=played) as server:
+    with serving(folder, *flags_of(**_given(rows)), module=played) as server:
         loads = clients_load(server.address, server.pid, rows, settings.seconds, settings.clients, settings.text_chars)
     chars = sum(load.chars_per_second for load in loads)
     return chars, sum(load.messages_per_second for load in loads), bottleneck([load.cpu for load in loads])

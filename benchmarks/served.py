@@ -20,7 +20,7 @@ from export.build import build
 from models.checkpoint import Trained
 from models.model import CharLM, ModelConfig
 
-__all__ = ["Served", "address_of", "logged", "logging_to", "serve", "serving", "untrained_bundle"]
+__all__ = ["Served", "address_of", "flags_of", "logged", "logging_to", "serve", "serving", "untrained_bundle"]
 
 SYMBOLS = "\n" + "".join(map(chr, range(32, 127)))
 
@@ -50,6 +50,11 @@ def untrained_bundle(
     record = TrainingRecord(data="none", data_sha256="0" * 64, parameters=0, steps=0, seconds=0, validation_nats={})
     write_bundle(folder, *build(Trained(model, Vocabulary(SYMBOLS), "\n", record), folder.name, "1", precisions))
     return folder
+
+
+def flags_of(**settings: object) -> list[str]:
+    """The server's flags for some of its settings."""
+    return [text for name, value in settings.items() for text in (f"--{name.replace('_', '-')}", str(value))]
 
 
 @contextmanager

@@ -78,7 +78,8 @@ class Engine(Thread):
         self._late: tuple[Made, Sequence[Part]] | None = None  # of the last run, not delivered yet
         self._unhandled_ticks = 0  # delivered, and not through the event loop yet
         self._posted = self._period = 0.0  # time.monotonic() of the last delivery, and seconds since the one before
-        self._behind = self._loop_is_late = False
+        self._behind = False
+        self._loop_is_late = False  # at this tick's plan it had not handled what was posted a run ago
         self._stopped = False
         self._warmed: Future[None] | None = None
 

@@ -88,7 +88,7 @@ class Runs:
         max_scores: outcomes of one run of the full graph.
         readers: rows that read apart; 0: long prompts are read among the others.
         newcomers: rows that may get a slot in one tick.
-        beside: while a run lasts its thread has time for what the one before made.
+        beside: what the run before made can be delivered while a run lasts.
     """
 
     max_rows: int

@@ -8,9 +8,8 @@ from models.precision import Arithmetic, allow_tf32
 
 
 def _tf32() -> tuple[bool, bool]:
-    with torch.backends.cudnn.flags(
-        enabled=True
-    ):  # as torch.export does: it fails where both of torch's ways were used
+    # As torch.export does: it fails where both of torch's ways were used.
+    with torch.backends.cudnn.flags(enabled=True):
         pass
     return torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
 

@@ -67,8 +67,8 @@ def test_what_the_event_loop_has_not_handled_makes_the_next_message_longer(
     assert sum(map(len, late)) < sum(map(len, at_once)) / 3
 
 
-def test_a_row_that_ends_beside_a_run_is_not_counted_in_it(device_files: Files) -> None:
-    """Else a text that was given up would come back to life."""
+def test_texts_that_are_given_up_leave_nothing_in_the_engine(device_files: Files) -> None:
+    """Though parts of them are not delivered yet."""
     manifest, runner = device_files[0], WatchedRunner(*device_files, "fp32-cuda")
     with EngineDriver(runner, manifest, chunk_delay=10.0) as driver:
         texts = [driver.ask(generation(manifest, max_chars=3000, seed=seed), leave=2) for seed in range(4)]
