@@ -8,7 +8,7 @@
 # given as CHARSTREAM_* variables. It listens on all of the container's addresses, so it starts only with TLS, or, for
 # ports that are published to this machine or to networks you trust, with -e CHARSTREAM_INSECURE=true.
 #
-# The health check has its flags (python -m client.health --help) from CHARSTREAM_HEALTH_* variables: with TLS it needs
+# The health check has its flags (python -m client.commands.health --help) from CHARSTREAM_HEALTH_* variables: with TLS it needs
 # the certificate it shall see, or its authority, and the name in it; where clients must show certificates, its own too
 # (CHARSTREAM_HEALTH_TLS_CLIENT_CERT and _KEY). Without TLS it needs nothing.
 # tests/test_dockerfile.py runs the steps of the target cpu, and its health check, in an environment of its own.
@@ -27,7 +27,7 @@ ENV PATH=/opt/charstream/bin:$PATH PYTHONUNBUFFERED=1 CHARSTREAM_MODELS=/models 
 USER 10001:10001
 VOLUME /models
 EXPOSE 50051
-HEALTHCHECK --interval=10s --timeout=5s --start-period=60s CMD ["python3", "-m", "client.health", "--host", "127.0.0.1:50051"]
+HEALTHCHECK --interval=10s --timeout=5s --start-period=60s CMD ["python3", "-m", "client.commands.health", "--host", "127.0.0.1:50051"]
 ENTRYPOINT ["charstream", "serve"]
 
 # The base brings the CUDA libraries and cuDNN, so onnxruntime-gpu comes without its extras for them.
@@ -41,5 +41,5 @@ ENV PATH=/opt/charstream/bin:$PATH PYTHONUNBUFFERED=1 CHARSTREAM_MODELS=/models 
 USER 10001:10001
 VOLUME /models
 EXPOSE 50051
-HEALTHCHECK --interval=10s --timeout=5s --start-period=60s CMD ["python3", "-m", "client.health", "--host", "127.0.0.1:50051"]
+HEALTHCHECK --interval=10s --timeout=5s --start-period=60s CMD ["python3", "-m", "client.commands.health", "--host", "127.0.0.1:50051"]
 ENTRYPOINT ["charstream", "serve"]

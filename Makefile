@@ -40,7 +40,7 @@ format: setup
 
 proto: .venv-proto/ready
 	.venv-proto/bin/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. protos/charstream.proto
-	.venv-proto/bin/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. bundle/onnx_header.proto server/token.proto
+	.venv-proto/bin/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. bundle/onnx_header.proto server/service/token.proto
 
 # Debian's, for the tests and benchmarks that need them; nothing is installed.
 prometheus: .tools/usr/bin/promtool
@@ -50,7 +50,7 @@ prometheus: .tools/usr/bin/promtool
 	cd .tools && apt-get download prometheus && dpkg -x prometheus_*.deb . && rm prometheus_*.deb
 
 bench: setup
-	$(BIN)/python -m benchmarks.throughput
+	$(BIN)/python -m benchmarks.speed.throughput
 
 clean:
 	rm -rf .venv .venv-proto .tools dist build .pytest_cache .mypy_cache .ruff_cache

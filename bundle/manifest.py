@@ -16,7 +16,7 @@ __all__ = ["FORMAT", "ON_DEVICE", "FileRecord", "Manifest", "ModelShape", "Preci
 
 FORMAT = 4
 Precision = Literal["fp32", "int8", "fp32-cuda", "fp16-cuda"]
-# Those whose graphs have no loop, one for each number of steps of bundle/graphs.py.
+# Those whose graphs have no loop, one for each number of steps of bundle/graph_contract.py.
 ON_DEVICE: frozenset[Precision] = frozenset({"fp32-cuda", "fp16-cuda"})
 # What the API's counts can hold.
 _MOST = 2**63 - 1

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from bundle.graphs import (
+from bundle.graph_contract import (
     DEVICE_OPERATORS,
     DEVICE_STEPS,
     OPERATORS,

@@ -10,8 +10,8 @@ on by default; a field annotated with `Positional()` has no flag, and as a tuple
 environment (`CHARSTREAM_PORT`), which overrides the file, which overrides defaults. A wrong value ends the process with
 one line on stderr and exit code 2.
 
-A class with a field `config: Path | None` can be given a TOML file by it (charstream/sources.py); one with a field
-`print_config: bool` prints by it what all of that came to, as such a file.
+A class with a field `config: Path | None` can be given a TOML file by it (charstream/settings_sources.py); one with a
+field `print_config: bool` prints by it what all of that came to, as such a file.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from typing import Annotated, Any, Literal, NoReturn, TypeVar, get_args, get_ori
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
 
-from charstream.sources import (
+from charstream.settings_sources import (
     FileError,
     Source,
     from_environment,

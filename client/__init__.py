@@ -12,9 +12,9 @@ A text whose server is lost goes on at the other address, each of its characters
 with `async with` and `async for`.
 """
 
+from client.async_client import AsyncClient
 from client.async_streams import AsyncContinuations, AsyncScoreStream, AsyncTextStream
-from client.asynchronous import AsyncClient
-from client.blocking import Client
+from client.channels import DEFAULT_ADDRESS
 from client.errors import (
     CharstreamError,
     DeadlineExceeded,
@@ -28,10 +28,10 @@ from client.errors import (
 )
 from client.options import GenerateOptions
 from client.progress import Progress
-from client.scores import ScoreOptions
-from client.servers import DEFAULT_ADDRESS
-from client.streams import Continuations, ScoreStream, TextStream
-from client.values import Finish, ModelInfo, Replica, ScoredPart, ScoreSummary, Started, Training
+from client.results import Finish, ModelInfo, Replica, ScoredPart, ScoreSummary, Started, Training
+from client.score_task import ScoreOptions
+from client.sync_client import Client
+from client.sync_streams import Continuations, ScoreStream, TextStream
 
 __all__ = [
     "DEFAULT_ADDRESS",

@@ -9,13 +9,13 @@ from typing import Self, TypeVar
 import grpc
 import grpc.aio
 
-from client.asking import Asking
+from client.channels import Servers
 from client.errors import CharstreamError, Unavailable, WrongReplica
-from client.scores import Scores
-from client.servers import Servers
-from client.text import Text
+from client.generation_task import Text
+from client.results import ScoredPart, ScoreSummary
+from client.score_task import Scores
+from client.stream_base import Asking
 from client.texts import Texts
-from client.values import ScoredPart, ScoreSummary
 from client.views import ScoreView, TextsView, TextView
 
 __all__ = ["AsyncContinuations", "AsyncScoreStream", "AsyncStream", "AsyncTextStream"]

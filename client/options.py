@@ -7,7 +7,7 @@ from typing import Any, TypedDict
 
 from google.protobuf.duration_pb2 import Duration
 
-from client.values import Replica
+from client.results import Replica
 from protos import charstream_pb2 as pb
 
 __all__ = ["GenerateOptions", "check_names", "check_range", "check_text", "generate_request"]

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from client.values import Started
+from client.results import Started
 
 __all__ = ["BEGINNING", "Place", "Progress"]
 

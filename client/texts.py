@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from client.errors import CharstreamError, ServerError
+from client.generation_task import Text
 from client.options import check_range
-from client.text import Text
 from protos import charstream_pb2 as pb
 
 __all__ = ["Texts"]

@@ -1,10 +1,10 @@
 """What a stream tells of its task, the same for the blocking and the asyncio one."""
 
 from client.errors import CharstreamError
-from client.scores import Scores
-from client.text import Text
+from client.generation_task import Text
+from client.results import Finish, ScoreSummary, Started
+from client.score_task import Scores
 from client.texts import Texts
-from client.values import Finish, ScoreSummary, Started
 
 __all__ = ["ScoreView", "TextView", "TextsView"]
 

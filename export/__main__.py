@@ -12,10 +12,10 @@ from bundle.read import read_bundle
 from bundle.write import check_replaceable, write_bundle
 from charstream.settings import Positional, Settings, fail, parse
 from export.build import PRECISIONS, USUAL, build, why_not
-from export.verification import verify
+from export.verification.compare import verify
 from export.verify import print_report
-from models.checkpoint import Trained, load
 from models.progress import say
+from models.training.checkpoint import Trained, load
 
 COMMAND = "charstream export"
 

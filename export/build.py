@@ -8,7 +8,7 @@ from typing import get_args
 import torch
 from torch import Tensor
 
-from bundle.graphs import (
+from bundle.graph_contract import (
     DEVICE_STEPS,
     TensorSpec,
     decode_inputs,
@@ -24,14 +24,14 @@ from bundle.manifest import FORMAT, ON_DEVICE, Manifest, ModelShape, Precision
 from bundle.probe import ROWS as PROBE_ROWS
 from bundle.read import CARD, STEP, decode_file, full_file
 from bundle.write import file_records
-from export.bounds import REDUCED, unbounded_input
 from export.card import card
-from export.cost import MOST_LOSS, cost
-from export.graphs import DecodeGraph, FullGraph, StepGraph
+from export.expected_probe import expected_texts
+from export.graph.bounds import REDUCED, unbounded_input
+from export.graph.modules import DecodeGraph, FullGraph, StepGraph
 from export.onnx_file import to_onnx
-from export.probe import expected_texts
+from export.quantization_cost import MOST_LOSS, cost
 from export.unroll import unroll
-from models.checkpoint import Trained
+from models.training.checkpoint import Trained
 
 __all__ = ["PRECISIONS", "USUAL", "build", "why_not"]
 

@@ -5,8 +5,8 @@ import math
 from bundle.manifest import Manifest
 from bundle.shape import ModelShape
 from bundle.vocabulary import Unit
-from models.checkpoint import Trained
-from models.generate import generate
+from models.network.generate import generate
+from models.training.checkpoint import Trained
 
 __all__ = ["card"]
 

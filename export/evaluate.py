@@ -13,13 +13,13 @@ from pydantic import Field
 from bundle.read import MANIFEST, full_file, read_bundle
 from bundle.vocabulary import UnknownCharacter, Vocabulary
 from charstream.settings import Positional, Settings, fail, parse
-from export.loss import RuntimeReader
-from export.runtime import Runtime
-from models.checkpoint import load, read
-from models.corpus import DEFAULT_SPLIT, NAMED, Corpus, open_corpus, require_same_text
-from models.evaluation import Evaluated, Evaluation, evaluate
-from models.reading import TorchReader
-from models.text import CorpusError
+from export.verification.onnx_reader import RuntimeReader
+from export.verification.onnx_session import Runtime
+from models.data.corpus import DEFAULT_SPLIT, NAMED, Corpus, open_corpus, require_same_text
+from models.data.text_files import CorpusError
+from models.evaluation.evaluation import Evaluated, Evaluation, evaluate
+from models.evaluation.losses import TorchReader
+from models.training.checkpoint import load, read
 
 __all__ = ["EvaluateSettings", "main", "numbers_of", "open_model"]
 

@@ -18,8 +18,9 @@ from onnxscript.values import TracedOnnxFunction
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from bundle.graphs import TensorSpec
-from export import half, int8
+from bundle.graph_contract import TensorSpec
+from export.graph import fp16 as half
+from export.graph import int8
 
 __all__ = ["to_onnx"]
 
@@ -45,7 +46,7 @@ def to_onnx(
     with torch.no_grad(), _quiet_exporter():
         traced = torch.export.export(module.eval(), example, dynamic_shapes=variable, strict=False)
         # Each of our operators has a translation: there is nothing to decompose, but the attempt traces all again.
-        # One that has none, as `Tensor.to`, is an error here: see export/half.py.
+        # One that has none, as `Tensor.to`, is an error here: see export/graph/fp16.py.
         traced.run_decompositions = lambda table: traced
         program = torch.onnx.export(
             traced,
@@ -91,15 +92,15 @@ def _optimize(model: Model) -> None:
 
 
 def _fold_all_but_products(node: Node) -> bool | None:
-    """Folds constants; the product of two scales stays (see export/int8.py)."""
+    """Folds constants; the product of two scales stays (see export/graph/int8.py)."""
     return False if node.op_type == "Mul" else None
 
 
 def _integers_into_loops(graph: onnx.GraphProto) -> None:
     """Moves weights of 8 bits into the body that uses them.
 
-    Where a processor would let their products saturate, onnxruntime rewrites such weights (see export/runtime.py), but
-    only those that lie in the graph of their matmul.
+    Where a processor would let their products saturate, onnxruntime rewrites such weights (see
+    export/verification/onnx_session.py), but only those that lie in the graph of their matmul.
     """
     for body in (attribute.g for node in graph.node for attribute in node.attribute if attribute.HasField("g")):
         used = {name for node in body.node for name in node.input}

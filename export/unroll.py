@@ -15,7 +15,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import GraphProto, NodeProto, TensorProto, helper
 
-from bundle.graphs import TensorSpec
+from bundle.graph_contract import TensorSpec
 
 __all__ = ["unroll"]
 

@@ -7,21 +7,21 @@ from typing import Annotated, TextIO
 
 from pydantic import Field
 
-from bundle.graphs import DEVICE_STEPS
+from bundle.graph_contract import DEVICE_STEPS
 from bundle.manifest import ON_DEVICE, Precision
 from bundle.read import Bundle, full_file, read_bundle
 from charstream.settings import Positional, Settings, fail, parse
-from export.cost import MOST_LOSS
-from export.device import InPlace
 from export.evaluate import numbers_of
-from export.loss import RuntimeReader
-from export.runtime import Runtime
-from export.verdict import Verification
-from export.verification import reference_of_bundle, verify
-from models.checkpoint import load
-from models.corpus import open_corpus
-from models.model import CharLM
-from models.reading import carried_mean
+from export.quantization_cost import MOST_LOSS
+from export.verification.compare import reference_of_bundle, verify
+from export.verification.device_loop import InPlace
+from export.verification.onnx_reader import RuntimeReader
+from export.verification.onnx_session import Runtime
+from export.verification.tolerance import Verification
+from models.data.corpus import open_corpus
+from models.evaluation.losses import carried_mean
+from models.network.char_lm import CharLM
+from models.training.checkpoint import load
 
 __all__ = ["VerifySettings", "main", "print_report"]
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from charstream.settings import fail, parse
-from client.command import TOKEN, Tls, connect, one_line_errors
+from client.commands.common import TOKEN, Tls, connect, one_line_errors
 from loadtest.settings import LoadtestSettings, Scenario, Thresholds, to_flags
 
 __all__ = ["main"]

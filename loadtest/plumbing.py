@@ -18,9 +18,9 @@ from locust.env import Environment
 from locust.runners import WorkerRunner
 from locust.stats import RequestStats
 
-from client.command import Connection, Tls, addresses, connect
+from client.commands.common import Connection, Tls, addresses, connect
 from client.errors import CharstreamError, Overloaded, ServerError
-from client.streams import TextStream
+from client.sync_streams import TextStream
 from loadtest.settings import Scenario, Thresholds, add_flags, from_flags
 from loadtest.summary import Spread, Summary, missed, table
 from loadtest.timing import StreamTiming, bucket

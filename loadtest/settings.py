@@ -7,7 +7,7 @@ from typing import TypeVar, get_origin
 from pydantic import Field
 
 from charstream.settings import Settings
-from client.command import Connection
+from client.commands.common import Connection
 
 __all__ = ["LoadtestSettings", "Scenario", "Thresholds", "add_flags", "from_flags", "to_flags"]
 

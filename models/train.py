@@ -12,20 +12,20 @@ from typing import Any
 import torch
 
 from charstream.settings import fail, parse
-from models.ahead import Ahead
-from models.arithmetic import CannotCompute, described, device_of, fastest
-from models.begin import begin, resume
-from models.checkpoint import CheckpointError
-from models.distributed import CannotShare, FirstFailed, Group, joined
-from models.guard import Diverged
-from models.interrupt import Interrupt
-from models.metrics import BoardMissing, Recent
+from models.data.text_files import CorpusError
 from models.progress import ProgressBar
-from models.run import Run
-from models.schedule import TooShort
-from models.settings import TrainSettings
-from models.text import CorpusError
-from models.trainer import StepOutcome
+from models.runs.metrics import BoardMissing, Recent
+from models.runs.run import Run
+from models.runs.signals import Interrupt
+from models.runs.start import begin, resume
+from models.training.async_steps import Ahead
+from models.training.autotune import CannotCompute, described, device_of, fastest
+from models.training.checkpoint import CheckpointError
+from models.training.distributed import CannotShare, FirstFailed, Group, joined
+from models.training.loss_guard import Diverged
+from models.training.schedule import TooShort
+from models.training.settings import TrainSettings
+from models.training.trainer import StepOutcome
 
 __all__ = ["main", "train", "train_model"]
 
@@ -185,7 +185,7 @@ def _trained(run: Run, settings: TrainSettings, group: Group) -> int:
 
 def _write_page(run: Run) -> None:
     # Imported here: its plots take a second to import, which the first step should not wait for.
-    from models.report import write_report
+    from models.reporting.report import write_report
 
     if page := write_report(run.settings.out):
         run.say(f"{page} tells all of the run")

@@ -8,8 +8,8 @@ import sys
 from collections.abc import Sequence
 
 from charstream.settings import fail, parse
-from server import logs
-from server.lifecycle import CannotStart, Server
+from server.observe import logs
+from server.server import CannotStart, Server
 from server.settings import ServerSettings
 
 COMMAND = "charstream serve"

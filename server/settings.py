@@ -8,8 +8,8 @@ from pydantic import Field, model_validator
 
 from bundle.manifest import ON_DEVICE
 from charstream.settings import Settings
-from server.quotas import BURST_SECONDS, LENT_CHARS
-from server.stops import LONGEST_STOP
+from server.access.quotas import BURST_SECONDS, LENT_CHARS
+from server.engine.stop_strings import LONGEST_STOP
 
 __all__ = ["ServerSettings"]
 

@@ -20,8 +20,8 @@ from bundle.vocabulary import Vocabulary
 from bundle.write import write_bundle
 from charstream.__main__ import main
 from export.build import build
-from models.checkpoint import Trained
-from models.model import CharLM, ModelConfig
+from models.network.char_lm import CharLM, ModelConfig
+from models.training.checkpoint import Trained
 
 ASCII = "\n" + "".join(map(chr, range(32, 127)))
 START_SECONDS = 60

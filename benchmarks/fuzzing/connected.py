@@ -14,7 +14,7 @@ import grpc
 
 from benchmarks.fuzzing.requests import ALLOWED, KEY, LIMITS, MODELS
 from benchmarks.fuzzing.surface import Fault, Surface
-from benchmarks.machine import resident_megabytes
+from benchmarks.support.machine import resident_megabytes
 from protos import charstream_pb2 as pb
 
 __all__ = ["Level", "Target", "connected", "flags_of"]

@@ -6,8 +6,8 @@ import traceback
 from pathlib import Path
 
 from bundle.read import read_bundle
-from server.loading import load
-from server.runner import CannotRun
+from server.runtime.host_runner import CannotRun
+from server.runtime.load import load
 from server.settings import ServerSettings
 
 # A graph that takes more is refused for want of memory, and takes none from others.

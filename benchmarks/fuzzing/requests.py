@@ -13,10 +13,10 @@ from benchmarks.fuzzing.surface import Fault, Surface
 from bundle.manifest import Manifest
 from protos import charstream_pb2 as pb
 from server.errors import RequestError, status_of
-from server.requests import Asked, generation_of, scoring_of
+from server.service.requests import Asked, generation_of, scoring_of
+from server.service.resume_tokens import Keys
+from server.service.token_pb2 import TextState
 from server.settings import ServerSettings
-from server.token_pb2 import TextState
-from server.tokens import Keys
 
 __all__ = ["ALLOWED", "KEY", "LIMITS", "request_surfaces"]
 

@@ -10,17 +10,17 @@ from pathlib import Path
 import torch
 
 from charstream.settings import fail, parse
-from models.arithmetic import CannotCompute
-from models.check.checks import CHECKS
+from models.atomic_files import whole
 from models.check.opening import open_subject
 from models.check.outcome import REPORT, Checked, Report, Verdict
+from models.check.registry import CHECKS
 from models.check.settings import CheckSettings
 from models.check.subject import Subject
-from models.checkpoint import CheckpointError
-from models.figures import save
+from models.data.text_files import CorpusError
 from models.progress import say
-from models.text import CorpusError
-from models.writing import whole
+from models.reporting.style import save
+from models.training.autotune import CannotCompute
+from models.training.checkpoint import CheckpointError
 
 __all__ = ["main"]
 

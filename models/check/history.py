@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from models.curves import RunError, read_curves
+from models.reporting.curves import RunError, read_curves
 
 __all__ = ["Curve", "History", "history_of"]
 

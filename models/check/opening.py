@@ -4,11 +4,11 @@ from pathlib import Path
 
 from models.check.settings import CheckSettings
 from models.check.subject import Subject
-from models.checkpoint import CheckpointError, Header, load, read
-from models.config import ModelConfig
-from models.corpus import NAMED, Corpus, open_corpus, require_same_text
-from models.settings import TrainSettings
-from models.text import CorpusError
+from models.data.corpus import NAMED, Corpus, open_corpus, require_same_text
+from models.data.text_files import CorpusError
+from models.network.config import ModelConfig
+from models.training.checkpoint import CheckpointError, Header, load, read
+from models.training.settings import TrainSettings
 
 __all__ = ["open_subject"]
 

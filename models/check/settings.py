@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from charstream.settings import Positional
-from models.settings import TrainSettings
+from models.training.settings import TrainSettings
 
 __all__ = ["CheckSettings", "Name"]
 

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from models.check.history import History, history_of
 from models.check.trial import Trial, run_trial
-from models.config import ModelConfig
-from models.corpus import Corpus
-from models.initialise import Init, initialise
-from models.model import CharLM
-from models.settings import TrainSettings
+from models.data.corpus import Corpus
+from models.network.char_lm import CharLM
+from models.network.config import ModelConfig
+from models.network.initialise import Init, initialise
+from models.training.settings import TrainSettings
 
 __all__ = ["NO_DROPOUT", "Subject", "windows"]
 

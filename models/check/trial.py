@@ -5,17 +5,17 @@ import time
 from dataclasses import replace
 from typing import NamedTuple
 
-from models.arithmetic import fastest
 from models.check.history import Curve, History
-from models.corpus import Corpus
-from models.evaluate import carried_nats
-from models.guard import Diverged
-from models.model import CharLM
+from models.data.corpus import Corpus
+from models.evaluation.evaluate import carried_nats
+from models.network.char_lm import CharLM
 from models.progress import ProgressBar
-from models.schedule import Course
-from models.settings import TrainSettings
-from models.streams import Streams
-from models.trainer import StepOutcome, Trainer
+from models.training.autotune import fastest
+from models.training.batches import Streams
+from models.training.loss_guard import Diverged
+from models.training.schedule import Course
+from models.training.settings import TrainSettings
+from models.training.trainer import StepOutcome, Trainer
 
 __all__ = ["Trial", "make_trainer", "run_trial", "steps_within"]
 

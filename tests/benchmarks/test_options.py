@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from benchmarks.options_covering import covering, pairs
-from benchmarks.options_rows import LEFT_OUT, OPTIONS, STRUCTURES, rows
+from benchmarks.correctness.options_covering import covering, pairs
+from benchmarks.correctness.options_rows import LEFT_OUT, OPTIONS, STRUCTURES, rows
 
 pytestmark = pytest.mark.slow
 
@@ -46,7 +46,7 @@ def test_pairs_that_are_left_out_never_meet_and_all_others_do() -> None:
 
 
 def test_rows_are_trained_exported_verified_and_streamed() -> None:
-    command = [sys.executable, "-m", "benchmarks.options", "--only", "row-12", "--only", "row-26"]
+    command = [sys.executable, "-m", "benchmarks.correctness.options", "--only", "row-12", "--only", "row-26"]
     result = subprocess.run(command, capture_output=True, text=True, timeout=200)
     assert result.returncode == 0, result.stdout + result.stderr
     assert "2 rows, 0 missed" in result.stdout
@@ -54,7 +54,7 @@ def test_rows_are_trained_exported_verified_and_streamed() -> None:
 
 
 def test_a_row_that_is_none_is_told_the_names() -> None:
-    command = [sys.executable, "-m", "benchmarks.options", "--only", "row-999"]
+    command = [sys.executable, "-m", "benchmarks.correctness.options", "--only", "row-999"]
     result = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert result.returncode == 2
     assert "row-999: rows are row-00, row-01" in result.stderr

@@ -54,14 +54,14 @@ def test_every_command_has_help(command: str) -> None:
 @pytest.mark.parametrize(
     "module",
     [
-        "models.data",
+        "models.data.command",
         "models.train",
         "export",
         "export.verify",
         "server",
-        "client.stream",
-        "client.score",
-        "client.models",
+        "client.commands.stream",
+        "client.commands.score",
+        "client.commands.models",
         "loadtest",
     ],
 )

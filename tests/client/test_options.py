@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from client import Client, Replica
+from client.generation_task import Text
 from client.options import GenerateOptions, generate_request
-from client.text import Text
 from protos import charstream_pb2 as pb
 
 EVERYTHING: GenerateOptions = {

@@ -14,7 +14,7 @@ import pytest
 import trustme
 
 from client import Client, NotAllowed
-from server.access import token_line
+from server.access.authentication import token_line
 from tests.conftest import ServerProcess, start_server, stop
 from tests.deploy.manifests import KUBERNETES, container, manifests
 

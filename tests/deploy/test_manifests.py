@@ -10,7 +10,7 @@ import kubernetes_validate
 import pytest
 
 from charstream.settings import parse
-from client.health import HealthSettings
+from client.commands.health import HealthSettings
 from server.__main__ import OTHER_FILES
 from server.settings import ServerSettings
 from tests.deploy.manifests import (
@@ -101,7 +101,7 @@ def test_health_checks_ask_the_server_as_it_listens() -> None:
         *(("compose", services()[name]["healthcheck"]["test"][1:]) for name in ("server-a", "server-b")),
     ]
     for folder, (python, *module, _, address, ca_flag, ca, name_flag, name) in probes:
-        assert (python, module) == ("python3", ["-m", "client.health"])
+        assert (python, module) == ("python3", ["-m", "client.commands.health"])
         asked = parse(HealthSettings, ["--host", address, ca_flag, ca, name_flag, name], command="health")
         assert asked.host == f"127.0.0.1:{config(folder).port}"
         assert asked.tls_ca

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from client.command import Connection
-from client.health import HealthSettings
+from client.commands.common import Connection
+from client.commands.health import HealthSettings
+from server.access.token_command import TokenSettings
 from server.settings import ServerSettings
-from server.token_command import TokenSettings
 from tests.deploy.manifests import DEPLOY, ROOT
 
 MANUAL = (ROOT / "docs" / "operations.md").read_text()

@@ -14,7 +14,7 @@ from bundle.read import read_bundle
 from bundle.write import file_records, write_bundle
 from export.build import build
 from export.verify import main as verify
-from models.checkpoint import load
+from models.training.checkpoint import load
 from tests.conftest import Charstream
 
 pytestmark = pytest.mark.slow

@@ -12,13 +12,13 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, shape_inference
 
-from bundle.graphs import DEVICE_OPERATORS, DEVICE_STEPS
+from bundle.graph_contract import DEVICE_OPERATORS, DEVICE_STEPS
 from bundle.manifest import Manifest
 from bundle.read import decode_file, full_file
 from bundle.vocabulary import Vocabulary
 from export.build import build
-from models.checkpoint import Trained
-from models.model import CharLM, ModelConfig
+from models.network.char_lm import CharLM, ModelConfig
+from models.training.checkpoint import Trained
 
 FLOAT, HALF, INT64, BOOL = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.INT64, TensorProto.BOOL
 ANY, NUMBERS, FLOATS = {FLOAT, HALF, INT64, BOOL}, {FLOAT, HALF, INT64}, {FLOAT, HALF}

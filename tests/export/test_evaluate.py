@@ -13,14 +13,14 @@ import torch
 from bundle.manifest import Manifest
 from bundle.vocabulary import Vocabulary
 from export.evaluate import main, numbers_of
-from export.loss import RuntimeReader
-from export.runtime import Runtime
-from models.checkpoint import Trained
-from models.corpus import open_corpus
-from models.evaluation import Evaluated, Evaluation, evaluate
-from models.model import CharLM, ModelConfig
-from models.reading import TorchReader
-from models.text import CorpusError
+from export.verification.onnx_reader import RuntimeReader
+from export.verification.onnx_session import Runtime
+from models.data.corpus import open_corpus
+from models.data.text_files import CorpusError
+from models.evaluation.evaluation import Evaluated, Evaluation, evaluate
+from models.evaluation.losses import TorchReader
+from models.network.char_lm import CharLM, ModelConfig
+from models.training.checkpoint import Trained
 from tests.conftest import ASCII
 
 LINES = "To be, or not to be, that is the question:\nWhether 'tis nobler in the mind to suffer\n"

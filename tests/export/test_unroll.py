@@ -8,15 +8,15 @@ import numpy as np
 import onnx
 import pytest
 
-from bundle.graphs import DEVICE_STEPS
+from bundle.graph_contract import DEVICE_STEPS
 from bundle.manifest import Manifest
 from bundle.read import decode_file, full_file
 from export.build import build
-from export.device import InPlace
-from export.runtime import Arrays, Runtime
-from export.verdict import Verification
-from export.verification import reference_of_bundle, verify
-from models.checkpoint import Trained
+from export.verification.compare import reference_of_bundle, verify
+from export.verification.device_loop import InPlace
+from export.verification.onnx_session import Arrays, Runtime
+from export.verification.tolerance import Verification
+from models.training.checkpoint import Trained
 from tests.conftest import tiny_model
 
 Files = tuple[Manifest, dict[str, bytes]]

@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-FUZZ = (sys.executable, "-m", "benchmarks.fuzz", "--surface", "tokens")
+FUZZ = (sys.executable, "-m", "benchmarks.fuzzing", "--surface", "tokens")
 
 
 def test_a_run_counts_inputs_and_a_saved_one_is_given_again(bundles: Path, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from benchmarks.fuzzing.requests import request_surfaces
 from benchmarks.fuzzing.surface import Surface
 from bundle.manifest import Manifest
 from protos import charstream_pb2 as pb
-from server.token_pb2 import TextState
+from server.service.token_pb2 import TextState
 from tests.fuzz.inputs import LIGHT, changed, messages
 
 Files = tuple[Manifest, dict[str, bytes]]

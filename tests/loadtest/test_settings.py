@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from client.command import Tls
+from client.commands.common import Tls
 from loadtest.settings import LoadtestSettings, Scenario, Thresholds, add_flags, from_flags, to_flags
 
 

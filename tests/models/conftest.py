@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from charstream.settings import parse
-from models.settings import TrainSettings
 from models.train import train_model
+from models.training.settings import TrainSettings
 
 WORDS = ("the", "a", "king", "queen", "fool", "speaks", "of", "sees", "no", "in", "night", "love", "crown,", "heart!")
 # Sizes at which a run takes a second.

@@ -16,15 +16,15 @@ import numpy as np
 import pytest
 import torch
 
-import models.run
+import models.runs.run
 from charstream.__main__ import main as charstream
 from charstream.settings import parse
-from models.begin import begin
-from models.checkpoint import Progress, load, read, save
-from models.keeping import Keeping
-from models.settings import TrainSettings
+from models.runs.run_checkpoints import Keeping
+from models.runs.start import begin
 from models.train import main
 from models.train import train as train_loop
+from models.training.checkpoint import Progress, load, read, save
+from models.training.settings import TrainSettings
 from tests.models.conftest import SMALL, flags_of
 
 Train = Callable[..., Path]

@@ -6,7 +6,7 @@ from pathlib import Path
 import grpc
 import trustme
 
-from server.access import token_line
+from server.access.authentication import token_line
 
 __all__ = ["NAME", "Pem", "Setup", "issue"]
 

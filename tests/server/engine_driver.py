@@ -11,14 +11,25 @@ from typing import Any, Self
 
 from bundle.manifest import ON_DEVICE, Manifest, Precision
 from bundle.read import decode_file, full_file
-from server.device_runner import DeviceRunner
-from server.device_states import DeviceStore
-from server.engine import Engine
-from server.host_states import HostStore
-from server.loading import device_graphs
-from server.runner import Provider, Runner
-from server.states import Inputs, Outcomes, States, Store, nothing
-from server.values import Cancel, Command, Delivery, Finish, Generation, Grant, Handled, Request, Sampling, Stop
+from server.engine.engine import Engine
+from server.engine.messages import (
+    Cancel,
+    Command,
+    Delivery,
+    Finish,
+    Generation,
+    Grant,
+    Handled,
+    Request,
+    Sampling,
+    Stop,
+)
+from server.engine.state_store import Inputs, Outcomes, States, Store, nothing
+from server.runtime.device_runner import DeviceRunner
+from server.runtime.device_states import DeviceStore
+from server.runtime.host_runner import Provider, Runner
+from server.runtime.host_states import HostStore
+from server.runtime.load import device_graphs
 
 __all__ = ["EngineDriver", "Run", "Text", "WatchedRunner", "generation"]
 

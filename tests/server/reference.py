@@ -8,8 +8,8 @@ makes of it.
 import torch
 
 from bundle.philox import uniforms
-from models.checkpoint import Trained
-from models.generate import generate
+from models.network.generate import generate
+from models.training.checkpoint import Trained
 from protos import charstream_pb2 as pb
 
 EDGE = 1e-5

@@ -2,7 +2,7 @@
 
 import pytest
 
-from models.checkpoint import Trained
+from models.training.checkpoint import Trained
 from protos import charstream_pb2 as pb
 from tests.server.reference import assert_is_reference, distance_to_edge, reference
 

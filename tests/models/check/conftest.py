@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from models.check.subject import Subject
-from models.corpus import open_corpus
-from models.settings import TrainSettings
+from models.data.corpus import open_corpus
+from models.training.settings import TrainSettings
 
 SIZES = {"layers": 1, "hidden": 32, "embedding": 8, "batch": 8, "sequence": 16, "precision": "fp32", "dropout": 0.0}
 

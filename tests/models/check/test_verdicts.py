@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.check import activations, gap, initial_loss, overfit, rate, reach, updates
+from models.check.checks import activations, gap, initial_loss, overfit, rate, reach, updates
+from models.check.checks.rate import RangeTest
 from models.check.history import History, history_of
 from models.check.outcome import Outcome, Verdict
-from models.check.rate import RangeTest
 from models.check.subject import Subject
-from models.metrics import METRICS
+from models.runs.metrics import METRICS
 
 Make = Callable[..., Subject]
 

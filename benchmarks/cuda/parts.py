@@ -1,0 +1,265 @@
+"""The parts of benchmarks/cuda/__main__.py: each prints what it finds, and leaves in a folder what others need."""
+
+import json
+import math
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from bundle.manifest import Precision
+from bundle.read import MANIFEST, Bundle, read_bundle
+from charstream.settings import Settings
+
+__all__ = ["PARTS", "CudaSettings", "Part", "say"]
+
+Part = Literal["export", "device", "graph", "engine", "grpc", "determinism", "training", "loss"]
+SIZES = {"lstm-2x512": (2, 512), "lstm-3x1024": (3, 1024)}
+DELAYS = (20, 100)  # milliseconds that a character may wait
+RATES, SPEEDS = "rates.json", "speeds.json"  # what a part leaves for others
+CHARS_BAR, STEP_AIM, ENGINE_BAR = 5e6, 60, 0.8
+TRAINED: tuple[dict[str, Any], ...] = ({}, {"batch": 512})  # beside the defaults, which are an LSTM 2x512
+SMALL = {"layers": 1, "hidden": 32, "embedding": 8, "batch": 8, "sequence": 16}
+
+
+class CudaSettings(Settings):
+    """Measures graphs, engine, server and training on a GPU."""
+
+    provider: Literal["cuda", "cpu"] = Field("cuda", description="cpu: a rehearsal")
+    precision: Literal["fp16-cuda", "fp32-cuda"] = Field("fp16-cuda", description="of the graphs")
+    bundle: tuple[Path, ...] = Field(
+        (), description="bundle to measure (default: an LSTM 2x512 and one of 3x1024, exported first, in minutes)"
+    )
+    part: tuple[Part, ...] = Field((), description="this part and no other; one alone runs in this process")
+    folder: Path | None = Field(None, description="where parts leave what others need (default: a temporary one)")
+    data: str = Field("tinyshakespeare", description="text to train on: a name or a file")
+    rows: int = Field(1024, ge=1, description="texts at a time, B")
+    seconds: float = Field(2.0, gt=0, description="of each measurement")
+    clients: int = Field(4, ge=1, description="processes that read what the server sends")
+    requests: int = Field(1000, ge=1, description="requests, each made twice")
+    minutes: float = Field(10.0, ge=0, description="for the part loss; 0 leaves it out")
+
+    def bundles(self) -> Iterator[Bundle]:
+        for path in self.paths:
+            yield read_bundle(path)
+
+    @property
+    def paths(self) -> list[Path]:
+        exported = [self.shared / name for name in SIZES if (self.shared / name / MANIFEST).exists()]
+        if not self.bundle and not exported:
+            raise SystemExit(f"{self.shared} has no bundle: run the part export first, or give --bundle")
+        return list(self.bundle) or exported
+
+    @property
+    def shared(self) -> Path:
+        assert self.folder
+        return self.folder
+
+    @property
+    def device(self) -> str:
+        return "cuda:0" if self.provider == "cuda" else "cpu"
+
+
+def say(text: str) -> None:
+    print(text, flush=True)
+
+
+def export(settings: CudaSettings) -> None:
+    """Side by side, and without their cost in nats, which no speed depends on."""
+    with ProcessPoolExecutor(len(SIZES), get_context("spawn")) as pool:
+        exported = {pool.submit(_export, settings.shared / name, settings.precision): name for name in SIZES}
+        for future in as_completed(exported):
+            say(f"{exported[future]}: {future.result():.0f} s")
+
+
+def _export(folder: Path, precision: Precision) -> float:
+    """Seconds that it took."""
+    from benchmarks.support.served import untrained_bundle
+
+    (layers, hidden), begin = SIZES[folder.name], time.monotonic()
+    untrained_bundle(folder, layers=layers, hidden=hidden, precisions=("fp32", precision))
+    return time.monotonic() - begin
+
+
+def device(settings: CudaSettings) -> None:
+    """The device's own speed, which the roofline lines of the graphs are made of."""
+    import torch
+
+    from benchmarks.cuda.roofline import rates
+
+    kinds = {"fp16-cuda": torch.float16, "fp32-cuda": torch.float32}
+    kind = torch.float32 if settings.provider == "cpu" else kinds[settings.precision]
+    found = rates(settings.provider, kind, settings.seconds)
+    name = torch.cuda.get_device_name(0) if settings.provider == "cuda" else "the processor"
+    say(f"{name}: copies {found.copy / 1e9:,.0f} GB/s, matmuls {found.matmul / 1e12:,.2f} TFLOP/s in {kind}")
+    (settings.shared / RATES).write_text(json.dumps(found))
+
+
+def graph(settings: CudaSettings) -> None:
+    from benchmarks.cuda.device_graphs import runner_of, time_steps
+
+    speeds: dict[str, float] = {}
+    for bundle in settings.bundles():
+        runner, name = runner_of(bundle, settings.precision, settings.provider), _name(bundle)
+        require_provider(settings, runner.provider)
+        for rows in (settings.rows, 1):
+            found = time_steps(runner, bundle, rows, settings.seconds)
+            for steps, (alone, copied) in found.items():
+                say(
+                    f"{name} bucket of {rows}, K={steps}: {1e6 * alone:,.1f} us a step, {rows / alone:,.0f} chars/s, "
+                    f"with copies {rows / copied:,.0f}{_roofline(settings, bundle, rows, alone)}"
+                )
+            speeds.setdefault(name, max(rows / alone for alone, _ in found.values()))
+    say(f"For 2x512: bar {CHARS_BAR:,.0f} chars/s; in a bucket of 1 the aim is {STEP_AIM} us a step")
+    (settings.shared / SPEEDS).write_text(json.dumps(speeds))
+
+
+def engine(settings: CudaSettings) -> None:
+    from benchmarks.speed.engine import engine_chars_per_second
+    from server.runtime.load import load
+    from server.settings import ServerSettings
+
+    speeds = _left(settings, SPEEDS) or {}
+    for path, bundle in zip(settings.paths, settings.bundles(), strict=True):
+        given = {"provider": settings.provider, "precision": settings.precision, "max_rows": settings.rows}
+        for delay in DELAYS:
+            loaded = load(bundle, ServerSettings(models=path, threads=1, **given))
+            require_provider(settings, loaded.provider)
+            speed = engine_chars_per_second(
+                loaded.store, bundle.manifest, settings.rows, delay / 1000, settings.seconds
+            )
+            graph_speed = speeds.get(_name(bundle))
+            share = f", {speed / graph_speed:.2f} of the graph (bar {ENGINE_BAR})" if graph_speed else ""
+            say(f"{_name(bundle)} engine, {settings.rows} texts, {delay} ms: {speed:,.0f} chars/s{share}")
+
+
+def grpc(settings: CudaSettings) -> None:
+    for path in settings.paths:
+        for delay in DELAYS:
+            _grpc(settings, path, delay)
+
+
+def _grpc(settings: CudaSettings, path: Path, delay: int) -> None:
+    from benchmarks.support.load import bottleneck, clients_load
+    from benchmarks.support.served import serving
+
+    with serving(path, *_serve_flags(settings), "--chunk-delay", str(delay)) as server:
+        require_provider(settings, server.log)
+        loads = clients_load(server.address, server.pid, settings.rows, settings.seconds, settings.clients)
+    gaps = [gap for load in loads for gap in load.gaps]
+    firsts = [first for load in loads for first in load.first_char]
+    say(
+        f"{path.name} gRPC, {settings.rows} texts, {delay} ms: {sum(load.chars_per_second for load in loads):,.0f} "
+        f"chars/s, {sum(load.messages_per_second for load in loads):,.0f} messages/s; first character "
+        f"{_middle(firsts)} ms, gap {_middle(gaps)} ms\n  {bottleneck([load.cpu for load in loads])}"
+    )
+
+
+def determinism(settings: CudaSettings) -> None:
+    from benchmarks.correctness.determinism import compare, random_request
+    from benchmarks.support.served import serving
+
+    different = 0
+    for path, bundle in zip(settings.paths, settings.bundles(), strict=True):
+        requests = [random_request(seed, bundle.manifest.symbols) for seed in range(settings.requests)]
+        with serving(path, *_serve_flags(settings)) as server:
+            require_provider(settings, server.log)
+            found = compare(server.address, requests)
+        say(f"{path.name}: {len(requests):,} requests, {found}")
+        different += found.different
+    if different:
+        raise SystemExit(f"{different} texts differ")
+
+
+def training(settings: CudaSettings) -> None:
+    from benchmarks.cuda.training import chars_per_second
+
+    for number, options in enumerate((SMALL,) if settings.provider == "cpu" else TRAINED):
+        folder = settings.shared / f"training-{number}"
+        found = chars_per_second(settings.data, folder, settings.device, settings.seconds, **options)
+        say(
+            f"training, {options or 'LSTM 2x512'}: {found.chars_per_second:,.0f} chars/s, "
+            f"{found.milliseconds:.2f} ms a step, {found.arithmetic}"
+        )
+
+
+def loss(settings: CudaSettings) -> None:
+    from benchmarks.cuda.training import LARGER, losses
+
+    options = ({**SMALL, "characters": 20_000},) if settings.provider == "cpu" else LARGER
+    best = math.inf
+    for found in losses(settings.data, settings.shared / "runs", settings.device, settings.minutes, options):
+        best = min(best, found.nats)
+        say(
+            f"{found.options}: {found.nats:.4f} nats after {found.characters:,} characters, {found.seconds:.0f} s; "
+            f"best {best:.4f}"
+        )
+
+
+PARTS: dict[Part, Callable[[CudaSettings], None]] = {
+    "export": export,
+    "device": device,
+    "graph": graph,
+    "engine": engine,
+    "grpc": grpc,
+    "determinism": determinism,
+    "training": training,
+    "loss": loss,
+}
+
+
+def require_provider(settings: CudaSettings, said: str) -> None:
+    """A CUDA that does not load must not be measured as if it had. Raises SystemExit.
+
+    Args:
+        said: what runs, as onnxruntime or a server's log says it.
+    """
+    if settings.provider == "cuda" and not re.search(r"^CUDAExecutionProvider$|serves .*CUDAExecutionProvider", said):
+        raise SystemExit(f"CUDAExecutionProvider is not what runs here: {said}")
+
+
+def _serve_flags(settings: CudaSettings) -> Sequence[str]:
+    from benchmarks.support.served import flags_of
+
+    return flags_of(provider=settings.provider, precision=settings.precision, max_rows=settings.rows, threads=1)
+
+
+def _roofline(settings: CudaSettings, bundle: Bundle, rows: int, seconds: float) -> str:
+    """The least time of a step by the device's own speed, if that was measured, and its share of what it took."""
+    found = _left(settings, RATES)
+    if found is None:
+        return ""
+    from benchmarks.cuda.roofline import Rates, work_of
+    from bundle.read import decode_file
+
+    steps = 4
+    work = work_of(bundle.files[decode_file(settings.precision, steps)], steps, bundle.manifest.model)
+    least = work.seconds(rows, Rates(*found))
+    moved = (work.weights + rows * work.row) / 1e6
+    return (
+        f"\n  roofline: {moved:,.1f} MB and {rows * work.operations / 1e9:,.2f} G operations take "
+        f"{1e6 * least:,.1f} us at least, {least / seconds:.2f} of the step"
+    )
+
+
+def _left(settings: CudaSettings, name: str) -> Any:
+    """What another part left; None if it did not."""
+    file = settings.shared / name
+    return json.loads(file.read_text()) if file.exists() else None
+
+
+def _name(bundle: Bundle) -> str:
+    return f"{bundle.manifest.name} ({bundle.manifest.model.layers}x{bundle.manifest.model.hidden})"
+
+
+def _middle(values: Sequence[float]) -> str:
+    if not values:
+        return "-"
+    middle, high = np.percentile(values, (50, 99))
+    return f"{middle:.1f} (p99 {high:.1f})"

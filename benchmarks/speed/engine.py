@@ -1,0 +1,82 @@
+"""An engine without gRPC: texts that never wait for a reader."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Event
+
+import numpy as np
+
+from bundle.manifest import Manifest
+from server.engine.engine import Engine
+from server.engine.messages import Cancel, Delivery, Generation, Handled, Request, Sampling, Stop
+from server.engine.state_store import Store
+
+__all__ = ["MAX_BATCH", "Meter", "engine_chars_per_second", "request", "started"]
+
+UNLIMITED = 2**31
+MAX_BATCH = 256  # rows of a run on the processor, as the server has them
+
+
+class Meter:
+    """Counts the characters that an engine delivers."""
+
+    def __init__(self) -> None:
+        self.chars, self.finished, self.changed = 0, 0, Event()
+
+    engine: Engine
+
+    def deliver(self, deliveries: list[Delivery]) -> None:
+        self.engine.submit(Handled(1, 0.0))
+        self.chars += sum(len(delivery.text) for delivery in deliveries)
+        self.finished += sum(delivery.finish is not None for delivery in deliveries)
+        self.changed.set()
+
+
+@contextmanager
+def started(
+    store: Store, manifest: Manifest, meter: Meter, *, chunk_delay: float, prefix_bytes: int = 0
+) -> Iterator[Engine]:
+    """A running, warmed up engine."""
+
+    def failed(error: BaseException) -> None:
+        raise SystemExit(f"the engine broke: {error}")
+
+    engine = Engine(
+        store,
+        manifest,
+        chunk_delay=chunk_delay,
+        prefix_bytes=prefix_bytes,
+        max_wait=3600.0,
+        deliver=meter.deliver,
+        failed=failed,
+    )
+    meter.engine = engine
+    engine.start_warm()
+    try:
+        yield engine
+    finally:
+        engine.submit(Stop())
+        engine.join()
+
+
+def request(stream: int, *, chars: int = UNLIMITED, prompt_chars: int = 0, delay: float = 10.0) -> Request:
+    """A text that pauses for nobody."""
+    prompt = np.random.default_rng(stream).integers(0, 60, prompt_chars)
+    generation = Generation(prompt, prompt_chars, chars, Sampling(0.8), stream, max_delay=delay)
+    return Request(stream, generation, UNLIMITED, time.monotonic())
+
+
+def engine_chars_per_second(store: Store, manifest: Manifest, rows: int, chunk_delay: float, seconds: float) -> float:
+    """Of so many texts, which the store must have room for."""
+    meter = Meter()
+    with started(store, manifest, meter, chunk_delay=chunk_delay) as engine:
+        for stream in range(rows):
+            engine.submit(request(stream))
+        time.sleep(seconds / 5)
+        chars, begin = meter.chars, time.perf_counter()
+        time.sleep(seconds)
+        speed = (meter.chars - chars) / (time.perf_counter() - begin)
+        for stream in range(rows):
+            engine.submit(Cancel(stream))
+    return speed

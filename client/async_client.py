@@ -1,0 +1,103 @@
+"""The client for asyncio: the same as `client.blocking`, awaited."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any, Self, Unpack
+
+import grpc
+import grpc.aio
+
+from client.async_streams import AsyncContinuations, AsyncScoreStream, AsyncTextStream
+from client.channels import DEFAULT_ADDRESS, Servers
+from client.errors import from_rpc_error
+from client.generation_task import Text
+from client.options import GenerateOptions, generate_request
+from client.progress import Progress
+from client.results import ModelInfo, to_model
+from client.retry import Question
+from client.score_task import PART_CHARS, ScoreOptions, Scores, score_request
+from client.texts import Texts
+from protos import charstream_pb2 as pb
+
+__all__ = ["AsyncClient"]
+
+
+class AsyncClient:
+    """As `Client`; made and used within one event loop. What `stream` and its like return is awaited, not they."""
+
+    def __init__(
+        self,
+        addresses: str | Sequence[str] = DEFAULT_ADDRESS,
+        *,
+        credentials: grpc.ChannelCredentials | None = None,
+        token: str | None = None,
+        patience: float = 30.0,
+    ) -> None:
+        self._servers = Servers(grpc.aio, addresses, credentials=credentials, token=token, patience=patience)
+
+    def stream(
+        self, prompt: str, *, timeout: float | None = None, resume: bool = True, **options: Unpack[GenerateOptions]
+    ) -> AsyncTextStream:
+        """See `Client.stream`."""
+        request = generate_request(prompt, options, checkpoints=resume)
+        return AsyncTextStream(self._servers, Text(request), timeout=timeout, resume=resume)
+
+    def go_on(self, progress: Progress, *, timeout: float | None = None) -> AsyncTextStream:
+        """See `Client.go_on`."""
+        return AsyncTextStream(self._servers, Text.of(progress, time.monotonic()), timeout=timeout)
+
+    def continuations(
+        self,
+        prompt: str,
+        *,
+        n: int,
+        timeout: float | None = None,
+        resume: bool = True,
+        **options: Unpack[GenerateOptions],
+    ) -> AsyncContinuations:
+        """See `Client.continuations`."""
+        texts = Texts(generate_request(prompt, options, checkpoints=resume), n)
+        return AsyncContinuations(self._servers, texts, timeout=timeout, resume=resume)
+
+    def score(
+        self,
+        text: str,
+        *,
+        part_chars: int = PART_CHARS,
+        timeout: float | None = None,
+        **options: Unpack[ScoreOptions],
+    ) -> AsyncScoreStream:
+        """See `Client.score`."""
+        return AsyncScoreStream(self._servers, Scores(score_request(options), text, part_chars), timeout=timeout)
+
+    async def models(self, *, timeout: float | None = None) -> list[ModelInfo]:
+        """What is served. `timeout` is in seconds. Raises CharstreamError."""
+        answer = await self._answer("ListModels", pb.ListModelsRequest(), timeout)
+        return [to_model(model) for model in answer.models]
+
+    async def model(self, name: str, *, timeout: float | None = None) -> ModelInfo:
+        """One served model. `timeout` is in seconds. Raises ModelNotFound, or another CharstreamError."""
+        return to_model(await self._answer("GetModel", pb.GetModelRequest(name=name), timeout))
+
+    async def _answer(self, method: str, message: Any, timeout: float | None) -> Any:
+        recovery = self._servers.recovery(Question(message), timeout=timeout, resume=True, now=time.monotonic())
+        while True:
+            call, seconds = self._servers.method(method, recovery.address), recovery.seconds_left(time.monotonic())
+            try:
+                return await call(message, timeout=seconds, metadata=self._servers.metadata)
+            except grpc.RpcError as error:
+                recovery.failed(from_rpc_error(error), time.monotonic())
+
+    async def close(self) -> None:
+        """Ends the connections and what still runs on them."""
+        await asyncio.gather(*self._servers.close())
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()

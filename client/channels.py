@@ -1,0 +1,115 @@
+"""The servers that a client asks: a channel for each address, what protects it, and whose turn it is."""
+
+import ipaddress
+import itertools
+import random
+import re
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import grpc
+
+from client.retry import Recovery, Task
+from protos import charstream_pb2_grpc as rpc
+
+__all__ = ["DEFAULT_ADDRESS", "Servers"]
+
+DEFAULT_ADDRESS = "127.0.0.1:50051"
+
+CHANNEL_OPTIONS = (
+    # Channels with equal options would share one connection: each client has its own.
+    ("grpc.use_local_subchannel_pool", 1),
+    # A dead server or a NAT that forgot us is noticed within 80 seconds; pings are sent during calls only.
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    # When to try again is decided in recovery.py: while gRPC itself waits, 1 to 120 s by default, calls fail unsent.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+    # In spite of its name, how long connecting may take; a machine that is gone would cost 20 s.
+    ("grpc.min_reconnect_backoff_ms", 5_000),
+)
+
+T = TypeVar("T")
+
+
+class Servers:
+    """One connection to each address.
+
+    Args:
+        kind: the module `grpc` or `grpc.aio`, whose channels are wanted.
+
+    Raises:
+        ValueError: no address; or a token that can't be sent, or that anybody on the way could read.
+    """
+
+    def __init__(
+        self,
+        kind: Any,
+        addresses: str | Sequence[str],
+        *,
+        credentials: grpc.ChannelCredentials | None,
+        token: str | None,
+        patience: float,
+    ) -> None:
+        names = [addresses] if isinstance(addresses, str) else list(addresses)
+        if not names:
+            raise ValueError("addresses: there is none; give at least one host:port")
+        _check_token(names, token, protected=credentials is not None)
+        self.metadata = (("authorization", f"Bearer {token}"),) if token else ()
+        self.closed = False
+        self._patience = patience
+        self._channels = [_channel(kind, name, credentials) for name in names]
+        self._texts = [rpc.TextGenerationStub(channel) for channel in self._channels]  # type: ignore[no-untyped-call]
+        self._models = [rpc.ModelsStub(channel) for channel in self._channels]  # type: ignore[no-untyped-call]
+        # Clients begin at different addresses, so that many of them spread, and so do the texts of one.
+        self._turns = itertools.count(random.randrange(len(names)))
+
+    def recovery(self, task: Task[T], *, timeout: float | None, resume: bool, now: float) -> Recovery[T]:
+        """For a task that begins now, at the next address."""
+        return Recovery(
+            task,
+            len(self._channels),
+            next(self._turns) % len(self._channels),
+            patience=self._patience,
+            deadline=None if timeout is None else now + timeout,
+            resume=resume,
+        )
+
+    def method(self, name: str, number: int) -> Any:
+        """gRPC's callable for an RPC, by its name in charstream.proto, of the address of that number."""
+        return getattr(self._texts[number], name, None) or getattr(self._models[number], name)
+
+    def close(self) -> list[Any]:
+        """Ends what runs. Returns what `grpc.aio` wants awaited."""
+        self.closed = True
+        return [channel.close() for channel in self._channels]
+
+
+def _channel(kind: Any, address: str, credentials: grpc.ChannelCredentials | None) -> Any:
+    # A proxy leads nowhere from this machine to itself, and would read a token.
+    options = (*CHANNEL_OPTIONS, ("grpc.enable_http_proxy", int(not _is_loopback(address))))
+    if credentials is None:
+        return kind.insecure_channel(address, options=options)
+    return kind.secure_channel(address, credentials, options=options)
+
+
+def _check_token(addresses: Sequence[str], token: str | None, *, protected: bool) -> None:
+    if token is None:
+        return
+    if not re.fullmatch(r"[!-~]+", token):
+        raise ValueError("token: it is empty, or has characters that no header can carry (allowed is printable ASCII)")
+    far = [address for address in addresses if not _is_loopback(address)]
+    if far and not protected:
+        raise ValueError(f"token: anybody on the way to {far[0]} could read it; give credentials for TLS as well")
+
+
+def _is_loopback(address: str) -> bool:
+    """Whether what is sent there stays on this machine, as far as the address says."""
+    if address.startswith("unix:"):
+        return True
+    parts = re.fullmatch(r"(?:\[(?P<v6>[^]]*)]|(?P<host>[^:]*))(?::\w+)?", address)
+    host = (parts["v6"] or parts["host"]) if parts else ""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,124 @@
+"""What the client's commands share: how the servers are reached, and how an error ends the process."""
+
+import os
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import grpc
+from pydantic import Field, model_validator
+
+from charstream.settings import Settings, fail
+from client.channels import DEFAULT_ADDRESS
+from client.commands.files import read_bytes, read_text
+from client.errors import CharstreamError, InvalidRequest, ModelNotFound
+from client.sync_client import Client
+
+__all__ = ["TOKEN", "Connection", "Tls", "addresses", "connect", "one_line", "one_line_errors"]
+
+TOKEN = "CHARSTREAM_TOKEN"
+
+
+def addresses() -> tuple[str, ...]:
+    """Those of the variable CHARSTREAM_ADDRESS, or the one where a server listens if it isn't told otherwise."""
+    given = os.environ.get("CHARSTREAM_ADDRESS", "").split(",")
+    return tuple(address.strip() for address in given if address.strip()) or (DEFAULT_ADDRESS,)
+
+
+class Tls(Settings):
+    """How a server proves who it is, and a client where the server wants its certificate."""
+
+    tls: bool = Field(False, description="TLS, with the certificate authorities that come with gRPC")
+    tls_ca: Path | None = Field(None, description="TLS, with the certificate authorities in this PEM file")
+    # Not --tls-cert and --tls-key, which Locust has.
+    tls_client_cert: Path | None = Field(
+        None,
+        description="PEM file with the certificate to show to a server that wants one; with it the connection has TLS",
+    )
+    tls_client_key: Path | None = Field(None, description="PEM file with its private key")
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> "Tls":
+        if (self.tls_client_cert is None) != (self.tls_client_key is None):
+            raise ValueError("--tls-client-cert and --tls-client-key belong together: give both, or neither")
+        return self
+
+    def credentials(self) -> grpc.ChannelCredentials | None:
+        """None without TLS. Raises ValueError: a file can't be read, or holds something else."""
+        if not self.tls and self.tls_ca is None and self.tls_client_cert is None:
+            return None
+        key, chain = self._own()
+        return grpc.ssl_channel_credentials(self._authorities(), key, chain)
+
+    def _authorities(self) -> bytes | None:
+        if self.tls_ca is None:
+            return None
+        pem = read_bytes(self.tls_ca, "--tls-ca")
+        try:  # gRPC would say it with the first call, of any server
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=pem.decode("ascii", "ignore"))
+        except (ssl.SSLError, ValueError):
+            raise ValueError(f"--tls-ca: {self.tls_ca}: has no certificate in PEM") from None
+        return pem
+
+    def _own(self) -> tuple[bytes | None, bytes | None]:
+        """Key and certificate."""
+        if self.tls_client_cert is None or self.tls_client_key is None:
+            return None, None
+        pair = (
+            read_bytes(self.tls_client_key, "--tls-client-key"),
+            read_bytes(self.tls_client_cert, "--tls-client-cert"),
+        )
+        try:  # an empty passphrase: OpenSSL would ask for one at the terminal
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(
+                self.tls_client_cert, self.tls_client_key, password=""
+            )
+        except ssl.SSLError:
+            raise ValueError(
+                f"--tls-client-key: {self.tls_client_key}: is not the key, in PEM and without a passphrase, of the "
+                f"certificate in {self.tls_client_cert}"
+            ) from None
+        return pair
+
+
+class Connection(Tls):
+    """Where the servers are, and what they want to see."""
+
+    host: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
+        default_factory=addresses,
+        description="a server's host:port; given several times, a text that loses its server goes on at another one. "
+        "The variable CHARSTREAM_ADDRESS changes the default; it may name several, with commas between",
+    )
+    # No flag takes the token itself: everybody on the machine can read what a process was started with.
+    token_file: Path | None = Field(
+        None, description="file with the token that the server wants; or the variable CHARSTREAM_TOKEN has it"
+    )
+
+    def token(self) -> str | None:
+        """Raises ValueError: the file can't be read."""
+        if self.token_file is None:
+            return os.environ.get(TOKEN) or None
+        return read_text(self.token_file, "--token-file").strip()
+
+
+def connect(settings: Connection) -> Client:
+    """Raises ValueError: a file can't be used; or the token can't be sent, or not without TLS."""
+    return Client(settings.host, credentials=settings.credentials(), token=settings.token())
+
+
+@contextmanager
+def one_line_errors(command: str) -> Iterator[None]:
+    """Ends the process with one line on stderr: code 2 for a request that has to change, 1 for what failed."""
+    try:
+        yield
+    except (InvalidRequest, ModelNotFound, ValueError) as error:
+        fail(command, one_line(error))
+    except CharstreamError as error:
+        fail(command, one_line(error), code=1)
+
+
+def one_line(error: Exception) -> str:
+    line = " ".join(str(error).split())
+    came = len(error.text) if isinstance(error, CharstreamError) else 0
+    return f"{line} (after {came:,} characters)" if came else line

@@ -1,0 +1,239 @@
+r"""`charstream stream --interactive`: a person and a model write one text by turns.
+
+On a terminal there is a prompt, errors leave the text as it was, and Ctrl-C ends the model's turn. Where the turns come
+from a pipe nothing is printed but what the model says, and the first error ends the process, as in any script.
+"""
+
+import contextlib
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import ClassVar
+
+from client.commands.common import one_line
+from client.commands.conversation import Conversation, Turn
+from client.commands.flags import StreamSettings, generate_options, unescape
+from client.commands.printing import write
+from client.errors import CharstreamError, InvalidRequest, WrongReplica
+from client.sync_client import Client
+from client.sync_streams import TextStream
+
+__all__ = ["Interactive"]
+
+PROMPT = "> "
+LEAVE = ("/quit", "/exit")
+
+HELP = r"""What you type is added to the text, and the model goes on with it. The line's end is no part of the text;
+\n, \t, \r and \\ are understood. An empty line lets the model go on. "//" begins a text with "/".
+  /more [N]          go on without new text, for N characters
+  /undo              take back the last turn, yours and the model's
+  /again             take back what the model said, and let it say something else
+  /set               what is set
+  /set NAME VALUE    temperature, top_k, top_p, min_p or max_chars from now on; "off" takes a limit away
+  /save FILE         write the text
+  /quit, Ctrl-D      leave; Ctrl-C ends the model's turn"""
+
+# name -> (its kind, the value that limits nothing). A token keeps what was set before it: only a value takes that away.
+SETTABLE: dict[str, tuple[Callable[[str], float], float | None]] = {
+    "temperature": (float, 1.0),
+    "top_k": (int, 2**32 - 1),
+    "top_p": (float, 1.0),
+    "min_p": (float, 0.0),
+    "max_chars": (int, None),
+}
+
+
+class Interactive:
+    def __init__(self, client: Client, settings: StreamSettings) -> None:
+        self._client, self._settings = client, settings
+        self._options = generate_options(settings)
+        self._conversation = Conversation(self._options.get("resume_token", b""), settings.seed)
+        self._stream: TextStream | None = None  # of the model's turn
+        self._terminal = _is_terminal()
+        if self._terminal:
+            with contextlib.suppress(ImportError):
+                import readline  # noqa: F401  # gives input() a history and arrow keys
+
+    def run(self) -> None:
+        """Raises CharstreamError, ValueError, OSError: something failed, and nobody is there to correct it."""
+        prompt = self._settings.prompt
+        if prompt:
+            write(prompt if self._settings.echo else "")
+            self._attempt(self._say, prompt)
+        while True:
+            try:
+                line = _read_line(self._terminal)
+                if line is None or line.strip() in LEAVE:
+                    return
+                self._attempt(self._obey, line)
+            except KeyboardInterrupt:  # in the middle of nothing: the text shall not be lost by it
+                if not self._terminal:
+                    raise
+                print("\n/quit or Ctrl-D leaves", file=sys.stderr)
+
+    def _attempt(self, action: Callable[[str], None], line: str) -> None:
+        try:
+            action(line)
+        except BrokenPipeError:
+            raise
+        except (CharstreamError, ValueError, OSError) as error:
+            if not self._terminal:
+                raise
+            print(one_line(error), file=sys.stderr)
+
+    def _obey(self, line: str) -> None:
+        if line.startswith("/") and not line.startswith("//"):
+            name, _, rest = line.partition(" ")
+            if name not in self._commands:
+                raise ValueError(f"there is no {name}: {', '.join(self._commands)}, /quit")
+            self._commands[name](self, rest.strip())
+        else:
+            self._say(unescape(line[1:] if line.startswith("//") else line))
+
+    def _note(self, text: str) -> None:
+        if self._terminal:
+            print(text, file=sys.stderr)
+
+    def _say(self, typed: str) -> None:
+        self._continue(self._conversation, typed)
+
+    def _more(self, chars: str) -> None:
+        self._continue(self._conversation, "", max_chars=int(_number(int, chars)) if chars else None)
+
+    def _undo(self, _: str = "") -> None:
+        taken = self._last_turn()
+        self._conversation = self._conversation.undone()
+        end = self._conversation.text[-40:]
+        self._note(f"took back {len(taken.typed + taken.continued)} characters; the text ends with {end!r}")
+
+    def _again(self, _: str = "") -> None:
+        last = self._last_turn()
+        seed = None if last.seed is None else (last.seed + 1) % 2**64
+        self._continue(self._conversation.undone(), last.typed, seed=seed, max_chars=last.max_chars)
+
+    def _last_turn(self) -> Turn:
+        if not self._conversation.turns:
+            raise ValueError("there is no turn to take back")
+        return self._conversation.turns[-1]
+
+    def _set(self, words: str) -> None:
+        if not words:
+            given = {name: value for name in SETTABLE if (value := self._options.get(name)) is not None}
+            self._note("\n".join(f"{name} {value}" for name, value in given.items()) or "nothing: the server chooses")
+            return
+        name, _, value = words.partition(" ")
+        name = name.replace("-", "_")
+        if name not in SETTABLE:
+            raise ValueError(f"{name} can't be set: {', '.join(SETTABLE)} can")
+        kind, off = SETTABLE[name]
+        self._options[name] = off if value == "off" else _number(kind, value)  # type: ignore[literal-required]
+
+    def _save(self, file: str) -> None:
+        if not file:
+            raise ValueError("/save needs the name of a file")
+        Path(file).expanduser().write_bytes(self._conversation.text.encode())
+        self._note(f"{len(self._conversation.text):,} characters in {file}")
+
+    def _help(self, _: str = "") -> None:
+        print(HELP, file=sys.stderr)
+
+    _commands: ClassVar[dict[str, Callable[["Interactive", str], None]]] = {
+        "/more": _more,
+        "/undo": _undo,
+        "/again": _again,
+        "/set": _set,
+        "/save": _save,
+        "/help": _help,
+    }
+
+    def _continue(
+        self, base: Conversation, typed: str, *, seed: int | None = None, max_chars: int | None = None
+    ) -> None:
+        """Adds a turn to `base`; where that is refused, everything stays as it was."""
+        try:
+            self._conversation = self._turn(base, typed, seed, max_chars)
+        except (InvalidRequest, WrongReplica) as error:
+            plain = base.without_tokens()
+            refused = isinstance(error, WrongReplica) or error.field == "resume_token"
+            if not refused or plain == base:
+                raise
+            self._note(f"{one_line(error)}: the model reads the whole text again")
+            self._conversation = self._turn(plain, typed, seed, max_chars)
+
+    def _turn(self, base: Conversation, typed: str, seed: int | None, max_chars: int | None) -> Conversation:
+        token, unread = base.place
+        options = self._options.copy()
+        options["resume_token"], options["return_token"] = token, True
+        options["seed"] = base.next_seed if seed is None else seed
+        options["max_chars"] = max_chars or options.get("max_chars")
+        if not typed and base.turns and base.turns[-1].stop:  # else it would stop there at once, for ever
+            options["min_chars"] = max(options.get("min_chars") or 0, len(base.turns[-1].stop))
+        settings = self._settings
+        with (
+            _ctrl_c(self._stop) if self._terminal else contextlib.nullcontext(),
+            self._client.stream(unread + typed, timeout=settings.timeout, resume=settings.resume, **options) as stream,
+        ):
+            self._stream = stream
+            self._show(stream)
+        finish = stream.finish
+        return base.with_turn(
+            Turn(
+                typed=typed,
+                continued=stream.text,
+                token=finish.resume_token if finish else b"",
+                seed=stream.started.seed if stream.started else options["seed"],
+                stop=finish.stop if finish and not settings.include_stop else "",
+                max_chars=max_chars,
+            )
+        )
+
+    def _show(self, stream: TextStream) -> None:
+        """Raises CharstreamError: nothing came, or nobody is there to see that not all came."""
+        try:
+            for chunk in stream:
+                write(chunk)
+        except CharstreamError as error:
+            if not self._terminal or not stream.text:
+                raise
+            self._note("\n" + one_line(error))
+        if not stream.text.endswith("\n"):
+            write("\n")
+
+    def _stop(self) -> None:
+        if self._stream:
+            self._stream.cancel()
+
+
+@contextlib.contextmanager
+def _ctrl_c(action: Callable[[], None]) -> Iterator[None]:
+    """Ctrl-C calls `action`, from another thread: an exception in the middle of gRPC would leave its locks held, and
+    the next call would wait for them for ever."""
+    before = signal.signal(signal.SIGINT, lambda *_: threading.Thread(target=action).start())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _number(kind: Callable[[str], float], given: str) -> float:
+    try:
+        return kind(given)
+    except ValueError:
+        raise ValueError(f"{given!r} is no {'whole ' if kind is int else ''}number") from None
+
+
+def _is_terminal() -> bool:
+    return all(file is not None and file.isatty() for file in (sys.stdin, sys.stdout))
+
+
+def _read_line(terminal: bool) -> str | None:
+    """What is typed; None after Ctrl-D and at the end of a pipe."""
+    if not sys.stdin:
+        return None
+    try:
+        return input(PROMPT if terminal else "")
+    except EOFError:
+        write("\n" if terminal else "")
+        return None

@@ -1,0 +1,70 @@
+"""`charstream models`: what a server serves, as a table or as JSON."""
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from pydantic import Field
+
+from charstream.settings import parse
+from client.commands.common import Connection, connect, one_line_errors
+from client.results import ModelInfo, Training
+
+__all__ = ["ModelsSettings", "main"]
+
+HEADER = (
+    *("name", "version", "state", "model", "characters", "precision", "provider", "numerics", "texts", "memory"),
+    *("trained", "digest"),
+)
+
+
+class ModelsSettings(Connection):
+    """Lists the models of a server."""
+
+    json_: bool = Field(False, description="everything the server says of each, as a JSON list")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns the exit code 0; ends with 1 and one line on stderr where no server answers."""
+    settings = parse(ModelsSettings, argv, command="charstream models")
+    with one_line_errors("charstream models"), connect(settings) as client:
+        models = client.models()
+    if settings.json_:
+        print(json.dumps([asdict(model) for model in models], ensure_ascii=False, indent=2))
+    else:
+        print(_table([HEADER, *map(_row, models)]))
+    return 0
+
+
+def _row(model: ModelInfo) -> tuple[str, ...]:
+    return (
+        model.name,
+        f"{model.version} (default)" if model.is_default else model.version,
+        model.state,
+        f"{model.cell} {model.layers}x{model.hidden}",
+        f"{len(model.vocabulary)}{' bytes' if model.unit == 'bytes' else ''}",
+        model.precision or "-",
+        model.provider.removesuffix("ExecutionProvider") or "-",
+        model.numerics or "-",
+        f"{model.texts} of {model.max_rows}",
+        f"{model.memory / 1e6:.0f} MB",
+        _trained(model.training),
+        model.digest.removeprefix("sha256:")[:12],
+    )
+
+
+def _trained(training: Training) -> str:
+    """On what, and how well."""
+    nats = (f"{value:.4f} nats {protocol}" for protocol, value in sorted(training.validation_nats.items()))
+    return ", ".join((training.data, f"{training.steps} steps", *nats))
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+    return "\n".join(line.rstrip() for line in lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

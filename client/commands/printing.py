@@ -1,0 +1,150 @@
+"""Texts on stdout as they come, as text or as JSON, and a line about each on stderr."""
+
+import base64
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from client.errors import CharstreamError
+from client.results import Finish
+from client.sync_streams import Continuations, TextStream
+
+__all__ = ["json_line", "print_json", "print_text", "print_texts", "print_texts_json", "write"]
+
+
+def write(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def print_text(stream: TextStream, echo: str) -> None:
+    chunks = iter(stream)
+    try:
+        write(echo + next(chunks, ""))  # a refused request prints nothing
+        for text in chunks:
+            write(text)
+    finally:
+        if stream.text and sys.stdout.isatty():
+            write("\n")  # so that what comes next has a line of its own
+    if stream.finish:
+        print(_summary(stream.finish, stream.raw), file=sys.stderr)
+
+
+def print_json(stream: TextStream) -> None:
+    chunks = _Chunks()
+    for text in stream:
+        write(json_line(chunks.next(text, stream.raw, stream.logprobs, stream.alternatives)))
+    if chunks.left(stream.raw):
+        write(json_line(chunks.next("", stream.raw, stream.logprobs, stream.alternatives)))
+    if stream.finish:
+        write(json_line({"finish": asdict(stream.finish)}))
+
+
+def print_texts(stream: Continuations, echo: str) -> None:
+    """The first one streams; each of the others follows, as far as it is, when the one above it has ended."""
+    queue = _Queue(stream, echo)
+    try:
+        for index, text in stream:
+            queue.add(index, text)
+    except CharstreamError as error:
+        queue.show_rest()
+        raise error.after("".join(stream.texts), None) from None
+    queue.show_rest()
+    for index, finish in enumerate(stream.finishes):
+        if finish:
+            print(f"{index}: {_summary(finish, stream.raws[index])}", file=sys.stderr)
+
+
+def print_texts_json(stream: Continuations) -> None:
+    chunks = [_Chunks() for _ in stream.finishes]
+    for index, text in stream:
+        chunk = chunks[index].next(text, stream.raws[index], stream.logprobs[index], stream.alternatives[index])
+        write(json_line({"index": index, **chunk}))
+    for index, finish in enumerate(stream.finishes):
+        if chunks[index].left(stream.raws[index]):
+            rest = chunks[index].next("", stream.raws[index], stream.logprobs[index], stream.alternatives[index])
+            write(json_line({"index": index, **rest}))
+        if finish:
+            write(json_line({"index": index, "finish": asdict(finish)}))
+
+
+class _Queue:
+    """Chunks of several texts, mixed, on their way to one place each."""
+
+    def __init__(self, stream: Continuations, echo: str) -> None:
+        self._stream, self._echo = stream, echo
+        self._waiting: list[list[str]] = [[] for _ in stream.finishes]
+        self._turn = -1  # whose text is being printed
+
+    def add(self, index: int, text: str) -> None:
+        self._waiting[index].append(text)
+        if self._turn < 0:
+            self._next()
+        self._show()
+        while self._turn + 1 < len(self._waiting) and self._has_ended(self._turn):
+            self._next()
+            self._show()
+
+    def show_rest(self) -> None:
+        """All that has come, if anything has."""
+        begun = any(self._stream.texts) or any(self._stream.finishes)
+        while begun and self._turn + 1 < len(self._waiting):
+            self._next()
+            self._show()
+        if self._turn >= 0:
+            write("\n")
+
+    def _next(self) -> None:
+        self._turn += 1
+        write(f"{chr(10) * 2 if self._turn else ''}== continuation {self._turn}\n{self._echo}")
+
+    def _show(self) -> None:
+        write("".join(self._waiting[self._turn]))
+        self._waiting[self._turn].clear()
+
+    def _has_ended(self, index: int) -> bool:
+        finish = self._stream.finishes[index]
+        return finish is not None and finish.reason != "drained"
+
+
+class _Chunks:
+    """What came of one text, piece by piece."""
+
+    def __init__(self) -> None:
+        self._raw = self._places = 0  # that were in pieces before
+
+    def left(self, raw: bytes) -> bool:
+        """Whether bytes are not printed yet: those of a character that was never completed."""
+        return len(raw) > self._raw
+
+    def next(self, text: str, raw: bytes, logprobs: Sequence[float], alternatives: Sequence[Any]) -> dict[str, Any]:
+        """What came last, with its bytes and its log-probabilities, where there are some; given all that has come."""
+        chunk: dict[str, Any] = {"text": text}
+        if raw:
+            chunk["raw"], self._raw = raw[self._raw :], len(raw)
+        if logprobs:
+            chunk["logprobs"] = logprobs[self._places :]
+        if alternatives:
+            chunk["alternatives"] = alternatives[self._places :]
+        self._places = len(logprobs)
+        return chunk
+
+
+def json_line(value: dict[str, Any]) -> str:
+    return json.dumps(value, ensure_ascii=False, default=_base64) + "\n"
+
+
+def _base64(token: bytes) -> str:
+    return base64.b64encode(token).decode()
+
+
+def _summary(finish: Finish, raw: bytes) -> str:
+    """One line of the server's own figures: what the network adds isn't in them."""
+    speed = finish.generated_chars / finish.total_seconds if finish.total_seconds else 0.0
+    stop, unit = f" {finish.stop!r}" if finish.stop else "", "bytes" if raw else "characters"
+    return (
+        f"{finish.reason}{stop}: {finish.generated_chars} {unit}, {speed:,.0f} {unit if raw else 'chars'}/s, "
+        f"first after {finish.first_char_seconds * 1000:.1f} ms, seed {finish.seed}"
+    )

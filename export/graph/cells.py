@@ -1,0 +1,133 @@
+"""Recurrent layers laid out for the runtime's matmul.
+
+One matrix per gate, so that nothing is split. Layer 0's input is a character: its input projection is a table with one
+row per character, a lookup. In a further layer the input and the hidden state lie side by side, one matmul for both;
+only a GRU's candidate keeps them apart, because the reset gate scales one and not the other.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from export.graph.activations import Activation
+from export.graph.constant import constant
+from export.graph.folding import Affine
+
+__all__ = ["Dense", "FirstLayer", "FurtherLayer", "LayerWeights", "update"]
+
+# Of a GRU the last gate keeps input and hidden state apart.
+APART = {"rnn": 0, "lstm": 0, "gru": 1}
+
+Pair = tuple[Tensor, Tensor]
+# The gates' sums before their nonlinearity [B, H]: of those that take input and hidden state together, and of those
+# that keep them apart.
+Sums = tuple[list[Tensor], list[Pair]]
+
+
+@dataclass(frozen=True)
+class LayerWeights:
+    """What one layer does with its input x, [count x H, I], and with what it reads of itself, [count x H, O].
+
+    Attributes:
+        count: of the gates, which lie one after the other in torch's order.
+    """
+
+    cell: str
+    count: int
+    of_x: Affine
+    of_h: Affine
+
+    @property
+    def gates(self) -> list[tuple[Affine, Affine]]:
+        """The two parts of each gate."""
+        parts = ((a.weight, a.bias) for a in (self.of_x, self.of_h))
+        chunks = [tensor.chunk(self.count) for pair in parts for tensor in pair]
+        return [(Affine(w_x, b_x), Affine(w_h, b_h)) for w_x, b_x, w_h, b_h in zip(*chunks, strict=True)]
+
+    @property
+    def together(self) -> int:
+        """How many gates add input and hidden state."""
+        return self.count - APART[self.cell]
+
+
+class Dense(nn.Module):
+    """y = x W + b in float32: x [B, K], W [K, N]."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        super().__init__()
+        self.weight = constant(weight)
+        self.bias = None if bias is None else constant(bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x @ self.weight
+        return y if self.bias is None else y + self.bias
+
+
+class FirstLayer(nn.Module):
+    """Its input is a character, whose part of each gate's sum is a row of a table [V, H]."""
+
+    def __init__(self, weights: LayerWeights) -> None:
+        super().__init__()
+        self.together = weights.together
+        tables, hidden = [], []
+        for number, (of_x, of_h) in enumerate(weights.gates):
+            joined = number < self.together
+            tables.append(constant(of_x.weight.T + (of_x.bias + of_h.bias if joined else of_x.bias)))
+            hidden.append(Dense(of_h.weight.T, None if joined else of_h.bias))
+        self.tables, self.hidden = nn.ParameterList(tables), nn.ModuleList(hidden)
+
+    def forward(self, token: Tensor, h: Tensor) -> Sums:
+        pairs = [
+            (nn.functional.embedding(token, table), matmul(h))
+            for table, matmul in zip(self.tables, self.hidden, strict=True)
+        ]
+        return [row + product for row, product in pairs[: self.together]], pairs[self.together :]
+
+
+class FurtherLayer(nn.Module):
+    """Its input is what the layers below hand up."""
+
+    def __init__(self, weights: LayerWeights) -> None:
+        super().__init__()
+        both, alone_x, alone_h = [], [], []
+        for number, (of_x, of_h) in enumerate(weights.gates):
+            if number < weights.together:
+                both.append(Dense(torch.cat([of_x.weight, of_h.weight], 1).T, of_x.bias + of_h.bias))
+            else:
+                alone_x.append(Dense(of_x.weight.T, of_x.bias))
+                alone_h.append(Dense(of_h.weight.T, of_h.bias))
+        self.both, self.of_x, self.of_h = nn.ModuleList(both), nn.ModuleList(alone_x), nn.ModuleList(alone_h)
+
+    def forward(self, x: Tensor, h: Tensor) -> Sums:
+        xh = torch.cat([x, h], 1)
+        apart = [(a(x), b(h)) for a, b in zip(self.of_x, self.of_h, strict=True)]
+        return [matmul(xh) for matmul in self.both], apart
+
+
+def update(cell: str, form: str, phi: Activation, sums: Sums, state: Sequence[Tensor]) -> list[Tensor]:
+    """The layer's state after the step, as models/network/unrolled.py defines it: state [h] or [h, c], each [B, H]."""
+    together, apart = sums
+    if cell == "lstm":
+        return _lstm(together, state[1])
+    if cell == "gru":
+        return _gru(together, apart[0], state[0])
+    if form == "pre":
+        return together
+    if len(together) > 1:  # the pieces of maxout
+        return [torch.maximum(*together)]
+    return [phi(together[0])]
+
+
+def _lstm(sums: list[Tensor], c: Tensor) -> list[Tensor]:
+    i, f, g, o = sums
+    c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+    return [torch.sigmoid(o) * torch.tanh(c), c]
+
+
+def _gru(sums: list[Tensor], candidate: Pair, h: Tensor) -> list[Tensor]:
+    r, z = sums
+    of_x, of_h = candidate
+    n = torch.tanh(of_x + torch.sigmoid(r) * of_h)
+    return [n + torch.sigmoid(z) * (h - n)]

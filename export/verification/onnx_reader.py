@@ -1,0 +1,61 @@
+"""The loss of what the runtime computes, on the protocols of models/evaluation/losses.py."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bundle.manifest import Manifest
+from export.verification.device_loop import InPlace
+from export.verification.onnx_session import Runtime
+from models.evaluation.losses import States
+
+__all__ = ["RuntimeReader"]
+
+# Numbers in the log-probabilities of one run, at most.
+_LOGPROBS = 1 << 22
+
+
+class RuntimeReader:
+    """The graph full.*.onnx of a bundle: every symbol is forced. See `models.reading.Reader`.
+
+    Args:
+        fixed: the graph's number of steps, if it has no loop. A run of fewer is filled up, and nobody may go on from
+            the state after it: it is no number.
+    """
+
+    def __init__(self, full: Runtime | InPlace, manifest: Manifest, fixed: int | None = None) -> None:
+        self._full, self._manifest, self._vocab, self._fixed = full, manifest, len(manifest.symbols), fixed
+
+    def initial_state(self, streams: int) -> States:
+        shape = self._manifest.model
+        return tuple(np.zeros((streams, shape.hidden), np.float32) for _ in shape.state_names)
+
+    def read(
+        self, inputs: NDArray[np.integer], targets: NDArray[np.integer], state: States
+    ) -> tuple[NDArray[np.float32], States]:
+        steps, losses = self._fixed or max(1, _LOGPROBS // (inputs.shape[1] * self._vocab)), []
+        for first in range(0, len(inputs), steps):
+            forced = targets[first : first + steps].astype(np.int64)
+            filled = np.pad(forced, ((0, steps - len(forced) if self._fixed else 0), (0, 0)))
+            outputs = self._full.run(self._numbers(inputs[first].astype(np.int64), filled, state))
+            state = tuple(outputs[f"{name}_next"] for name in self._manifest.model.state_names)
+            losses.append(-np.take_along_axis(outputs["logprobs"][: len(forced)], forced[..., None], 2)[..., 0])
+        if len(filled) > len(forced):
+            state = tuple(np.full_like(array, np.nan) for array in state)
+        return np.concatenate(losses), state
+
+    def _numbers(
+        self, token: NDArray[np.int64], forced: NDArray[np.int64], state: States
+    ) -> dict[str, NDArray[np.generic]]:
+        """What a run takes: token [S], forced [K, S]; no limit and no chance."""
+        streams = len(token)
+        return {
+            "token": token,
+            "forced": forced,
+            "uniform": np.zeros(forced.shape, np.float32),
+            "temperature": np.ones(streams, np.float32),
+            "bias": np.zeros((streams, self._vocab), np.float32),
+            "top_k": np.full(streams, self._vocab),
+            "top_p": np.ones(streams, np.float32),
+            "min_p": np.zeros(streams, np.float32),
+            **dict(zip(self._manifest.model.state_names, state, strict=True)),
+        }

@@ -1,0 +1,82 @@
+"""The user's cache folder: fetched texts, each beside its sha256; every file is written whole or not at all."""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from io import BufferedReader
+from pathlib import Path
+from typing import BinaryIO, cast
+
+import platformdirs
+
+from models.atomic_files import whole
+from models.data.text_files import CorpusError
+
+__all__ = ["cache_folder", "cached", "written"]
+
+VARIABLE = "CHARSTREAM_CACHE"
+
+
+def cache_folder() -> Path:
+    """$CHARSTREAM_CACHE, or charstream in the folder that the system keeps for caches."""
+    return Path(os.environ.get(VARIABLE) or platformdirs.user_cache_dir("charstream", appauthor=False))
+
+
+def cached(key: str, fetch: Callable[[BinaryIO], object], expected: str | None = None) -> Path:
+    """The file of an entry; fetched if it is not there, or is not what was fetched then.
+
+    Args:
+        key: the entry's name, fit for a file.
+        fetch: writes the content into a file.
+        expected: sha256 that the content must have, where it is known.
+
+    Raises:
+        CorpusError: what came has another sha256, or the folder cannot be written.
+    """
+    file = cache_folder() / f"{key}.txt"
+    digest = file.with_suffix(".sha256")
+    if not _intact(file, expected or _read(digest)):
+        with written(file) as stream:
+            fetch(stream)
+            stream.seek(0)
+            got = _sha256(stream)
+            if expected not in (None, got):
+                raise CorpusError(f"{key}: what was fetched has the sha256 {got}, expected {expected}")
+        with written(digest) as stream:
+            stream.write(got.encode())
+    return file
+
+
+@contextmanager
+def written(file: Path) -> Iterator[BinaryIO]:
+    """A new file that takes the place of `file` when the block ends well, and is gone if it does not.
+
+    Raises:
+        CorpusError: the folder cannot be written.
+    """
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with whole(file) as new, new.open("w+b") as stream:
+            yield stream
+    except OSError as error:
+        raise CorpusError(f"{file}: the cache cannot be written ({error.strerror}); set {VARIABLE}") from error
+
+
+def _intact(file: Path, digest: str) -> bool:
+    try:
+        with file.open("rb") as stream:
+            return _sha256(stream) == digest
+    except OSError:
+        return False
+
+
+def _sha256(stream: BinaryIO) -> str:
+    return hashlib.file_digest(cast(BufferedReader, stream), "sha256").hexdigest()
+
+
+def _read(digest: Path) -> str:
+    try:
+        return digest.read_text("ascii")
+    except (OSError, ValueError):
+        return ""

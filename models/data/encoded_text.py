@@ -1,0 +1,162 @@
+"""A text as an array of numbers in a file, made once in the user's cache folder and mapped from then on.
+
+Beside the numbers lies a JSON file that says of what they were made. It names the file of the numbers and is written
+last: so what it names is whole. A text that changed since is prepared anew, and takes the old one's place.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from bundle.vocabulary import ALL_BYTES, Unit, Vocabulary
+from models.data.cache import cache_folder, written
+from models.data.text_files import CorpusError, files_of, text_blocks
+from models.progress import ProgressBar
+
+__all__ = ["Prepared", "prepared"]
+
+_FOLDER = "prepared"
+_CODE_POINTS = 0x110000
+_PASSES = 2
+
+Codes = NDArray[np.unsignedinteger]
+Blocks = Callable[[], Iterator[tuple[bytes, Codes]]]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A text's symbols.
+
+    Attributes:
+        ids: their numbers, [N], mapped from a file and not writable: uint8, from 257 symbols on uint16, then uint32.
+        start_text: what every text starts after: a newline, or the most common character where there is none.
+        sha256: of the text as UTF-8, newlines as line ends.
+    """
+
+    ids: Codes
+    vocabulary: Vocabulary
+    start_text: str
+    sha256: str
+
+
+class _Header(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    source: str
+    unit: Unit
+    symbols: str
+    start_text: str
+    length: int
+    sha256: str
+    ids: str
+
+    @property
+    def dtype(self) -> np.dtype[np.unsignedinteger]:
+        return np.min_scalar_type(len(self.symbols) - 1)
+
+
+def prepared(path: Path, unit: Unit) -> Prepared:
+    """The numbers of a text's symbols, from the cache if they are there.
+
+    Args:
+        path: a text file, or a folder of .txt files.
+        unit: what a symbol is. Of characters the vocabulary has those of the text, of bytes all 256.
+
+    Raises:
+        CorpusError: the text cannot be read, is empty or is not UTF-8; the cache cannot be written.
+    """
+    key = hashlib.sha256(f"{unit} {path.resolve()}".encode("utf-8", "surrogateescape")).hexdigest()[:16]
+    file = cache_folder() / _FOLDER / f"{key}.json"
+    source = _source(path)
+    return _mapped(file, source) or _made(file, path, unit, source)
+
+
+def _source(path: Path) -> str:
+    """What changes when one of the text's files does."""
+    try:
+        found = [(str(file.relative_to(path)), file.stat()) for file in files_of(path)]
+    except OSError as error:
+        raise CorpusError(f"{error.filename or path}: {(error.strerror or str(error)).lower()}") from error
+    facts = [(name, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino) for name, stat in found]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
+def _mapped(file: Path, source: str) -> Prepared | None:
+    """What was prepared; None if nothing was, or of another state of the text."""
+    try:
+        header = _Header.model_validate_json(file.read_bytes())
+        ids = np.memmap(file.with_name(header.ids), header.dtype, "r")
+    except (OSError, ValueError, ValidationError):
+        return None
+    if (header.source, header.length) != (source, len(ids)):
+        return None
+    vocabulary = Vocabulary(header.symbols, header.unit)
+    # The plain array: every slice of a memmap would be a memmap, which is slow.
+    return Prepared(np.asarray(ids), vocabulary, header.start_text, header.sha256)
+
+
+def _made(file: Path, path: Path, unit: Unit, source: str) -> Prepared:
+    size = sum(part.stat().st_size for part in files_of(path))
+    with ProgressBar("prepare", "B", _PASSES * size) as bar:
+        blocks = partial(_blocks, path, unit, bar.advance)
+        header = _described(blocks, path, unit, source, f"{file.stem}.{source[:16]}.ids")
+        with written(file.with_name(header.ids)) as stream:
+            for numbers in _numbers(blocks, header):
+                stream.write(numbers.data)
+    if _source(path) != source:
+        raise CorpusError(f"{path}: was changed while it was read; wait until it is complete")
+    with written(file) as stream:
+        stream.write(header.model_dump_json(indent=2).encode())
+    for old in file.parent.glob(f"{file.stem}.*.ids"):
+        if old.name != header.ids:
+            old.unlink(missing_ok=True)
+    made = _mapped(file, source)
+    if made is None:
+        raise CorpusError(f"{file}: was changed by another process; try again")
+    return made
+
+
+def _blocks(path: Path, unit: Unit, read: Callable[[int], object]) -> Iterator[tuple[bytes, Codes]]:
+    """The text's blocks as UTF-8, and the code points or bytes in each."""
+    for block in text_blocks(path, read):
+        utf8 = block.encode()
+        if unit == "bytes":
+            yield utf8, np.frombuffer(utf8, np.uint8)
+        else:
+            yield utf8, np.frombuffer(block.encode("utf-32-le"), np.uint32)
+
+
+def _described(blocks: Blocks, path: Path, unit: Unit, source: str, ids: str) -> _Header:
+    """The first pass: how often each code occurs, and the text's sha256."""
+    counts, digest = np.zeros(_CODE_POINTS, np.int64), hashlib.sha256()
+    for utf8, codes in blocks():
+        digest.update(utf8)
+        found = np.bincount(codes)
+        counts[: len(found)] += found
+    if not counts.any():
+        raise CorpusError(f"{path}: empty")
+    return _Header(
+        source=source,
+        unit=unit,
+        symbols=ALL_BYTES if unit == "bytes" else "".join(map(chr, np.flatnonzero(counts))),
+        start_text="\n" if counts[ord("\n")] or unit == "bytes" else chr(counts.argmax()),
+        length=int(counts.sum()),
+        sha256=digest.hexdigest(),
+        ids=ids,
+    )
+
+
+def _numbers(blocks: Blocks, header: _Header) -> Iterator[Codes]:
+    """The second pass."""
+    symbols = np.frombuffer(header.symbols.encode("utf-32-le"), np.uint32)
+    number_of = np.zeros(_CODE_POINTS, header.dtype)
+    number_of[symbols] = np.arange(len(symbols))
+    for _, codes in blocks():
+        yield number_of[codes]

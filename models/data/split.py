@@ -1,0 +1,37 @@
+"""Which part of a text is trained on, which validates, and which is left for the end."""
+
+from fractions import Fraction
+
+from models.data.text_files import CorpusError
+
+__all__ = ["PARTS", "part_ends", "shares"]
+
+PARTS = ("training", "validation", "test")
+
+
+def shares(split: str) -> tuple[Fraction, ...]:
+    """The shares of training, validation and test in `split`, which are one to three numbers that add up to 1.
+
+    Raises:
+        CorpusError: they are not.
+    """
+    try:
+        found = tuple(Fraction(share.strip()) for share in split.split(","))
+    except (ValueError, ZeroDivisionError):
+        found = ()
+    if not 1 <= len(found) <= len(PARTS) or found[0] <= 0 or min(found) < 0 or sum(found) != 1:
+        raise CorpusError(
+            f"--split {split}: expected the shares of training, validation and test, which add up to 1, "
+            "such as 0.9,0.1 or 0.8,0.1,0.1, or 1 for training alone"
+        )
+    return found
+
+
+def part_ends(split: str, symbols: int) -> tuple[int, int, int]:
+    """Where the parts of a text of so many symbols end: each begins where the one before it ends.
+
+    Exact fractions, rounded down; the last share ends with the text. Raises CorpusError as `shares`.
+    """
+    given = shares(split)
+    ends = [int(sum(given[: number + 1]) * symbols) for number in range(len(PARTS))]
+    return ends[0], ends[1], ends[2]

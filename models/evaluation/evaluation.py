@@ -1,0 +1,200 @@
+"""What a model loses on a text, by one of two protocols, how sure that is, and all of it in words."""
+
+import math
+import sys
+import time
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bundle.vocabulary import Unit, Vocabulary
+from models.data.text_files import CorpusError
+from models.evaluation.bootstrap import FEWEST, Interval, autocorrelation, bootstrap, hoeffding
+from models.evaluation.losses import Reader, carried_losses, windows_losses
+from models.progress import ProgressBar
+
+__all__ = ["Evaluated", "Evaluation", "evaluate"]
+
+Protocol = Literal["carried", "windows"]
+
+# Symbols whose losses are one value of the bootstrap, at most, and how many values it should have: what correlates over
+# hundreds of symbols is too weak to be seen between single ones, and not too weak to matter.
+STRETCH, STRETCHES = 256, 100
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """A model that reads, and what its texts are made of; `name` is for people."""
+
+    name: str
+    reader: Reader
+    vocabulary: Vocabulary
+    start_text: str
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Losses in nats per symbol, and what is to be said of them.
+
+    Attributes:
+        left_out: symbols at the end that fill no window.
+        characters: that the evaluated symbols come to; of bytes fewer.
+        largest: loss of a symbol.
+        stretch: symbols of one of the stretches of which the interval is made.
+        neighbours, stretches: correlation of a symbol's loss with the next one's, and of a stretch's with the next's.
+        interval: None of too few stretches.
+        independent: symbols of independent losses that would tell as much.
+        hoeffding: half of the interval of that name.
+    """
+
+    model: str
+    text: str
+    protocol: Protocol
+    window: int
+    unit: Unit
+    nats: float
+    symbols: int
+    left_out: int
+    characters: int
+    largest: float
+    stretch: int
+    neighbours: float
+    stretches: float
+    interval: Interval | None
+    independent: float
+    hoeffding: float
+    seconds: float
+
+    @property
+    def nats_per_character(self) -> float:
+        return self.nats * self.symbols / self.characters
+
+    @property
+    def perplexity(self) -> float:
+        """Infinite beyond what a float can tell."""
+        return math.exp(self.nats) if self.nats < math.log(sys.float_info.max) else math.inf
+
+    def facts(self) -> dict[str, Any]:
+        """For programs; `nats`, `bits` and `perplexity` are per symbol."""
+        return {
+            "model": self.model,
+            "text": self.text,
+            "protocol": self.protocol,
+            **({"window": self.window, "left_out": self.left_out} if self.protocol == "windows" else {}),
+            "unit": self.unit,
+            "symbols": self.symbols,
+            "nats": self.nats,
+            "bits": self.nats / math.log(2),
+            "perplexity": self.perplexity if math.isfinite(self.perplexity) else None,
+            "nats_per_character": self.nats_per_character,
+            "interval": None if self.interval is None else [self.interval.low, self.interval.high],
+            "block": None if self.interval is None else self.interval.block * self.stretch,
+            "independent": self.independent,
+            "neighbours": self.neighbours,
+            "hoeffding": self.hoeffding,
+            "seconds": round(self.seconds, 1),
+        }
+
+    def __str__(self) -> str:
+        return "\n".join([f"{self.model}, {self.text}", self._explained(), self._loss(), *self._sure()])
+
+    def _explained(self) -> str:
+        unit = self.unit[:-1]
+        if self.protocol == "carried":
+            return (
+                f"carried: one reader takes all of it, from the initial state and the start character on; each {unit}\n"
+                "is predicted once, from everything before it. It is what a server's Score tells of such a text."
+            )
+        return (
+            f"windows: x = ids[i : i + {self.window}], y one later, i = 0, {self.window}, {2 * self.window}, ...; each "
+            "window is read from the zero state,\n"
+            f"without a start character, so its first {self.unit} have little before them (nanoGPT's protocol).\n"
+            f"{self.symbols // self.window:,} windows; {self.left_out:,} {self.unit} left out at the end."
+        )
+
+    def _loss(self) -> str:
+        text = (
+            f"{self.nats:.4f} nats per {self.unit[:-1]}, {self.nats / math.log(2):.4f} bits, "
+            f"perplexity {self.perplexity:.3f}, over {self.symbols:,} {self.unit}"
+        )
+        if self.unit == "bytes":
+            text += f"; {self.nats_per_character:.4f} nats per character"
+        return text
+
+    def _sure(self) -> list[str]:
+        unit = self.unit
+        if self.interval is None:
+            return [f"no confidence interval: {self.symbols:,} {unit} are too few"]
+        return [
+            f"95 % interval of the mean: {self.interval.low:.4f} to {self.interval.high:.4f} "
+            f"(circular block bootstrap, blocks of {self.interval.block * self.stretch:,} {unit})",
+            f"Hoeffding's bound: {self.nats:.4f} +- {self.hoeffding:.4f}, if the losses of {self.symbols:,} {unit} "
+            f"were independent and at most {self.largest:.2f},",
+            f"the largest seen. They are not: neighbours correlate by {self.neighbours:.2f}, stretches of "
+            f"{self.stretch} by {self.stretches:.2f}; all tell as much",
+            f"as {self.independent:,.0f} independent ones. And a loss has no bound.",
+        ]
+
+
+def evaluate(model: Evaluated, ids: NDArray[np.integer], text: str, protocol: Protocol, window: int) -> Evaluation:
+    """Reads all of a text.
+
+    Args:
+        ids: its symbols, [N], in the model's numbers.
+        text: what it is, for people.
+        window: symbols of a window, W; not used by the protocol `carried`.
+
+    Raises:
+        CorpusError: it is shorter than a window and the character after it, or a loss is not finite.
+    """
+    began = time.monotonic()
+    losses = _losses(model, ids, text, protocol, window)
+    if not np.isfinite(losses).all():
+        raise CorpusError(f"{model.name}: loses {losses.mean():g} nats on {text}: its weights are no good")
+    stretch = window if protocol == "windows" else max(1, min(STRETCH, losses.size // STRETCHES))
+    flat = losses.ravel()
+    values = flat[: losses.size // stretch * stretch].reshape(-1, stretch).mean(1, dtype=np.float64)
+    interval = bootstrap(values) if len(values) >= FEWEST else None
+    return Evaluation(
+        model=model.name,
+        text=text,
+        protocol=protocol,
+        window=window,
+        unit=model.vocabulary.unit,
+        nats=float(losses.mean(dtype=np.float64)),
+        symbols=losses.size,
+        left_out=0 if protocol == "carried" else len(ids) - 1 - losses.size,
+        characters=_characters(model.vocabulary, ids if protocol == "carried" else ids[1 : 1 + losses.size]),
+        largest=float(losses.max()),
+        stretch=stretch,
+        neighbours=float(autocorrelation(flat, 1)[-1]),
+        stretches=float(autocorrelation(values, 1)[-1]),
+        interval=interval,
+        independent=float(losses.var(dtype=np.float64)) / interval.error**2 if interval and interval.error else 0.0,
+        hoeffding=hoeffding(flat),
+        seconds=time.monotonic() - began,
+    )
+
+
+def _losses(
+    model: Evaluated, ids: NDArray[np.integer], text: str, protocol: Protocol, window: int
+) -> NDArray[np.float32]:
+    if protocol == "windows" and len(ids) <= window:
+        raise CorpusError(
+            f"the {text} has {len(ids):,} {model.vocabulary.unit}, a window of {window} needs {window + 1}"
+        )
+    with ProgressBar("evaluate", " chars", len(ids)) as bar:
+        if protocol == "windows":
+            return windows_losses(model.reader, ids, window, bar)
+        start = int(model.vocabulary.numbers(model.start_text)[0])
+        return carried_losses(model.reader, ids, start, bar)
+
+
+def _characters(vocabulary: Vocabulary, ids: NDArray[np.integer]) -> int:
+    """How many characters the symbols come to: of UTF-8 each has one byte that is not 10xxxxxx."""
+    if vocabulary.unit == "characters":
+        return len(ids)
+    codes = np.array([ord(symbol) for symbol in vocabulary.symbols])
+    return max(1, int(((codes & 0xC0) != 0x80)[ids].sum()))

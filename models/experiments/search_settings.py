@@ -1,0 +1,31 @@
+"""What a search is told."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from models.training.settings import TrainSettings
+
+__all__ = ["SearchSettings"]
+
+
+class SearchSettings(TrainSettings):
+    """Trains with many settings and tells which give the lowest validation loss.
+
+    All flags of charstream train hold for every trial, but for what --space varies; --minutes, --steps and
+    --characters are each trial's. A trial that validates worse than half of those before it did at the same point is
+    given up. The folder's search.db knows all: --resume goes on, and processes that go on at once share the trials.
+    """
+
+    space: tuple[str, ...] = Field(
+        ("learning_rate=3e-4..3e-2", "weight_decay=1e-3..1", "dropout=0..0.6"),
+        description="where to look, several times: NAME=LOW..HIGH, spread over orders of magnitude if HIGH is at least "
+        "10 x LOW, or NAME=A,B,C",
+    )
+    trials: int = Field(30, ge=1, description="settings to try, by all processes together; each may add one")
+    sampler: Literal["tpe", "random"] = Field(
+        "tpe",
+        description="tpe: where a model of the trials so far expects most; random: anywhere, coarsely, in the first "
+        "half, then finely, in a quarter of each interval, around the best fifth",
+    )
+    prune: bool = Field(True, description="give bad trials up early")

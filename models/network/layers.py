@@ -1,0 +1,120 @@
+"""The parts of the model: recurrent layers, what stands between them, and how a character becomes numbers."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from models.network.activations import ACTIVATIONS
+from models.network.config import ModelConfig
+from models.network.cudnn import for_cudnn
+from models.network.unrolled import LayerState, unroll
+
+__all__ = ["BatchNorm", "LockedDropout", "OneHot", "RecurrentLayer", "dropout", "norm"]
+
+_FUSED_RNN = {"tanh": torch.rnn_tanh, "relu": torch.rnn_relu}
+
+
+class RecurrentLayer(nn.Module):
+    """One layer; O is the size of what it hands up (H but for maxout of the form pre).
+
+    Its parameters, as torch's own layers have them: `weight_ih` [gates x H, I], `weight_hh` [gates x H, O], `bias_ih`
+    [gates x H] and, of a GRU only, `bias_hh` [gates x H]. Elsewhere `bias_hh` is a constant of zeros: a second bias
+    would only be counted twice. The gates of an LSTM lie in the order i f g o, of a GRU r z n; maxout's are first and
+    second.
+
+    Attributes:
+        fused: whether torch has a kernel for all of its steps.
+    """
+
+    cell: str
+    form: str
+    weight_ih: Tensor
+    weight_hh: Tensor
+    bias_ih: Tensor
+    bias_hh: Tensor
+    phi: nn.Module
+
+    def __init__(self, config: ModelConfig, inputs: int) -> None:
+        super().__init__()
+        self.cell, self.form, self._activation = config.cell, config.form, config.activation
+        rows = config.gates * config.hidden
+        self.weight_ih = nn.Parameter(torch.zeros(rows, inputs))
+        self.weight_hh = nn.Parameter(torch.zeros(rows, config.output))
+        self.bias_ih = nn.Parameter(torch.zeros(rows))
+        if config.cell == "gru":
+            self.bias_hh = nn.Parameter(torch.zeros(rows))
+        else:
+            self.register_buffer("bias_hh", torch.zeros(rows), persistent=False)
+        self.phi = ACTIVATIONS[config.activation].make()
+        self.fused = config.cell != "rnn" or (config.form == "post" and config.activation in _FUSED_RNN)
+
+    def forward(self, x: Tensor, state: LayerState) -> tuple[Tensor, LayerState]:
+        """Runs T steps: x [T, B, I] and the state -> what is handed up [T, B, O], and the state after."""
+        if self.fused:
+            return self._kernel(x, state)
+        steps = unroll(self, x, state)
+        return torch.stack([step.output for step in steps]), steps[-1].state
+
+    def _kernel(self, x: Tensor, state: LayerState) -> tuple[Tensor, LayerState]:
+        weights = [self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh]
+        if not x.is_cuda:
+            return self._run(x, state, weights)
+        given = for_cudnn(x, state, weights)
+        with torch.autocast("cuda", enabled=False):
+            return self._run(*given)
+
+    def _run(self, x: Tensor, state: Sequence[Tensor], weights: list[Tensor]) -> tuple[Tensor, LayerState]:
+        # cuDNN keeps what a backward pass needs only if it is told that it trains; nothing else hangs on that here.
+        options = (True, 1, 0.0, torch.is_grad_enabled(), False, False)
+        before = [tensor.unsqueeze(0) for tensor in state]
+        if self.cell == "lstm":
+            outputs, *after = torch.lstm(x, before, weights, *options)
+        else:
+            kernel = torch.gru if self.cell == "gru" else _FUSED_RNN[self._activation]
+            outputs, *after = kernel(x, before[0], weights, *options)
+        return outputs, tuple(tensor.squeeze(0) for tensor in after)
+
+
+class OneHot(nn.Module):
+    """A character as a unit vector: ids [T, B] -> [T, B, V]."""
+
+    one: Tensor
+
+    def __init__(self, vocab: int) -> None:
+        super().__init__()
+        self.vocab = vocab
+        # Knows the device's and the parameters' kind of number.
+        self.register_buffer("one", torch.ones(()), persistent=False)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return nn.functional.one_hot(ids, self.vocab).to(self.one.dtype)
+
+
+class BatchNorm(nn.BatchNorm1d):
+    """Mean and variance of each unit over all steps and streams of a window: x [T, B, O]."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.flatten(0, 1)).view_as(x)
+
+
+class LockedDropout(nn.Module):
+    """Dropout whose mask stays the same along a window: x [T, B, O] (Gal and Ghahramani, 2016)."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not (self.training and self.rate):
+            return x
+        return x * x.new_empty(x.shape[1:]).bernoulli_(1 - self.rate).div_(1 - self.rate)
+
+
+def dropout(rate: float, locked: bool) -> nn.Module:
+    return LockedDropout(rate) if locked else nn.Dropout(rate)
+
+
+def norm(config: ModelConfig) -> nn.Module:
+    """What normalises a layer's output before it is read."""
+    return {"none": nn.Identity, "batch": BatchNorm, "layer": nn.LayerNorm}[config.norm](config.output)

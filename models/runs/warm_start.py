@@ -1,0 +1,84 @@
+"""Another run's weights as the first ones of a new run."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from bundle.vocabulary import Vocabulary
+from models.network.char_lm import CharLM
+from models.network.config import ModelConfig
+from models.training.checkpoint import CheckpointError, load
+
+__all__ = ["take_weights"]
+
+
+@torch.no_grad()
+def take_weights(model: CharLM, vocabulary: Vocabulary, source: Path) -> None:
+    """Copies the weights of the run at `source`; rows of characters that it did not know stay as they are.
+
+    Raises:
+        CheckpointError: no checkpoint there, or of another kind of model.
+    """
+    trained = load(source)
+    if trained.vocabulary.unit != vocabulary.unit:
+        raise CheckpointError(
+            f"--init-from {source}: its vocabulary is of {trained.vocabulary.unit}, this one of {vocabulary.unit}"
+        )
+    own, given = model.state_dict(), trained.model.state_dict()
+    by_character = _by_character(model)
+    _require_equal_shapes(source, own, given, by_character)
+    _require_equal_kinds(source, model.config, trained.model.config)
+    here, there = _common(vocabulary, trained.vocabulary)
+    for name, tensor in given.items():
+        if name in by_character:
+            axis = by_character[name]
+            own[name].index_copy_(axis, here, tensor.index_select(axis, there).to(own[name].dtype))
+        else:
+            own[name].copy_(tensor)
+
+
+def _by_character(model: CharLM) -> dict[str, int]:
+    """The tensors that have a row or a column for each character, and which of their axes that is."""
+    reads = {"layers.0.weight_ih": 1} if model.config.input == "onehot" else {"embedding.weight": 0}
+    return {**reads, "head.weight": 0, "head.bias": 0}
+
+
+def _require_equal_shapes(
+    source: Path, own: dict[str, Tensor], given: dict[str, Tensor], by_character: dict[str, int]
+) -> None:
+    """But for the number of characters."""
+    found, wanted = _shapes(given, by_character), _shapes(own, by_character)
+    for name in sorted(found.keys() | wanted.keys()):
+        if found.get(name) != wanted.get(name):
+            raise CheckpointError(
+                f"--init-from {source}: its {name} is {found.get(name, 'not there')}, here it is "
+                f"{wanted.get(name, 'not there')}; give the model options that it was trained with"
+            )
+
+
+def _require_equal_kinds(source: Path, own: ModelConfig, given: ModelConfig) -> None:
+    """What no shape tells."""
+    for name in ("activation", "form", "residual"):
+        found, wanted = getattr(given, name), getattr(own, name)
+        if found != wanted:
+            raise CheckpointError(
+                f"--init-from {source}: its {name} is {found}, here it is {wanted}; give the model options that it was "
+                "trained with"
+            )
+
+
+def _shapes(tensors: dict[str, Tensor], by_character: dict[str, int]) -> dict[str, str]:
+    """As people write them, [V, 512], where V is any number of characters."""
+    return {name: _shape(tensor, by_character.get(name)) for name, tensor in tensors.items()}
+
+
+def _shape(tensor: Tensor, by_character: int | None) -> str:
+    sizes = ("V" if axis == by_character else str(size) for axis, size in enumerate(tensor.shape))
+    return f"[{', '.join(sizes)}]"
+
+
+def _common(here: Vocabulary, there: Vocabulary) -> tuple[Tensor, Tensor]:
+    """The numbers of the characters that both know, in one and in the other."""
+    both = "".join(symbol for symbol in here.symbols if symbol in set(there.symbols))
+    return torch.from_numpy(here.numbers(both)), torch.from_numpy(there.numbers(both))

@@ -1,0 +1,142 @@
+"""The training text as parallel streams for truncated backpropagation."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from models.data.text_files import CorpusError
+from models.training.settings import TrainSettings
+from models.training.upload import sent
+
+__all__ = ["Streams", "require_length"]
+
+_OFFSETS, _NOISE = 0, 1  # what random numbers are for
+
+
+class Streams:
+    """B readers of B contiguous stripes of a text, each window after window, epoch after epoch.
+
+    A window depends on its number only: there is no position to save, and no random generator.
+
+    Args:
+        ids: the text's characters, [N] integers.
+        vocab: how many characters there are.
+        settings: sizes, noise, and the seed of it.
+        part: of the streams, those to read; the others are for other processes.
+        text: the same characters on a GPU, [N]: then windows are cut there. Otherwise they are cut from `ids`.
+
+    Raises:
+        CorpusError: the text is too short for the sizes.
+    """
+
+    def __init__(
+        self,
+        ids: NDArray[np.integer],
+        vocab: int,
+        settings: TrainSettings,
+        part: slice = slice(None),
+        text: Tensor | None = None,
+    ) -> None:
+        self._ids, self._vocab, self._settings, self._part, self._text = ids, vocab, settings, part, text
+        self._device = torch.device("cpu") if text is None else text.device
+        self.sequence = settings.sequence if settings.batch > 1 else max(1, min(settings.sequence, len(ids) - 1))
+        require_length(len(ids), settings.batch, self.sequence, settings.drop_rate)
+        self._stripe = (len(ids) - 1) // settings.batch
+        self._starts = sent(torch.arange(settings.batch) * self._stripe, self._device)
+        self._all = sent(torch.arange(self.sequence)[:, None], self._device)
+        self.windows = self._windows()
+
+    def __deepcopy__(self, memo: object) -> "Streams":
+        return self  # nothing in it changes, and the text may be larger than memory
+
+    @property
+    def unread(self) -> float:
+        """The share of the text that no window predicts, in any epoch."""
+        if self._settings.random_offsets:
+            return 0.0
+        return 1 - self._settings.batch * self._place(self.windows) / (len(self._ids) - 1)
+
+    def begins_epoch(self, number: int) -> bool:
+        """Whether the streams jump before a window: the state is the initial one there."""
+        return number % self.windows == 0
+
+    def window(self, number: int) -> tuple[Tensor, Tensor]:
+        """Inputs and targets of one step, each [T, B] int64: what is read, and the text's next characters.
+
+        They lie where the text does.
+        """
+        epoch, index = divmod(number, self.windows)
+        begin, end = self._place(index), self._place(index + 1)
+        random = np.random.default_rng((self._settings.seed, _NOISE, number))
+        kept = self._kept(end - begin, random)
+        places = (self._starts + kept)[:, self._part] + (self._offset(epoch) + begin)
+        return self._replaced(self._read(places), random), self._read(places + 1)
+
+    def _windows(self) -> int:
+        """Of an epoch: as many as a stripe has whole."""
+        count = self._stripe // self.sequence
+        while self._place(count) > self._stripe:
+            count -= 1
+        return count
+
+    def _place(self, index: int) -> int:
+        """Where a window of an epoch begins in its stripe: windows that leave characters out reach further."""
+        return int(index * self.sequence / (1 - self._settings.drop_rate))
+
+    def _offset(self, epoch: int) -> int:
+        """How far all stripes are turned around the text, which is a circle then."""
+        if not self._settings.random_offsets:
+            return 0
+        return int(np.random.default_rng((self._settings.seed, _OFFSETS, epoch)).integers(len(self._ids)))
+
+    def _kept(self, length: int, random: np.random.Generator) -> Tensor:
+        """The places that are read of the next `length`, in order, [T, B], or [T, 1] if it is all of them."""
+        if length == self.sequence:
+            return self._all
+        order = random.random((length, len(self._starts))).argpartition(self.sequence - 1, axis=0)
+        return self._sent(np.sort(order[: self.sequence], axis=0))
+
+    def _read(self, places: Tensor) -> Tensor:
+        places = places % len(self._ids)
+        if self._text is None:
+            return torch.from_numpy(self._ids[places.numpy()].astype(np.int64))
+        return self._text[places].long()
+
+    def _replaced(self, inputs: Tensor, random: np.random.Generator) -> Tensor:
+        """With a share of the characters replaced by any others, or the same by chance."""
+        rate = self._settings.replace_rate
+        if not rate:
+            return inputs
+        # Drawn for all streams, so that each reads the same however they are shared between processes.
+        shape = len(inputs), len(self._starts)
+        chosen, others = random.random(shape) < rate, random.integers(self._vocab, size=shape)
+        return torch.where(self._sent(chosen[:, self._part]), self._sent(others[:, self._part]), inputs)
+
+    def _sent(self, array: NDArray[Any]) -> Tensor:
+        return sent(torch.from_numpy(array), self._device)
+
+
+def require_length(chars: int, batch: int, sequence: int, drop_rate: float = 0.0) -> None:
+    """Raises CorpusError unless every stream has one window of its own; the message has sizes that would do."""
+
+    def needed(batch: int, sequence: int) -> int:
+        return batch * int(sequence / (1 - drop_rate)) + 1
+
+    if chars >= needed(batch, sequence):
+        return
+    what = f"the training part has {chars:,} character{'s' * (chars != 1)}, but"
+    if chars < needed(1, 1):
+        raise CorpusError(f"{what} {needed(1, 1)} are the least that can be trained on; give more text by --data")
+    fitting_batch, fitting_sequence = batch, sequence
+    while chars < needed(fitting_batch, fitting_sequence):
+        if fitting_batch >= fitting_sequence:
+            fitting_batch = max(1, fitting_batch // 2)
+        else:
+            fitting_sequence //= 2
+    raise CorpusError(
+        f"{what} {batch} streams of {sequence} characters need {needed(batch, sequence):,}; "
+        f"--batch {fitting_batch} --sequence {fitting_sequence} would do"
+    )

@@ -1,0 +1,109 @@
+"""Training shared between processes, as torchrun starts them: each reads its own streams, all take the same steps."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from models.training.settings import TrainSettings
+
+__all__ = ["ALONE", "CannotShare", "FirstFailed", "Group", "joined", "require_shareable"]
+
+T = TypeVar("T")
+
+
+class CannotShare(ValueError):
+    """What is asked for cannot be done by several processes; one line."""
+
+
+class FirstFailed(RuntimeError):
+    """The first process of the group failed, and says so itself."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """The processes of a run. All of them call each method, in the same order."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def first(self) -> bool:
+        """Whether this process is the one that decides, writes and speaks."""
+        return self.rank == 0
+
+    def part(self, streams: int) -> slice:
+        """Of all streams, those that this process reads."""
+        return slice(self.rank * streams // self.size, (self.rank + 1) * streams // self.size)
+
+    def average(self, tensors: Sequence[Tensor]) -> None:
+        """Puts the mean over the processes in the place of each tensor."""
+        if self.size == 1:
+            return
+        flat = torch.cat([tensor.flatten() for tensor in tensors])
+        dist.all_reduce(flat)
+        flat /= self.size
+        for tensor, mean in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
+            tensor.copy_(mean.view_as(tensor))
+
+    def gathered(self, tensor: Tensor) -> Tensor:
+        """The rows of all processes, [sum of B, ...]."""
+        if self.size == 1:
+            return tensor
+        parts = [torch.empty_like(tensor) for _ in range(self.size)]
+        dist.all_gather(parts, tensor.contiguous())
+        return torch.cat(parts)
+
+    def from_first(self, work: Callable[[], T]) -> T:
+        """What `work` gives in the first process; in the others it is not done, and FirstFailed is what it raises."""
+        if self.size == 1:
+            return work()
+        result, error = _outcome(work) if self.first else (None, None)
+        told: list[Any] = [(result, error is None)]
+        dist.broadcast_object_list(told)
+        if error is not None:
+            raise error
+        value, succeeded = told[0]
+        if not succeeded:
+            raise FirstFailed("the first process failed")
+        return value
+
+
+ALONE = Group()
+
+
+@contextmanager
+def joined(device: str) -> Iterator[Group]:
+    """The group that torchrun's variables tell of; without them this process alone."""
+    if "WORLD_SIZE" not in os.environ:
+        yield ALONE
+        return
+    # What is told in `from_first` lies in the host's memory: by NCCL it would have to wait for the GPUs.
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo")
+    try:
+        yield Group(dist.get_rank(), dist.get_world_size())
+    finally:
+        dist.destroy_process_group()
+
+
+def require_shareable(settings: TrainSettings, group: Group) -> None:
+    """Raises CannotShare where several processes would not do what one does."""
+    if settings.batch % group.size:
+        fitting = max(group.size, settings.batch // group.size * group.size)
+        raise CannotShare(f"--batch {settings.batch} cannot be shared by {group.size} processes; --batch {fitting} can")
+    if group.size > 1 and settings.norm == "batch":
+        raise CannotShare(
+            "--norm batch: each process would normalise by its own streams only; use --norm layer, or one process"
+        )
+
+
+def _outcome(work: Callable[[], T]) -> tuple[T | None, Exception | None]:
+    try:
+        return work(), None
+    except Exception as error:
+        return None, error

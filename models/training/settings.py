@@ -1,0 +1,181 @@
+"""What a training run is told."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, ValidationError, model_validator
+
+from bundle.vocabulary import Unit
+from charstream.settings import Settings
+from models.network.config import Activation, Cell, Form, Input, ModelConfig, Norm
+from models.network.initialise import Init
+from models.training.presets import PRESETS
+
+__all__ = ["DEFAULT_MINUTES", "Optimizer", "Schedule", "TrainSettings"]
+
+DEFAULT_MINUTES = 15.0
+DEFAULT_WEIGHT_DECAY = 0.01  # of adamw
+
+Rate = Annotated[float, Field(ge=0, lt=1)]
+Optimizer = Literal["adamw", "adam", "rmsprop", "adagrad", "momentum", "sgd"]
+Schedule = Literal["cosine", "constant", "step", "exponential"]
+
+
+class _Text(Settings):
+    """What is read."""
+
+    data: str = Field("", description="shakespeare, tinyshakespeare, a text file, a folder of .txt files, or a URL")
+    out: Path = Field(description="folder of the run")
+    preset: Literal["default", "demo", "shakespeare", "char-rnn", "min-char-rnn"] = Field(
+        "default", description="a configuration by name, which other flags override"
+    )
+    vocabulary: Unit = Field("characters", description="what is predicted: code points or UTF-8 bytes")
+    split: str = Field("0.9,0.1", description="shares of the text: training,validation or training,validation,test")
+    batch: int = Field(64, ge=1, description="streams of text read side by side")
+    sequence: int = Field(128, ge=1, description="characters of a stream per step: how far gradients reach back")
+    random_offsets: bool = Field(False, description="streams begin elsewhere in every epoch")
+    replace_rate: Rate = Field(0.0, description="share of the characters read that are replaced by random ones")
+    drop_rate: Rate = Field(0.0, description="share of the text's characters that are left out when it is read")
+    restart_every: int = Field(
+        32, ge=0, description="windows after which a stream begins anew from the initial state; 0: never"
+    )
+
+
+class _Model(Settings):
+    """What learns."""
+
+    cell: Cell = Field("lstm", description="kind of the recurrent layers")
+    activation: Activation = Field("tanh", description="phi of an rnn")
+    form: Form = Field("post", description="of an rnn, post: h = phi(W h' + U x + b), or pre: h = W phi(h') + U x + b")
+    input: Input = Field("embedding", description="what the first layer reads of a character")
+    layers: int = Field(2, ge=1, le=16, description="recurrent layers")
+    hidden: int = Field(512, ge=1, le=8192, description="hidden units of a layer")
+    embedding: int = Field(128, ge=1, le=8192, description="size of a character's embedding")
+    dropout: Rate = Field(0.3, description="share of activations dropped in training, between layers")
+    dropout_input: Rate | None = Field(
+        None, description="the same of what the first layer reads (default: as --dropout)"
+    )
+    dropout_output: Rate | None = Field(None, description="the same before the head (default: as --dropout)")
+    locked_dropout: bool = Field(False, description="dropout masks stay the same along a window")
+    norm: Norm = Field("none", description="normalisation of what the layer above, or the head, reads")
+    residual: bool = Field(False, description="a layer adds to what it reads, from the second on")
+    init: Init = Field("torch", description="distribution of the first weights")
+    init_scale: float = Field(0.01, gt=0, description="standard deviation of --init normal, bound of --init uniform")
+    forget_bias: float = Field(1.0, description="first bias of an LSTM's forget gates")
+    init_from: Path | None = Field(
+        None, description="begin with the weights of another run; characters are matched by what they are"
+    )
+
+
+class _Optimisation(Settings):
+    """How it learns."""
+
+    loss: Literal["mean", "sum"] = Field(
+        "mean", description="over a window's characters; sum: over time, mean over streams"
+    )
+    optimizer: Optimizer = Field("adamw", description="update rule")
+    learning_rate: float = Field(2e-3, gt=0, description="the highest learning rate")
+    schedule: Schedule = Field("cosine", description="course of the learning rate after warm-up")
+    warmup: int = Field(100, ge=0, description="steps in which the learning rate rises, a fifth of all at most")
+    decay: float = Field(
+        0.1, gt=0, le=1, description="where step and exponential end, as a share of the highest learning rate"
+    )
+    decay_steps: int = Field(5, ge=1, description="how many equal falls --schedule step makes")
+    beta1: Rate = Field(0.9, description="Adam's decay of the gradient's mean")
+    beta2: Rate = Field(0.99, description="Adam's decay of the gradient's mean square")
+    momentum: Rate = Field(0.9, description="decay of --optimizer momentum")
+    rmsprop_decay: Rate = Field(0.99, description="decay of rmsprop's mean square")
+    weight_decay: float | None = Field(
+        None,
+        ge=0,
+        description="matrices shrink by learning rate x this each step "
+        f"(default: {DEFAULT_WEIGHT_DECAY} for adamw, else 0)",
+    )
+    l1: float = Field(0.0, ge=0, description="adds this times the sum of the matrices' absolute values to the loss")
+    l2: float = Field(0.0, ge=0, description="adds this times half of their sum of squares to the loss")
+    clip_norm: float = Field(1.0, ge=0, description="largest norm of the gradient; 0: any")
+    clip_value: float = Field(0.0, ge=0, description="largest absolute value of a gradient's element; 0: any")
+    ema: Rate = Field(
+        0.0, description="decay of a running mean of the weights, which is validated and kept as best; 0: none"
+    )
+    patience: int = Field(0, ge=0, description="stop after so many validations without a better one; 0: never")
+
+
+class _Run(Settings):
+    """For how long, and where."""
+
+    minutes: float | None = Field(
+        None,
+        gt=0,
+        description="time for everything, in minutes "
+        f"(default: {DEFAULT_MINUTES:g}, unless --steps or --characters is given)",
+    )
+    steps: int | None = Field(None, ge=1, description="optimiser steps, instead of --minutes")
+    characters: int | None = Field(
+        None, ge=1, description="characters to train on, at most; those read again count again"
+    )
+    precision: Literal["auto", "fp32", "bf16", "fp64"] = Field(
+        "auto", description="arithmetic of training: auto times fp32, bf16 and on a GPU TF32, and takes the fastest"
+    )
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N")
+    seed: int = Field(0, ge=0, lt=2**63, description="seed of the weights, of dropout, of noise and of the samples")
+    tensorboard: bool = Field(False, description="also write TensorBoard's files into the run's folder")
+    resume: bool = Field(False, description="go on with the run in --out")
+    overwrite: bool = Field(False, description="replace the run in --out")
+    json_: bool = Field(False, description="print the result as JSON on stdout")
+
+
+class TrainSettings(_Run, _Optimisation, _Model, _Text):
+    """Trains a character-level LSTM, GRU or RNN with truncated backpropagation over contiguous streams of a text.
+
+    The run's folder gets the best and the last checkpoint and metrics.jsonl. Ctrl-C saves; --resume goes on. Under
+    torchrun the streams are shared between the processes.
+    """
+
+    @model_validator(mode="before")
+    @classmethod
+    def _preset(cls, given: dict[str, Any]) -> dict[str, Any]:
+        return {**PRESETS.get(given.get("preset", "default"), {}), **given} if isinstance(given, dict) else given
+
+    @model_validator(mode="after")
+    def _one_bound(self) -> Self:
+        if self.minutes is not None and self.steps is not None:
+            raise ValueError("give --minutes or --steps, not both")
+        return self
+
+    @model_validator(mode="after")
+    def _model_is_possible(self) -> Self:
+        # With --resume the other options are the run's, and what is given is compared with them.
+        if not self.resume:
+            try:
+                self.model_of(vocab=1)
+            except ValidationError as error:
+                raise ValueError(error.errors()[0]["msg"].removeprefix("Value error, ")) from error
+        return self
+
+    @model_validator(mode="after")
+    def _batch_norm_has_a_batch(self) -> Self:
+        if not self.resume and self.norm == "batch" and self.batch * self.sequence == 1:
+            raise ValueError("--norm batch has no variance of one character: --batch or --sequence must be 2 at least")
+        return self
+
+    @property
+    def limit(self) -> float | None:
+        """Minutes for everything; None where only steps or characters bound the run."""
+        return self.minutes or (None if self.steps or self.characters else DEFAULT_MINUTES)
+
+    @property
+    def matrix_decay(self) -> float:
+        """The decoupled weight decay that is meant."""
+        if self.weight_decay is None:
+            return DEFAULT_WEIGHT_DECAY if self.optimizer == "adamw" else 0.0
+        return self.weight_decay
+
+    def model_of(self, vocab: int) -> ModelConfig:
+        """The model that is meant, for so many characters."""
+        names = ModelConfig.model_fields.keys() & type(self).model_fields.keys()
+        at_the_ends = {
+            name: self.dropout if getattr(self, name) is None else getattr(self, name)
+            for name in ("dropout_input", "dropout_output")
+        }
+        return ModelConfig(vocab=vocab, **{name: getattr(self, name) for name in names} | at_the_ends)

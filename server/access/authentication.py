@@ -1,0 +1,98 @@
+"""Who calls: by a bearer token, or by the certificate that the connection was made with."""
+
+import hmac
+import logging
+import re
+from collections.abc import Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from grpc.aio import ServicerContext
+
+from server.access.reloading import FileError, Reloaded, read_secret
+from server.errors import Unauthenticated
+
+__all__ = ["NAME", "Access", "token_line"]
+
+log = logging.getLogger("charstream.access")
+
+Context = ServicerContext[Any, Any]
+
+NAME = r"[A-Za-z0-9._@-]{1,64}"
+LINE = re.compile(rf"({NAME})\s+([0-9A-Fa-f]{{64}})")
+HEADER = "authorization"
+
+
+def token_line(name: str, token: str) -> str:
+    """A token as it stands in the file: who has it, and its SHA-256."""
+    return f"{name} {_digest(token).hex()}\n"
+
+
+class Access:
+    """Tells callers apart.
+
+    Args:
+        tokens: a file with a line `NAME SHA256` for each token, read again when it changes; None: nobody needs one.
+
+    Raises:
+        FileError: the file cannot be used.
+    """
+
+    def __init__(self, tokens: Path | None) -> None:
+        self._known = Reloaded("tokens", [tokens], lambda: _read(tokens)) if tokens else None
+
+    def identify(self, context: Context) -> str:
+        """The name of the caller's token; without tokens, its certificate's. Empty where nobody has to say who it is.
+
+        Raises:
+            Unauthenticated: no token, or one that is not known.
+        """
+        if self._known is None:
+            return _certified(context)
+        digest = _digest(_shown(context))
+        # All are compared, so that the time says nothing of where one is.
+        names = [name for name, known in self._known.current() if hmac.compare_digest(known, digest)]
+        if not names:
+            raise Unauthenticated(f"{HEADER}: the token is not known here")
+        return names[0]
+
+
+def _shown(context: Context) -> str:
+    """The token that came with a call."""
+    given = [value for name, value in context.invocation_metadata() or () if name == HEADER]
+    if len(given) != 1:
+        came = "is missing" if not given else "came several times"
+        raise Unauthenticated(f"{HEADER}: {came}; this server wants `Bearer TOKEN`")
+    scheme, _, token = str(given[0]).partition(" ")
+    if scheme.lower() != "bearer" or not token:
+        raise Unauthenticated(f"{HEADER}: has another form than `Bearer TOKEN`")
+    return token
+
+
+def _certified(context: Context) -> str:
+    """The common name of the caller's certificate, or else its first alternative one."""
+    shown = context.auth_context()
+    names = [*shown.get("x509_common_name", ()), *shown.get("x509_subject_alternative_name", ())]
+    return next(filter(None, names), b"").decode(errors="replace")
+
+
+def _read(path: Path) -> Sequence[tuple[str, bytes]]:
+    """Name and digest of each token. Raises FileError."""
+    known, content = [], read_secret(path)
+    if not content:
+        raise FileError(f"{path}: is empty, as while it is being written; one that lets nobody in has a comment")
+    for number, line in enumerate(content.decode(errors="replace").splitlines(), 1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        found = LINE.fullmatch(line.strip())
+        if not found:
+            raise FileError(f"{path}, line {number}: is not `NAME SHA256`, as `charstream token NAME` makes it")
+        known.append((found[1], bytes.fromhex(found[2])))
+    if not known:
+        log.warning("%s: holds no token, so nobody may call", path)
+    return known
+
+
+def _digest(token: str) -> bytes:
+    return sha256(token.encode()).digest()

@@ -1,0 +1,106 @@
+"""The server's certificate, its private key and the authorities of clients' certificates, as gRPC takes them."""
+
+import hashlib
+import logging
+import os
+import re
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import grpc
+
+from server.access.certificate_key import ACCEPTED, refused_key
+from server.access.reloading import FileError, Reloaded, read, read_secret
+
+__all__ = ["server_credentials"]
+
+log = logging.getLogger("charstream.tls")
+
+FIRST_CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
+
+
+def server_credentials(cert: Path, key: Path, client_ca: Path | None) -> grpc.ServerCredentials:
+    """Credentials whose files are read again when they change; connections that stand are not touched.
+
+    Args:
+        cert: PEM, the server's own certificate first.
+        client_ca: PEM; with it, clients must show a certificate of one of these authorities.
+
+    Raises:
+        FileError: what is there now cannot be used.
+    """
+    files = Reloaded(
+        "TLS", [path for path in (cert, key, client_ca) if path], lambda: _configuration(cert, key, client_ca)
+    )
+    changes = _Changes(files)
+    return grpc.dynamic_ssl_server_credentials(changes.first, changes, client_ca is not None)  # type: ignore[arg-type]
+
+
+class _Changes:
+    """Tells gRPC, which asks with every handshake, what is new; None is nothing. It must not raise."""
+
+    def __init__(self, files: Reloaded[grpc.ServerCertificateConfiguration]) -> None:
+        self._files = files
+        self.first = self._told = files.current()
+
+    def __call__(self) -> grpc.ServerCertificateConfiguration | None:
+        current = self._files.current()
+        if current is self._told:
+            return None
+        self._told = current
+        return current
+
+
+def _configuration(cert: Path, key: Path, client_ca: Path | None) -> grpc.ServerCertificateConfiguration:
+    secret, chain = read_secret(key), read(cert)
+    own = _own_certificate(chain)
+    refused = refused_key(own)
+    if refused:
+        raise FileError(f"{cert}: its key is {refused}; gRPC takes {ACCEPTED}")
+    _check_pair(cert, chain, key, secret)
+    authorities = _authorities(client_ca) if client_ca else None
+    log.info("certificate of %s, SHA-256 %s", cert, hashlib.sha256(own).hexdigest() if own else "unknown")
+    return grpc.ssl_server_certificate_configuration([(secret, chain)], authorities)
+
+
+def _own_certificate(chain: bytes) -> bytes:
+    """DER of the first one; empty if there is none."""
+    found = FIRST_CERTIFICATE.search(chain.decode(errors="replace"))
+    try:
+        return ssl.PEM_cert_to_DER_cert(found[0]) if found else b""
+    except ValueError:
+        return b""
+
+
+def _check_pair(cert: Path, chain: bytes, key: Path, secret: bytes) -> None:
+    """gRPC would refuse handshakes, and not say why."""
+    try:
+        with _in_memory(chain) as chain_file, _in_memory(secret) as key_file:
+            # An empty passphrase: OpenSSL would ask for one at the terminal.
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(chain_file, key_file, password="")
+    except ssl.SSLError as error:
+        if error.reason == "KEY_VALUES_MISMATCH":
+            raise FileError(f"{key}: is not the key of the certificate in {cert}") from None
+        raise FileError(f"{cert}, {key}: hold no certificate and private key in PEM without a passphrase") from None
+    except OSError as error:  # no files left, say
+        raise FileError(f"{cert}, {key}: {error.strerror}") from None
+
+
+@contextmanager
+def _in_memory(content: bytes) -> Iterator[str]:
+    """The path of a file that has what was read: what lies at the path of the real one may have become another."""
+    with os.fdopen(os.memfd_create("pem"), "wb") as file:
+        file.write(content)
+        file.flush()
+        yield f"/proc/self/fd/{file.fileno()}"
+
+
+def _authorities(path: Path) -> bytes:
+    pem = read(path)
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=pem.decode("ascii", "ignore"))
+    except (ssl.SSLError, ValueError):
+        raise FileError(f"{path}: has no certificate in PEM") from None
+    return pem

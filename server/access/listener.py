@@ -1,0 +1,78 @@
+"""Where a server listens, and what protects it there."""
+
+import ipaddress
+import logging
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import grpc
+
+from server.access.certificates import server_credentials
+from server.access.reloading import FileError
+from server.settings import ServerSettings
+
+__all__ = ["CannotStart", "bind", "files_of"]
+
+log = logging.getLogger("charstream.server")
+
+
+class CannotStart(RuntimeError):
+    """What a server needs is not there, or it must not listen where it shall; one line."""
+
+
+def bind(server: grpc.aio.Server, settings: ServerSettings) -> int:
+    """Returns the port. Raises CannotStart."""
+    address = _resolve(settings.host)
+    credentials = _credentials(settings)
+    if not credentials:
+        _check_exposure(address, settings)
+    place = f"{address}:{settings.port}"
+    try:
+        return server.add_secure_port(place, credentials) if credentials else server.add_insecure_port(place)
+    except RuntimeError:
+        raise CannotStart(
+            f"cannot listen on {place}: the port is in use or the address is not this machine's"
+        ) from None
+
+
+@contextmanager
+def files_of(setting: str) -> Iterator[None]:
+    """What is wrong with a setting's files keeps the server from starting."""
+    try:
+        yield
+    except FileError as error:
+        raise CannotStart(f"{setting}: {error}") from None
+
+
+def _credentials(settings: ServerSettings) -> grpc.ServerCredentials | None:
+    if settings.tls_cert is None or settings.tls_key is None:
+        return None
+    with files_of("TLS"):
+        return server_credentials(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
+
+
+def _check_exposure(address: str, settings: ServerSettings) -> None:
+    """Without TLS, what others can reach they can also read and change on its way."""
+    if ipaddress.ip_address(address.strip("[]")).is_loopback:
+        return
+    if not settings.insecure:
+        raise CannotStart(
+            f"--host {settings.host}: others can reach this address: give --tls-cert and --tls-key, or --insecure if "
+            "what lies between protects the connections"
+        )
+    log.warning("no TLS: whoever can reach %s, or is on the way to it, reads texts and resume tokens", address)
+    if settings.tokens:
+        log.warning("--tokens without TLS: whoever is on the way can take them, unless a proxy in between has TLS")
+
+
+def _resolve(host: str) -> str:
+    """One address for a name: gRPC would bind those that are free, and be content with one."""
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise CannotStart(f"--host {host}: {error.strerror}") from None
+    except UnicodeError:
+        raise CannotStart(f"--host {host}: is no name that a host can have") from None
+    addresses = {family: address[0] for family, _, _, _, address in found}
+    return str(addresses[socket.AF_INET]) if socket.AF_INET in addresses else f"[{addresses[socket.AF_INET6]}]"

@@ -1,0 +1,241 @@
+"""Brings what is served in line with what lies in the folder."""
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from itertools import groupby
+from pathlib import Path
+
+from bundle.read import MANIFEST
+from server.catalog.loader import Loader
+from server.catalog.scan import Found, Look, Reports, look_at, version_order
+from server.catalog.versions import Standing, Version, Versions
+from server.errors import ModelUnusable, Overloaded, ShuttingDown
+from server.runtime.host_runner import RuntimeMissing
+from server.settings import ServerSettings
+
+__all__ = ["Updates"]
+
+log = logging.getLogger("charstream.models")
+
+# Who replaces a bundle takes the old one away first: what is missing is looked for again after so many seconds.
+REPLACED_SECONDS = 0.3
+
+
+class Updates:
+    """Looks at the folder, now and then and when it is told to; offers what is new, retires what is gone."""
+
+    def __init__(self, settings: ServerSettings, versions: Versions, loader: Loader) -> None:
+        self._settings, self._versions, self._loader = settings, versions, loader
+        self._seen, self._twins = Look(), Reports()
+        # Not the loop's, whose end would wait for a look: at a file system that does not answer it may hang.
+        self._thread = ThreadPoolExecutor(1, "looker")
+        self._due, self._looked = asyncio.Event(), asyncio.Event()
+        self._unreadable = ""
+        self._ending: set[asyncio.Task[None]] = set()
+
+    async def first(self) -> None:
+        """Offers all that can be used. Raises OSError if the folder cannot be read, or RuntimeMissing."""
+        look = await self._look_at_folder()
+        self._report(look)
+        await self._bring_in(look, lambda version: self._settings.load == "start" and self._loader.fits(version))
+        self._report_twins(look)
+
+    async def watch(self) -> None:
+        """Ends when the server gives up its loads."""
+        try:
+            while True:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._due.wait(), self._settings.watch or None)
+                self._due.clear()
+                await self._try_to_look()
+        except ShuttingDown:
+            return
+        finally:
+            self._looked.set()  # no look comes any more
+
+    def look_soon(self) -> None:
+        """Tries again what failed, too."""
+        self._loader.failures.reconsider()
+        self._due.set()
+
+    async def look_again(self) -> None:
+        """Returns after a look that began now or later."""
+        self._due.set()
+        await self._looked.wait()
+
+    async def _try_to_look(self) -> None:
+        looked, self._looked = self._looked, asyncio.Event()
+        try:
+            await self._look()
+        except OSError as error:
+            self._report_unreadable(f"{self._settings.models}: {error.strerror}")
+        except ShuttingDown:
+            raise
+        except Exception:
+            log.exception("the look at %s failed", self._settings.models)
+        finally:
+            looked.set()
+
+    async def _look(self) -> None:
+        look = await self._look_at_folder()
+        if any(self._is_gone(version, look) for version in self._versions):
+            await asyncio.sleep(REPLACED_SECONDS)
+            look = await self._look_at_folder()
+        self._unreadable = ""
+        self._report(look)
+        self._retire_gone(look, lambda version: not self._may_have_successor(version, look))
+        await self._bring_in(look, self._shall_be_loaded)
+        self._retire_gone(look, lambda version: True)
+        self._report_twins(look)
+
+    async def _look_at_folder(self) -> Look:
+        loop = asyncio.get_running_loop()
+        self._seen = await loop.run_in_executor(self._thread, look_at, self._settings.models, self._seen)
+        return self._seen
+
+    def _shall_be_loaded(self, version: Version) -> bool:
+        """Before it is the default: it may be about to take the place of one that runs."""
+        return self._settings.load == "start" or self._is_loaded(version.found.manifest.name)
+
+    def _is_loaded(self, name: str) -> bool:
+        return any(version.served or version.loading for version in self._versions.of(name))
+
+    async def _bring_in(self, look: Look, shall_be_loaded: Callable[[Version], bool]) -> None:
+        """Offers what is new. Where a bundle fails, the next one of that name and version is tried."""
+        tried: set[Path] = set()
+        while new := [version for version in self._new(look) if version.found.folder not in tried]:
+            for version in _highest_first(new):
+                tried.add(version.found.folder)
+                # What callers load already may wait for room: the next look offers it.
+                if not version.loading:
+                    await self._offer(version, load=shall_be_loaded(version))
+
+    def _new(self, look: Look) -> Iterator[Version]:
+        """Of each name and version, what there was not before, and what waits for room."""
+        for key, found in _by_key(look):
+            usable = [one for one in found if not self._loader.failures.settles(one)]
+            known = self._versions.get(key)
+            if known and known.standing is Standing.FAILED:
+                known = None
+            same = [one for one in usable if known and one.digest == known.found.digest]
+            if known and same:
+                known.found = same[0]
+                if known.standing is Standing.NEW:
+                    yield known
+            elif usable:
+                yield Version(usable[0])
+
+    async def _offer(self, version: Version, *, load: bool) -> None:
+        """Raises RuntimeMissing."""
+        known = self._versions.get(version.found.key)
+        try:
+            self._loader.check_size(version)
+            if load:
+                await self._loader.load(version)
+        except ModelUnusable as error:
+            if isinstance(error.__cause__, RuntimeMissing):
+                raise error.__cause__ from None
+            if known is None:
+                self._versions.put(version)
+            return
+        except Overloaded:
+            if self._is_loaded(version.found.manifest.name):
+                self._let_wait(version, known)
+                return
+        version.standing = Standing.OFFERED
+        self._versions.put(version)
+        if known and known is not version:
+            self._retire(known)
+        if not version.served:
+            log.info("offers %s, not loaded", version)
+
+    def _let_wait(self, version: Version, known: Version | None) -> None:
+        """The next look tries again; until then the one that is loaded serves."""
+        if known is None:
+            log.warning("%s waits for room (--model-memory)", version)
+            self._versions.put(version)
+
+    def _is_gone(self, version: Version, look: Look) -> bool:
+        """Whether it lies nowhere, and what lies in its place is not about to be a bundle, or a bad one."""
+        folder = version.found.folder
+        if any(found.key == version.found.key for found in look.found):
+            return False
+        if version.standing is Standing.FAILED:
+            return True
+        if any(parent in look.broken and look.broken[parent][0] is None for parent in folder.parents):
+            return False
+        if folder in look.broken:
+            content, _ = look.broken[folder]
+            return content is not None and all(name != MANIFEST for name, *_ in content)
+        return not any(found.folder == folder and self._loader.failures.has(found) for found in look.found)
+
+    def _may_have_successor(self, version: Version, look: Look) -> bool:
+        """Whether something new lies in its place, or has its name: that is loaded before the version goes."""
+        offered = {other.found.key for other in self._versions if other.standing is Standing.OFFERED}
+        return any(
+            found.folder == version.found.folder or (found.key[0] == version.found.key[0] and found.key not in offered)
+            for found in look.found
+        )
+
+    def _retire_gone(self, look: Look, condition: Callable[[Version], bool]) -> None:
+        for version in list(self._versions):
+            if self._is_gone(version, look) and condition(version):
+                self._retire(version)
+
+    def _retire(self, version: Version) -> None:
+        if version.standing is not Standing.FAILED:
+            log.info("%s takes no new calls", version)
+        version.standing = Standing.RETIRED
+        self._versions.remove(version)
+        self._loader.room.changed()
+        task = asyncio.create_task(self._end(version))
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
+
+    async def _end(self, version: Version) -> None:
+        """Unloads it when nobody has it any more."""
+        while version.users or version.loading:
+            await self._loader.room.wait_for_change()
+        if version.served:
+            await self._loader.unload(version)
+
+    def _report(self, look: Look) -> None:
+        failures = self._loader.failures
+        failures.keep({*look.broken, *(found.folder for found in look.found if failures.has(found))})
+        for folder, (_, reason) in look.broken.items():
+            self._loader.report(folder, None, reason)
+
+    def _report_twins(self, look: Look) -> None:
+        twins = set()
+        for key, found in _by_key(look):
+            known = self._versions.get(key)
+            for one in found:
+                if known and one.folder != known.found.folder and not self._loader.failures.has(one):
+                    self._twins.add(one.folder, one.content, f"{one.folder}: {known.found.folder} is {known} too")
+                    twins.add(one.folder)
+        self._twins.keep(twins)
+
+    def _report_unreadable(self, reason: str) -> None:
+        if reason != self._unreadable:
+            log.error("%s; what was found before is served", reason)
+        self._unreadable = reason
+
+
+def _by_key(look: Look) -> list[tuple[tuple[str, str], list[Found]]]:
+    """By name and version; of each, by path."""
+    found = sorted(look.found, key=lambda one: one.key)
+    return [(key, list(group)) for key, group in groupby(found, key=lambda one: one.key)]
+
+
+def _highest_first(versions: list[Version]) -> list[Version]:
+    """The highest of each name, then the next ones."""
+    ranks: dict[Version, int] = {}
+    of_name: Counter[str] = Counter()
+    for version in sorted(versions, key=lambda one: version_order(one.found.manifest.version), reverse=True):
+        ranks[version] = of_name[version.found.manifest.name]
+        of_name[version.found.manifest.name] += 1
+    return sorted(versions, key=ranks.__getitem__)

@@ -1,0 +1,143 @@
+"""The versions of the models, and which one a request means."""
+
+import asyncio
+import itertools
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from enum import Enum
+
+from server.catalog.loaded_model import ServedModel
+from server.catalog.scan import Found, version_order
+from server.errors import InvalidField, ModelNotFound, ModelUnusable, listed
+
+__all__ = ["Standing", "Version", "Versions"]
+
+
+class Standing(Enum):
+    NEW = "new"  # is not the default yet: it has to show that it can be loaded
+    OFFERED = "offered"
+    FAILED = "failed"
+    RETIRED = "retired"  # takes no new calls
+
+
+class Version:
+    """One version of a model, loaded or not.
+
+    Attributes:
+        served: what runs; None if it is not loaded.
+        loading: what loads it; None if nothing does.
+        users: calls that have it, or wait for it.
+        used, loaded: time.monotonic() of the last use and of the load.
+        problem: why it failed, for callers.
+    """
+
+    def __init__(self, found: Found) -> None:
+        self.found, self.standing = found, Standing.NEW
+        self.served: ServedModel | None = None
+        self.loading: asyncio.Task[ServedModel] | None = None
+        self.users = 0
+        self.used = self.loaded = 0.0
+        self.problem = ""
+
+    @property
+    def idle(self) -> bool:
+        """Whether it could be unloaded."""
+        return self.served is not None and not self.users
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        self.users += 1
+        try:
+            yield
+        finally:
+            self.users -= 1
+            self.used = time.monotonic()
+
+    def fail(self, problem: str) -> ModelUnusable:
+        """Notes that it cannot be used; returns what its callers are told."""
+        self.standing, self.problem = Standing.FAILED, problem
+        return self.unusable()
+
+    def unusable(self) -> ModelUnusable:
+        return ModelUnusable(str(self.found), self.problem)
+
+    def check_not_retired(self) -> None:
+        """Raises ModelUnusable: another version has to be chosen."""
+        if self.standing is Standing.RETIRED:
+            raise ModelUnusable(str(self.found), "it takes no new calls")
+
+    def __str__(self) -> str:
+        return str(self.found)
+
+
+class Versions:
+    """All that may be asked for: by name, the highest version first."""
+
+    def __init__(self) -> None:
+        self._of: dict[str, list[Version]] = {}
+
+    def __iter__(self) -> Iterator[Version]:
+        return itertools.chain.from_iterable(self._of[name] for name in sorted(self._of))
+
+    def of(self, name: str) -> Sequence[Version]:
+        return self._of.get(name, ())
+
+    def get(self, key: tuple[str, str]) -> Version | None:
+        return next((version for version in self.of(key[0]) if version.found.key == key), None)
+
+    def put(self, version: Version) -> None:
+        """Takes the place of one of the same name and version."""
+        name = version.found.manifest.name
+        others = [other for other in self.of(name) if other.found.key != version.found.key]
+        self._of[name] = sorted([*others, version], key=_order, reverse=True)
+
+    def remove(self, version: Version) -> None:
+        name = version.found.manifest.name
+        self._of[name] = [other for other in self.of(name) if other is not version]
+        if not self._of[name]:
+            del self._of[name]
+
+    def names(self) -> list[str]:
+        """Of the models that can be used; of all if none can."""
+        usable = {version.found.manifest.name for version in self if version.standing is not Standing.FAILED}
+        return sorted(usable or self._of)
+
+    def default(self, name: str) -> Version | None:
+        """The highest that is offered."""
+        return next((version for version in self.of(name) if version.standing is Standing.OFFERED), None)
+
+    def choose(self, wanted: str, digest: str) -> Version:
+        """The version that a request means.
+
+        Args:
+            wanted: NAME, NAME@VERSION, or nothing where there is one name.
+            digest: of the bundle with which the text began; empty if it begins.
+
+        Raises:
+            ModelNotFound, InvalidField, ModelUnusable
+        """
+        name, at, number = (wanted or self._only()).partition("@")
+        known = [version for version in self.of(name) if not at or version.found.manifest.version == number]
+        if not known:
+            others = [f"{name}@{other.found.manifest.version}" for other in self.of(name)]
+            raise ModelNotFound(wanted, others or self.names())
+        usable = [version for version in known if version.standing is not Standing.FAILED]
+        if not usable:
+            raise known[0].unusable()
+        same = [version for version in usable if digest and version.found.digest == digest]
+        return (same or [version for version in usable if at or version.standing is Standing.OFFERED] or usable)[0]
+
+    def _only(self) -> str:
+        names = self.names()
+        if not names:
+            raise ModelNotFound("", [])
+        if len(names) > 1:
+            raise InvalidField(
+                "model", f"is empty, which is allowed only where one is served; served are {listed(names)}"
+            )
+        return names[0]
+
+
+def _order(version: Version) -> tuple[list[str | int], str]:
+    return version_order(version.found.manifest.version)

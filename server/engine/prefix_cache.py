@@ -1,0 +1,85 @@
+"""States after prompts, so that a prompt that comes again is not read again. It never changes a text: the bits of a
+state do not depend on how it was reached."""
+
+from bisect import bisect_right, insort
+from collections import Counter, OrderedDict
+from hashlib import blake2b
+
+import numpy as np
+from numpy.typing import NDArray
+
+from server.engine.messages import RowState
+
+__all__ = ["Prefixes"]
+
+# Lengths that are tried for one prompt, the longest first.
+MOST_LENGTHS = 256
+# Of an entry beside its numbers: key and objects, and those of each array.
+ENTRY_BYTES, ARRAY_BYTES = 512, 112
+
+
+class Prefixes:
+    """The states after the prompts that were used last.
+
+    Args:
+        max_bytes: what all entries may take together; 0 keeps none.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes, self.bytes = max_bytes, 0
+        self._states: OrderedDict[bytes, RowState] = OrderedDict()
+        self._lengths: list[int] = []  # sorted, each once
+        self._of_length: Counter[int] = Counter()
+
+    def __len__(self) -> int:
+        return len(self._states)
+
+    def put(self, prompt: NDArray[np.int64], state: RowState) -> None:
+        """Keeps the state after all of the prompt."""
+        key = _key(prompt)
+        size = state.nbytes + ENTRY_BYTES + ARRAY_BYTES * len(state.state)
+        if size > self.max_bytes:
+            return
+        if key not in self._states:
+            self.bytes += size
+            self._remember(len(prompt))
+        self._states[key] = state
+        self._states.move_to_end(key)
+        while self.bytes > self.max_bytes:
+            _, oldest = self._states.popitem(last=False)
+            self.bytes -= size
+            self._forget(oldest.position)
+
+    def longest(self, prompt: NDArray[np.int64]) -> RowState | None:
+        """The state after the longest beginning of the prompt that is known; its position says how long that is."""
+        end = bisect_right(self._lengths, len(prompt))
+        for key in reversed(_keys(prompt, self._lengths[max(0, end - MOST_LENGTHS) : end])):
+            if key in self._states:
+                self._states.move_to_end(key)
+                return self._states[key]
+        return None
+
+    def _remember(self, length: int) -> None:
+        if not self._of_length[length]:
+            insort(self._lengths, length)
+        self._of_length[length] += 1
+
+    def _forget(self, length: int) -> None:
+        self._of_length[length] -= 1
+        if not self._of_length[length]:
+            del self._of_length[length]
+            self._lengths.remove(length)
+
+
+def _key(prompt: NDArray[np.int64]) -> bytes:
+    return blake2b(prompt.tobytes(), digest_size=16).digest()
+
+
+def _keys(prompt: NDArray[np.int64], lengths: list[int]) -> list[bytes]:
+    """The key of each beginning, the shortest first, as the lengths are: one pass over the prompt."""
+    state, begin, keys = blake2b(digest_size=16), 0, []
+    for length in lengths:
+        state.update(prompt[begin:length].tobytes())
+        begin = length
+        keys.append(state.copy().digest())
+    return keys

@@ -1,0 +1,102 @@
+"""What engines count, for Prometheus."""
+
+from collections import Counter as Counts
+from dataclasses import astuple, dataclass, fields
+from threading import Lock
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from server.engine.watch import Watch
+
+__all__ = ["POWERS_OF_2", "SECONDS", "EngineFamilies", "EngineMetrics", "ModelInfo"]
+
+SECONDS = [step * 1e-6 * 10**power for power in range(1, 8) for step in (1, 2.5, 5)][2:]  # from 50 us to 50 s
+POWERS_OF_2 = [float(2**power) for power in range(17)]
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What tells a loaded model from others."""
+
+    name: str
+    version: str
+    digest: str
+    precision: str
+    provider: str
+    numerics: str
+
+
+class EngineFamilies:
+    """The metrics of all engines, with a label for the model's name."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        def gauge(name: str, what: str) -> Gauge:
+            return Gauge(f"charstream_{name}", what, ["model"], registry=registry)
+
+        def histogram(name: str, what: str, buckets: list[float]) -> Histogram:
+            return Histogram(f"charstream_{name}", what, ["model"], registry=registry, buckets=buckets)
+
+        self.rows = gauge("rows", "Texts that have a row of the batch")
+        self.waiting = gauge("waiting", "Texts that wait for their first row")
+        self.paused = gauge("paused_rows", "Texts that gave up their row, to slow readers or for others")
+        self.queue = histogram("queue_seconds", "What a text waited for its first row", SECONDS)
+        self.step = histogram("step_seconds", "One step of a run, for all its rows", SECONDS)
+        self.batch_rows = histogram("batch_rows", "Rows of a run", POWERS_OF_2)
+        self.chars = Counter(
+            "charstream_chars_total",
+            "Characters that went through the model: generated, or given and read",
+            ["model", "kind"],
+            registry=registry,
+        )
+        names = [field.name for field in fields(ModelInfo)]
+        self._info = Gauge("charstream_model_info", "1 for each model that is loaded", names, registry=registry)
+        self._running, self._lock = Counts[ModelInfo](), Lock()
+
+    def began(self, model: ModelInfo) -> None:
+        with self._lock:
+            self._running[model] += 1
+            self._info.labels(*astuple(model)).set(1)
+
+    def ended(self, model: ModelInfo) -> None:
+        """Another engine of the same model may run by now."""
+        with self._lock:
+            self._running[model] -= 1
+            if not self._running[model]:
+                del self._running[model]
+                self._info.remove(*astuple(model))
+
+
+class EngineMetrics(Watch):
+    """Metrics of one engine. Several of one model name, of old and new versions, count together."""
+
+    def __init__(self, families: EngineFamilies, info: ModelInfo) -> None:
+        self._families, self._info, model = families, info, info.name
+        self._queue, self._step = families.queue.labels(model), families.step.labels(model)
+        self._batch_rows = families.batch_rows.labels(model)
+        self._generated = families.chars.labels(model, "generated")
+        self._forced = families.chars.labels(model, "forced")
+        self._gauges = [gauge.labels(model) for gauge in (families.rows, families.waiting, families.paused)]
+        self._held = (0, 0, 0)
+
+    def began(self) -> None:
+        self._families.began(self._info)
+
+    def waited(self, seconds: float) -> None:
+        self._queue.observe(seconds)
+
+    def ran(self, rows: int, steps: int, seconds: float, generated: int, forced: int) -> None:
+        self._step.observe(seconds / steps)
+        self._batch_rows.observe(rows)
+        self._generated.inc(generated)
+        self._forced.inc(forced)
+
+    def holds(self, rows: int, waiting: int, paused: int) -> None:
+        holds = (rows, waiting, paused)
+        for gauge, before, now in zip(self._gauges, self._held, holds, strict=True):
+            if now != before:
+                gauge.inc(now - before)
+        self._held = holds
+
+    def ended(self) -> None:
+        self.holds(0, 0, 0)
+        self._families.ended(self._info)

@@ -1,0 +1,195 @@
+"""What the server counts, for Prometheus. docs/design.md, section 9, says what each name means.
+
+Labels have names of models, methods and settings, never what a client made up: so their number is bounded.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from enum import Enum
+from functools import partial
+from importlib.metadata import version
+
+from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.descriptor_pool import Default as descriptors
+from grpc import StatusCode
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, PlatformCollector, ProcessCollector
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
+
+from protos import charstream_pb2
+from server.observe.engine_metrics import POWERS_OF_2, SECONDS, EngineFamilies, EngineMetrics, ModelInfo
+from server.service.interceptors.calls import Call
+
+__all__ = ["Metrics", "Stage"]
+
+CALL_SECONDS = [*SECONDS, 100, 300, 1000, 3600]
+
+
+class Stage(Enum):
+    """Where the server is in its life."""
+
+    LOADING = "loading"
+    READY = "ready"
+    DRAINING = "draining"
+    BROKEN = "an engine broke"
+
+
+class Metrics:
+    """All metrics of one server: an Observer of its calls, and what engines and models tell.
+
+    Args:
+        lost_lines: tells how many lines of the log could not be written.
+
+    Attributes:
+        stage: is set by who knows it, and read from any thread.
+    """
+
+    def __init__(self, lost_lines: Callable[[], int]) -> None:
+        self.registry, self.stage = CollectorRegistry(), Stage.LOADING
+        self._calls, self._texts = _Calls(self.registry), _Texts(self.registry)
+        self._engines = EngineFamilies(self.registry)
+        self._refused = Counter(
+            "charstream_refused_total",
+            "Calls refused, by the setting that they went beyond",
+            ["limit"],
+            registry=self.registry,
+        )
+        self._load_failures = Counter(
+            "charstream_model_load_failures_total", "Bundles that could not be served", registry=self.registry
+        )
+        self.registry.register(_LostLines(lost_lines))
+        for name, stage in (("charstream_ready", Stage.READY), ("charstream_draining", Stage.DRAINING)):
+            gauge = Gauge(name, f"1 while the server is {stage.value}", registry=self.registry)
+            gauge.set_function(partial(self._is_in, stage))
+        build = Info("charstream_build", "The version that runs", registry=self.registry)
+        build.info({"version": version("charstream")})
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+
+    def engine(self, model: ModelInfo) -> EngineMetrics:
+        """What the engine of the model tells."""
+        return EngineMetrics(self._engines, model)
+
+    def load_failed(self) -> None:
+        """A bundle cannot be served."""
+        self._load_failures.inc()
+
+    def began(self, call: Call) -> None:
+        self._calls.of(call.method).started.inc()
+
+    def sent(self, call: Call, chars: int, seconds: float | None) -> None:
+        text = self._texts.of(call.model)
+        text.chunk_chars.observe(chars)
+        if seconds is None:
+            text.first_char.observe(time.monotonic() - call.began)
+        else:
+            text.inter_chunk.observe(seconds)
+
+    def ended(self, call: Call) -> None:
+        method = self._calls.of(call.method)
+        method.handled[call.status].inc()
+        method.seconds.observe(call.seconds)
+        if call.limit:
+            self._refused.labels(call.limit).inc()
+        if call.reason:
+            self._texts.finished(call.model, call.reason)
+        if call.resumed:
+            self._texts.of(call.model).resumed.inc()
+
+    def _is_in(self, stage: Stage) -> bool:
+        return self.stage is stage
+
+
+class _LostLines(Collector):
+    def __init__(self, count: Callable[[], int]) -> None:
+        self._count = count
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        what = "Lines of the log that could not be written"
+        yield CounterMetricFamily("charstream_log_lines_lost", what, self._count())
+
+
+class _Method:
+    """Metrics of one RPC."""
+
+    def __init__(self, calls: "_Calls", method: MethodDescriptor) -> None:
+        labels = (_kind(method), method.containing_service.full_name, method.name)
+        self.started = calls.started.labels(*labels)
+        self.seconds = calls.seconds.labels(*labels)
+        # All of them from the start: a rate cannot be taken of a counter that begins at 1.
+        self.handled = {code: calls.handled.labels(*labels, code.name) for code in StatusCode}
+
+
+class _Calls:
+    """grpc_server_*, as other servers name them."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        labels = ["grpc_type", "grpc_service", "grpc_method"]
+        self.started = Counter("grpc_server_started_total", "RPCs that began", labels, registry=registry)
+        self.handled = Counter(
+            "grpc_server_handled_total", "RPCs that ended, by their status", [*labels, "grpc_code"], registry=registry
+        )
+        self.seconds = Histogram(
+            "grpc_server_handling_seconds", "From headers to status", labels, registry=registry, buckets=CALL_SECONDS
+        )
+        self._methods: dict[str, _Method] = {}
+        for service in charstream_pb2.DESCRIPTOR.services_by_name.values():
+            for method in service.methods:
+                self.of(f"{service.full_name}/{method.name}")
+
+    def of(self, method: str) -> _Method:
+        """Of "package.Service/Method", which must be served here."""
+        if method not in self._methods:
+            found = descriptors().FindMethodByName(method.replace("/", "."))
+            self._methods[method] = _Method(self, found)
+        return self._methods[method]
+
+
+def _kind(method: MethodDescriptor) -> str:
+    kinds = {(False, False): "unary", (False, True): "server_stream", (True, False): "client_stream"}
+    return kinds.get((method.client_streaming, method.server_streaming), "bidi_stream")
+
+
+class _Text:
+    """Metrics of the texts of one model, as their readers see them."""
+
+    def __init__(self, texts: "_Texts", model: str) -> None:
+        self.first_char = texts.first_char.labels(model)
+        self.inter_chunk = texts.inter_chunk.labels(model)
+        self.chunk_chars = texts.chunk_chars.labels(model)
+        self.resumed = texts.resumed.labels(model)
+
+
+class _Texts:
+    def __init__(self, registry: CollectorRegistry) -> None:
+        def seconds(name: str, what: str) -> Histogram:
+            return Histogram(f"charstream_{name}_seconds", what, ["model"], registry=registry, buckets=SECONDS)
+
+        self.first_char = seconds("time_to_first_char", "From a call's headers to the first message of a text")
+        self.inter_chunk = seconds("inter_chunk", "Between two messages of a text")
+        self.chunk_chars = Histogram(
+            "charstream_chunk_chars", "Characters of a message", ["model"], registry=registry, buckets=POWERS_OF_2
+        )
+        self.resumed = Counter(
+            "charstream_resumed_total",
+            "Texts that went on from a token or a text received",
+            ["model"],
+            registry=registry,
+        )
+        self._finished = Counter(
+            "charstream_finished_total", "Calls whose text ended, by the reason", ["model", "reason"], registry=registry
+        )
+        self._models: dict[str, _Text] = {}
+
+    def of(self, model: str) -> _Text:
+        """Of "NAME VERSION"."""
+        if model not in self._models:
+            self._models[model] = _Text(self, _name(model))
+        return self._models[model]
+
+    def finished(self, model: str, reason: str) -> None:
+        self._finished.labels(_name(model), reason).inc()
+
+
+def _name(model: str) -> str:
+    return model.partition(" ")[0]

@@ -1,0 +1,149 @@
+"""States on a device: rows join, leave and move by the index that says where each one begins in the next run."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bundle.graph_contract import DEVICE_STEPS
+from bundle.manifest import Manifest
+from server.engine.messages import RowState
+from server.engine.plan import Area, Runs
+from server.engine.state_store import LOGPROBS, Inputs, Measure, Outcomes, States, idle_inputs, nothing
+from server.runtime.device_arrays import DeviceArrays, Held, Kind, Place
+from server.runtime.device_runner import DeviceRunner
+
+__all__ = ["STAGED", "DeviceStates", "DeviceStore", "full_steps"]
+
+# Rows that may come in with one run, at most.
+STAGED = 64
+
+
+class DeviceStates:
+    """Room for as many rows as the largest bucket has.
+
+    What is put is staged on the host until the next run. What is taken is fetched with all that is held, once between
+    two runs.
+
+    Args:
+        buckets: ascending.
+        staged: rows that may be put between two runs.
+    """
+
+    def __init__(
+        self, runner: DeviceRunner, manifest: Manifest, buckets: Sequence[int], staged: int, full: Sequence[int]
+    ) -> None:
+        steps = {False: DEVICE_STEPS, True: full}
+        self._arrays, self._buckets = DeviceArrays(runner, manifest, buckets, staged, steps), buckets
+        self._vocab, hidden = len(manifest.symbols), manifest.model.hidden
+        self._token = np.zeros(staged, np.int64)
+        self._state = [np.zeros((staged, hidden), np.float32) for _ in manifest.model.state_names]
+        self._put = 0  # so many rows are staged
+        self._place = Place(buckets[0], 0)
+        # By slot, where its row is: the number of one that is held, or, from their number on, of one that is staged.
+        self._source = np.zeros(buckets[-1], np.int64)
+        self._held = self._held_before = self._arrays.held(self._place)
+        self._source_before = self._source
+        self._captures = False
+        self._helper = ThreadPoolExecutor(1, "beside a device")
+
+    def width(self, rows: int) -> int:
+        return next(bucket for bucket in self._buckets if bucket >= rows)
+
+    def put(self, slot: int, row: RowState) -> None:
+        self._token[self._put] = row.token
+        for array, values in zip(self._state, row.state, strict=True):
+            array[self._put] = values
+        self._source[slot] = self._place.bucket + self._put
+        self._put += 1
+
+    def take(self, slot: int, position: int) -> RowState:
+        return self._copy(self._held, int(self._source[slot]), position)
+
+    def take_before(self, slot: int, position: int) -> RowState:
+        return self._copy(self._held_before, int(self._source_before[slot]), position)
+
+    def move(self, source: int, target: int) -> None:
+        self._source[target] = self._source[source]
+        # A row may move beside a run, and be asked for the state before it.
+        if source < len(self._source_before):
+            self._source_before[target] = self._source_before[source]
+
+    def run(self, inputs: Inputs, *, full: bool, meanwhile: Callable[[], None] = nothing) -> Outcomes:
+        steps, rows = inputs.forced.shape
+        bucket = self.width(rows)
+        kind = Kind(self._place, Place(bucket, 1 - self._place.half), full, steps)
+        source = np.zeros(bucket, np.int64)
+        source[:rows] = self._source[:rows]
+        if self._put:
+            self._arrays.stage(self._staged())
+        self._arrays.give(kind, source, inputs)
+        self._held_before, self._source_before = self._held, source
+        self._held, self._place, self._put = self._arrays.held(kind.after), kind.after, 0
+        self._source[:rows] = np.arange(rows)
+        with self._beside(meanwhile):
+            tokens, seconds = self._timed_run(kind)
+        return Outcomes(tokens[:, :rows], lambda: self._arrays.logprobs(kind)[:, :rows], seconds)
+
+    def warm_up(self, measure: Measure) -> None:
+        """Every kind of run twice. From here on runs are captured: a capture belongs to the thread that makes it."""
+        self._captures = True
+        for kind in self._arrays.kinds:
+            bucket = kind.after.bucket
+            inputs, source = idle_inputs(bucket, bucket, kind.steps, self._vocab), np.zeros(bucket, np.int64)
+            self._arrays.give(kind, source, inputs)
+            self._timed_run(kind)
+            measure(bucket, kind.full, kind.steps, self._timed_run(kind)[1])
+
+    def _timed_run(self, kind: Kind) -> tuple[NDArray[np.int64], float]:
+        """What came out, and the seconds that it took."""
+        begin = time.perf_counter()
+        tokens = self._arrays.run(kind, captured=self._captures)
+        return tokens, time.perf_counter() - begin
+
+    @contextmanager
+    def _beside(self, meanwhile: Callable[[], None]) -> Iterator[None]:
+        done = self._helper.submit(meanwhile)
+        try:
+            yield
+        finally:
+            wait([done])
+        done.result()
+
+    def _staged(self) -> list[NDArray[Any]]:
+        return [self._token, *self._state]
+
+    def _copy(self, held: Held, index: int, position: int) -> RowState:
+        staged = index - held.bucket
+        token, *state = held.arrays if staged < 0 else self._staged()
+        index = index if staged < 0 else staged
+        return RowState(int(token[index]), tuple(array[index].copy() for array in state), position)
+
+
+class DeviceStore:
+    """The states of running rows; long prompts are read among them."""
+
+    def __init__(self, runner: DeviceRunner, manifest: Manifest, buckets: Sequence[int], staged: int = STAGED) -> None:
+        max_rows = buckets[-1]
+        staged, full = min(staged, max_rows), full_steps(max_rows, len(manifest.symbols))
+        self.runs = Runs(
+            max_rows=max_rows,
+            max_batch=max_rows,
+            steps=DEVICE_STEPS,
+            full_steps=full,
+            max_scores=full[-1] * max_rows,
+            readers=0,
+            newcomers=staged,
+            beside=True,
+        )
+        running = DeviceStates(runner, manifest, buckets, staged, full)
+        self.states: Mapping[Area, States] = {Area.RUNNING: running}
+
+
+def full_steps(max_rows: int, vocab: int) -> Sequence[int]:
+    """Numbers of steps of the full graph whose log-probabilities are not too many; the smallest in any case."""
+    return [steps for steps in DEVICE_STEPS if steps * max_rows * vocab <= LOGPROBS] or DEVICE_STEPS[:1]

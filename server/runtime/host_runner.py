@@ -1,0 +1,177 @@
+"""Runs a bundle's graphs in the host's memory. Only this file and server/runtime/device_runner.py know onnxruntime."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib import metadata
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bundle.graph_contract import TensorSpec, decode_inputs, decode_outputs, full_inputs, full_outputs
+from bundle.manifest import ModelShape
+
+__all__ = [
+    "NAMES",
+    "CannotRun",
+    "Graph",
+    "Provider",
+    "Runner",
+    "RuntimeMissing",
+    "check_runtime",
+    "has_cuda",
+    "one_line_errors",
+    "runtime_version",
+    "session_options",
+]
+
+Provider = Literal["cpu", "cuda"]
+Array = NDArray[np.generic]
+# As onnxruntime says it.
+NAMES: dict[Provider, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+
+
+class RuntimeMissing(RuntimeError):
+    """onnxruntime is not installed, installed twice, or lacks the provider that was asked for."""
+
+
+class CannotRun(RuntimeError):
+    """onnxruntime refuses a graph, or fails while it runs it; one line."""
+
+
+def check_runtime() -> None:
+    """Raises RuntimeMissing unless exactly one of onnxruntime and onnxruntime-gpu is installed."""
+    found = [name for name in ("onnxruntime", "onnxruntime-gpu") if _is_installed(name)]
+    if not found:
+        raise RuntimeMissing("onnxruntime is not installed: pip install 'charstream[cpu]' or 'charstream[gpu]'")
+    if len(found) == 2:
+        raise RuntimeMissing(
+            "onnxruntime and onnxruntime-gpu are both installed and overwrite each other: "
+            "pip uninstall -y onnxruntime onnxruntime-gpu, then install one of 'charstream[cpu]' and 'charstream[gpu]'"
+        )
+
+
+def has_cuda() -> bool:
+    """Whether this onnxruntime was built with CUDA; if that loads here is seen when it is asked for."""
+    import onnxruntime
+
+    return NAMES["cuda"] in onnxruntime.get_available_providers()
+
+
+def runtime_version() -> str:
+    import onnxruntime
+
+    return str(onnxruntime.__version__)
+
+
+class Graph:
+    """One graph in onnxruntime. Its inputs and outputs are arrays, bound by address."""
+
+    def __init__(
+        self,
+        data: bytes,
+        inputs: Sequence[TensorSpec],
+        outputs: Sequence[TensorSpec],
+        *,
+        threads: int,
+    ) -> None:
+        self._session = _session(data, threads)
+        self._binding = self._session.io_binding()
+        self._inputs = [spec.name for spec in inputs]
+        self._outputs = [spec.name for spec in outputs]
+
+    def run(self, inputs: Iterable[Array], outputs: Iterable[Array]) -> None:
+        """Reads the inputs and writes the outputs, all contiguous, in the order of the contract. Raises CannotRun."""
+        for name, array in zip(self._inputs, inputs, strict=True):
+            self._binding.bind_input(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
+        for name, array in zip(self._outputs, outputs, strict=True):
+            self._binding.bind_output(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
+        with one_line_errors():
+            self._session.run_with_iobinding(self._binding)
+
+
+class Runner:
+    """The graphs of one model in one precision; see bundle.graphs for the types and shapes of what they take.
+
+    Args:
+        decode, full: the bytes of the files.
+        vocab: characters known, V.
+        threads: of one operator.
+
+    Attributes:
+        provider: as onnxruntime names it.
+
+    Raises:
+        CannotRun: if onnxruntime refuses a graph.
+    """
+
+    provider = NAMES["cpu"]
+
+    def __init__(self, decode: bytes, full: bytes, shape: ModelShape, vocab: int, *, threads: int) -> None:
+        self._decode = Graph(decode, decode_inputs(shape), decode_outputs(shape), threads=threads)
+        self._full = Graph(full, full_inputs(shape, vocab), full_outputs(shape, vocab), threads=threads)
+
+    def decode(self, before: Sequence[Array], loop: Sequence[Array], tokens: Array, after: Sequence[Array]) -> None:
+        """Runs K steps for B rows: reads token and state from `before`, writes `tokens` [K, B] and `after`.
+
+        Args:
+            loop: forced, uniform and temperature.
+        """
+        token, *state = before
+        self._decode.run((token, *loop, *state), (tokens, *after))
+
+    def full(
+        self,
+        before: Sequence[Array],
+        loop: Sequence[Array],
+        limits: Sequence[Array],
+        tokens: Array,
+        logprobs: Array,
+        after: Sequence[Array],
+    ) -> None:
+        """As `decode`, with limits (bias, top_k, top_p, min_p); writes `logprobs` [K, B, V] too."""
+        token, *state = before
+        token_next, *state_next = after
+        self._full.run((token, *loop, *limits, *state), (tokens, token_next, logprobs, *state_next))
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """onnxruntime raises a dozen classes whose only common base is Exception."""
+    try:
+        yield
+    except Exception as error:
+        raise CannotRun("onnxruntime: " + " ".join(str(error).split())) from error
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def session_options(threads: int) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    # Patterns are kept per shape for ever, and every B and K is a shape of its own.
+    options.enable_mem_pattern = False
+    # It sets the mode of the thread that loads, and of those that it starts: the engine's thread must be one of them.
+    options.add_session_config_entry("session.set_denormal_as_zero", "1")
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # Without VNNI the products of 8 bits would saturate; this takes instructions that are slower and exact.
+    options.add_session_config_entry("session.x64quantprecision", "1")
+    return options
+
+
+def _session(graph: bytes, threads: int) -> Any:
+    import onnxruntime
+
+    # Constants are folded at export. Here it would hide what becomes one operator: see export/graph/int8.py.
+    kept = {"disabled_optimizers": ["ConstantFolding"]}
+    with one_line_errors():
+        return onnxruntime.InferenceSession(graph, session_options(threads), providers=[NAMES["cpu"]], **kept)

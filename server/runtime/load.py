@@ -1,0 +1,199 @@
+"""A bundle's graphs, ready to run: in which precision, on which provider, and do they compute what was exported?"""
+
+import hashlib
+import logging
+import os
+import statistics
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain, pairwise, product
+
+import numpy as np
+
+from bundle.graph_contract import DEVICE_STEPS
+from bundle.manifest import ON_DEVICE, Manifest, Precision
+from bundle.probe import ROWS, probe_inputs
+from bundle.read import Bundle, decode_file, full_file
+from server.engine.plan import Area
+from server.engine.state_store import Store, idle_inputs
+from server.runtime.device_runner import DeviceRunner
+from server.runtime.device_states import DeviceStore
+from server.runtime.host_runner import CannotRun, Provider, Runner, RuntimeMissing, has_cuda
+from server.runtime.host_states import HostStates, HostStore
+from server.runtime.probe import Pass, digest_of
+from server.settings import ServerSettings
+
+__all__ = ["BEST", "Loaded", "device_graphs", "load"]
+
+log = logging.getLogger("charstream.models")
+
+# Of those that may be served the first one is.
+BEST: tuple[Precision, ...] = ("fp16-cuda", "fp32-cuda", "int8", "fp32")
+# A second thread must bring this much, or the core is better left to the event loop.
+WORTH = 1.3
+# What a thread may keep the interpreter lock for from one that waits for it; Python's own is 5 ms (docs/decisions.md).
+DEVICE_SWITCH_SECONDS = 0.0005
+TIMED_ROWS, TIMED_STEPS, TIMED_RUNS = 64, 4, 5
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model in one precision, with no rows yet.
+
+    Attributes:
+        provider: as onnxruntime names it.
+        device: where it runs.
+        numerics: digest of the probe's result.
+    """
+
+    precision: Precision
+    provider: str
+    device: str
+    store: Store
+    numerics: str
+
+
+def load(bundle: Bundle, settings: ServerSettings) -> Loaded:
+    """The best of what the settings allow and the bundle has, and works here.
+
+    Raises:
+        CannotRun: onnxruntime refuses a graph, or the probe does not come to what the manifest says.
+        RuntimeMissing: the provider cannot be had.
+    """
+    name, ways = bundle.manifest.name, list(_ways(bundle.manifest, settings))
+    for way, following in pairwise(ways):
+        try:
+            return _load(bundle, settings, *way)
+        except (CannotRun, RuntimeMissing) as error:
+            message = "%s: %s on %s does not work here, %s on %s is tried: %s"
+            log.warning(message, name, *way, *following, error)
+    return _load(bundle, settings, *ways[-1])
+
+
+def _ways(manifest: Manifest, settings: ServerSettings) -> Iterator[tuple[Precision, Provider]]:
+    """What may be served, the best first. Raises CannotRun if nothing may."""
+    wanted = settings.precision
+    precisions = [p for p in BEST if p in manifest.precisions and wanted in ("auto", p)]
+    if not precisions:
+        raise CannotRun(f"--precision {wanted}: the bundle has {' and '.join(manifest.precisions)}")
+    on_device = [p for p in precisions if p in ON_DEVICE]
+    if settings.provider == "cuda" and not on_device:
+        raise CannotRun(
+            f"--provider cuda: the bundle has {' and '.join(manifest.precisions)}, none of them for a device: "
+            "charstream export --precision fp32,fp32-cuda,fp16-cuda writes them"
+        )
+    if settings.provider == "auto" and has_cuda() and not on_device:
+        log.info("%s: the bundle has nothing for CUDA, so the CPU serves it", manifest.name)
+    if settings.provider == "cuda" or (settings.provider == "auto" and has_cuda()):
+        yield from product(on_device, ("cuda",))
+    if settings.provider != "cuda":
+        # Without CUDA the graphs for a device are slow: who asks for them gets them.
+        yield from product([p for p in precisions if p not in ON_DEVICE or p == wanted], ("cpu",))
+
+
+def _load(bundle: Bundle, settings: ServerSettings, precision: Precision, provider: Provider) -> Loaded:
+    manifest = bundle.manifest
+    if precision in ON_DEVICE:
+        return _load_device(bundle, settings, precision, provider)
+    runner, threads = _fastest(bundle, precision, settings)
+    numerics = digest_of(_host_passes(runner, manifest), manifest, precision)
+    store = HostStore(runner, manifest, settings.max_rows, settings.max_batch)
+    return Loaded(precision, runner.provider, f"{threads} threads" if threads > 1 else "1 thread", store, numerics)
+
+
+def _load_device(bundle: Bundle, settings: ServerSettings, precision: Precision, provider: Provider) -> Loaded:
+    manifest = bundle.manifest
+    if provider == "cpu":
+        log.warning("%s: %s is for CUDA; the CPU runs it slowly", manifest.name, precision)
+    # Beside a device the host's threads compete for nothing but the interpreter.
+    sys.setswitchinterval(DEVICE_SWITCH_SECONDS)
+    runner = DeviceRunner(
+        device_graphs(bundle.files, precision), threads=settings.threads or 1, provider=provider, tf32=settings.tf32
+    )
+    store = DeviceStore(runner, manifest, settings.bucket_sizes)
+    numerics = _device_numerics(store, manifest, precision, settings.bucket_sizes)
+    return Loaded(precision, runner.provider, runner.device, store, numerics)
+
+
+def device_graphs(files: Mapping[str, bytes], precision: Precision) -> dict[tuple[bool, int], bytes]:
+    """As DeviceRunner takes them."""
+    names = {False: decode_file, True: full_file}
+    return {(full, steps): files[names[full](precision, steps)] for full, steps in product(names, DEVICE_STEPS)}
+
+
+def _host_passes(runner: Runner, manifest: Manifest) -> Iterator[Pass]:
+    """One row alone, and the manifest's rows together."""
+    vocab = len(manifest.symbols)
+    for rows, full in product((1, ROWS), (True, False)):
+        forced, uniform = probe_inputs(vocab, rows)
+        logprobs = np.empty(full * forced.size * vocab, np.float32)
+        states = HostStates(runner, manifest, rows, rows, logprobs)
+        first = 0 if rows == ROWS else None
+        yield Pass(states, full, rows, len(forced), forced, uniform, ends=True, first=first)
+
+
+def _device_numerics(store: DeviceStore, manifest: Manifest, precision: Precision, buckets: Sequence[int]) -> str:
+    """The digest; one that no other server has if a text may depend on how many run beside it. Raises CannotRun."""
+    digests = {
+        full: [
+            digest_of(_device_passes(store, manifest, full, bucket, size), manifest, precision)
+            for bucket, size in product(buckets, steps)
+        ]
+        for full, steps in ((False, store.runs.steps), (True, store.runs.full_steps))
+    }
+    name, digest = manifest.name, hashlib.sha256("".join(chain(*digests.values())).encode())
+    if len(buckets) > 1:
+        log.warning("%s: with several --buckets a text may depend on how many run beside it", name)
+    elif any(len(set(found)) > 1 for found in digests.values()):
+        log.warning(
+            "%s: roundings depend on the steps of a run here, so a text may depend on what runs beside it", name
+        )
+    else:
+        return digest.hexdigest()[:16]
+    digest.update(os.urandom(digest.digest_size))
+    return digest.hexdigest()[:16]
+
+
+def _device_passes(store: DeviceStore, manifest: Manifest, full: bool, bucket: int, steps: int) -> Iterator[Pass]:
+    """The manifest's rows, as many at a time as may come in with a run."""
+    forced, uniform = probe_inputs(len(manifest.symbols), ROWS)
+    count = min(ROWS, bucket, store.runs.newcomers)
+    for first in range(0, ROWS, count):
+        rows = slice(first, first + count)
+        yield Pass(store.states[Area.RUNNING], full, bucket, steps, forced[:, rows], uniform[:, rows], first=first)
+
+
+def _fastest(bundle: Bundle, precision: Precision, settings: ServerSettings) -> tuple[Runner, int]:
+    """With the number of threads that is asked for, or the fastest."""
+    if settings.threads:
+        return _with_threads(bundle, precision, settings.threads), settings.threads
+    # One core is the event loop's.
+    most = max(1, len(os.sched_getaffinity(0)) - 1)
+    best = _with_threads(bundle, precision, 1)
+    threads, seconds = 1, _timed(best, bundle.manifest) if most > 1 else 0.0
+    while 2 * threads <= most:
+        runner = _with_threads(bundle, precision, 2 * threads)
+        other = _timed(runner, bundle.manifest)
+        if seconds < WORTH * other:
+            break
+        best, threads, seconds = runner, 2 * threads, other
+    return best, threads
+
+
+def _with_threads(bundle: Bundle, precision: Precision, threads: int) -> Runner:
+    manifest, files = bundle.manifest, bundle.files
+    graphs = files[decode_file(precision)], files[full_file(precision)]
+    return Runner(*graphs, manifest.model, len(manifest.symbols), threads=threads)
+
+
+def _timed(runner: Runner, manifest: Manifest) -> float:
+    """Seconds of a run, the median of several."""
+    states = HostStates(runner, manifest, TIMED_ROWS, TIMED_ROWS, np.empty(0, np.float32))
+    inputs, seconds = idle_inputs(TIMED_ROWS, TIMED_ROWS, TIMED_STEPS, len(manifest.symbols)), []
+    for _ in range(TIMED_RUNS + 1):
+        begin = time.perf_counter()
+        states.run(inputs, full=False)
+        seconds.append(time.perf_counter() - begin)
+    return statistics.median(seconds[1:])

@@ -1,0 +1,102 @@
+"""Does a machine compute what was exported, and which machines compute the same? The run of bundle/probe.py, with the
+states and the graphs that will be served."""
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bundle.manifest import Manifest, Precision
+from bundle.probe import SAMPLED
+from server.engine.messages import RowState
+from server.engine.state_store import Inputs, Limits, States
+from server.runtime.host_runner import CannotRun
+
+__all__ = ["Pass", "digest_of"]
+
+Array = NDArray[Any]
+# What the full graph is limited to.
+TOP_K, TOP_P = 5, 0.9
+
+
+@dataclass(frozen=True)
+class Pass:
+    """The probe's K steps for some rows.
+
+    Attributes:
+        full: in the full graph.
+        rows: that a run has; those beyond n are idle.
+        steps: of a run; what the last one has too many is not looked at.
+        forced, uniform: [K, n].
+        ends: the state at the end counts, too.
+        first: the manifest has texts of these rows, from this one on; None: it has none.
+    """
+
+    states: States
+    full: bool
+    rows: int
+    steps: int
+    forced: NDArray[np.int64]
+    uniform: NDArray[np.float32]
+    ends: bool = False
+    first: int | None = None
+
+    def made(self, manifest: Manifest) -> list[Array]:
+        """The outcomes [K, n], the full graph's log-probabilities [K, n, V], and the end. Raises CannotRun."""
+        shape, (steps, count) = manifest.model, self.forced.shape
+        zeros = tuple(np.zeros(shape.hidden, np.float32) for _ in shape.state_names)
+        for slot in range(count):
+            self.states.put(slot, RowState(0, zeros, 0))
+        parts = zip(*self._parts(len(manifest.symbols)), strict=True)
+        return [np.concatenate(arrays)[:steps, :count] for arrays in parts] + (self._end(count) if self.ends else [])
+
+    def _parts(self, vocab: int) -> Iterator[list[Array]]:
+        """Copies of what each run made."""
+        steps, count = self.forced.shape
+        missing = (0, -steps % self.steps), (0, self.rows - count)
+        forced, uniform = np.pad(self.forced, missing), np.pad(self.uniform, missing)
+        temperature, limits = np.ones(self.rows, np.float32), _limits(self.rows, vocab)
+        for begin in range(0, len(forced), self.steps):
+            part = slice(begin, begin + self.steps)
+            outcomes = self.states.run(Inputs(0, forced[part], uniform[part], temperature, limits), full=self.full)
+            made: list[Array] = [outcomes.tokens, outcomes.logprobs] if self.full else [outcomes.tokens]
+            yield [array.copy() for array in made]
+
+    def _end(self, count: int) -> list[Array]:
+        ends = [self.states.take(slot, 0) for slot in range(count)]
+        return [np.array([end.token for end in ends]), *map(np.stack, zip(*(end.state for end in ends), strict=True))]
+
+
+def digest_of(passes: Iterable[Pass], manifest: Manifest, precision: Precision) -> str:
+    """Equal digests promise equal text for equal bundles.
+
+    Raises:
+        CannotRun: the text is not the manifest's, or leaves the vocabulary or the finite numbers.
+    """
+    digest = hashlib.sha256()
+    for one in passes:
+        tokens, *others = one.made(manifest)
+        if tokens.min() < 0 or tokens.max() >= len(manifest.symbols) or not all(np.isfinite(a).all() for a in others):
+            raise CannotRun("the probe leads to characters that the vocabulary lacks, or to a state that is not finite")
+        for array in (tokens, *others):
+            digest.update(array.tobytes())
+        if one.first is not None and not one.full:
+            _compare(manifest, precision, one.first, tokens[-SAMPLED:])
+    return digest.hexdigest()[:16]
+
+
+def _limits(rows: int, vocab: int) -> Limits:
+    zeros = np.zeros((rows, vocab), np.float32)
+    return Limits(zeros, np.full(rows, min(TOP_K, vocab)), np.full(rows, TOP_P, np.float32), np.zeros(rows, np.float32))
+
+
+def _compare(manifest: Manifest, precision: Precision, first: int, tokens: NDArray[np.int64]) -> None:
+    """Raises CannotRun."""
+    texts = manifest.probe[precision][first : first + tokens.shape[1]]
+    for row, expected in enumerate(texts):
+        found = manifest.vocabulary.symbols_of(tokens[: len(expected), row])
+        if found != expected:
+            raise CannotRun(f"the probe's row {first + row} is {found!r} here, the manifest says {expected!r}")

@@ -1,0 +1,182 @@
+"""A server's life: bind, load, serve, drain, end."""
+
+import asyncio
+import logging
+import os
+import signal
+from contextlib import suppress
+
+import grpc
+from grpc_health.v1 import health, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from protos import charstream_pb2, charstream_pb2_grpc
+from server.access.authentication import Access
+from server.access.cancel_limit import Leavers
+from server.access.listener import CannotStart, bind, files_of
+from server.catalog.catalog import Catalog
+from server.observe.metrics import Stage
+from server.observe.observers import Observation
+from server.runtime.host_runner import RuntimeMissing, check_runtime
+from server.service.generation import TextGenerationService
+from server.service.health import Health
+from server.service.interceptors.calls import CallInterceptor
+from server.service.interceptors.decoding import DecodingInterceptor
+from server.service.interceptors.errors import ErrorInterceptor
+from server.service.models import ModelsService
+from server.service.resume_tokens import Keys
+from server.settings import ServerSettings
+
+__all__ = ["CannotStart", "Server"]
+
+log = logging.getLogger("charstream.server")
+
+SERVICES = [service.full_name for service in charstream_pb2.DESCRIPTOR.services_by_name.values()]
+# Cancelled calls get this long to leave before the process ends.
+LAST_SECONDS = 1.0
+# What else is in a request.
+REQUEST_OVERHEAD_BYTES = 64 << 10
+LEAST_PENDING = 1000  # gRPC's default
+
+
+class Server:
+    """One process's server. `run` returns its exit code."""
+
+    def __init__(self, settings: ServerSettings) -> None:
+        self._settings, self._observation = settings, Observation(settings)
+        self._catalog = Catalog(settings, self._observation.metrics, self._on_engine_error)
+        self._ending, self._drain = asyncio.Event(), asyncio.Event()  # signalled; refuses calls
+        self._health = Health(SERVICES)
+        self._engine_error: BaseException | None = None
+
+    async def run(self) -> int:
+        """Serves until a signal comes. Returns 0 after a drain, 1 if an engine broke. Raises CannotStart."""
+        with files_of("--tokens"):
+            access = Access(self._settings.tokens)
+        calls = CallInterceptor(access, self._observation.observers, Leavers(self._settings.connection_cancels))
+        interceptors = [ErrorInterceptor(), calls, DecodingInterceptor()]
+        server = grpc.aio.server(options=_options(self._settings), interceptors=interceptors)
+        port = bind(server, self._settings)
+        if await self._start(server):
+            log.info("listening on %s:%d", self._settings.host, port)
+            await self._ending.wait()
+        else:
+            self._drain.set()
+        await self._finish(server)
+        return 1 if self._engine_error else 0
+
+    async def _start(self, server: grpc.aio.Server) -> bool:
+        """Returns False if it is to end already."""
+        self._handle_signals()
+        keys = self._read_keys()
+        if not await self._load():
+            return False
+        generation = TextGenerationService(self._catalog, self._settings, keys, self._drain)
+        charstream_pb2_grpc.add_TextGenerationServicer_to_server(generation, server)  # type: ignore[no-untyped-call]
+        charstream_pb2_grpc.add_ModelsServicer_to_server(ModelsService(self._catalog, self._settings), server)  # type: ignore[no-untyped-call]
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        reflection.enable_server_reflection([*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
+        await server.start()
+        self._observation.metrics.stage = Stage.READY
+        return True
+
+    def _read_keys(self) -> Keys:
+        path = self._settings.resume_keys
+        with files_of("--resume-keys"):
+            keys = Keys.read(path)
+        log.info("resume tokens: %s", f"keys of {path}" if path else "a key that ends with this process")
+        return keys
+
+    async def _load(self) -> bool:
+        """Returns False if a signal came first."""
+        loading, ending = asyncio.create_task(self._load_models()), asyncio.create_task(self._ending.wait())
+        await asyncio.wait([loading, ending], return_when=asyncio.FIRST_COMPLETED)
+        ending.cancel()
+        if loading.done():
+            loading.result()
+        loading.cancel()
+        return not self._ending.is_set()
+
+    async def _load_models(self) -> None:
+        try:
+            check_runtime()
+            await self._catalog.start()
+        except RuntimeMissing as error:
+            raise CannotStart(str(error)) from None
+        except OSError as error:
+            raise CannotStart(f"--models {self._settings.models}: {error.strerror}") from None
+        if not len(self._catalog):
+            raise CannotStart(f"--models {self._settings.models}: holds no bundle that can be served")
+
+    def _handle_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._on_signal, number)
+        loop.add_signal_handler(signal.SIGHUP, self._catalog.look_soon)
+
+    def _on_signal(self, number: int) -> None:
+        if self._ending.is_set():
+            log.warning("second signal: ends at once")
+            logging.shutdown()
+            os._exit(128 + number)
+        log.info("%s: drains for at most %g s", signal.Signals(number).name, self._settings.grace)
+        self._observation.metrics.stage = Stage.DRAINING
+        self._ending.set()
+
+    def _on_engine_error(self, error: BaseException) -> None:
+        self._engine_error = error
+        self._observation.metrics.stage = Stage.BROKEN
+        self._ending.set()
+        self._drain.set()
+        self._catalog.fail_streams()
+
+    async def _finish(self, server: grpc.aio.Server) -> None:
+        self._health.stop_serving()
+        # Who balances load needs a while to notice; calls that come until then are served, unless an engine breaks.
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._drain.wait(), self._settings.drain_delay)
+        self._drain.set()
+        try:
+            async with asyncio.timeout(self._settings.grace):
+                await self._catalog.wait_until_idle()
+        except TimeoutError:
+            log.warning("the grace is over: remaining streams are cut")
+            self._catalog.drain_streams()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._catalog.wait_until_idle(), LAST_SECONDS)
+            self._catalog.fail_streams()
+        await server.stop(LAST_SECONDS)
+        self._catalog.stop()
+        self._observation.close()
+        log.info("ended")
+
+
+def _largest_request(settings: ServerSettings) -> int:
+    """Bytes: a prompt and what was received, each of characters of at most 4 bytes, and a token."""
+    return 8 * settings.max_prompt_chars + settings.max_token_bytes + REQUEST_OVERHEAD_BYTES
+
+
+def _options(settings: ServerSettings) -> list[tuple[str, int]]:
+    # A flood of calls that are given up passes through the same queue: it must not push the others out.
+    pending = max(LEAST_PENDING, settings.most_texts)
+    return [
+        ("grpc.so_reuseport", 0),
+        ("grpc.keepalive_time_ms", int(settings.keepalive * 1000)),
+        ("grpc.keepalive_timeout_ms", int(settings.keepalive_timeout * 1000)),
+        # grpc 1.85 waits for the answer by this one, 60 s by default, not by keepalive_timeout_ms.
+        ("grpc.http2.ping_timeout_ms", int(settings.keepalive_timeout * 1000)),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.max_pings_without_data", 0),
+        # How often clients may probe us.
+        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+        # Calls that arrive together are cancelled from here on, before ours can say what the limit is.
+        ("grpc.server.max_pending_requests", pending),
+        ("grpc.server.max_pending_requests_hard_limit", 3 * pending),
+        ("grpc.max_receive_message_length", _largest_request(settings)),
+        ("grpc.max_allowed_incoming_connections", settings.max_connections),
+        ("grpc.max_concurrent_streams", settings.connection_streams),
+        ("grpc.max_connection_idle_ms", int(settings.connection_idle * 1000)),
+        ("grpc.server_handshake_timeout_ms", int(settings.handshake_timeout * 1000)),
+        ("grpc.max_metadata_size", settings.max_header_bytes),
+        ("grpc.absolute_max_metadata_size", settings.max_header_bytes),
+    ]

@@ -1,0 +1,120 @@
+"""Resume tokens: where a text can go on, as a few kilobytes that only servers with the same key accept.
+
+A token is: format (1 byte), the key's number (8), what it says (server/service/token.proto), HMAC-SHA256
+of all before (32). It is signed, not encrypted: but for the state it holds nothing that its owner was not sent.
+"""
+
+import hmac
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+from google.protobuf.message import DecodeError
+
+from bundle.manifest import ModelShape
+from server.access.reloading import FileError, Reloaded, read_secret
+from server.engine.messages import RowState, Snapshot
+from server.errors import InvalidField
+from server.service.token_pb2 import TextState
+
+__all__ = ["Keys", "row_state", "text_state"]
+
+FORMAT = b"\x01"
+KEY_CHARS = 32
+NUMBER_BYTES, MAC_BYTES = 8, 32
+HEAD_BYTES = len(FORMAT) + NUMBER_BYTES
+
+
+class Keys:
+    """The first key signs, all are accepted: so a new one can be known everywhere before it is used anywhere.
+
+    Args:
+        current: tells the keys by their numbers, at least one.
+    """
+
+    def __init__(self, current: Callable[[], Mapping[bytes, bytes]]) -> None:
+        self._current = current
+
+    @classmethod
+    def of(cls, keys: Sequence[bytes]) -> "Keys":
+        numbered = _numbered(keys)
+        return cls(lambda: numbered)
+
+    @classmethod
+    def read(cls, path: Path | None) -> "Keys":
+        """The keys of a file, a line each, read again when it changes; without one, a key that nobody else has.
+
+        Raises:
+            FileError: there are none.
+        """
+        if path is None:
+            return cls.of([secrets.token_bytes(KEY_CHARS)])
+        return cls(Reloaded("keys of resume tokens", [path], lambda: _numbered(_read(path))).current)
+
+    def seal(self, state: TextState) -> bytes:
+        number, key = next(iter(self._current().items()))
+        signed = FORMAT + number + state.SerializeToString(deterministic=True)
+        return signed + _mac(key, signed)
+
+    def open(self, token: bytes, most_bytes: int) -> TextState:
+        """What a token says. Raises InvalidField."""
+        if len(token) > most_bytes:
+            raise _refused(f"has {len(token)} bytes, allowed are at most {most_bytes}")
+        if len(token) < HEAD_BYTES + MAC_BYTES or not token.startswith(FORMAT):
+            raise _refused("is no token of this version of charstream, or a piece of one")
+        signed, number = token[:-MAC_BYTES], token[len(FORMAT) : HEAD_BYTES]
+        key = self._current().get(number)
+        if key is None:
+            raise _refused("was signed with a key that this server does not know")
+        if not hmac.compare_digest(token[-MAC_BYTES:], _mac(key, signed)):
+            raise _refused("was changed after it was signed")
+        try:
+            return TextState.FromString(signed[HEAD_BYTES:])
+        except DecodeError:
+            raise _refused("was signed by a version of charstream that this one does not understand") from None
+
+
+def _read(path: Path) -> list[bytes]:
+    """Raises FileError."""
+    lines = [line.strip() for line in read_secret(path).splitlines()]
+    keys = [line for line in lines if line and not line.startswith(b"#")]
+    if not keys:
+        raise FileError(f"{path}: holds no key; one is a line of at least {KEY_CHARS} characters")
+    for number, line in enumerate(lines, 1):
+        if line in keys and len(line) < KEY_CHARS:
+            raise FileError(f"{path}, line {number}: a key has at least {KEY_CHARS} characters, not {len(line)}")
+    return keys
+
+
+def _numbered(keys: Sequence[bytes]) -> Mapping[bytes, bytes]:
+    """A key's number is not secret, and the same on every server that knows the key."""
+    return {sha256(key).digest()[:NUMBER_BYTES]: key for key in keys}
+
+
+def _mac(key: bytes, signed: bytes) -> bytes:
+    return hmac.digest(key, signed, "sha256")
+
+
+def text_state(snapshot: Snapshot, **rest: object) -> TextState:
+    """What a token shall say; `rest`: the fields that are no place in a text."""
+    state = snapshot.state
+    return TextState(
+        state=b"".join(array.astype("<f4").tobytes() for array in state.state),
+        character=state.token,
+        position=state.position,
+        forced=snapshot.forced,
+        tail=snapshot.tail,
+        **rest,  # type: ignore[arg-type]
+    )
+
+
+def row_state(state: TextState, shape: ModelShape) -> RowState:
+    """The state that a token holds."""
+    arrays = np.frombuffer(state.state, "<f4").reshape(len(shape.state_names), shape.hidden)
+    return RowState(state.character, tuple(arrays.astype(np.float32)), state.position)
+
+
+def _refused(reason: str) -> InvalidField:
+    return InvalidField("resume_token", reason)

@@ -1,0 +1,75 @@
+"""A run begins where nothing is lost by it."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from models.training.checkpoint import BEST, CheckpointError, load, read, save
+from models.training.schedule import TooShort
+
+Train = Callable[..., Path]
+LEFT = {
+    "best": ("last.*", r"holds a run: begin another with its weights by --init-from \S+, or replace it by --overwrite"),
+    "last": ("best.*", "holds a run: go on with it by --resume, or replace it by --overwrite"),
+    "metrics": ("*.*s*on", "holds a run: replace it by --overwrite"),
+}
+
+
+def _contents(folder: Path) -> dict[Path, bytes]:
+    return {file: file.read_bytes() for file in folder.rglob("*") if file.is_file() and file.name != ".lock"}
+
+
+@pytest.mark.parametrize("what", LEFT)
+def test_whatever_is_left_of_a_run_is_replaced_only_if_asked(train: Train, what: str) -> None:
+    gone, reason = LEFT[what]
+    run = train("--steps", "1")
+    for file in (*run.glob(gone), *(run.glob("*.safetensors") if what == "metrics" else ())):
+        file.unlink()
+    if what != "metrics":
+        (run / "metrics.jsonl").unlink()
+    before = _contents(run)
+    with pytest.raises(CheckpointError, match=reason):
+        train("--steps", "2")
+    assert _contents(run) == before
+    train("--steps", "2", "--overwrite")
+    assert load(run).record.steps <= read(run / "last.json")[0].progress.step == 2
+
+
+def test_overwriting_leaves_what_is_of_no_run(train: Train) -> None:
+    run = train("--steps", "1")
+    (run / "tensorboard").mkdir()
+    (run / "tensorboard" / "events").touch()
+    (run / "best.txt").touch()
+    old = set(run.glob("*.safetensors"))
+    train("--steps", "2", "--overwrite")
+    assert (run / "best.txt").exists()
+    assert not (run / "tensorboard").exists()
+    assert not old & set(run.iterdir())
+
+
+@pytest.mark.parametrize("flags", [(), ("--overwrite",)])
+def test_a_folder_of_no_run_keeps_all_its_files(train: Train, tmp_path: Path, flags: tuple[str, ...]) -> None:
+    own = ("best.txt", "last.pt", "best.mine.safetensors", "check/check.json", "tensorboard/events")
+    for name in own:
+        (tmp_path / "run" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "run" / name).write_text("mine")
+    train("--steps", "1", *flags)
+    assert all((tmp_path / "run" / name).read_text() == "mine" for name in own)
+
+
+def test_weights_alone_are_begun_from_and_not_gone_on_with(train: Train) -> None:
+    run = train("--steps", "1")
+    header, tensors = read(run)
+    for file in run.glob("last.*"):
+        file.unlink()
+    save(run, BEST, header.model_copy(update={"settings": None}), tensors)
+    with pytest.raises(CheckpointError, match=f"begin another run by --init-from {run}"):
+        train("--resume")
+
+
+def test_what_is_said_of_too_little_time_can_be_done(train: Train) -> None:
+    with pytest.raises(TooShort, match=r"; --overwrite --minutes .* would do$"):
+        train("--minutes", "0.001")
+    run = train("--steps", "1", "--overwrite")
+    assert read(run / "last.json")[0].progress.step == 1
