@@ -167,7 +167,7 @@ def _read(server: ServerProcess) -> None:
 
 
 def ready(server: ServerProcess) -> ServerProcess:
-    """Waits until it listens."""
+    """Waits until the server listens."""
     server.address = server.wait_for(r"listening on ([^\s\"]+)").group(1)
     return server
 

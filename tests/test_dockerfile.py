@@ -1,4 +1,4 @@
-"""The Dockerfile's steps, done without Docker: what its target `cpu` installs is enough to serve, and has no torch.
+"""The Dockerfile's steps, done without Docker: its target `cpu` installs enough to serve, and no torch.
 
 The RUN lines are the file's own, with its folders moved into a temporary one.
 """
@@ -88,7 +88,7 @@ def test_the_image_wants_tls_or_to_be_told_that_it_needs_none(image: Path, bundl
 
 
 def serve(image: Path, bundles: Path, **variables: str) -> ServerProcess:
-    """With the stage's variables of the server, and these."""
+    """Start a server with the stage's variables, and these."""
     (environment,) = (arguments for instruction, arguments in stage("cpu") if instruction == "ENV")
     own = [setting for setting in environment.split() if setting.startswith("CHARSTREAM_HOST=")]
     given = [f"{name}={value}" for name, value in variables.items()]

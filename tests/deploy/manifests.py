@@ -1,4 +1,4 @@
-"""The files of deploy/, read."""
+"""Readers of the files of deploy/."""
 
 import tomllib
 from pathlib import Path
@@ -62,7 +62,7 @@ def unit(*files: Path) -> dict[str, list[str]]:
 
 
 def files_of(folder: str) -> list[Path]:
-    """Of certificates, tokens and keys, all of which an example has."""
+    """The files of certificates, tokens and keys, all of which an example has."""
     settings = config(folder)
     paths = [settings.tls_cert, settings.tls_key, settings.tokens, settings.resume_keys]
     return [path for path in paths if path]

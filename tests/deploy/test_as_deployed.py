@@ -36,7 +36,7 @@ class Replica:
 
     def probe(self, name: str) -> int:
         """The exit code of an exec probe."""
-        command = [self._moved(word) for word in container()[name]["exec"]["command"]]
+        command = [self._adapt(word) for word in container()[name]["exec"]["command"]]
         assert command[0] == "python3"
         return subprocess.run([sys.executable, *command[1:]], capture_output=True, timeout=60).returncode
 
@@ -44,15 +44,15 @@ class Replica:
         with urllib.request.urlopen(f"http://{self.metrics}{path}", timeout=30) as answer:
             return answer.status, answer.read().decode()
 
-    def _moved(self, word: str) -> str:
+    def _adapt(self, word: str) -> str:
         return word.replace("/etc/charstream", str(self.folder)).replace("127.0.0.1:50051", self.process.address)
 
 
 @pytest.fixture(scope="module")
 def replica(bundles: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replica]:
     folder = tmp_path_factory.mktemp("mounts")
-    fill(folder)
-    (folder / "server.toml").write_text(moved(bundles, folder))
+    write_secrets(folder)
+    (folder / "server.toml").write_text(local_configuration(bundles, folder))
     process = start_server(bundles, *container()["args"][:1], str(folder / "server.toml"))
     try:
         process.address = process.wait_for(r"listening on ([\d.:]+)").group(1)
@@ -61,8 +61,8 @@ def replica(bundles: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         stop(process)
 
 
-def moved(bundles: Path, folder: Path) -> str:
-    """The configuration, on this machine."""
+def local_configuration(bundles: Path, folder: Path) -> str:
+    """The configuration, with this machine's folders and ports."""
     text = (KUBERNETES / "server.toml").read_text()
     for there, here in (
         ("/etc/charstream", str(folder)),
@@ -76,8 +76,8 @@ def moved(bundles: Path, folder: Path) -> str:
     return text
 
 
-def fill(folder: Path) -> None:
-    """What the two secrets hold."""
+def write_secrets(folder: Path) -> None:
+    """Write the files that the two secrets hold."""
     authority = trustme.CA()
     certificate = authority.issue_cert("charstream", "localhost")
     (folder / "tls").mkdir()

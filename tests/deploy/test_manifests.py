@@ -1,4 +1,4 @@
-"""What operators copy from deploy/: each file by its own validator, and all against the server that they start."""
+"""The files that operators copy from deploy/: each by its own validator, and all against the server that they start."""
 
 import re
 import shutil

@@ -1,4 +1,4 @@
-"""What the dashboard and the alerts look at is there, and the alerts fire when they should, and only then."""
+"""The dashboard and the alerts look at metrics that exist, and the alerts fire when they should, and only then."""
 
 import json
 import subprocess
