@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from client import Client, Replica
-from client.generation_task import Text
+from client.generation_task import TextTask
 from client.options import GenerateOptions, generate_request
 from protos import charstream_pb2 as pb
 
@@ -157,8 +157,8 @@ def test_whether_a_temperature_makes_sense_is_the_servers_to_say(temperature: fl
 
 
 def test_a_reason_from_a_newer_server_does_not_break_the_client() -> None:
-    text = Text(built())
+    text = TextTask(built())
     text.take(pb.GenerateResponse(text="a", finish=pb.Finish(reason=99)))  # type: ignore[arg-type]
-    assert text.done
+    assert text.is_done
     assert text.finish
     assert text.finish.reason == "unknown"
