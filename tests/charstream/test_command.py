@@ -30,11 +30,11 @@ def loaded_modules(statement: str) -> set[str]:
 
 
 def test_the_server_needs_no_training() -> None:
-    assert not loaded_modules("import server.__main__, server.lifecycle").intersection(TRAINING)
+    assert not loaded_modules("import server.__main__, server.server").intersection(TRAINING)
 
 
 def test_the_client_needs_neither_training_nor_serving() -> None:
-    assert not loaded_modules("import client.stream").intersection(
+    assert not loaded_modules("import client.commands.stream").intersection(
         (*TRAINING, "server", "bundle", "onnxruntime", "numpy")
     )
 

@@ -31,7 +31,7 @@ def logprob_at(position: int) -> float:
 
 @dataclass(frozen=True)
 class Fault:
-    """What happens to one call when so many characters were sent in it; beyond the text's end: after its finish."""
+    """The end of one call when `after` characters were sent in it; beyond the text's end: after its finish."""
 
     how: str
     after: int = 0

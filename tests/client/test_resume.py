@@ -15,7 +15,9 @@ from client import (
     InvalidRequest,
     NotAllowed,
     Overloaded,
+    Progress,
     ServerError,
+    Started,
     Unavailable,
     WrongReplica,
 )
@@ -265,6 +267,20 @@ def test_what_was_given_up_goes_on_elsewhere_and_later(kind: str) -> None:
     assert outcome.stream.logprobs == [logprob_at(7 + i) for i in range(CHARS)]
     assert (outcome.stream.finish.prompt_chars, outcome.stream.finish.generated_chars) == (6, CHARS)
     assert replica.requests[0].received == TEXT[16:20]
+
+
+def test_a_progress_that_an_earlier_client_pickled_is_still_taken() -> None:
+    pickled = (
+        b"ccopy_reg\n_reconstructor\n(cclient.progress\nProgress\nc__builtin__\nobject\nNtR(dVrequest\nc_codecs\nencode\n"
+        b"(V\\u000a\x06ROMEO:\nVlatin1\ntRsVstarted\nccopy_reg\n_reconstructor\n(cclient.values\nStarted\n"
+        b"c__builtin__\nobject\nNtR(dVseed\nI7\nsVmax_chars\nI40\nsVreplica\nccopy_reg\n_reconstructor\n"
+        b"(cclient.values\nReplica\nc__builtin__\nobject\nNtR(dVdigest\nVd\nsbsbsVtext\nVhalf\nsVlogprobs\n(tsVcheckpoint\n"
+        b"ccopy_reg\n_reconstructor\n(cclient.progress\nPlace\nc__builtin__\nobject\nNtR(dVtext_chars\nI2\nsbsb."
+    )
+    progress = pickle.loads(pickled)
+    assert isinstance(progress, Progress)
+    assert progress.text == "half"
+    assert (progress.started, progress.checkpoint.text_chars) == (Started(7, 40, progress.started.replica), 2)
 
 
 @both

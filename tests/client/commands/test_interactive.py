@@ -130,8 +130,8 @@ def test_after_an_interruption_only_what_the_last_token_lacks_is_read_again() ->
     beginning = Conversation(seed=7)
     told = beginning.with_turn(Turn("a", "b", b"1", 7)).with_turn(Turn("c", "d", b"", 8))
     assert (told.text, told.place, told.next_seed) == ("abcd", (b"1", "cd"), 8)
-    assert (told.undone().place, told.undone().next_seed) == ((b"1", ""), 7)
-    assert told.undone().undone() == beginning
+    assert (told.without_last_turn().place, told.without_last_turn().next_seed) == ((b"1", ""), 7)
+    assert told.without_last_turn().without_last_turn() == beginning
     assert told.without_tokens().place == (b"", "abcd")
     assert Conversation(b"0").with_turn(Turn("a", "b")).place == (b"0", "ab")
 
