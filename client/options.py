@@ -124,7 +124,10 @@ def generate_request(prompt: str, options: GenerateOptions, *, checkpoints: bool
         sampling=_sampling(given),
         seed=seed,
         stop=_stops(given),
-        chunking=_chunking(given),
+        chunking=pb.Chunking(
+            max_chars=given.get("max_chunk_chars"),
+            max_delay=_duration("max_chunk_delay", given.get("max_chunk_delay")),
+        ),
         time_limit=_duration("time_limit", given.get("time_limit")),
         checkpoint_chars=given.get("checkpoint_chars", CHECKPOINT_CHARS if checkpoints else 0) or None,
         replica=given["replica"].message() if "replica" in given else None,
@@ -176,11 +179,6 @@ def _sampling(given: Mapping[str, Any]) -> pb.Sampling:
     bias = pb.Bias(of=given["bias"]) if given.get("bias") else None
     names = ("temperature", "top_k", "top_p", "min_p", "allowed", "banned")
     return pb.Sampling(bias=bias, **{name: given[name] for name in names if name in given})
-
-
-def _chunking(given: Mapping[str, Any]) -> pb.Chunking:
-    delay = _duration("max_chunk_delay", given.get("max_chunk_delay"))
-    return pb.Chunking(max_chars=given.get("max_chunk_chars"), max_delay=delay)
 
 
 def _duration(name: str, seconds: float | None) -> Duration | None:

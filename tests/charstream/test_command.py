@@ -25,7 +25,7 @@ def run(*argv: str) -> subprocess.CompletedProcess[str]:
 
 
 def loaded_modules(statement: str) -> set[str]:
-    """Top-level modules that a fresh process has after the statement."""
+    """Return the top-level modules that a fresh process has after the statement."""
     code = f"{statement}\nimport json, sys\nprint(json.dumps(sorted({{name.split('.')[0] for name in sys.modules}})))"
     result = run("-c", code)
     assert result.returncode == 0, result.stderr

@@ -1,4 +1,4 @@
-"""`charstream score`: the client's own figures as a table, in colours, as JSON; what can't be scored is told first."""
+"""`charstream score`: the client's own figures as a table, in colours, as JSON; what can't be scored is refused."""
 
 import json
 import math
