@@ -59,7 +59,9 @@ def from_file(cls: type[BaseModel], path: Path) -> Source:
     for key, value in _read_toml(path).items():
         name = fields.get(key.replace("-", "_"))
         if name is None:
-            raise FileError(f"{path}: {key!r} is no setting{_nearest(key, list(fields))}")
+            near = get_close_matches(key.replace("-", "_"), fields, n=1)
+            hint = f"; the nearest is {near[0]}" if near else ""
+            raise FileError(f"{path}: {key!r} is no setting{hint}")
         if name in found:
             raise FileError(f"{path}: {key}: stands there twice, with underscores and with dashes")
         found[name] = value
@@ -109,11 +111,6 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise FileError(f"{path}: {str(error).replace('at end of document', f'at line {last}, the last')}") from None
     except (ValueError, RecursionError):
         raise FileError(f"{path}: has a number that is too long, or arrays that are too deep") from None
-
-
-def _nearest(key: str, names: list[str]) -> str:
-    near = get_close_matches(key.replace("-", "_"), names, n=1)
-    return f"; the nearest is {near[0]}" if near else ""
 
 
 def _check_types(cls: type[BaseModel], values: Mapping[str, Any], path: Path) -> None:

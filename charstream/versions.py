@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import platform
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -41,10 +42,8 @@ def installed_versions(*packages: str) -> dict[str, str]:
     """Return the versions of those packages that are installed."""
     versions = {}
     for package in packages:
-        try:
+        with suppress(PackageNotFoundError):
             versions[package] = version(package)
-        except PackageNotFoundError:
-            continue
     return versions
 
 

@@ -38,7 +38,8 @@ class AsyncStream(StreamBase[T]):
                 except (grpc.RpcError, WrongReplica) as error:
                     again = await self._ask_again(error)
                 except asyncio.CancelledError:
-                    if _task_is_cancelled():
+                    task = asyncio.current_task()
+                    if task and task.cancelling():  # else grpc.aio raised it, for a cancelled call
                         raise
                     again = await self._ask_again(Unavailable("the call was cancelled"))
                 else:
@@ -98,9 +99,3 @@ class AsyncScoreStream(ScoreStreamBase, AsyncStream[ScoredPart]):
         async for _ in self:
             pass
         return self._final_summary()
-
-
-def _task_is_cancelled() -> bool:
-    """Tell a cancelled task from a cancelled call, for which grpc.aio raises CancelledError too."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0

@@ -4,16 +4,7 @@ from collections.abc import Sequence
 
 from client.errors import CharstreamError, ServerError, WrongReplica
 from client.options import check_range
-from client.results import (
-    BEGINNING,
-    Finish,
-    Place,
-    Progress,
-    Started,
-    required_replica,
-    to_alternatives,
-    to_replica,
-)
+from client.results import BEGINNING, Finish, Place, Progress, Started, required_replica, to_alternatives, to_replica
 from protos import charstream_pb2 as pb
 
 __all__ = ["ContinuationsTask", "TextTask"]

@@ -1,5 +1,7 @@
 """The score of a text on the client's side: asked for in parts, each from where the last one ended."""
 
+import codecs
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any, TypedDict
@@ -159,20 +161,9 @@ class ScoreTask:
 def _complete_characters(raw: bytes, logprobs: Sequence[float]) -> tuple[str, list[float], int]:
     """Return the complete characters at the beginning of some UTF-8, the sums of their bytes' log-probabilities, and
     the number of their bytes."""
-    begins = [place for place, byte in enumerate(raw) if byte & 0xC0 != 0x80]
-    ends = [*begins[1:], len(raw)]
-    if begins and not _is_complete(raw[begins[-1] :]):
-        begins, ends = begins[:-1], ends[:-1]
-    size = ends[-1] if ends else 0
-    return raw[:size].decode(), [sum(logprobs[a:b]) for a, b in zip(begins, ends, strict=True)], size
-
-
-def _is_complete(character: bytes) -> bool:
-    try:
-        character.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
+    text = codecs.getincrementaldecoder("utf-8")().decode(raw)  # leaves out an incomplete character at the end
+    ends = [0, *itertools.accumulate(len(char.encode()) for char in text)]
+    return text, [sum(logprobs[a:b]) for a, b in itertools.pairwise(ends)], ends[-1]
 
 
 def _exp(value: float) -> float:

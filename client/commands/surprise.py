@@ -34,7 +34,8 @@ LEVELS = (
 
 def paint(text: str, logprobs: Sequence[float]) -> str:
     """Return the text with an escape code around equally surprising neighbours; `logprobs` are natural logarithms."""
-    levels = map(_level, logprobs)
+    bits = (-logprob / math.log(2) for logprob in logprobs)
+    levels = (next((level for level in LEVELS if value < level.below), LEVELS[-1]) for value in bits)
     groups = itertools.groupby(zip(text, levels, strict=True), key=lambda pair: pair[1])
     return "".join(_paint_group("".join(char for char, _ in group), level) for level, group in groups)
 
@@ -43,11 +44,6 @@ def legend() -> str:
     limits = [f"{level.below:g}" for level in LEVELS[:-1]]
     names = [f"<{limits[0]}", *(f"{a}-{b}" for a, b in itertools.pairwise(limits)), f">{limits[-1]}"]
     return "bits: " + " ".join(level.paint(f" {name} ") for level, name in zip(LEVELS, names, strict=True))
-
-
-def _level(logprob: float) -> Level:
-    bits = -logprob / math.log(2)
-    return next((level for level in LEVELS if bits < level.below), LEVELS[-1])
 
 
 def _paint_group(text: str, level: Level) -> str:
