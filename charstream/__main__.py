@@ -1,4 +1,4 @@
-"""The command `charstream`: finds the part that does the work, imports that part only, and hands over."""
+"""The command `charstream`: find the part that does the work, import that part alone, and hand over to it."""
 
 import importlib
 import os
@@ -34,18 +34,19 @@ COMMANDS = {
 
 def usage() -> str:
     lines = [f"  {name:10}{text}" for name, (_, text, _) in COMMANDS.items()]
-    return "\n".join(["usage: charstream COMMAND [--help] ...", "", "commands:", *lines])
+    head = ["usage: charstream COMMAND [--help] ...", "       charstream --version", "", "commands:"]
+    return "\n".join([*head, *lines])
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command. Returns its exit code: 0 done, 1 failed, 2 wrong usage, 130 after Ctrl-C."""
+    """Run one command. Return its exit code: 0 done, 1 failed, 2 wrong usage, 130 after Ctrl-C."""
     name, *rest = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     try:
         try:
             return _run(name, rest)
         finally:
             if sys.stdout:
-                sys.stdout.flush()  # what cannot be written is better known here than when Python ends
+                sys.stdout.flush()  # raises here, and not when Python ends, if it cannot be written
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
@@ -62,12 +63,15 @@ def _run(name: str, rest: Sequence[str]) -> int:
     if name in ("-h", "--help", "help"):
         print(usage())
         return 0
+    if name == "--version":
+        print(importlib.import_module("charstream.versions").describe_installation())
+        return 0
     if name not in COMMANDS:
         print(f"charstream: no command {name!r}; there are {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
     module, _, extra = COMMANDS[name]
     if module.startswith("client."):
-        # What goes wrong is told in one line: gRPC's own log would come before it. It reads this when it is imported.
+        # Errors are one line: gRPC's own log would come before it. It reads this variable when it is imported.
         os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
         part = importlib.import_module(module)
@@ -83,7 +87,7 @@ def _run(name: str, rest: Sequence[str]) -> int:
 
 
 def _forget_stdout() -> None:
-    """Nobody reads it any more, as after `head`, or it takes no more: Python must not try again when it ends."""
+    """Close stdout, which nobody reads any more or which is full: Python must not write to it again when it ends."""
     if sys.stdout:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 

@@ -1,6 +1,6 @@
-"""charstream demo: the whole path in a few minutes, with the commands that do it.
+"""`charstream demo`: the whole way from a text to a load test in a few minutes, with the commands for each step.
 
-Each step is a command of its own in a process of its own, as a person would type it.
+Each step is a command in a process of its own, as a person would type it.
 """
 
 import re
@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _step(title: str, command: str, *arguments: str) -> None:
-    """Runs one command, shown as one would type it. Raises CalledProcessError."""
+    """Show one command as one would type it, and run it. Raises CalledProcessError."""
     _say(title, f"$ charstream {shlex.join([command, *arguments])}")
     subprocess.run([*_charstream(command), *arguments], check=True)
     sys.stdout.write("\n")
@@ -63,7 +63,7 @@ def _step(title: str, command: str, *arguments: str) -> None:
 
 @contextmanager
 def _server(bundle: Path) -> Iterator[str]:
-    """A server on a free port; yields its address, and drains it at the end."""
+    """Start a server on a free port, yield its address, and drain it at the end."""
     _say("A server", f"$ charstream serve --models {bundle} --port 0 --no-log-calls")
     command = [*_charstream("serve"), "--models", str(bundle), "--port", "0", "--no-log-calls"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:

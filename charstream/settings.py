@@ -7,11 +7,11 @@
 
 A field is the flag `--its-name`; a tuple may be given several times; a bool is `--name`, or `--no-name` where it is
 on by default; a field annotated with `Positional()` has no flag, and as a tuple takes one or more. Flags override the
-environment (`CHARSTREAM_PORT`), which overrides the file, which overrides defaults. A wrong value ends the process with
-one line on stderr and exit code 2.
+environment (`CHARSTREAM_PORT`), which overrides the file, which overrides the defaults. A wrong value ends the process
+with one line on stderr and exit code 2.
 
-A class with a field `config: Path | None` can be given a TOML file by it (charstream/settings_sources.py); one with a
-field `print_config: bool` prints by it what all of that came to, as such a file.
+A class with a field `config: Path | None` takes a TOML file by that flag (charstream/settings_sources.py); one with a
+field `print_config: bool` prints the resulting settings by that flag, as such a file.
 """
 
 import argparse
@@ -46,7 +46,7 @@ class Positional:
 
 
 class Settings(BaseModel):
-    """The base of every configuration: values are checked when it is built, and stay."""
+    """The base of every configuration: its values are checked when it is built, and never change."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
 
@@ -55,13 +55,15 @@ S = TypeVar("S", bound=Settings)
 
 
 def parse(cls: type[S], argv: Sequence[str] | None, *, command: str, environment: str | None = None) -> S:
-    """Builds `cls` from flags and, where a prefix is given, from the environment, and from a file if they name one.
+    """Build `cls` from flags, from the environment if a prefix is given, and from a file if one is named by these.
 
     Raises:
         SystemExit: 0 after `--help` and `--print-config`; 2 after one line that names the wrong flag, variable or key,
-            what came and why not.
+            its value and the reason.
     """
-    flags = vars(_read(_parser(cls, command, environment), sys.argv[1:] if argv is None else argv))
+    parser, words = _parser(cls, command, environment), sys.argv[1:] if argv is None else argv
+    # Flags may stand between positional arguments, which argparse can do; but then it does not know "--".
+    flags = vars(parser.parse_args(words) if "--" in words else parser.parse_intermixed_args(words))
     given = Source(flags, where=lambda name: _flag(cls, name), mark=lambda name: "flag")
     origins = _origins(cls, given, command, environment)
     _check_paths(cls, origins, command)
@@ -76,19 +78,19 @@ def parse(cls: type[S], argv: Sequence[str] | None, *, command: str, environment
 
 
 def fail(command: str, reason: str, code: int = 2) -> NoReturn:
-    """Ends the process with one line on stderr: 2 for what the caller can correct, 1 for what failed."""
-    # What is quoted may hold anything.
+    """End the process with one line on stderr: code 2 for what the caller can correct, 1 for what failed."""
+    # A quoted value may hold any character.
     line = "".join(char if char.isprintable() else repr(char)[1:-1] for char in reason)
-    with suppress(OSError):  # the exit code says it too
+    with suppress(OSError):  # the exit code tells of the failure too
         print(f"{command}: {line}", file=sys.stderr)
     raise SystemExit(code)
 
 
 def _origins(cls: type[Settings], flags: Source, command: str, environment: str | None) -> dict[str, Source]:
-    """For each field that has a value, the first of command line, environment and file that has it."""
+    """Return for each field that has a value its source: the first of command line, environment and file."""
     sources = [from_environment(cls, environment, os.environ), flags] if environment else [flags]
     origins = {name: source for source in sources for name in source.values}
-    # An empty one is refused with all other paths.
+    # An empty path is refused later, with all others.
     if "config" in origins and "config" in cls.model_fields and origins["config"].values["config"]:
         try:
             file = from_file(cls, Path(origins["config"].values["config"]))
@@ -99,7 +101,7 @@ def _origins(cls: type[Settings], flags: Source, command: str, environment: str 
 
 
 def _check_paths(cls: type[Settings], origins: Mapping[str, Source], command: str) -> None:
-    """Path makes the current folder of an empty text, which nobody means."""
+    """Refuse empty paths: `Path` would take them for the current folder, which nobody means."""
     for name, source in origins.items():
         field, value = cls.model_fields[name], source.values[name]
         kind = without_none(field.annotation)
@@ -117,7 +119,7 @@ def _complaint(cls: type[Settings], error: ValidationError, origins: Mapping[str
 
 
 def _lines(settings: Settings, origins: Mapping[str, Source]) -> Iterator[str]:
-    """Every setting as a line of TOML; what has no value, and the file itself, as comments."""
+    """Yield every setting as a line of TOML; those without a value, and the file itself, as comments."""
     for name in type(settings).model_fields:
         if name != "print_config":
             value = getattr(settings, name)
@@ -137,11 +139,6 @@ def _parser(cls: type[Settings], command: str, environment: str | None) -> argpa
     return parser
 
 
-def _read(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Namespace:
-    """Flags may stand between what is given by place, which argparse can do; but then it does not know "--"."""
-    return parser.parse_args(argv) if "--" in argv else parser.parse_intermixed_args(argv)
-
-
 class _OneLineParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         fail(self.prog, f"{message}; see {self.prog} --help")
@@ -153,7 +150,8 @@ def _add(parser: argparse.ArgumentParser, name: str, field: FieldInfo) -> None:
     if kind is bool:
         options["action"] = argparse.BooleanOptionalAction if field.default else "store_true"
     elif _is_positional(field):
-        options |= {"metavar": name.upper(), "nargs": _nargs(field)}
+        optional = None if field.is_required() else "?"
+        options |= {"metavar": name.upper(), "nargs": "+" if is_tuple(field) else optional}
     elif is_tuple(field):
         options |= {"action": "append", "metavar": _metavar(get_args(kind)[0])}
     else:
@@ -161,14 +159,8 @@ def _add(parser: argparse.ArgumentParser, name: str, field: FieldInfo) -> None:
     if _is_positional(field):
         parser.add_argument(name, **options)
     else:
-        # Whether a required flag is missing is the class's to say: the environment may have it.
+        # The class finds out whether a required one is missing: the environment may have it.
         parser.add_argument(_flag_of(name), dest=name, **options)
-
-
-def _nargs(field: FieldInfo) -> str | None:
-    if is_tuple(field):
-        return "+"
-    return None if field.is_required() else "?"
 
 
 def _help(field: FieldInfo) -> str:
@@ -199,5 +191,5 @@ def _flag(cls: type[Settings], name: str) -> str:
 
 
 def _flag_of(name: str) -> str:
-    """A trailing underscore only keeps a field from shadowing a name: `json_` is --json."""
+    """Drop a trailing underscore, which only keeps a field from shadowing a name: `json_` is --json."""
     return "--" + name.rstrip("_").replace("_", "-")

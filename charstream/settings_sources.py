@@ -1,6 +1,6 @@
-"""Where the values of settings come from beside the command line: variables and a TOML file; and how they are written.
+"""The sources of settings beside the command line: variables and a TOML file, and how to write such a file.
 
-A file has a key per field, with underscores or dashes, and values of TOML's types; an array for a tuple:
+A file has a key for each field, with underscores or dashes, and values of TOML's types; an array for a tuple:
 
     models = "bundles"
     max-rows = 64
@@ -20,17 +20,22 @@ from pydantic.fields import FieldInfo
 
 __all__ = ["FileError", "Source", "from_environment", "from_file", "is_tuple", "reason_of", "to_toml", "without_none"]
 
-# They say what becomes of a configuration, and are no part of it.
+# These flags choose and print a configuration, and are no part of it.
 NOT_IN_FILES = {"config", "print_config"}
 
 
 class FileError(ValueError):
-    """A file that cannot be read, or says what cannot be; one line that names it."""
+    """A file cannot be read, or has a wrong key or value: one line that names the file."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """Some of the settings' values by field. `where`: what an error calls a field; `mark`: its origin, to be shown."""
+    """Some of the settings' values by field.
+
+    Args:
+        where: returns the name of a field in errors.
+        mark: returns the origin of its value for `--print-config`.
+    """
 
     values: Mapping[str, Any]
     where: Callable[[str], str]
@@ -38,7 +43,7 @@ class Source:
 
 
 def from_environment(cls: type[BaseModel], prefix: str, environ: Mapping[str, str]) -> Source:
-    """Variables `PREFIX_FIELD`; a tuple's values have commas between them."""
+    """Read the variables `PREFIX_FIELD`; a tuple's values have commas between them."""
     found: dict[str, Any] = {}
     for name, field in cls.model_fields.items():
         value = environ.get(prefix + name.upper())
@@ -48,35 +53,37 @@ def from_environment(cls: type[BaseModel], prefix: str, environ: Mapping[str, st
 
 
 def from_file(cls: type[BaseModel], path: Path) -> Source:
-    """The TOML file at `path`. Raises FileError."""
+    """Read the TOML file at `path`. Raises FileError."""
     fields = {name.rstrip("_"): name for name in cls.model_fields if name not in NOT_IN_FILES}
     found: dict[str, Any] = {}
     for key, value in _read_toml(path).items():
         name = fields.get(key.replace("-", "_"))
         if name is None:
-            raise FileError(f"{path}: {key!r} is no setting{_nearest(key, list(fields))}")
+            near = get_close_matches(key.replace("-", "_"), fields, n=1)
+            hint = f"; the nearest is {near[0]}" if near else ""
+            raise FileError(f"{path}: {key!r} is no setting{hint}")
         if name in found:
             raise FileError(f"{path}: {key}: stands there twice, with underscores and with dashes")
         found[name] = value
     _check_types(cls, found, path)
-    return Source(found, where=lambda name: f"{path}: {name.rstrip('_')}", mark=lambda name: f"file {_escaped(path)}")
+    return Source(found, where=lambda name: f"{path}: {name.rstrip('_')}", mark=lambda name: f"file {_escape(path)}")
 
 
 def reason_of(error: Mapping[str, Any]) -> str:
-    """What pydantic found, as the end of a line."""
+    """Return the reason of a pydantic error, as the end of a line."""
     reason = error["msg"].removeprefix("Value error, ")
     return f"{reason[0].lower()}{reason[1:]} (got {error['input']!r})"
 
 
 def to_toml(value: Any) -> str:
-    """A setting's value as TOML writes it."""
+    """Return a setting's value as TOML writes it."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, (int, float)):
         return repr(value)
     if isinstance(value, tuple):
         return f"[{', '.join(map(to_toml, value))}]"
-    return f'"{_escaped(value)}"'
+    return f'"{_escape(value)}"'
 
 
 def is_tuple(field: FieldInfo) -> bool:
@@ -90,9 +97,15 @@ def without_none(annotation: Any) -> Any:
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
-    text = _read(path)
     try:
+        data = path.read_bytes()
+        text = data.decode()
         return tomllib.loads(text)
+    except OSError as error:
+        raise FileError(f"{path}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise FileError(f"{path}: is not UTF-8 (at line {line})") from None
     except tomllib.TOMLDecodeError as error:
         last = text.count("\n") + 1
         raise FileError(f"{path}: {str(error).replace('at end of document', f'at line {last}, the last')}") from None
@@ -100,25 +113,8 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise FileError(f"{path}: has a number that is too long, or arrays that are too deep") from None
 
 
-def _read(path: Path) -> str:
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise FileError(f"{path}: {error.strerror}") from None
-    try:
-        return data.decode()
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise FileError(f"{path}: is not UTF-8 (at line {line})") from None
-
-
-def _nearest(key: str, names: list[str]) -> str:
-    near = get_close_matches(key.replace("-", "_"), names, n=1)
-    return f"; the nearest is {near[0]}" if near else ""
-
-
 def _check_types(cls: type[BaseModel], values: Mapping[str, Any], path: Path) -> None:
-    """Variables and flags are texts that are converted; what a file has, must have the type already."""
+    """Check the types of a file's values: only those of variables and flags, which are texts, are converted."""
     for name, value in values.items():
         if isinstance(value, str) and "\0" in value:
             raise FileError(f"{path}: {name}: must not have the character NUL")
@@ -138,7 +134,7 @@ def _place(loc: tuple[int | str, ...]) -> str:
     return name.rstrip("_") + "".join(f"[{part}]" for part in rest)
 
 
-def _escaped(value: Any) -> str:
-    """As it stands between the quotes of a TOML string; what no encoding has, only shows."""
+def _escape(value: Any) -> str:
+    """Return the value as it stands between the quotes of a TOML string; what UTF-8 cannot carry is only shown."""
     text = json.dumps(str(value), ensure_ascii=False)[1:-1].replace("\x7f", "\\u007f")
     return text.encode(errors="backslashreplace").decode()

@@ -8,9 +8,11 @@
             print(text, end="", flush=True)
     print(stream.finish)
 
-A text whose server is lost goes on at the other address, each of its characters comes once. `AsyncClient` is the same
-with `async with` and `async for`.
+A text whose server is lost goes on at the other address, and each of its characters comes once. `AsyncClient` is the
+same with `async with` and `async for`.
 """
+
+import sys
 
 from client.async_client import AsyncClient
 from client.async_streams import AsyncContinuations, AsyncScoreStream, AsyncTextStream
@@ -27,8 +29,7 @@ from client.errors import (
     WrongReplica,
 )
 from client.options import GenerateOptions
-from client.progress import Progress
-from client.results import Finish, ModelInfo, Replica, ScoredPart, ScoreSummary, Started, Training
+from client.results import Finish, ModelInfo, Progress, Replica, ScoredPart, ScoreSummary, Started, Training
 from client.score_task import ScoreOptions
 from client.sync_client import Client
 from client.sync_streams import Continuations, ScoreStream, TextStream
@@ -63,3 +64,6 @@ __all__ = [
     "Unavailable",
     "WrongReplica",
 ]
+
+# Pickles of Progress name the modules where its classes used to be.
+sys.modules["client.progress"] = sys.modules["client.values"] = sys.modules[Progress.__module__]

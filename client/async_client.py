@@ -1,4 +1,4 @@
-"""The client for asyncio: the same as `client.blocking`, awaited."""
+"""The client for asyncio: the same as `client.sync_client`, awaited."""
 
 import asyncio
 import time
@@ -12,20 +12,22 @@ import grpc.aio
 from client.async_streams import AsyncContinuations, AsyncScoreStream, AsyncTextStream
 from client.channels import DEFAULT_ADDRESS, Servers
 from client.errors import from_rpc_error
-from client.generation_task import Text
+from client.generation_task import ContinuationsTask, TextTask
 from client.options import GenerateOptions, generate_request
-from client.progress import Progress
-from client.results import ModelInfo, to_model
-from client.retry import Question
-from client.score_task import PART_CHARS, ScoreOptions, Scores, score_request
-from client.texts import Texts
+from client.results import ModelInfo, Progress, to_model
+from client.retry import UnaryTask
+from client.score_task import PART_CHARS, ScoreOptions, ScoreTask, score_request
+from client.stream_base import start_recovery
 from protos import charstream_pb2 as pb
 
 __all__ = ["AsyncClient"]
 
 
 class AsyncClient:
-    """As `Client`; made and used within one event loop. What `stream` and its like return is awaited, not they."""
+    """The same as `Client`, made and used within one event loop.
+
+    `stream`, `go_on`, `continuations` and `score` are called without `await`; the streams that they return are awaited.
+    """
 
     def __init__(
         self,
@@ -42,11 +44,11 @@ class AsyncClient:
     ) -> AsyncTextStream:
         """See `Client.stream`."""
         request = generate_request(prompt, options, checkpoints=resume)
-        return AsyncTextStream(self._servers, Text(request), timeout=timeout, resume=resume)
+        return AsyncTextStream(self._servers, TextTask(request), timeout=timeout, resume=resume)
 
     def go_on(self, progress: Progress, *, timeout: float | None = None) -> AsyncTextStream:
         """See `Client.go_on`."""
-        return AsyncTextStream(self._servers, Text.of(progress, time.monotonic()), timeout=timeout)
+        return AsyncTextStream(self._servers, TextTask.from_progress(progress, time.monotonic()), timeout=timeout)
 
     def continuations(
         self,
@@ -58,7 +60,7 @@ class AsyncClient:
         **options: Unpack[GenerateOptions],
     ) -> AsyncContinuations:
         """See `Client.continuations`."""
-        texts = Texts(generate_request(prompt, options, checkpoints=resume), n)
+        texts = ContinuationsTask(generate_request(prompt, options, checkpoints=resume), n)
         return AsyncContinuations(self._servers, texts, timeout=timeout, resume=resume)
 
     def score(
@@ -70,28 +72,28 @@ class AsyncClient:
         **options: Unpack[ScoreOptions],
     ) -> AsyncScoreStream:
         """See `Client.score`."""
-        return AsyncScoreStream(self._servers, Scores(score_request(options), text, part_chars), timeout=timeout)
+        return AsyncScoreStream(self._servers, ScoreTask(score_request(options), text, part_chars), timeout=timeout)
 
     async def models(self, *, timeout: float | None = None) -> list[ModelInfo]:
-        """What is served. `timeout` is in seconds. Raises CharstreamError."""
+        """Return the served models. `timeout` is in seconds. Raises CharstreamError."""
         answer = await self._answer("ListModels", pb.ListModelsRequest(), timeout)
         return [to_model(model) for model in answer.models]
 
     async def model(self, name: str, *, timeout: float | None = None) -> ModelInfo:
-        """One served model. `timeout` is in seconds. Raises ModelNotFound, or another CharstreamError."""
+        """Return one served model. `timeout` is in seconds. Raises ModelNotFound, or another CharstreamError."""
         return to_model(await self._answer("GetModel", pb.GetModelRequest(name=name), timeout))
 
     async def _answer(self, method: str, message: Any, timeout: float | None) -> Any:
-        recovery = self._servers.recovery(Question(message), timeout=timeout, resume=True, now=time.monotonic())
+        recovery = start_recovery(self._servers, UnaryTask(message), timeout=timeout)
         while True:
             call, seconds = self._servers.method(method, recovery.address), recovery.seconds_left(time.monotonic())
             try:
                 return await call(message, timeout=seconds, metadata=self._servers.metadata)
             except grpc.RpcError as error:
-                recovery.failed(from_rpc_error(error), time.monotonic())
+                recovery.handle_failure(from_rpc_error(error), time.monotonic())
 
     async def close(self) -> None:
-        """Ends the connections and what still runs on them."""
+        """End the connections and all calls on them."""
         await asyncio.gather(*self._servers.close())
 
     async def __aenter__(self) -> Self:

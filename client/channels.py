@@ -1,15 +1,14 @@
-"""The servers that a client asks: a channel for each address, what protects it, and whose turn it is."""
+"""The servers of a client: a channel for each address, its protection, and whose turn it is."""
 
 import ipaddress
 import itertools
 import random
 import re
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import grpc
 
-from client.retry import Recovery, Task
 from protos import charstream_pb2_grpc as rpc
 
 __all__ = ["DEFAULT_ADDRESS", "Servers"]
@@ -17,29 +16,28 @@ __all__ = ["DEFAULT_ADDRESS", "Servers"]
 DEFAULT_ADDRESS = "127.0.0.1:50051"
 
 CHANNEL_OPTIONS = (
-    # Channels with equal options would share one connection: each client has its own.
+    # Channels with equal options would share one connection, but each client needs its own.
     ("grpc.use_local_subchannel_pool", 1),
-    # A dead server or a NAT that forgot us is noticed within 80 seconds; pings are sent during calls only.
+    # A dead server or a NAT that forgot the connection is noticed within 80 seconds; only calls send pings.
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.keepalive_timeout_ms", 20_000),
-    # When to try again is decided in recovery.py: while gRPC itself waits, 1 to 120 s by default, calls fail unsent.
+    # retry.py decides when to try again: while gRPC itself waits, 1 to 120 s by default, calls fail unsent.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1_000),
-    # In spite of its name, how long connecting may take; a machine that is gone would cost 20 s.
+    # In spite of its name, the time that connecting may take; a machine that is gone would cost 20 s.
     ("grpc.min_reconnect_backoff_ms", 5_000),
 )
-
-T = TypeVar("T")
 
 
 class Servers:
     """One connection to each address.
 
     Args:
-        kind: the module `grpc` or `grpc.aio`, whose channels are wanted.
+        kind: the module that makes the channels, `grpc` or `grpc.aio`.
+        patience: see `Client`.
 
     Raises:
-        ValueError: no address; or a token that can't be sent, or that anybody on the way could read.
+        ValueError: there is no address, or the token can't be sent, or anybody on the way could read it.
     """
 
     def __init__(
@@ -57,30 +55,24 @@ class Servers:
         _check_token(names, token, protected=credentials is not None)
         self.metadata = (("authorization", f"Bearer {token}"),) if token else ()
         self.closed = False
-        self._patience = patience
+        self.count = len(names)
+        self.patience = patience
         self._channels = [_channel(kind, name, credentials) for name in names]
         self._texts = [rpc.TextGenerationStub(channel) for channel in self._channels]  # type: ignore[no-untyped-call]
         self._models = [rpc.ModelsStub(channel) for channel in self._channels]  # type: ignore[no-untyped-call]
-        # Clients begin at different addresses, so that many of them spread, and so do the texts of one.
+        # Many clients spread over the addresses, and so do the texts of one client.
         self._turns = itertools.count(random.randrange(len(names)))
 
-    def recovery(self, task: Task[T], *, timeout: float | None, resume: bool, now: float) -> Recovery[T]:
-        """For a task that begins now, at the next address."""
-        return Recovery(
-            task,
-            len(self._channels),
-            next(self._turns) % len(self._channels),
-            patience=self._patience,
-            deadline=None if timeout is None else now + timeout,
-            resume=resume,
-        )
+    def next_address(self) -> int:
+        """Return the number of the address at which the next task begins."""
+        return next(self._turns) % self.count
 
     def method(self, name: str, number: int) -> Any:
-        """gRPC's callable for an RPC, by its name in charstream.proto, of the address of that number."""
+        """Return gRPC's callable for an RPC, named as in charstream.proto, at the address of that number."""
         return getattr(self._texts[number], name, None) or getattr(self._models[number], name)
 
     def close(self) -> list[Any]:
-        """Ends what runs. Returns what `grpc.aio` wants awaited."""
+        """End all calls. Return the awaitables of `grpc.aio`'s channels."""
         self.closed = True
         return [channel.close() for channel in self._channels]
 
@@ -104,7 +96,7 @@ def _check_token(addresses: Sequence[str], token: str | None, *, protected: bool
 
 
 def _is_loopback(address: str) -> bool:
-    """Whether what is sent there stays on this machine, as far as the address says."""
+    """Return whether the address by itself says that what is sent there stays on this machine."""
     if address.startswith("unix:"):
         return True
     parts = re.fullmatch(r"(?:\[(?P<v6>[^]]*)]|(?P<host>[^:]*))(?::\w+)?", address)

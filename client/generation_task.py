@@ -1,13 +1,13 @@
-"""One text: keeps what came of it, and says what to ask so that the rest comes, and only that."""
+"""Generated texts on the client's side: each keeps what has come, and makes the request for the missing rest alone."""
 
 from collections.abc import Sequence
 
-from client.errors import CharstreamError, WrongReplica
-from client.progress import BEGINNING, Place, Progress
-from client.results import Finish, Replica, Started, to_alternatives, to_replica
+from client.errors import CharstreamError, ServerError, WrongReplica
+from client.options import check_range
+from client.results import BEGINNING, Finish, Place, Progress, Started, required_replica, to_alternatives, to_replica
 from protos import charstream_pb2 as pb
 
-__all__ = ["Text", "pinned"]
+__all__ = ["ContinuationsTask", "TextTask"]
 
 REASONS = {
     pb.FINISH_REASON_STOP: "stop",
@@ -17,18 +17,18 @@ REASONS = {
 }
 
 
-class Text:
-    """A task of `Recovery`: one text, as `request` describes it."""
+class TextTask:
+    """A task of `Recovery`: the one text that `request` describes."""
 
     def __init__(self, request: pb.GenerateRequest) -> None:
         self._request = request
         self._parts: list[str] = []
-        self._raw: list[bytes] = []  # of a model of bytes
-        self._chars = 0  # or bytes: what the server counts
-        self._base = BEGINNING  # of the request that is being answered
-        self._checkpoint = BEGINNING  # the newest
-        self._fresh = True  # nothing of the answer has come
-        self._since: float | None = None
+        self._raw: list[bytes] = []  # from a model of bytes
+        self._chars = 0  # or bytes, if the server counts those
+        self._base = BEGINNING  # where the request that is being answered begins
+        self._checkpoint = BEGINNING  # the newest one
+        self._is_first = True  # no message of the answer has come
+        self._since: float | None = None  # when the first request was made
         self.logprobs: list[float] = []
         self.alternatives: list[list[tuple[str, float]]] = []
         self.started: Started | None = None
@@ -37,7 +37,7 @@ class Text:
         self.replayed_chars = 0
 
     @classmethod
-    def of(cls, progress: Progress, now: float) -> "Text":
+    def from_progress(cls, progress: Progress, now: float) -> "TextTask":
         text = cls(pb.GenerateRequest.FromString(progress.request))
         text._parts, text._raw = [progress.text], [progress.raw] if progress.raw else []
         text._chars = len(progress.raw or progress.text)
@@ -57,27 +57,27 @@ class Text:
         return b"".join(self._raw)
 
     @property
-    def done(self) -> bool:
+    def is_done(self) -> bool:
         return self.finish is not None and self.finish.reason != "drained"
 
     @property
-    def answered(self) -> bool:
-        return self.done
+    def is_answered(self) -> bool:
+        return self.is_done
 
     @property
-    def begun(self) -> bool:
+    def has_begun(self) -> bool:
         return self.started is not None or bool(self._chars)
 
     @property
-    def resumable(self) -> bool:
-        """A server that doesn't say how it started knows nothing of `received`: it would begin again."""
+    def can_resume(self) -> bool:
+        """A server that doesn't say how it started doesn't know the field `received`: it would begin again."""
         return self.started is not None or not self._chars
 
     def message(self, now: float) -> pb.GenerateRequest:
-        """What to send next: the request itself, and once something has come, one for the rest."""
+        """Return the request itself or, once the text has started, one for its rest."""
         if self._since is None:
             self._since = now
-        self._fresh, self.finish = True, None
+        self._is_first, self.finish = True, None
         if self.started is None:
             return self._request
         self._base = self._checkpoint if self._checkpoint.text_chars <= self._chars else BEGINNING
@@ -92,7 +92,7 @@ class Text:
             rest.received_raw = self.raw[base.text_chars :]
         else:
             rest.received = self.text[base.text_chars :]
-        rest.replica.CopyFrom(pinned(started.replica, rest.other_numerics))
+        rest.replica.CopyFrom(required_replica(started.replica, rest.other_numerics))
         if rest.HasField("time_limit"):
             rest.time_limit.FromNanoseconds(max(1_000_000, rest.time_limit.ToNanoseconds() - round(seconds * 1e9)))
         if base.token:
@@ -104,10 +104,10 @@ class Text:
         return rest
 
     def take(self, response: pb.GenerateResponse) -> Sequence[str]:
-        """Keeps one message; returns the characters in it, if there are any.
+        """Keep one message; return the characters in it, if there are any.
 
         Raises:
-            WrongReplica: a server that can't go on with a text began it again.
+            WrongReplica: the server can't go on with a text and began it again.
         """
         self._check_beginning(response)
         text = response.text
@@ -125,12 +125,12 @@ class Text:
 
     def _check_beginning(self, response: pb.GenerateResponse) -> None:
         if not response.HasField("started"):
-            if self._fresh and self.started and response.finish.reason != pb.FINISH_REASON_DRAINED:
+            if self._is_first and self.started and response.finish.reason != pb.FINISH_REASON_DRAINED:
                 raise WrongReplica("the server is too old to go on with a text")
         elif self.started is None:
             message = response.started
             self.started = Started(message.seed, message.max_chars, to_replica(message.replica))
-        self._fresh = False
+        self._is_first = False
 
     def _take_checkpoint(self, message: pb.Checkpoint) -> None:
         place = Place(
@@ -138,21 +138,21 @@ class Text:
             self._base.text_chars + message.text_chars,
             self._base.generated_chars + message.generated_chars,
         )
-        # At the very end there is nothing left to ask for; the one before can still tell how it ended.
+        # From the very end nothing is left to ask for; from the checkpoint before, the finish can be asked for again.
         if self.started and place.generated_chars < self.started.max_chars:
             self._checkpoint = place
 
-    @property
-    def _prompt_size(self) -> int:
-        prompt = self._request.prompt
-        return len(prompt.encode() if self._raw else prompt)
-
     def _to_finish(self, message: pb.Finish) -> Finish:
-        """Counts of the whole text: after a checkpoint the server knows of no prompt, and counts from there."""
+        """Return the finish with the counts of the whole text.
+
+        After a checkpoint the server knows no prompt, and counts from there.
+        """
+        prompt = self._request.prompt
+        prompt_chars = len(prompt.encode() if self._raw else prompt) if self._base.token else message.prompt_chars
         return Finish(
             reason=REASONS.get(message.reason, "unknown"),
             stop=message.stop,
-            prompt_chars=self._prompt_size if self._base.token else message.prompt_chars,
+            prompt_chars=prompt_chars,
             generated_chars=self._base.generated_chars + message.generated_chars,
             seed=message.seed,
             queue_seconds=message.timings.queue_seconds,
@@ -163,16 +163,15 @@ class Text:
             stop_chars_sent=message.stop_chars_sent,
         )
 
-    def without_token(self) -> bool:
-        """Whether the rest can be asked for without the token that was refused; from now on it is."""
-        refused, self._checkpoint = bool(self._base.token), BEGINNING
-        return refused
+    def drop_token(self) -> bool:
+        had_token, self._checkpoint = bool(self._base.token), BEGINNING
+        return had_token
 
-    def explained(self, error: CharstreamError, now: float) -> CharstreamError:
+    def attach_progress(self, error: CharstreamError, now: float) -> CharstreamError:
         return error.after(self.text, self.progress(now))
 
     def progress(self, now: float) -> Progress | None:
-        """None where there is nothing to go on from."""
+        """Return how far the text has come, or None if it has not started."""
         if self.started is None:
             return None
         return Progress(
@@ -187,6 +186,60 @@ class Text:
         )
 
 
-def pinned(replica: Replica, other_numerics: bool) -> pb.Replica:
-    """The replicas on which a text may go on."""
-    return (Replica(digest=replica.digest) if other_numerics else replica).message()
+class ContinuationsTask:
+    """A task of `Recovery`: continuations 0 to n - 1 of one prompt, in one request and after a break one by one.
+
+    Args:
+        request: names no continuation.
+    """
+
+    def __init__(self, request: pb.GenerateRequest, n: int) -> None:
+        check_range("n", n, 1, 2**32 - 1)
+        if request.HasField("continuation"):
+            raise ValueError("continuation: it names one text; leave it out where several are asked for")
+        self._request = pb.GenerateRequest()
+        self._request.CopyFrom(request)
+        self._request.n = n
+        self.each = [TextTask(_with_continuation(request, index)) for index in range(n)]
+        self._asked: list[TextTask] = []  # the texts of the request that is being answered
+
+    @property
+    def is_done(self) -> bool:
+        return all(text.is_done for text in self.each)
+
+    @property
+    def is_answered(self) -> bool:
+        return all(text.is_done for text in self._asked)
+
+    @property
+    def has_begun(self) -> bool:
+        return any(text.has_begun for text in self.each)
+
+    @property
+    def can_resume(self) -> bool:
+        return all(text.can_resume for text in self.each)
+
+    def message(self, now: float) -> pb.GenerateRequest:
+        missing = [text for text in self.each if not text.is_done]
+        self._asked = missing[:1] if self.has_begun else missing
+        messages = [text.message(now) for text in self._asked]
+        return messages[0] if self.has_begun else self._request
+
+    def take(self, response: pb.GenerateResponse) -> Sequence[tuple[int, str]]:
+        if response.index >= len(self.each):
+            raise ServerError(f"a continuation {response.index} came, asked for were {len(self.each)}")
+        return [(response.index, text) for text in self.each[response.index].take(response)]
+
+    def drop_token(self) -> bool:
+        return any(text.drop_token() for text in self._asked)
+
+    def attach_progress(self, error: CharstreamError, now: float) -> CharstreamError:
+        """Return the error as it is: the stream has the texts, and there is no single one to go on with."""
+        return error
+
+
+def _with_continuation(request: pb.GenerateRequest, index: int) -> pb.GenerateRequest:
+    single = pb.GenerateRequest()
+    single.CopyFrom(request)
+    single.continuation = index
+    return single

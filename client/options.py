@@ -1,4 +1,4 @@
-"""The options of a text, in one place, and how they become a message."""
+"""The options of a text and the request that they become."""
 
 import math
 import secrets
@@ -12,14 +12,14 @@ from protos import charstream_pb2 as pb
 
 __all__ = ["GenerateOptions", "check_names", "check_range", "check_text", "generate_request"]
 
-# A text that broke is replayed from its last checkpoint: so much at most is computed twice. Most texts are shorter, and
-# have none.
+# After a break, a text is replayed from its last checkpoint: at most this much is computed twice. Most texts are
+# shorter and have no checkpoint.
 CHECKPOINT_CHARS = 16_384
 
 SEED_BITS = 53  # a seed that is chosen here stays exact in every language's numbers
 LARGEST_DURATION = 315_576_000_000.0  # seconds: what google.protobuf.Duration may hold
 
-# Least and greatest value that the message can hold; whether it makes sense is the server's to say.
+# Least and greatest value that the message can hold; the server decides whether a value makes sense.
 RANGES = {
     "max_chars": (1, 2**32 - 1),
     "min_chars": (0, 2**32 - 1),
@@ -31,63 +31,83 @@ RANGES = {
     "checkpoint_chars": (0, 2**32 - 1),
 }
 
+# Options that the message takes as they are.
+SAME = (
+    "model",
+    "max_chars",
+    "min_chars",
+    "continuation",
+    "include_stop",
+    "echo",
+    "logprobs",
+    "resume_token",
+    "return_token",
+    "other_numerics",
+)
 
-class GenerateOptions(TypedDict, total=False):
-    """What is absent or None is left to the server, unless it says otherwise here."""
 
-    # Name of the model; may be left out where one is served.
+class SamplingOptions(TypedDict, total=False):
+    """The part of `GenerateOptions` that says which text is drawn, from which model."""
+
+    # Name of the model; may be left out if only one is served.
     model: str
-    # Generate at most so many characters.
+    # Generate at most this many characters.
     max_chars: int | None
-    # Stop strings are looked for in what follows the first so many generated characters.
+    # Stop strings are searched for only in what follows this many generated characters.
     min_chars: int | None
     # Divides the logits: below 1 safer, above 1 wilder; 0 is greedy.
     temperature: float | None
-    # Only the so many most probable characters.
+    # Only this many characters: the most probable ones.
     top_k: int | None
-    # Of those, the fewest most probable whose shares reach this sum.
+    # Among those, only the fewest most probable ones whose shares reach this sum.
     top_p: float | None
-    # Only characters at least this share as probable as the most probable one.
+    # Only characters whose probability is at least this share of the most probable one's.
     min_p: float | None
     # Only these characters.
     allowed: str | None
     # None of these characters.
     banned: str | None
-    # Added to the logits of single characters, -100 to 100 by character.
+    # Numbers from -100 to 100, by character, that are added to its logit.
     bias: Mapping[str, float] | None
-    # Same seed, same text. Absent: a random one, which `started` and `finish` tell.
+    # Same seed, same text. Absent: a random one, which `started` and `finish` hold.
     seed: int | None
-    # Which of a seed's texts: `continuations(prompt, n=3)` gives those of 0, 1 and 2. Default 0.
+    # Which of the texts of a seed: `continuations(prompt, n=3)` gives those of 0, 1 and 2. Default 0.
     continuation: int | None
-    # Strings before which the text ends; they are looked for in generated text only.
+
+
+class GenerateOptions(SamplingOptions, total=False):
+    """The options of a text. One that is absent or None is left to the server, unless its comment says otherwise."""
+
+    # Strings before which the text ends; only generated text is searched for them.
     stop: str | Sequence[str]
-    # The text ends after the stop string instead.
+    # The text ends after the stop string, not before it.
     include_stop: bool
     # The text begins with the prompt.
     echo: bool
-    # `logprobs` gets each character's log-probability, `alternatives` so many most probable ones at each place.
+    # The stream's `logprobs` get each character's log-probability, its `alternatives` this many of the most probable
+    # characters at each place.
     logprobs: int | None
-    # At most so many characters at a time.
+    # At most this many characters in one chunk.
     max_chunk_chars: int | None
-    # Seconds that a character may wait for others to travel with.
+    # Seconds that a character may wait for others of the same chunk.
     max_chunk_delay: float | None
     # Seconds after which the text ends well, with the reason "deadline". (`timeout` fails it instead.)
     time_limit: float | None
-    # Of an earlier `finish`: the text goes on from there, with `prompt` in between.
+    # The token of an earlier `finish`: the text goes on from there, with `prompt` in between.
     resume_token: bytes
-    # `finish` shall have a resume token.
+    # `finish` gets a resume token.
     return_token: bool
-    # About how many characters a broken text is replayed at most; 0: always from its beginning. Default 16,384.
+    # About how many characters are replayed at most after a break; 0: always from the beginning. Default 16,384.
     checkpoint_chars: int | None
-    # Only a server that equals this one may answer.
+    # Only a replica that equals this one may answer.
     replica: Replica | None
-    # Goes on, after a break or from a token, on servers that compute with other precision or numerics too, though the
-    # text may differ from the one that would have come.
+    # After a break or from a token, go on also on servers that compute with another precision or other numerics, though
+    # the text may differ from the one that would have come.
     other_numerics: bool
 
 
 def generate_request(prompt: str, options: GenerateOptions, *, checkpoints: bool) -> pb.GenerateRequest:
-    """Builds the message. `checkpoints` says whether there are some where the caller doesn't say.
+    """Build the message. `checkpoints` says whether the text has checkpoints if the options don't.
 
     Raises:
         TypeError: an option that doesn't exist.
@@ -104,7 +124,10 @@ def generate_request(prompt: str, options: GenerateOptions, *, checkpoints: bool
         sampling=_sampling(given),
         seed=seed,
         stop=_stops(given),
-        chunking=_chunking(given),
+        chunking=pb.Chunking(
+            max_chars=given.get("max_chunk_chars"),
+            max_delay=_duration("max_chunk_delay", given.get("max_chunk_delay")),
+        ),
         time_limit=_duration("time_limit", given.get("time_limit")),
         checkpoint_chars=given.get("checkpoint_chars", CHECKPOINT_CHARS if checkpoints else 0) or None,
         replica=given["replica"].message() if "replica" in given else None,
@@ -112,23 +135,8 @@ def generate_request(prompt: str, options: GenerateOptions, *, checkpoints: bool
     )
 
 
-# What the message takes as it is given.
-SAME = (
-    "model",
-    "max_chars",
-    "min_chars",
-    "continuation",
-    "include_stop",
-    "echo",
-    "logprobs",
-    "resume_token",
-    "return_token",
-    "other_numerics",
-)
-
-
 def check_names(options: Iterable[str], kind: type) -> None:
-    """A TypedDict checks nothing when the program runs."""
+    """Raise TypeError for a name that `kind`, a TypedDict, has not: it checks nothing at run time itself."""
     known = kind.__annotations__
     for name in options:
         if name not in known:
@@ -171,11 +179,6 @@ def _sampling(given: Mapping[str, Any]) -> pb.Sampling:
     bias = pb.Bias(of=given["bias"]) if given.get("bias") else None
     names = ("temperature", "top_k", "top_p", "min_p", "allowed", "banned")
     return pb.Sampling(bias=bias, **{name: given[name] for name in names if name in given})
-
-
-def _chunking(given: Mapping[str, Any]) -> pb.Chunking:
-    delay = _duration("max_chunk_delay", given.get("max_chunk_delay"))
-    return pb.Chunking(max_chars=given.get("max_chunk_chars"), max_delay=delay)
 
 
 def _duration(name: str, seconds: float | None) -> Duration | None:

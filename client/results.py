@@ -1,4 +1,4 @@
-"""What the client gives to its caller, and how it is read from the messages of charstream.v1."""
+"""The values that the client returns, and how they are read from the messages of charstream.v1."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,20 +6,24 @@ from dataclasses import dataclass
 from protos import charstream_pb2 as pb
 
 __all__ = [
+    "BEGINNING",
     "Finish",
     "ModelInfo",
+    "Place",
+    "Progress",
     "Replica",
     "ScoreSummary",
     "ScoredPart",
     "Started",
     "Training",
+    "required_replica",
     "to_alternatives",
     "to_model",
     "to_replica",
 ]
 
 STATES = {
-    pb.MODEL_STATE_UNSPECIFIED: "loaded",  # by a server that knows no other
+    pb.MODEL_STATE_UNSPECIFIED: "loaded",  # from a server that knows no other state
     pb.MODEL_STATE_LOADED: "loaded",
     pb.MODEL_STATE_NOT_LOADED: "not loaded",
     pb.MODEL_STATE_LOADING: "loading",
@@ -29,7 +33,10 @@ STATES = {
 
 @dataclass(frozen=True)
 class Replica:
-    """What decides a text beside its request: equal replicas generate equal text. As a wish, "" is any."""
+    """All that decides a text beside its request: equal replicas generate equal text.
+
+    In a request, "" accepts any value.
+    """
 
     digest: str = ""  # of the bundle's manifest
     precision: str = ""  # fp32, ...
@@ -41,7 +48,7 @@ class Replica:
 
 @dataclass(frozen=True)
 class Started:
-    """What the server chose where the request left it open."""
+    """The values that the server chose where the request left them open."""
 
     seed: int  # with it the same request gives the same text
     max_chars: int
@@ -49,11 +56,37 @@ class Started:
 
 
 @dataclass(frozen=True)
-class Finish:
-    """How a text ended. Seconds are the server's, counted from when the (last) request for it reached it."""
+class Place:
+    """Where the text of a request begins within the whole text: at its beginning, or at a checkpoint."""
 
-    # "stop", "length" or "deadline" (time_limit is over); "drained" where the server went away and the text did not go
-    # on; "unknown" where the server is newer than this client
+    token: bytes = b""  # b"": the beginning
+    text_chars: int = 0
+    generated_chars: int = 0
+
+
+BEGINNING = Place()
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a text has come: all that `Client.go_on` needs. It can be pickled and sent to another process."""
+
+    request: bytes  # the GenerateRequest, as it was first sent
+    started: Started
+    text: str
+    logprobs: tuple[float, ...]
+    alternatives: tuple[tuple[tuple[str, float], ...], ...]
+    checkpoint: Place
+    seconds: float  # that have counted towards its time limit
+    raw: bytes = b""  # from a model of bytes: all bytes that came; `text` is their complete characters
+
+
+@dataclass(frozen=True)
+class Finish:
+    """How a text ended. The server counts the seconds, from the arrival of the (last) request for the text."""
+
+    # "stop", "length" or "deadline" (time_limit is over); "drained" if the server went away and the text did not go on;
+    # "unknown" if the server is newer than this client
     reason: str
     stop: str  # the stop string that ended the text; part of it only with include_stop
     prompt_chars: int
@@ -64,7 +97,7 @@ class Finish:
     total_seconds: float
     position: int  # of the last character; the start character has position 0
     resume_token: bytes  # stands after the last character; with return_token
-    stop_chars_sent: int  # so many characters of the stop string had come before the request that found it
+    stop_chars_sent: int  # how many characters of the stop string had come before the request that found it
 
 
 @dataclass(frozen=True)
@@ -73,13 +106,13 @@ class ScoredPart:
 
     text: str
     logprobs: list[float]  # the natural logarithm of the model's own probability of each character
-    # At each place, where asked for: the most probable characters first. Of a model of bytes at each byte's.
+    # Where asked for: the most probable characters at each place, best first. A model of bytes has a place per byte.
     alternatives: list[list[tuple[str, float]]]
 
 
 @dataclass(frozen=True)
 class ScoreSummary:
-    """How probable a whole text is; of a model of bytes too, per character."""
+    """How probable a whole text is: per character, also where the model predicts bytes."""
 
     chars: int
     nats: float  # the sum of the negative log-probabilities
@@ -117,14 +150,18 @@ class ModelInfo:
     provider: str
     numerics: str
     training: Training
-    state: (
-        str  # "loaded", "not loaded" (it will be for the first request), "loading", "failed"; "unknown" as in `Finish`
-    )
+    # "loaded", "not loaded" (the first request loads it), "loading", "failed"; "unknown" as in `Finish`
+    state: str
     is_default: bool  # the name alone means this version
     texts: int  # running and waiting
     max_rows: int  # texts that run at a time
-    memory: int  # bytes that it takes at most, where it is loaded
-    unit: str = "characters"  # what it predicts and what counts count: "characters", or "bytes" of UTF-8
+    memory: int  # bytes that it takes at most, if it is loaded
+    unit: str = "characters"  # it predicts and counts "characters", or "bytes" of UTF-8
+
+
+def required_replica(replica: Replica, other_numerics: bool) -> pb.Replica:
+    """The replicas on which a text that began on `replica` may go on."""
+    return (Replica(digest=replica.digest) if other_numerics else replica).message()
 
 
 def to_replica(message: pb.Replica) -> Replica:
@@ -161,5 +198,5 @@ def to_model(message: pb.Model) -> ModelInfo:
         texts=message.texts,
         max_rows=message.max_rows,
         memory=message.memory,
-        unit=message.unit or "characters",  # of a server that knows no other
+        unit=message.unit or "characters",  # from a server that knows no other unit
     )

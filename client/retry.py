@@ -1,19 +1,12 @@
-"""What to do when a call fails: ask again, where and when, or give up. No channel and no clock is in here."""
+"""The decision after a failed call: ask again, where and when, or give up. Uses no channel and no clock."""
 
 import random
 from collections.abc import Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
-from client.errors import (
-    CharstreamError,
-    DeadlineExceeded,
-    InvalidRequest,
-    Overloaded,
-    Unavailable,
-    WrongReplica,
-)
+from client.errors import CharstreamError, DeadlineExceeded, InvalidRequest, Overloaded, Unavailable, WrongReplica
 
-__all__ = ["Question", "Recovery", "Task"]
+__all__ = ["Recovery", "Task", "UnaryTask"]
 
 FIRST_WAIT, LONGEST_WAIT, DOUBLINGS = 0.05, 2.0, 6  # seconds
 
@@ -21,42 +14,42 @@ Item_co = TypeVar("Item_co", covariant=True)
 
 
 class Task(Protocol[Item_co]):
-    """What is wanted: it may take several requests. It keeps what came, and knows what is missing."""
+    """A wish of the caller that may take several requests: it keeps what came and knows what is missing."""
 
     @property
-    def done(self) -> bool:
-        """Everything has come."""
+    def is_done(self) -> bool:
+        """Whether everything has come."""
 
     @property
-    def answered(self) -> bool:
-        """All that the last message asked for has come."""
+    def is_answered(self) -> bool:
+        """Whether everything that the last message asked for has come."""
 
     @property
-    def begun(self) -> bool:
-        """Something has come: there is a server, and there is something to lose."""
+    def has_begun(self) -> bool:
+        """Whether anything has come: there is a server, and there is something to lose."""
 
     @property
-    def resumable(self) -> bool:
-        """What is missing can be asked for alone."""
+    def can_resume(self) -> bool:
+        """Whether a message can ask for the missing rest alone."""
 
     def message(self, now: float) -> Any:
-        """What to send next."""
+        """The message to send next."""
 
     def take(self, response: Any) -> Sequence[Item_co]:
-        """Keeps one message; returns what is new in it for the caller."""
+        """Keep one message; return the items in it that are new to the caller."""
 
-    def without_token(self) -> bool:
-        """Whether `message` is another one now: without the resume token, which was refused."""
+    def drop_token(self) -> bool:
+        """Go on without the resume token, which was refused; return whether that changes the next message."""
 
-    def explained(self, error: CharstreamError, now: float) -> CharstreamError:
-        """The error with what had come before it."""
+    def attach_progress(self, error: CharstreamError, now: float) -> CharstreamError:
+        """Return the error with what had come before it."""
 
 
-class Question:
+class UnaryTask:
     """A task with one answer, which comes as a whole or not at all."""
 
-    done = answered = begun = False
-    resumable = True
+    is_done = is_answered = has_begun = False
+    can_resume = True
 
     def __init__(self, message: Any) -> None:
         self._message = message
@@ -67,10 +60,10 @@ class Question:
     def take(self, response: Any) -> Sequence[Any]:
         return (response,)
 
-    def without_token(self) -> bool:
+    def drop_token(self) -> bool:
         return False
 
-    def explained(self, error: CharstreamError, now: float) -> CharstreamError:
+    def attach_progress(self, error: CharstreamError, now: float) -> CharstreamError:
         return error
 
 
@@ -78,13 +71,14 @@ T = TypeVar("T")
 
 
 class Recovery(Generic[T]):
-    """Decides for one task. The caller sends `task.message` to the server number `address`, reports, and waits.
+    """The decisions for one task. The caller sends `task.message` to the server number `address`, reports, and waits.
 
-    Before anything came each address is asked once, without waiting: a wrong one shall not hang. After that the next
-    address is asked at once, and when all were, after waits that double, for `patience` seconds without anything new.
+    Before anything has come, each address is asked once, without a wait: a wrong address must not make the caller hang.
+    Later the next address is asked at once; after all were asked, again after waits that double, until `patience`
+    seconds bring nothing new.
 
     Args:
-        deadline: of the caller, by the clock that `now` is of.
+        deadline: the caller's deadline, on the clock of `now`.
         resume: False: the first failure is the end.
     """
 
@@ -94,7 +88,7 @@ class Recovery(Generic[T]):
         self.task = task
         self.address = first
         self._addresses, self._patience, self._deadline, self._resume = addresses, patience, deadline, resume
-        self._failures: list[CharstreamError] = []  # since something new came
+        self._failures: list[CharstreamError] = []  # since the last new item
         self._give_up_at = 0.0
 
     def seconds_left(self, now: float) -> float | None:
@@ -106,63 +100,61 @@ class Recovery(Generic[T]):
             self._failures.clear()
         return items
 
-    def ended(self, now: float) -> float:
-        """The call is over, as if all were well. Returns as `failed` does."""
-        return self.failed(Unavailable("the stream ended without saying how: is something in between cutting it?"), now)
+    def handle_end(self, now: float) -> float:
+        """Handle a call that ended with status OK, complete or not; return as `handle_failure` does."""
+        unexplained = "the stream ended without saying how: is something in between cutting it?"
+        return self.handle_failure(Unavailable(unexplained), now)
 
-    def failed(self, error: CharstreamError, now: float) -> float:
-        """Returns the seconds to wait before the next message is sent to `address`; it may be another one now.
+    def handle_failure(self, error: CharstreamError, now: float) -> float:
+        """Return the seconds to wait before the next message goes to `address`, which may be another one now.
 
         Raises:
-            CharstreamError: nothing more is to be done, or the time is over.
+            CharstreamError: nothing can be done, or the time is over.
         """
-        if self.task.answered:
+        if self.task.is_answered:
             return 0.0
         if not self._failures:
             self._give_up_at = now + self._patience
         self._failures.append(error)
         if self._deadline is not None and now >= self._deadline and not isinstance(error, DeadlineExceeded):
             error = DeadlineExceeded(f"the timeout passed before the end ({error})")
-        if not (self._resume and self.task.resumable and self._may_pass(error)):
-            raise self.given_up(error if self.task.begun else self._most_telling(error), now)
+        if not (self._resume and self.task.can_resume and self._is_worth_a_retry(error)):
+            raise self.task.attach_progress(error if self.task.has_begun else self._most_telling(error), now)
         wait = self._wait(error)
-        if self.task.begun and now + wait > self._give_up_at:
-            raise self.given_up(error, now)
+        if self.task.has_begun and now + wait > self._give_up_at:
+            raise self.task.attach_progress(error, now)
         self.address = (self.address + 1) % self._addresses
         return wait if self._deadline is None else min(wait, self._deadline - now)
 
-    def given_up(self, error: CharstreamError, now: float) -> CharstreamError:
-        return self.task.explained(error, now)
-
-    def _may_pass(self, error: CharstreamError) -> bool:
+    def _is_worth_a_retry(self, error: CharstreamError) -> bool:
         match error:
             case InvalidRequest(field="resume_token"):
-                return self.task.without_token()
-            case Unavailable() | Overloaded() | WrongReplica() if not self.task.begun:
+                return self.task.drop_token()
+            case Unavailable() | Overloaded() | WrongReplica() if not self.task.has_begun:
                 return len(self._failures) < self._addresses
             case WrongReplica():
-                return self._another_replica_may()
+                return self._may_fit_elsewhere()
             case Overloaded():
                 return error.retry_after is not None
             case _:
                 return isinstance(error, Unavailable)
 
-    def _another_replica_may(self) -> bool:
-        """Until all have refused; then without the token, in case it was only that."""
+    def _may_fit_elsewhere(self) -> bool:
+        """Return True until all replicas have refused; then only if dropping the token changes the request."""
         last = self._failures[-self._addresses :]
         if len(last) < self._addresses or not all(isinstance(failure, WrongReplica) for failure in last):
             return True
         self._failures.clear()
-        return self.task.without_token()
+        return self.task.drop_token()
 
     def _most_telling(self, error: CharstreamError) -> CharstreamError:
-        """Of what the addresses said at first contact: a busy server is better news than a dead one."""
+        """Prefer the error of a server that answered, such as a busy one, to that of an address that didn't."""
         if not isinstance(error, Unavailable):
             return error
         return next((failure for failure in self._failures if not isinstance(failure, Unavailable)), error)
 
     def _wait(self, error: CharstreamError) -> float:
-        """None before each address was asked; then up to twice as long each time, at random: others wait too."""
+        """Return 0 until each address was asked, then a random wait whose limit doubles: other clients wait too."""
         beyond = len(self._failures) - self._addresses
         if beyond < 0 or isinstance(error, InvalidRequest):
             return 0.0

@@ -1,29 +1,29 @@
-"""The score of a text: asked for in parts, each from where the last one ended."""
+"""The score of a text on the client's side: asked for in parts, each from where the last one ended."""
 
+import codecs
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any, TypedDict
 
 from client.errors import CharstreamError, ServerError
-from client.generation_task import pinned
 from client.options import check_names, check_range, check_text
-from client.results import Replica, ScoredPart, ScoreSummary, to_alternatives, to_replica
-from client.whole import whole_characters
+from client.results import Replica, ScoredPart, ScoreSummary, required_replica, to_alternatives, to_replica
 from protos import charstream_pb2 as pb
 
-__all__ = ["PART_CHARS", "ScoreOptions", "Scores", "score_request"]
+__all__ = ["PART_CHARS", "ScoreOptions", "ScoreTask", "score_request"]
 
-# Of a message, in at most twice as many bytes, which a model of bytes counts: far below what gRPC carries, as many as a
-# server takes by default, far above what a message costs.
+# Characters of one message, which has at most twice as many bytes (a model of bytes counts those): far below gRPC's
+# limit, as many as a server takes by default, and enough to make a message's own cost small.
 PART_CHARS = 50_000
 
 
 class ScoreOptions(TypedDict, total=False):
-    """As in `GenerateOptions`, but for the second."""
+    """The options of a score; those without a comment are as in `GenerateOptions`."""
 
-    # What comes before the text, and is not scored.
+    # A text before the scored one, which is not scored itself.
     prompt: str
-    # So many most probable characters at each place.
+    # How many of the most probable characters to give at each place.
     alternatives: int
     model: str
     resume_token: bytes
@@ -33,7 +33,12 @@ class ScoreOptions(TypedDict, total=False):
 
 
 def score_request(options: ScoreOptions) -> pb.ScoreRequest:
-    """A request without its text. Raises TypeError for an option that doesn't exist, ValueError for a value."""
+    """Build the request, without its text.
+
+    Raises:
+        TypeError: an option that doesn't exist.
+        ValueError: a value that the message can't hold.
+    """
     check_names(options, ScoreOptions)
     given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
     for name in ("prompt", "model"):
@@ -44,7 +49,7 @@ def score_request(options: ScoreOptions) -> pb.ScoreRequest:
 
 
 def _cut(text: str, chars: int) -> Iterator[str]:
-    """Parts of at most so many characters, and twice as many bytes, or one character."""
+    """Yield parts of at most `chars` characters and 2 * `chars` bytes, but of at least one character."""
     at = 0
     while at < len(text):
         part = text[at : at + chars].encode()[: max(4, 2 * chars)].decode(errors="ignore")
@@ -52,42 +57,42 @@ def _cut(text: str, chars: int) -> Iterator[str]:
         at += len(part)
 
 
-class Scores:
-    """A task of `Recovery`: scores `text` after what `request` says."""
+class ScoreTask:
+    """A task of `Recovery`: the score of `text`, after the prompt or the token of `request`."""
 
     def __init__(self, request: pb.ScoreRequest, text: str, part_chars: int) -> None:
         check_text("text", text)
         check_range("part_chars", part_chars, 1, 2**32 - 1)
         self._request, self._text = request, text
         self._parts = list(_cut(text, part_chars)) or [""]
-        self._ends: list[pb.ScoreSummary] = []  # of the parts that are through
-        self._answered = False
-        self._at = 0  # where the next log-probability belongs
-        self._given = 0  # so many characters' came, the server's count
-        self._pending_raw = b""  # of a model of bytes: those of a character that is not complete
-        self._pending: list[float] = []  # and theirs
+        self._ends: list[pb.ScoreSummary] = []  # of the parts that are scored
+        self._is_answered = False
+        self._at = 0  # where the next log-probability belongs, as the server counts
+        self._given = 0  # where the first one belongs that the caller has not got yet
+        self._pending_raw = b""  # from a model of bytes: those of a character that is not complete
+        self._pending: list[float] = []  # their log-probabilities
         self._bytes = False  # whether the server counts bytes
 
     @property
-    def done(self) -> bool:
+    def is_done(self) -> bool:
         return len(self._ends) == len(self._parts)
 
     @property
-    def answered(self) -> bool:
-        return self._answered
+    def is_answered(self) -> bool:
+        return self._is_answered
 
     @property
-    def begun(self) -> bool:
+    def has_begun(self) -> bool:
         return bool(self._given or self._ends)
 
     @property
-    def resumable(self) -> bool:
+    def can_resume(self) -> bool:
         return True
 
     def message(self, now: float) -> pb.ScoreRequest:
-        """The part that is next; after a break the same one again."""
+        """Return the request for the next part; after a break that is the same part again."""
         number = len(self._ends)
-        self._answered, self._at = False, sum(map(self._size, self._parts[:number]))
+        self._is_answered, self._at = False, sum(map(self._size, self._parts[:number]))
         part = pb.ScoreRequest()
         part.CopyFrom(self._request)
         part.text = self._parts[number]
@@ -95,53 +100,50 @@ class Scores:
         if self._ends:
             last = self._ends[-1]
             part.prompt, part.resume_token = "", last.resume_token
-            part.replica.CopyFrom(pinned(to_replica(last.replica), part.other_numerics))
+            part.replica.CopyFrom(required_replica(to_replica(last.replica), part.other_numerics))
         return part
 
     def take(self, response: pb.ScoreResponse) -> Sequence[ScoredPart]:
-        """Keeps one message; returns what is new in it: a part that broke is scored again from its beginning."""
+        """Keep one message; return the news in it: after a break a part is scored again from its beginning."""
         chosen, alternatives = list(response.logprobs.chosen), to_alternatives(response.logprobs)
         self._bytes |= bool(response.raw)
         known = min(len(chosen), max(0, self._given - self._at))
         self._at += len(chosen)
         if response.HasField("summary"):
-            self._take_end(response.summary)
+            self._ends.append(response.summary)
+            self._is_answered = True
+            if not self.is_done and not response.summary.resume_token:
+                raise ServerError("the server gave no token to go on from: score a shorter text, or larger parts")
         if known == len(chosen):
             return ()
         text, logprobs = self._text[self._given : self._at], chosen[known:]
         self._given = self._at
         if self._bytes:
-            text, logprobs = self._whole(response.raw[known:], logprobs)
+            text, logprobs = self._take_bytes(response.raw[known:], logprobs)
         return (ScoredPart(text, logprobs, alternatives[known:]),)
 
-    def _whole(self, raw: bytes, logprobs: list[float]) -> tuple[str, list[float]]:
-        """The characters that these bytes complete; the rest waits."""
+    def _take_bytes(self, raw: bytes, logprobs: list[float]) -> tuple[str, list[float]]:
+        """Return the characters that these bytes complete, and keep the rest."""
         raw, logprobs = self._pending_raw + raw, self._pending + logprobs
-        text, found, size = whole_characters(raw, logprobs)
+        text, found, size = _complete_characters(raw, logprobs)
         self._pending_raw, self._pending = raw[size:], logprobs[size:]
         return text, found
 
     def _size(self, part: str) -> int:
         return len(part.encode()) if self._bytes else len(part)
 
-    def _take_end(self, summary: pb.ScoreSummary) -> None:
-        self._ends.append(summary)
-        self._answered = True
-        if not self.done and not summary.resume_token:
-            raise ServerError("the server gave no token to go on from: score a shorter text, or larger parts")
+    def drop_token(self) -> bool:
+        """Score the text from its beginning, without giving again what came; return whether that changes anything."""
+        had_token, self._ends = bool(self._ends), []
+        return had_token
 
-    def without_token(self) -> bool:
-        """Whether the text can be scored from its beginning; what came is not given again."""
-        refused, self._ends = bool(self._ends), []
-        return refused
-
-    def explained(self, error: CharstreamError, now: float) -> CharstreamError:
+    def attach_progress(self, error: CharstreamError, now: float) -> CharstreamError:
         return error
 
     @property
     def summary(self) -> ScoreSummary | None:
-        """Over all parts; None before the end."""
-        if not self.done:
+        """The figures of all parts together; None before the end."""
+        if not self.is_done:
             return None
         chars, nats = len(self._text), sum(end.nats for end in self._ends)
         each, last = nats / max(1, chars), self._ends[-1]
@@ -154,6 +156,14 @@ class Scores:
             resume_token=last.resume_token,
             replica=to_replica(last.replica),
         )
+
+
+def _complete_characters(raw: bytes, logprobs: Sequence[float]) -> tuple[str, list[float], int]:
+    """Return the complete characters at the beginning of some UTF-8, the sums of their bytes' log-probabilities, and
+    the number of their bytes."""
+    text = codecs.getincrementaldecoder("utf-8")().decode(raw)  # leaves out an incomplete character at the end
+    ends = [0, *itertools.accumulate(len(char.encode()) for char in text)]
+    return text, [sum(logprobs[a:b]) for a, b in itertools.pairwise(ends)], ends[-1]
 
 
 def _exp(value: float) -> float:

@@ -1,4 +1,4 @@
-"""`charstream loadtest`: runs the locustfile headless, in a process of its own, and returns its verdict."""
+"""`charstream loadtest`: run the locustfile headless, in a process of its own, and return its verdict."""
 
 import importlib.util
 import os
@@ -20,7 +20,7 @@ CONNECT_SECONDS = 10
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Returns the exit code: 0 where the thresholds are kept, else 1; 2 for wrong usage, 130 after Ctrl-C."""
+    """Return the exit code: 0 if the thresholds are kept, else 1; 2 for wrong usage, 130 after Ctrl-C."""
     settings = parse(LoadtestSettings, argv, command=COMMAND)
     if importlib.util.find_spec("locust") is None:
         fail(COMMAND, "needs locust, which the extra brings: pip install 'charstream[loadtest]'")
@@ -50,7 +50,7 @@ def _run(command: Sequence[str], environment: Mapping[str, str] | None) -> int:
         try:
             return process.wait()
         except KeyboardInterrupt:
-            # The terminal has told Locust too: it prints its table and ends.
+            # The terminal sends SIGINT to Locust too, which prints its table and ends.
             process.wait()
             return 130
 

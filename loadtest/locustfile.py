@@ -1,4 +1,4 @@
-"""What a user of the load test does: one text after the other, each with a prompt and a seed of its own.
+"""The users of the load test: each streams one text after the other, with a prompt and a seed of its own.
 
     locust -f loadtest/locustfile.py --headless -u 4 -r 4 -t 5s --host 127.0.0.1:50051
 
@@ -13,14 +13,14 @@ from locust import task
 from loadtest.plumbing import StreamUser
 
 
-class Reader(StreamUser):
-    """The same prompts and seeds in every run, different ones for every user and text."""
+class ClosedLoopUser(StreamUser):
+    """A user whose prompts and seeds are the same in every run, and differ from text to text and user to user."""
 
     def on_start(self) -> None:
         self.texts = itertools.count()
 
     @task
-    def read(self) -> None:
+    def stream_text(self) -> None:
         text, prompts = next(self.texts), self.scenario.prompt
         stream = self.client.stream(
             prompts[(self.number + text) % len(prompts)],
@@ -28,6 +28,6 @@ class Reader(StreamUser):
             max_chars=self.scenario.max_chars,
             temperature=self.scenario.temperature,
             seed=self.number << 32 | text,
-            resume=False,  # a failure shall be seen, not made good
+            resume=False,  # failures are to be counted, not repaired
         )
         self.measure(stream)

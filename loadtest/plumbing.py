@@ -1,4 +1,4 @@
-"""Between Locust and charstream: a user with a client, entries for what a stream is judged by, the table at the end.
+"""The link between Locust and charstream: a user with a client, Locust entries of each stream, the table at the end.
 
 Import this only in a process that Locust runs: it prepares gRPC for gevent.
 """
@@ -22,23 +22,23 @@ from client.commands.common import Connection, Tls, addresses, connect
 from client.errors import CharstreamError, Overloaded, ServerError
 from client.sync_streams import TextStream
 from loadtest.settings import Scenario, Thresholds, add_flags, from_flags
-from loadtest.summary import Spread, Summary, missed, table
+from loadtest.summary import Spread, Summary, missed_thresholds, table
 from loadtest.timing import StreamTiming, bucket
 
 __all__ = ["StreamUser"]
 
-# Each stream waits in a native thread of gevent's pool. Its ten would let ten streams run and hang the rest;
+# Each stream waits in a native thread of gevent's pool. The default of ten would let ten streams run and hang the rest;
 # threads start as they are needed, so a high limit costs nothing.
 gevent.get_hub().threadpool.maxsize = 4096
 grpc_gevent.init_gevent()
 
-locust.stats.bucket_response_time = bucket  # type: ignore[assignment]  # floats do
+locust.stats.bucket_response_time = bucket  # type: ignore[assignment]  # floats work too
 
 METHOD = "Generate"
 FIRST_CHAR, GAP_MEDIAN, GAP_P99, TOTAL = "first character", "gap: median", "gap: p99", "whole call"
-CUT_OFF = "cut off by the end"  # no time: only its characters count
+CUT_OFF = "cut off by the end"  # has no time: only the characters count
 
-PAUSE_SECONDS = 1.0  # after a failure, so that a server that refuses at once isn't flooded
+PAUSE_SECONDS = 1.0  # after a failure: a server that refuses at once must not be flooded
 
 
 class StreamUser(User):
@@ -62,7 +62,7 @@ class StreamUser(User):
         return self.scenario.wait
 
     def measure(self, stream: TextStream) -> None:
-        """Reads `stream` to its end, checks it, and fires its entries: a few for each stream, not for each chunk."""
+        """Read `stream` to its end, check it, and fire its entries: a few for each stream, not for each chunk."""
         started, arrivals = time.perf_counter(), list[float]()
         try:
             with stream:
@@ -89,7 +89,7 @@ class StreamUser(User):
         self._fire(TOTAL, total_ms, text)
 
     def _fire(self, name: str, ms: float | None, text: str = "", error: Exception | None = None) -> None:
-        """One Locust entry; its length is in characters."""
+        """Fire one Locust entry; its length is in characters."""
         self.environment.events.request.fire(
             request_type=METHOD, name=name, response_time=ms, response_length=len(text), exception=error, context={}
         )
@@ -135,28 +135,28 @@ def _add_flags(parser: ArgumentParser, **_: Any) -> None:
 
 @events.init.add_listener  # type: ignore[untyped-decorator]
 def _set_clock(**_: Any) -> None:
-    """gevent's clock stands still while modules are imported: the run would end early by as long as that took."""
+    """Set gevent's clock, which stands still during imports: the run would end too early by that time."""
     gevent.get_hub().loop.update_now()
 
 
 @events.init.add_listener  # type: ignore[untyped-decorator]
 def _end_in_order(environment: Environment, **_: Any) -> None:
-    """Ctrl-C ends a run without a page from gevent's loop: as an exception it may rise in a greenlet of gRPC's."""
+    """Let Ctrl-C end a run through Locust: as an exception it could rise in a greenlet of gRPC's."""
     if environment.runner and not environment.web_ui and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         gevent.signal_handler(signal.SIGINT, environment.runner.quit)
 
 
 @events.quitting.add_listener  # type: ignore[untyped-decorator]
 def _conclude(environment: Environment, **_: Any) -> None:
-    """Prints the table and decides the exit code, once for the whole run."""
+    """Print the table and set the exit code, once for the whole run."""
     if environment.runner is None or isinstance(environment.runner, WorkerRunner):
         return
     summary = _summary(environment.stats)
-    lines = missed(summary, from_flags(Thresholds, _options(environment)))
+    lines = missed_thresholds(summary, from_flags(Thresholds, _options(environment)))
     print(table(summary), flush=True)
     for line in lines:
         print(f"loadtest: {line}", file=sys.stderr)
     environment.process_exit_code = 1 if lines else 0
     if _options(environment).csv_prefix:
-        # Locust doesn't ask its CSV writer a last time: let it wake once more, or up to a second is missing.
+        # Locust doesn't flush its CSV writer at the end: let it wake once more, or up to a second is missing.
         gevent.sleep(locust.stats.CSV_STATS_INTERVAL_SEC * 1.2)

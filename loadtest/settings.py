@@ -1,4 +1,4 @@
-"""What a load test asks for, measures and tolerates; the same flags for `charstream loadtest` and for plain locust."""
+"""The settings of a load test, with the same flags for `charstream loadtest` and for plain locust."""
 
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
@@ -15,7 +15,7 @@ S = TypeVar("S", bound=Settings)
 
 
 class Scenario(Settings):
-    """What the users ask for."""
+    """The requests of the users."""
 
     prompt: tuple[str, ...] = Field(
         ("ROMEO:", "JULIET:", "To be, or not to be", "My lord, "),
@@ -29,7 +29,7 @@ class Scenario(Settings):
 
 
 class Thresholds(Settings):
-    """What a deployment must keep to; a limit that isn't given isn't checked."""
+    """The limits that a deployment must keep to; one that isn't given isn't checked."""
 
     max_first_char_p99: float | None = Field(None, gt=0, description="99 of 100 texts begin within so many ms")
     max_gap_p99: float | None = Field(
@@ -49,26 +49,22 @@ class LoadtestSettings(Thresholds, Scenario, Connection):
 
 
 def add_flags(parser: ArgumentParser, cls: type[Settings]) -> None:
-    """Declares the fields of `cls` to locust's parser; the class checks their values afterwards."""
+    """Declare the fields of `cls` to locust's parser; the class checks their values afterwards."""
     for name, field in cls.model_fields.items():
         text = f"{field.description} (default: {field.default})".replace("%", "%%")
-        parser.add_argument(_flag(name), dest=name, action=_action(field.annotation), help=text)
-
-
-def _action(kind: object) -> str:
-    if kind is bool:
-        return "store_true"
-    return "append" if get_origin(kind) is tuple else "store"
+        many = "append" if get_origin(field.annotation) is tuple else "store"
+        action = "store_true" if field.annotation is bool else many
+        parser.add_argument(_flag(name), dest=name, action=action, help=text)
 
 
 def from_flags(cls: type[S], options: Namespace) -> S:
-    """Raises pydantic's ValidationError on a wrong value."""
+    """Build `cls` from locust's options. Raises pydantic's ValidationError on a wrong value."""
     given = {name: getattr(options, name) for name in cls.model_fields}
     return cls(**{name: value for name, value in given.items() if value not in (None, "")})
 
 
 def to_flags(settings: Settings, cls: type[Settings]) -> list[str]:
-    """The flags that make `from_flags(cls, ...)` equal to that part of `settings`."""
+    """Return the flags from which `from_flags(cls, ...)` builds that part of `settings` again."""
     flags = []
     for name in cls.model_fields:
         value = getattr(settings, name)

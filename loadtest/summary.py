@@ -1,16 +1,16 @@
-"""The figures of a run, the table of them, and the thresholds that they miss."""
+"""The figures of a run, their table, and the thresholds that they miss."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from loadtest.settings import Thresholds
 
-__all__ = ["Spread", "Summary", "missed", "table"]
+__all__ = ["Spread", "Summary", "missed_thresholds", "table"]
 
 
 @dataclass(frozen=True)
 class Spread:
-    """Of one measure, over all streams, in milliseconds."""
+    """The spread of one measure over all streams, in milliseconds."""
 
     p50: float
     p99: float
@@ -19,7 +19,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class Summary:
-    """A run of `seconds`; `chars` also counts those of the streams that its end cut off."""
+    """The figures of one run; `chars` includes the characters of streams that the end of the run cut off."""
 
     seconds: float
     chars: int
@@ -28,8 +28,8 @@ class Summary:
     cut_off: int
     errors: Mapping[str, int]  # message -> how often
     first_char: Spread
-    gap_median: Spread  # of each stream's median gap
-    gap_p99: Spread  # of each stream's 99th percentile gap
+    gap_median: Spread  # the spread of the streams' median gaps
+    gap_p99: Spread  # the spread of the streams' 99th percentile gaps
     total: Spread
 
     @property
@@ -38,7 +38,7 @@ class Summary:
 
 
 def table(summary: Summary) -> str:
-    """For people: a few lines that end without a newline."""
+    """Return a few lines for people, without a newline at their end."""
     spreads = [
         ("first character", summary.first_char),
         ("gap, median of a stream", summary.gap_median),
@@ -58,8 +58,8 @@ def table(summary: Summary) -> str:
     )
 
 
-def missed(summary: Summary, thresholds: Thresholds) -> list[str]:
-    """Names each threshold that the run didn't keep to; a run in which no stream finished keeps to none."""
+def missed_thresholds(summary: Summary, thresholds: Thresholds) -> list[str]:
+    """Return a line for each threshold that the run missed; a run in which no stream finished has missed, too."""
     lines = []
     if not summary.finished:
         lines.append("no stream finished")

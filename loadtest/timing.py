@@ -1,4 +1,4 @@
-"""What is measured of one stream: no locust, no grpc, and time comes from outside."""
+"""The measures of one stream. Uses no locust, no grpc and no clock."""
 
 import math
 import statistics
@@ -10,14 +10,14 @@ __all__ = ["StreamTiming", "bucket", "percentile"]
 
 @dataclass(frozen=True)
 class StreamTiming:
-    """When a request was made and when its chunks came, in seconds of one clock."""
+    """The times when a request was made and when its chunks came, in seconds of one clock."""
 
     started: float
     arrivals: Sequence[float]
 
     @property
     def first_char_ms(self) -> float | None:
-        """Time to the first character; None where none came."""
+        """Time to the first character; None if none came."""
         return (self.arrivals[0] - self.started) * 1000 if self.arrivals else None
 
     @property
@@ -35,10 +35,10 @@ class StreamTiming:
 
 
 def percentile(values: Sequence[float], fraction: float) -> float:
-    """The smallest of `values` that at least this fraction of them doesn't exceed (nearest rank)."""
+    """Return the smallest of `values` that at least this fraction of them doesn't exceed (nearest rank)."""
     return sorted(values)[max(0, math.ceil(fraction * len(values)) - 1)]
 
 
 def bucket(response_time: float) -> float:
-    """Rounds milliseconds to three significant digits, where Locust keeps whole ones: gaps are a few ms short."""
+    """Round milliseconds to three significant digits: Locust keeps whole ones, but gaps take only a few."""
     return float(f"{response_time:.3g}")

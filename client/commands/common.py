@@ -1,4 +1,4 @@
-"""What the client's commands share: how the servers are reached, and how an error ends the process."""
+"""Shared by the client's commands: the connection to the servers, and how an error ends the process."""
 
 import os
 import ssl
@@ -22,13 +22,13 @@ TOKEN = "CHARSTREAM_TOKEN"
 
 
 def addresses() -> tuple[str, ...]:
-    """Those of the variable CHARSTREAM_ADDRESS, or the one where a server listens if it isn't told otherwise."""
+    """Return the addresses in the variable CHARSTREAM_ADDRESS, or the one where a server listens by default."""
     given = os.environ.get("CHARSTREAM_ADDRESS", "").split(",")
     return tuple(address.strip() for address in given if address.strip()) or (DEFAULT_ADDRESS,)
 
 
 class Tls(Settings):
-    """How a server proves who it is, and a client where the server wants its certificate."""
+    """The flags for TLS: how a server proves who it is, and the client too if the server wants its certificate."""
 
     tls: bool = Field(False, description="TLS, with the certificate authorities that come with gRPC")
     tls_ca: Path | None = Field(None, description="TLS, with the certificate authorities in this PEM file")
@@ -46,24 +46,24 @@ class Tls(Settings):
         return self
 
     def credentials(self) -> grpc.ChannelCredentials | None:
-        """None without TLS. Raises ValueError: a file can't be read, or holds something else."""
+        """Return None without TLS. Raises ValueError: a file can't be read, or holds something else."""
         if not self.tls and self.tls_ca is None and self.tls_client_cert is None:
             return None
-        key, chain = self._own()
+        key, chain = self._own_pair()
         return grpc.ssl_channel_credentials(self._authorities(), key, chain)
 
     def _authorities(self) -> bytes | None:
         if self.tls_ca is None:
             return None
         pem = read_bytes(self.tls_ca, "--tls-ca")
-        try:  # gRPC would say it with the first call, of any server
+        try:  # gRPC would complain only in the first call, and blame the server
             ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=pem.decode("ascii", "ignore"))
         except (ssl.SSLError, ValueError):
             raise ValueError(f"--tls-ca: {self.tls_ca}: has no certificate in PEM") from None
         return pem
 
-    def _own(self) -> tuple[bytes | None, bytes | None]:
-        """Key and certificate."""
+    def _own_pair(self) -> tuple[bytes | None, bytes | None]:
+        """Return the client's private key and certificate."""
         if self.tls_client_cert is None or self.tls_client_key is None:
             return None, None
         pair = (
@@ -83,33 +83,37 @@ class Tls(Settings):
 
 
 class Connection(Tls):
-    """Where the servers are, and what they want to see."""
+    """The flags that tell where the servers are, and what proves the caller's identity to them."""
 
     host: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
         default_factory=addresses,
         description="a server's host:port; given several times, a text that loses its server goes on at another one. "
         "The variable CHARSTREAM_ADDRESS changes the default; it may name several, with commas between",
     )
-    # No flag takes the token itself: everybody on the machine can read what a process was started with.
+    # No flag takes the token itself: everybody on the machine can read the arguments of a process.
     token_file: Path | None = Field(
         None, description="file with the token that the server wants; or the variable CHARSTREAM_TOKEN has it"
     )
 
     def token(self) -> str | None:
-        """Raises ValueError: the file can't be read."""
+        """Return the token of the file or the variable. Raises ValueError: the file can't be read."""
         if self.token_file is None:
             return os.environ.get(TOKEN) or None
         return read_text(self.token_file, "--token-file").strip()
 
 
 def connect(settings: Connection) -> Client:
-    """Raises ValueError: a file can't be used; or the token can't be sent, or not without TLS."""
+    """Return a client of the servers.
+
+    Raises:
+        ValueError: a file can't be used; or the token can't be sent at all, or not without TLS.
+    """
     return Client(settings.host, credentials=settings.credentials(), token=settings.token())
 
 
 @contextmanager
 def one_line_errors(command: str) -> Iterator[None]:
-    """Ends the process with one line on stderr: code 2 for a request that has to change, 1 for what failed."""
+    """End the process with one line on stderr after an error: code 2 if the request has to change, otherwise 1."""
     try:
         yield
     except (InvalidRequest, ModelNotFound, ValueError) as error:
@@ -120,5 +124,5 @@ def one_line_errors(command: str) -> Iterator[None]:
 
 def one_line(error: Exception) -> str:
     line = " ".join(str(error).split())
-    came = len(error.text) if isinstance(error, CharstreamError) else 0
-    return f"{line} (after {came:,} characters)" if came else line
+    received = len(error.text) if isinstance(error, CharstreamError) else 0
+    return f"{line} (after {received:,} characters)" if received else line

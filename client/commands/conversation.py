@@ -1,4 +1,4 @@
-"""A text that a person and a model write by turns. No terminal and no server is in here."""
+"""A text that a person and a model write by turns. Uses no terminal and no server."""
 
 from dataclasses import dataclass, replace
 
@@ -7,14 +7,14 @@ __all__ = ["Conversation", "Turn"]
 
 @dataclass(frozen=True)
 class Turn:
-    """What the person wrote, and what the model made of it."""
+    """The person's words and the model's continuation of them."""
 
     typed: str
     continued: str
-    token: bytes = b""  # stands after it; b"" where the model was interrupted
+    token: bytes = b""  # the resume token after it; b"" if the model was interrupted
     seed: int | None = None
     stop: str = ""  # the stop string before which the model ended
-    max_chars: int | None = None  # that were asked for
+    max_chars: int | None = None  # as asked for
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,8 @@ class Conversation:
     """The turns so far.
 
     Args:
-        start: the token of a text before all turns, or b"".
-        seed: of the first turn.
+        start: the resume token of a text before all turns, or b"".
+        seed: the seed of the first turn.
     """
 
     start: bytes = b""
@@ -36,7 +36,7 @@ class Conversation:
 
     @property
     def place(self) -> tuple[bytes, str]:
-        """The last token, and the text after it, which the model has to read again."""
+        """The last resume token, and the text after it, which the model has to read again."""
         after = ""
         for turn in reversed(self.turns):
             if turn.token:
@@ -46,16 +46,15 @@ class Conversation:
 
     @property
     def next_seed(self) -> int | None:
-        """That of the last turn, on which a token's text goes on; None where there is no turn and none was given."""
+        """The last turn's seed, as a resume token goes on with its own; without a turn the given one, if any."""
         return self.turns[-1].seed if self.turns else self.seed
 
     def with_turn(self, turn: Turn) -> "Conversation":
         return replace(self, turns=(*self.turns, turn))
 
-    def undone(self) -> "Conversation":
-        """Without its last turn."""
+    def without_last_turn(self) -> "Conversation":
         return replace(self, turns=self.turns[:-1])
 
     def without_tokens(self) -> "Conversation":
-        """For a server that accepts none of those it gave: it has to read the whole text again."""
+        """Return it for a server that refuses its own tokens: the model has to read the whole text again."""
         return replace(self, turns=tuple(replace(turn, token=b"") for turn in self.turns))

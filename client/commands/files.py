@@ -1,4 +1,4 @@
-"""Files that the commands read and write; what cannot be read is a ValueError that names flag and file."""
+"""Files of the commands. One that cannot be read raises ValueError with the flag and the file."""
 
 import os
 import sys
@@ -20,7 +20,7 @@ def read_bytes(path: Path, flag: str = "") -> bytes:
 
 
 def read_text(path: Path, flag: str = "") -> str:
-    """Exactly the characters of the file: line ends stay as they are."""
+    """Return exactly the characters of the file: line ends stay as they are."""
     try:
         return read_bytes(path, flag).decode()
     except UnicodeDecodeError as error:
@@ -28,9 +28,9 @@ def read_text(path: Path, flag: str = "") -> str:
 
 
 def replace(path: Path, content: bytes) -> None:
-    """Writes a file as a whole or not at all, for its owner only. Raises OSError."""
+    """Write a file as a whole or not at all, readable by its owner only. Raises OSError."""
     path = path.resolve()
-    if path.exists() and not path.is_file():  # /dev/null and its like are written to, never replaced
+    if path.exists() and not path.is_file():  # such as /dev/null: written to, never replaced
         path.write_bytes(content)
         return
     descriptor, new = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")

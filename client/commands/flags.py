@@ -1,4 +1,4 @@
-"""The flags of `charstream stream`, and the options they stand for."""
+"""The flags of `charstream stream`, and the options and the prompt that they stand for."""
 
 import os
 import re
@@ -24,7 +24,7 @@ def unescape(text: str) -> str:
 
 
 def _to_bias(given: Any) -> Any:
-    """From "e=-2"; the last "=" parts, so that "==1" is about the character "="."""
+    """Split "e=-2" at its last "=", so that "==1" is about the character "="."""
     char, equals, number = str(given).rpartition("=")
     char = unescape(char)
     if not equals or len(char) != 1:
@@ -107,7 +107,7 @@ class StreamSettings(Connection):
 
 
 def generate_options(settings: StreamSettings) -> GenerateOptions:
-    """Raises ValueError: there is no token in the file."""
+    """Return the options for the client. Raises ValueError: the file of --token-in can't be read, or is empty."""
     delay = settings.max_chunk_delay
     return {
         "model": settings.model,
@@ -145,20 +145,20 @@ def _read_token(path: Path | None) -> bytes:
 
 
 def read_prompt(given: str | None) -> str:
-    """Raises ValueError: what comes from standard input is not UTF-8."""
+    """Return the prompt, from standard input if it shall come from there. Raises ValueError: that is not UTF-8."""
     if given != str(STDIN) and not (given is None and _is_piped()):
         return given or ""
     if sys.stdin and sys.stdin.isatty():
         print("the prompt, and Ctrl-D at its end:", file=sys.stderr)
     text = read_text(STDIN)
-    # Echo, editors and here-documents end a text with a line end that nobody means.
+    # Echo, editors and here-documents end a text with a line end that is not meant.
     return text.removesuffix("\r\n") if text.endswith("\r\n") else text.removesuffix("\n")
 
 
 def _is_piped() -> bool:
-    """A pipe or a file; not a terminal, nor what services and cron jobs have there."""
+    """Return whether standard input is a pipe or a file: no terminal, and not /dev/null, as in services and cron."""
     try:
         mode = os.fstat(sys.stdin.fileno()).st_mode
-    except (AttributeError, OSError, ValueError):  # there is none, it is closed, or it is no file of the system
+    except (AttributeError, OSError, ValueError):  # there is none, it is closed, or Python replaced it
         return False
     return stat.S_ISFIFO(mode) or stat.S_ISREG(mode)

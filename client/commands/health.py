@@ -1,4 +1,4 @@
-"""Asks a server whether it serves, by grpc.health.v1: exit code 0 if it does, 1 if not. For containers and scripts."""
+"""Ask a server by grpc.health.v1 whether it serves: exit code 0 if it does, 1 if not. For containers and scripts."""
 
 import sys
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from charstream.settings import fail, parse
 from client.commands.common import Tls, addresses, one_line_errors
 
 COMMAND = "python -m client.commands.health"
-ENVIRONMENT = "CHARSTREAM_HEALTH_"  # the server's own variables, which a container has too, mean other things
+ENVIRONMENT = "CHARSTREAM_HEALTH_"  # a container also has the server's variables, which mean other things
 
 
 class HealthSettings(Tls):

@@ -1,7 +1,7 @@
 r"""`charstream stream --interactive`: a person and a model write one text by turns.
 
-On a terminal there is a prompt, errors leave the text as it was, and Ctrl-C ends the model's turn. Where the turns come
-from a pipe nothing is printed but what the model says, and the first error ends the process, as in any script.
+On a terminal there is a prompt, an error leaves the text as it was, and Ctrl-C ends the model's turn. With a pipe, only
+the model's words are printed, and the first error ends the process, as in any script.
 """
 
 import contextlib
@@ -35,7 +35,7 @@ HELP = r"""What you type is added to the text, and the model goes on with it. Th
   /save FILE         write the text
   /quit, Ctrl-D      leave; Ctrl-C ends the model's turn"""
 
-# name -> (its kind, the value that limits nothing). A token keeps what was set before it: only a value takes that away.
+# name -> (its type, the value that limits nothing). A resume token keeps its settings: only another value ends a limit.
 SETTABLE: dict[str, tuple[Callable[[str], float], float | None]] = {
     "temperature": (float, 1.0),
     "top_k": (int, 2**32 - 1),
@@ -46,18 +46,24 @@ SETTABLE: dict[str, tuple[Callable[[str], float], float | None]] = {
 
 
 class Interactive:
+    """The loop that reads a person's lines, and asks the model to go on after each."""
+
     def __init__(self, client: Client, settings: StreamSettings) -> None:
         self._client, self._settings = client, settings
         self._options = generate_options(settings)
         self._conversation = Conversation(self._options.get("resume_token", b""), settings.seed)
-        self._stream: TextStream | None = None  # of the model's turn
-        self._terminal = _is_terminal()
+        self._stream: TextStream | None = None  # the model's turn
+        self._terminal = all(file is not None and file.isatty() for file in (sys.stdin, sys.stdout))
         if self._terminal:
             with contextlib.suppress(ImportError):
                 import readline  # noqa: F401  # gives input() a history and arrow keys
 
     def run(self) -> None:
-        """Raises CharstreamError, ValueError, OSError: something failed, and nobody is there to correct it."""
+        """Read lines until the person leaves.
+
+        Raises:
+            CharstreamError, ValueError, OSError: something failed, and there is no terminal to correct it at.
+        """
         prompt = self._settings.prompt
         if prompt:
             write(prompt if self._settings.echo else "")
@@ -68,7 +74,7 @@ class Interactive:
                 if line is None or line.strip() in LEAVE:
                     return
                 self._attempt(self._obey, line)
-            except KeyboardInterrupt:  # in the middle of nothing: the text shall not be lost by it
+            except KeyboardInterrupt:  # at the prompt: the text must not be lost by it
                 if not self._terminal:
                     raise
                 print("\n/quit or Ctrl-D leaves", file=sys.stderr)
@@ -104,14 +110,14 @@ class Interactive:
 
     def _undo(self, _: str = "") -> None:
         taken = self._last_turn()
-        self._conversation = self._conversation.undone()
+        self._conversation = self._conversation.without_last_turn()
         end = self._conversation.text[-40:]
         self._note(f"took back {len(taken.typed + taken.continued)} characters; the text ends with {end!r}")
 
     def _again(self, _: str = "") -> None:
         last = self._last_turn()
         seed = None if last.seed is None else (last.seed + 1) % 2**64
-        self._continue(self._conversation.undone(), last.typed, seed=seed, max_chars=last.max_chars)
+        self._continue(self._conversation.without_last_turn(), last.typed, seed=seed, max_chars=last.max_chars)
 
     def _last_turn(self) -> Turn:
         if not self._conversation.turns:
@@ -151,7 +157,7 @@ class Interactive:
     def _continue(
         self, base: Conversation, typed: str, *, seed: int | None = None, max_chars: int | None = None
     ) -> None:
-        """Adds a turn to `base`; where that is refused, everything stays as it was."""
+        """Add a turn to `base`; if the server refuses it, everything stays as it was."""
         try:
             self._conversation = self._turn(base, typed, seed, max_chars)
         except (InvalidRequest, WrongReplica) as error:
@@ -168,11 +174,11 @@ class Interactive:
         options["resume_token"], options["return_token"] = token, True
         options["seed"] = base.next_seed if seed is None else seed
         options["max_chars"] = max_chars or options.get("max_chars")
-        if not typed and base.turns and base.turns[-1].stop:  # else it would stop there at once, for ever
+        if not typed and base.turns and base.turns[-1].stop:  # otherwise it would stop there again at once
             options["min_chars"] = max(options.get("min_chars") or 0, len(base.turns[-1].stop))
         settings = self._settings
         with (
-            _ctrl_c(self._stop) if self._terminal else contextlib.nullcontext(),
+            _on_ctrl_c(self._stop) if self._terminal else contextlib.nullcontext(),
             self._client.stream(unread + typed, timeout=settings.timeout, resume=settings.resume, **options) as stream,
         ):
             self._stream = stream
@@ -190,7 +196,7 @@ class Interactive:
         )
 
     def _show(self, stream: TextStream) -> None:
-        """Raises CharstreamError: nothing came, or nobody is there to see that not all came."""
+        """Print the chunks as they come. Raises CharstreamError: nothing came, or there is no terminal."""
         try:
             for chunk in stream:
                 write(chunk)
@@ -207,9 +213,9 @@ class Interactive:
 
 
 @contextlib.contextmanager
-def _ctrl_c(action: Callable[[], None]) -> Iterator[None]:
-    """Ctrl-C calls `action`, from another thread: an exception in the middle of gRPC would leave its locks held, and
-    the next call would wait for them for ever."""
+def _on_ctrl_c(action: Callable[[], None]) -> Iterator[None]:
+    """Let Ctrl-C call `action` in another thread: an exception within gRPC would leave its locks held, and the next
+    call would wait for them for ever."""
     before = signal.signal(signal.SIGINT, lambda *_: threading.Thread(target=action).start())
     try:
         yield
@@ -224,12 +230,8 @@ def _number(kind: Callable[[str], float], given: str) -> float:
         raise ValueError(f"{given!r} is no {'whole ' if kind is int else ''}number") from None
 
 
-def _is_terminal() -> bool:
-    return all(file is not None and file.isatty() for file in (sys.stdin, sys.stdout))
-
-
 def _read_line(terminal: bool) -> str | None:
-    """What is typed; None after Ctrl-D and at the end of a pipe."""
+    """Return the typed line, or None after Ctrl-D and at the end of a pipe."""
     if not sys.stdin:
         return None
     try:

@@ -1,4 +1,4 @@
-"""`charstream models`: what a server serves, as a table or as JSON."""
+"""`charstream models`: the models of a server, as a table or as JSON."""
 
 import json
 import sys
@@ -26,7 +26,7 @@ class ModelsSettings(Connection):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Returns the exit code 0; ends with 1 and one line on stderr where no server answers."""
+    """Return the exit code 0; end with 1 and one line on stderr if no server answers."""
     settings = parse(ModelsSettings, argv, command="charstream models")
     with one_line_errors("charstream models"), connect(settings) as client:
         models = client.models()
@@ -49,13 +49,12 @@ def _row(model: ModelInfo) -> tuple[str, ...]:
         model.numerics or "-",
         f"{model.texts} of {model.max_rows}",
         f"{model.memory / 1e6:.0f} MB",
-        _trained(model.training),
+        _training_summary(model.training),
         model.digest.removeprefix("sha256:")[:12],
     )
 
 
-def _trained(training: Training) -> str:
-    """On what, and how well."""
+def _training_summary(training: Training) -> str:
     nats = (f"{value:.4f} nats {protocol}" for protocol, value in sorted(training.validation_nats.items()))
     return ", ".join((training.data, f"{training.steps} steps", *nats))
 

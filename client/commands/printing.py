@@ -36,22 +36,22 @@ def print_json(stream: TextStream) -> None:
     chunks = _Chunks()
     for text in stream:
         write(json_line(chunks.next(text, stream.raw, stream.logprobs, stream.alternatives)))
-    if chunks.left(stream.raw):
+    if chunks.has_unprinted(stream.raw):
         write(json_line(chunks.next("", stream.raw, stream.logprobs, stream.alternatives)))
     if stream.finish:
         write(json_line({"finish": asdict(stream.finish)}))
 
 
 def print_texts(stream: Continuations, echo: str) -> None:
-    """The first one streams; each of the others follows, as far as it is, when the one above it has ended."""
-    queue = _Queue(stream, echo)
+    """Print several texts one below the other: each begins, with all that it has by then, when the one above ends."""
+    printer = _TextPrinter(stream, echo)
     try:
         for index, text in stream:
-            queue.add(index, text)
+            printer.add(index, text)
     except CharstreamError as error:
-        queue.show_rest()
+        printer.show_rest()
         raise error.after("".join(stream.texts), None) from None
-    queue.show_rest()
+    printer.show_rest()
     for index, finish in enumerate(stream.finishes):
         if finish:
             print(f"{index}: {_summary(finish, stream.raws[index])}", file=sys.stderr)
@@ -63,20 +63,20 @@ def print_texts_json(stream: Continuations) -> None:
         chunk = chunks[index].next(text, stream.raws[index], stream.logprobs[index], stream.alternatives[index])
         write(json_line({"index": index, **chunk}))
     for index, finish in enumerate(stream.finishes):
-        if chunks[index].left(stream.raws[index]):
+        if chunks[index].has_unprinted(stream.raws[index]):
             rest = chunks[index].next("", stream.raws[index], stream.logprobs[index], stream.alternatives[index])
             write(json_line({"index": index, **rest}))
         if finish:
             write(json_line({"index": index, "finish": asdict(finish)}))
 
 
-class _Queue:
-    """Chunks of several texts, mixed, on their way to one place each."""
+class _TextPrinter:
+    """Prints several texts one after the other, though their chunks come mixed."""
 
     def __init__(self, stream: Continuations, echo: str) -> None:
         self._stream, self._echo = stream, echo
         self._waiting: list[list[str]] = [[] for _ in stream.finishes]
-        self._turn = -1  # whose text is being printed
+        self._turn = -1  # index of the text that is being printed
 
     def add(self, index: int, text: str) -> None:
         self._waiting[index].append(text)
@@ -88,9 +88,9 @@ class _Queue:
             self._show()
 
     def show_rest(self) -> None:
-        """All that has come, if anything has."""
-        begun = any(self._stream.texts) or any(self._stream.finishes)
-        while begun and self._turn + 1 < len(self._waiting):
+        """Print everything that has come, if anything has."""
+        has_begun = any(self._stream.texts) or any(self._stream.finishes)
+        while has_begun and self._turn + 1 < len(self._waiting):
             self._next()
             self._show()
         if self._turn >= 0:
@@ -110,17 +110,17 @@ class _Queue:
 
 
 class _Chunks:
-    """What came of one text, piece by piece."""
+    """Cuts a text's growing values into the part of each chunk."""
 
     def __init__(self) -> None:
-        self._raw = self._places = 0  # that were in pieces before
+        self._raw = self._places = 0  # how much earlier chunks had
 
-    def left(self, raw: bytes) -> bool:
-        """Whether bytes are not printed yet: those of a character that was never completed."""
+    def has_unprinted(self, raw: bytes) -> bool:
+        """Return whether bytes are not printed yet: those of a character that was never completed."""
         return len(raw) > self._raw
 
     def next(self, text: str, raw: bytes, logprobs: Sequence[float], alternatives: Sequence[Any]) -> dict[str, Any]:
-        """What came last, with its bytes and its log-probabilities, where there are some; given all that has come."""
+        """Return the newest chunk with its bytes and log-probabilities, if any, from all that has come so far."""
         chunk: dict[str, Any] = {"text": text}
         if raw:
             chunk["raw"], self._raw = raw[self._raw :], len(raw)
@@ -141,7 +141,7 @@ def _base64(token: bytes) -> str:
 
 
 def _summary(finish: Finish, raw: bytes) -> str:
-    """One line of the server's own figures: what the network adds isn't in them."""
+    """Return one line with the server's own figures, to which the network adds nothing."""
     speed = finish.generated_chars / finish.total_seconds if finish.total_seconds else 0.0
     stop, unit = f" {finish.stop!r}" if finish.stop else "", "bytes" if raw else "characters"
     return (

@@ -13,7 +13,7 @@ from charstream.settings import Positional, parse
 from client.commands.common import Connection, connect, one_line_errors
 from client.commands.files import read_text
 from client.commands.printing import json_line, write
-from client.commands.surprise import legend, painted
+from client.commands.surprise import legend, paint
 from client.results import ModelInfo, ScoredPart, ScoreSummary
 from client.score_task import PART_CHARS
 from client.sync_client import Client
@@ -23,7 +23,7 @@ __all__ = ["ScoreSettings", "main"]
 
 COMMAND = "charstream score"
 HEADER = ("file", "characters", "nats/char", "bits/char", "perplexity")
-MOST_COLORED = 20_000  # characters: what somebody may look at
+MOST_COLORED = 20_000  # characters: as much as somebody may look at
 
 
 class ScoreSettings(Connection):
@@ -56,7 +56,7 @@ class ScoreSettings(Connection):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Returns the exit code 0; ends with 1 where it failed, 2 where a text or a flag is wrong."""
+    """Return the exit code 0; end with 1 if something failed, with 2 if a text or a flag is wrong."""
     settings = parse(ScoreSettings, argv, command=COMMAND)
     with one_line_errors(COMMAND), connect(settings) as client:
         texts = {path: _read(path) for path in settings.file}
@@ -76,7 +76,7 @@ def _read(path: Path) -> str:
 
 
 def _model(client: Client, settings: ScoreSettings) -> ModelInfo | None:
-    """None where the server has to be asked for none in particular: it will say what is wrong with that."""
+    """Return the model that will answer, or None if none or several are served: the server will complain itself."""
     if settings.model:
         return client.model(settings.model, timeout=settings.timeout)
     models = client.models(timeout=settings.timeout)
@@ -84,7 +84,7 @@ def _model(client: Client, settings: ScoreSettings) -> ModelInfo | None:
 
 
 def _check(path: Path, text: str, model: ModelInfo) -> None:
-    """The server would do it too, but only when everything before was scored, and with a place in one part."""
+    """Refuse unknown characters before the server would, which counts in parts and scores all that comes before."""
     unknown = set() if model.unit == "bytes" else set(text).difference(model.vocabulary)
     if not unknown:
         return
@@ -107,7 +107,7 @@ def _score(client: Client, settings: ScoreSettings, texts: dict[Path, str]) -> N
             model=settings.model,
             alternatives=settings.alternatives,
         ) as stream:
-            parts = _watched(stream, path, len(text))
+            parts = _parts_with_progress(stream, path, len(text))
             if settings.json_:
                 write(json_line(_object(path, list(parts), stream.read(), settings)))
                 continue
@@ -137,18 +137,18 @@ def _object(path: Path, parts: Sequence[ScoredPart], summary: ScoreSummary, sett
     return found
 
 
-def _watched(stream: ScoreStream, path: Path, chars: int) -> Iterator[ScoredPart]:
-    """The parts; of a text that is too long for colors the terminal shows how much is done."""
-    shown = chars > MOST_COLORED and sys.stderr.isatty()
+def _parts_with_progress(stream: ScoreStream, path: Path, chars: int) -> Iterator[ScoredPart]:
+    """Yield the parts; if the text is too long for colors, show on the terminal how much is done."""
+    is_shown = chars > MOST_COLORED and sys.stderr.isatty()
     done = 0
     try:
         for part in stream:
             done += len(part.text)
-            if shown:
+            if is_shown:
                 print(f"\r{path}: {100 * done // chars:3}%", end="", file=sys.stderr, flush=True)
             yield part
     finally:
-        if shown:
+        if is_shown:
             print("\r" + " " * len(f"{path}: 100%"), end="\r", file=sys.stderr, flush=True)
 
 
@@ -162,7 +162,7 @@ def _in_color(settings: ScoreSettings, chars: int) -> bool:
 def _paint(parts: Iterable[ScoredPart]) -> None:
     last = ""
     for part in parts:
-        write(painted(part.text, part.logprobs))
+        write(paint(part.text, part.logprobs))
         last = part.text[-1:]
     write(f"{'' if last == chr(10) else chr(10)}{legend()}\n")
 

@@ -1,4 +1,4 @@
-"""`charstream stream`: a text, as its characters come, on stdout; a line about it on stderr."""
+"""`charstream stream`: print a text on stdout as its characters come, and a line about it on stderr."""
 
 import sys
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ COMMAND = "charstream stream"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Returns the exit code 0; ends with 1 where it failed, 2 where the request was wrong."""
+    """Return the exit code 0; end with 1 if something failed, with 2 if the request is wrong."""
     settings = parse(StreamSettings, argv, command=COMMAND)
     with one_line_errors(COMMAND), connect(settings) as client:
         if settings.interactive:

@@ -1,16 +1,16 @@
-"""How surprising each character of a text is, as its background in a terminal of 256 colours."""
+"""The surprise of each character of a text, as its background in a terminal of 256 colours."""
 
 import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["legend", "painted"]
+__all__ = ["legend", "paint"]
 
 
 @dataclass(frozen=True)
 class Level:
-    """A level of surprise: below so many bits. Both colours are set, so that it is legible on any background."""
+    """A level of surprise, below a number of bits. Both colours are set, so that it is legible on any background."""
 
     below: float
     background: int
@@ -20,7 +20,7 @@ class Level:
         return f"\x1b[38;5;{self.foreground};48;5;{self.background}m{text}\x1b[0m" if self.background else text
 
 
-# From calm to hot. The first has the terminal's own colours: most characters of a good model's text are in it.
+# From calm to hot. Most characters of a good model's text have the first level, in the terminal's own colours.
 LEVELS = (
     Level(1, 0),
     Level(2, 230),
@@ -32,11 +32,12 @@ LEVELS = (
 )
 
 
-def painted(text: str, logprobs: Sequence[float]) -> str:
-    """The text with an escape code around each run of equally surprising characters; `logprobs` are natural."""
-    levels = map(_level, logprobs)
-    runs = itertools.groupby(zip(text, levels, strict=True), key=lambda pair: pair[1])
-    return "".join(_run("".join(char for char, _ in run), level) for level, run in runs)
+def paint(text: str, logprobs: Sequence[float]) -> str:
+    """Return the text with an escape code around equally surprising neighbours; `logprobs` are natural logarithms."""
+    bits = (-logprob / math.log(2) for logprob in logprobs)
+    levels = (next((level for level in LEVELS if value < level.below), LEVELS[-1]) for value in bits)
+    groups = itertools.groupby(zip(text, levels, strict=True), key=lambda pair: pair[1])
+    return "".join(_paint_group("".join(char for char, _ in group), level) for level, group in groups)
 
 
 def legend() -> str:
@@ -45,13 +46,8 @@ def legend() -> str:
     return "bits: " + " ".join(level.paint(f" {name} ") for level, name in zip(LEVELS, names, strict=True))
 
 
-def _level(logprob: float) -> Level:
-    bits = -logprob / math.log(2)
-    return next((level for level in LEVELS if bits < level.below), LEVELS[-1])
-
-
-def _run(text: str, level: Level) -> str:
-    """A colour that went on over a line's end would fill the rest of the line."""
+def _paint_group(text: str, level: Level) -> str:
+    """Paint each line by itself: a colour across a line's end would fill the rest of the line."""
     if not level.background:
         return _visible(text)
     *lines, last = text.split("\n")
@@ -61,7 +57,7 @@ def _run(text: str, level: Level) -> str:
 
 
 def _visible(text: str) -> str:
-    """Control characters as their pictures: a text shall not steer the terminal."""
+    """Show control characters as their pictures: a text must not steer the terminal."""
     return text.translate(PICTURES)
 
 

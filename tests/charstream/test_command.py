@@ -2,16 +2,19 @@
 
 import json
 import os
+import platform
 import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from charstream import __main__ as command
+from charstream import versions
 from charstream.__main__ import COMMANDS, main
 
 TRAINING = ("torch", "onnx", "onnxscript", "models", "export")
@@ -22,7 +25,7 @@ def run(*argv: str) -> subprocess.CompletedProcess[str]:
 
 
 def loaded_modules(statement: str) -> set[str]:
-    """Top-level modules that a fresh process has after the statement."""
+    """Return the top-level modules that a fresh process has after the statement."""
     code = f"{statement}\nimport json, sys\nprint(json.dumps(sorted({{name.split('.')[0] for name in sys.modules}})))"
     result = run("-c", code)
     assert result.returncode == 0, result.stderr
@@ -30,11 +33,11 @@ def loaded_modules(statement: str) -> set[str]:
 
 
 def test_the_server_needs_no_training() -> None:
-    assert not loaded_modules("import server.__main__, server.lifecycle").intersection(TRAINING)
+    assert not loaded_modules("import server.__main__, server.server").intersection(TRAINING)
 
 
 def test_the_client_needs_neither_training_nor_serving() -> None:
-    assert not loaded_modules("import client.stream").intersection(
+    assert not loaded_modules("import client.commands.stream").intersection(
         (*TRAINING, "server", "bundle", "onnxruntime", "numpy")
     )
 
@@ -42,6 +45,34 @@ def test_the_client_needs_neither_training_nor_serving() -> None:
 def test_the_dispatcher_imports_nothing_before_it_knows_the_command() -> None:
     loaded = loaded_modules("import charstream.__main__")
     assert not loaded.intersection((*TRAINING, "server", "client", "grpc", "numpy", "pydantic"))
+
+
+def test_the_version_names_all_that_matters_and_imports_none_of_it() -> None:
+    result = run("-m", "charstream", "--version")
+    assert (result.returncode, result.stderr) == (0, "")
+    told = dict(line.split(maxsplit=1) for line in result.stdout.splitlines())
+    assert told["grpcio"] == version("grpcio")
+    assert told["Python"].startswith(platform.python_version())
+    assert {"charstream", "protobuf", "numpy", "processor", "providers", "instructions"} <= told.keys()
+    loaded = loaded_modules("from charstream.__main__ import main; main(['--version'])")
+    assert not loaded.intersection((*TRAINING, "server", "client", "grpc", "google", "numpy", "onnxruntime", "locust"))
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "expected"),
+    [
+        ("model name\t: Some CPU\nflags\t\t: fpu avx2 avx512f avx512_vnni amx_tile\n\n", "AVX2, AVX-512, VNNI, AMX"),
+        ("processor\t: 0\nFeatures\t: fp asimd asimddp i8mm\n", "NEON, DOTPROD, I8MM"),
+        (None, "unknown"),
+    ],
+)
+def test_the_version_names_the_instruction_sets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cpuinfo: str | None, expected: str
+) -> None:
+    if cpuinfo:
+        (tmp_path / "cpuinfo").write_text(cpuinfo)
+    monkeypatch.setattr(versions, "CPUINFO", tmp_path / "cpuinfo")
+    assert f"\ninstructions    {expected}" in versions.describe_installation()
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -120,7 +120,7 @@ def test_at_least_one_is_needed_and_a_default_is_shown(capsys: pytest.CaptureFix
 
 
 class Filed(Settings):
-    """What a file can say, and a print of it."""
+    """Settings of every kind that a file can have."""
 
     config: Path | None = Field(None, description="TOML file")
     print_config: bool = Field(False, description="print every setting")
@@ -136,13 +136,13 @@ class Filed(Settings):
     json_: bool = Field(False, description="print JSON")
 
 
-def filed(*argv: str) -> Filed:
+def parse_filed(*argv: str) -> Filed:
     return parse(Filed, argv, command="charstream filed", environment="CHARSTREAM_")
 
 
-def of_text(path: Path, text: str | bytes) -> Filed:
+def parse_text(path: Path, text: str | bytes) -> Filed:
     path.write_bytes(text.encode() if isinstance(text, str) else text)
-    return filed("--config", str(path))
+    return parse_filed("--config", str(path))
 
 
 @pytest.mark.parametrize(
@@ -169,7 +169,7 @@ def test_an_empty_path_is_not_the_current_folder(
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(SystemExit) as ended:
-        filed(*argv)
+        parse_filed(*argv)
     assert ended.value.code == 2
     assert capsys.readouterr().err == f"charstream filed: {where}: is empty, a path is expected\n"
 
@@ -192,7 +192,7 @@ def test_a_file_gives_values_of_every_kind(file: Path) -> None:
         json_=True,
         stop=("x,y", "\n"),
     )
-    assert of_text(file, text + 'stop = ["x,y", "\\n"]') == expected
+    assert parse_text(file, text + 'stop = ["x,y", "\\n"]') == expected
 
 
 def test_flags_override_variables_which_override_the_file(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -200,7 +200,7 @@ def test_flags_override_variables_which_override_the_file(file: Path, monkeypatc
     monkeypatch.setenv("CHARSTREAM_CONFIG", str(file))
     monkeypatch.setenv("CHARSTREAM_PORT", "2")
     monkeypatch.setenv("CHARSTREAM_MAX_ROWS", "2")
-    settings = filed("--port", "3", "--stop", "c")
+    settings = parse_filed("--port", "3", "--stop", "c")
     assert (settings.port, settings.max_rows, settings.seconds, settings.limit) == (3, 2, 1, None)
     assert settings.stop == ("c",)
 
@@ -237,7 +237,7 @@ def test_what_a_file_must_not_say_is_one_line_that_names_it(
     file: Path, text: str | bytes, words: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as ended:
-        of_text(file, text)
+        parse_text(file, text)
     assert ended.value.code == 2
     line = capsys.readouterr().err
     assert line.count("\n") == 1
@@ -249,7 +249,7 @@ def test_what_a_file_must_not_say_is_one_line_that_names_it(
 def test_a_file_that_cannot_be_read_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for path, reason in [(tmp_path / "none", "No such file"), (tmp_path, "Is a directory")]:
         with pytest.raises(SystemExit) as ended:
-            filed("--config", str(path))
+            parse_filed("--config", str(path))
         assert ended.value.code == 2
         line = capsys.readouterr().err
         assert line.startswith(f"charstream filed: {path}: {reason}")
@@ -259,13 +259,13 @@ def test_a_file_that_cannot_be_read_is_one_line(tmp_path: Path, capsys: pytest.C
 def test_a_wrong_flag_is_not_blamed_on_the_file(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file.write_text("port = 1")
     with pytest.raises(SystemExit):
-        filed("--config", str(file), "--port", "70000")
+        parse_filed("--config", str(file), "--port", "70000")
     assert "--port: " in capsys.readouterr().err
 
 
-def printed(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
+def print_config(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
     with pytest.raises(SystemExit) as ended:
-        filed("--print-config", *argv)
+        parse_filed("--print-config", *argv)
     assert ended.value.code == 0
     return capsys.readouterr().out
 
@@ -275,7 +275,7 @@ def test_print_config_tells_each_value_and_where_it_came_from(
 ) -> None:
     file.write_text("max-rows = 3\njson = true")
     monkeypatch.setenv("CHARSTREAM_PORT", "2")
-    lines = printed(capsys, "--config", str(file), "--seconds", "1.5").splitlines()
+    lines = print_config(capsys, "--config", str(file), "--seconds", "1.5").splitlines()
     assert lines == [
         f'# config = "{file}"  # flag',
         'folder = "a"  # default',
@@ -294,16 +294,16 @@ def test_print_config_tells_each_value_and_where_it_came_from(
 def test_what_is_printed_can_be_given_back(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     odd = 'ä"\\\n\x7f\x1b\u2028😀 # x'
     argv = ["--folder", odd, "--stop", odd, "--stop", "", "--no-loud", "--limit", "1e-9", "--mode", "slow", "--json"]
-    text = printed(capsys, *argv)
+    text = print_config(capsys, *argv)
     tomllib.loads(text)
-    assert of_text(file, text).model_dump(exclude={"config"}) == filed(*argv).model_dump(exclude={"config"})
-    assert [line.split("  # ")[0] for line in printed(capsys, "--config", str(file)).splitlines()[1:]] == [
+    assert parse_text(file, text).model_dump(exclude={"config"}) == parse_filed(*argv).model_dump(exclude={"config"})
+    assert [line.split("  # ")[0] for line in print_config(capsys, "--config", str(file)).splitlines()[1:]] == [
         line.split("  # ")[0] for line in text.splitlines()[1:]
     ]
 
 
 def test_a_wrong_value_is_not_printed(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        filed("--print-config", "--port", "70000")
+        parse_filed("--print-config", "--port", "70000")
     assert ended.value.code == 2
     assert capsys.readouterr().out == ""

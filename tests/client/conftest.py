@@ -1,4 +1,4 @@
-"""What TLS needs."""
+"""A certificate for TLS."""
 
 import subprocess
 from pathlib import Path

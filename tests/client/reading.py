@@ -1,4 +1,4 @@
-"""Reads a stream to its end with either client, so that a test says once what holds for both."""
+"""Read a stream to its end with either client, so that one test covers both."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -9,7 +9,7 @@ import pytest
 
 from client import AsyncClient, CharstreamError, Client
 
-__all__ = ["Read", "both", "failed", "read"]
+__all__ = ["Read", "both", "read", "read_error"]
 
 Each = Sequence[Callable[[Any], None]]
 
@@ -18,7 +18,7 @@ both = pytest.mark.parametrize("kind", ["blocking", "asyncio"])
 
 @dataclass
 class Read:
-    """What came, the stream itself, and the error that ended it."""
+    """The items that came, the stream itself, and the error that ended it."""
 
     items: list[Any]
     stream: Any
@@ -26,7 +26,7 @@ class Read:
 
 
 def read(kind: str, addresses: str | Sequence[str], method: str, *args: Any, **options: Any) -> Read:
-    """Calls `method` of a new client and reads what it gives.
+    """Call `method` of a new client and read its stream.
 
     "patience", "token" and "credentials" are the client's own options; those of "each" are called after each item.
     """
@@ -37,8 +37,8 @@ def read(kind: str, addresses: str | Sequence[str], method: str, *args: Any, **o
     return asyncio.run(_asyncio(addresses, own, each, method, *args, **options))
 
 
-def failed(*args: Any, **options: Any) -> Any:
-    """The error of a `read` that must not succeed."""
+def read_error(*args: Any, **options: Any) -> Any:
+    """Return the error of a `read` that must not succeed."""
     outcome = read(*args, **options)
     assert outcome.error, f"it succeeded: {outcome.items}"
     return outcome.error

@@ -31,7 +31,7 @@ def logprob_at(position: int) -> float:
 
 @dataclass(frozen=True)
 class Fault:
-    """What happens to one call when so many characters were sent in it; beyond the text's end: after its finish."""
+    """The end of one call when `after` characters were sent in it; beyond the text's end: after its finish."""
 
     how: str
     after: int = 0
@@ -64,7 +64,7 @@ class Replica:
 
 
 def several(request: pb.GenerateRequest, chunk: int) -> Iterator[pb.GenerateResponse]:
-    """All continuations, a message of each in turn."""
+    """Yield all continuations, a message of each in turn."""
     answers = [Answer(request, index).messages(chunk) for index in range(request.n)]
     while answers:
         for answer in list(answers):
@@ -99,7 +99,7 @@ class Answer:
         return (text[: min(found)[0]], min(found)[1]) if found else (text, "")
 
     def messages(self, chunk: int) -> Iterator[pb.GenerateResponse]:
-        """The first one has one character, as a real first one has few."""
+        """Yield messages of which the first has one character, as a real first one has few."""
         started = pb.Started(seed=self.seed, max_chars=self.max_chars, replica=REPLICA)
         at = len(self.request.received)
         while at < len(self.text):
@@ -152,7 +152,7 @@ class Answer:
 
 
 def fail(fault: Fault, context: grpc.ServicerContext) -> Iterator[pb.GenerateResponse]:
-    """Ends the call in one of the ways of the real server, and of what lies between."""
+    """End the call in one of the ways of the real server, or of a proxy."""
     match fault.how:
         case "no finish":
             return
@@ -171,6 +171,6 @@ def fail(fault: Fault, context: grpc.ServicerContext) -> Iterator[pb.GenerateRes
             abort(context, grpc.StatusCode[how.upper()], f"scripted: {how}")
 
 
-def expected(max_chars: int, seed: int, prompt: str = "", continuation: int = 0) -> str:
-    """The generated text."""
+def expected_text(max_chars: int, seed: int, prompt: str = "", continuation: int = 0) -> str:
+    """Return the generated text."""
     return "".join(char_at(seed, continuation, len(prompt) + 1 + i) for i in range(max_chars))

@@ -1,4 +1,4 @@
-"""A gRPC server in this process that does what a test says: for what the real one does too seldom to wait for."""
+"""A gRPC server in this process that does as a test says, for faults that are too rare on a real one."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -20,7 +20,7 @@ Score = Callable[[pb.ScoreRequest, grpc.ServicerContext], Iterator[pb.ScoreRespo
 
 
 def text(*chunks: str) -> Iterator[pb.GenerateResponse]:
-    """The messages of a stream without its end."""
+    """Return the messages of a stream without its end."""
     return (pb.GenerateResponse(text=chunk) for chunk in chunks)
 
 
@@ -29,7 +29,7 @@ def finish(chars: int) -> pb.GenerateResponse:
 
 
 def abort(context: grpc.ServicerContext, code: grpc.StatusCode, message: str, *details: Message) -> None:
-    """Ends the call as the real server does: a status with google.rpc details."""
+    """End the call as the real server does: a status with google.rpc details."""
     status = status_pb2.Status(code=code.value[0], message=message)
     for detail in details:
         packed = AnyMessage()
@@ -91,14 +91,20 @@ def serving(
         server.stop(None).wait(10)
 
 
+def tell_token(request: pb.GenerateRequest, context: grpc.ServicerContext) -> Iterator[pb.GenerateResponse]:
+    """Send the caller's authorization as the text."""
+    found = dict(context.invocation_metadata()).get("authorization", "none")  # type: ignore[arg-type]
+    yield from [*text(str(found)), finish(1)]
+
+
 def dead_address() -> str:
-    """Nobody listens there."""
+    """Return an address where nobody listens."""
     with serving(endless) as server:
         return server.address
 
 
 def endless(request: pb.GenerateRequest, context: grpc.ServicerContext) -> Iterator[pb.GenerateResponse]:
-    """A text that goes on for as long as somebody listens, for a minute at most."""
+    """Yield a text that goes on as long as somebody listens, for a minute at most."""
     over = threading.Event()
     context.add_callback(over.set)
     for _ in range(6000):

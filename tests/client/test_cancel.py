@@ -143,7 +143,7 @@ async def test_asyncio_closing_the_client_under_a_stream_is_unavailable() -> Non
 
 
 def breaking(request: pb.GenerateRequest, context: grpc.ServicerContext) -> Iterator[pb.GenerateResponse]:
-    """A text that breaks off after two characters, and then goes on for as long as somebody listens."""
+    """A text that breaks after two characters, and then goes on as long as somebody listens."""
     if not request.received:
         yield pb.GenerateResponse(text="ab", started=pb.Started(seed=1, max_chars=10_000))
         context.abort(grpc.StatusCode.UNAVAILABLE, "gone")
@@ -152,7 +152,7 @@ def breaking(request: pb.GenerateRequest, context: grpc.ServicerContext) -> Iter
 
 
 async def test_a_cancel_while_the_text_changes_its_server_ends_it() -> None:
-    """However many turns of the event loop after the break it comes."""
+    """The cancel may come any number of turns of the event loop after the break."""
     for turns in range(12):
         with serving(breaking) as server:
             async with AsyncClient(server.address) as client:

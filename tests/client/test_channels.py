@@ -1,13 +1,11 @@
-"""Who is asked, over what: TLS and tokens as a server sees them, and secrets that stay at home."""
+"""The addresses and their connections: TLS and tokens as a server sees them, and tokens that must not be sent."""
 
 import socket
 import struct
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from shutil import which
 from typing import Any
 
 import grpc
@@ -15,28 +13,15 @@ import pytest
 
 from client import AsyncClient, Client, Unavailable
 from protos import charstream_pb2 as pb
-from tests.client.reading import both, failed, read
+from tests.client.reading import both, read, read_error
 from tests.client.replica import Fault, Replica
-from tests.client.scripted import dead_address, endless, finish, serving, text
-
-
-def tell_token(request: pb.GenerateRequest, context: grpc.ServicerContext) -> Iterator[pb.GenerateResponse]:
-    found = dict(context.invocation_metadata()).get("authorization", "none")  # type: ignore[arg-type]
-    yield from [*text(str(found)), finish(1)]
+from tests.client.scripted import dead_address, endless, serving, tell_token
 
 
 @pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, bytes]:
-    """A key, and a certificate of 127.0.0.1 that it signs itself."""
-    if not which("openssl"):
-        pytest.skip("needs the command openssl")
-    folder: Path = tmp_path_factory.mktemp("tls")
-    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
-    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *subject]
-    subprocess.run(
-        [*command, "-keyout", folder / "key", "-out", folder / "certificate"], check=True, capture_output=True
-    )
-    return (folder / "key").read_bytes(), (folder / "certificate").read_bytes()
+def certificate(certificate_files: tuple[Path, Path]) -> tuple[bytes, bytes]:
+    key, certificate = certificate_files
+    return key.read_bytes(), certificate.read_bytes()
 
 
 @both
@@ -45,9 +30,9 @@ def test_over_tls_the_server_sees_the_token(kind: str, certificate: tuple[bytes,
     with serving(tell_token, credentials=grpc.ssl_server_credentials([certificate])) as server:
         outcome = read(kind, server.address, "stream", "a", credentials=trusted, token="secret")
         assert (outcome.error, outcome.stream.text) == (None, "Bearer secret")
-        assert isinstance(failed(kind, server.address, "stream", "a"), Unavailable)
+        assert isinstance(read_error(kind, server.address, "stream", "a"), Unavailable)
         untrusted = grpc.ssl_channel_credentials()
-        assert isinstance(failed(kind, server.address, "stream", "a", credentials=untrusted), Unavailable)
+        assert isinstance(read_error(kind, server.address, "stream", "a", credentials=untrusted), Unavailable)
 
 
 @both
@@ -115,7 +100,7 @@ def test_what_cuts_a_stream_in_between_is_no_fault_of_the_server(kind: str, endi
     """HTTP/2 as a proxy ends it, byte by byte: gRPC calls it INTERNAL, UNAVAILABLE and UNKNOWN."""
     first = pb.GenerateResponse(text="abc", started=pb.Started(seed=1, max_chars=40))
     with Proxy(first, ending) as proxy:
-        error = failed(kind, proxy.address, "stream", "a", patience=0)
+        error = read_error(kind, proxy.address, "stream", "a", patience=0)
     assert isinstance(error, Unavailable)
     assert (error.text, error.progress is None) == ("abc", False)
 
@@ -161,5 +146,5 @@ def _frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
 
 
 def _header(name: bytes, value: bytes) -> bytes:
-    """A literal one, without Huffman's code."""
+    """Encode a literal header, without Huffman's code."""
     return b"\0" + bytes([len(name)]) + name + bytes([len(value)]) + value

@@ -9,7 +9,7 @@ from tests.conftest import ServerProcess
 PROMPT = "ROMEO:"
 
 
-def generated(server: ServerProcess, **options: object) -> str:
+def generate(server: ServerProcess, **options: object) -> str:
     with Client(server.address) as client:
         return "".join(client.stream(PROMPT, **options))  # type: ignore[arg-type]
 
@@ -29,27 +29,27 @@ def test_a_text_has_its_length_and_says_how_it_ended(server: ServerProcess) -> N
 async def test_both_clients_get_the_same_text_from_the_same_seed(server: ServerProcess) -> None:
     async with AsyncClient(server.address) as client, client.stream(PROMPT, max_chars=200, seed=11) as stream:
         chunks = [chunk async for chunk in stream]
-    assert "".join(chunks) == stream.text == generated(server, max_chars=200, seed=11)
+    assert "".join(chunks) == stream.text == generate(server, max_chars=200, seed=11)
     assert stream.finish is not None
     assert stream.finish.generated_chars == 200
-    assert stream.text != generated(server, max_chars=200, seed=12)
+    assert stream.text != generate(server, max_chars=200, seed=12)
 
 
 def test_the_seed_that_the_server_chose_gives_the_text_again(server: ServerProcess) -> None:
     with Client(server.address) as client, client.stream(PROMPT, max_chars=50) as stream:
         list(stream)
     assert stream.finish is not None
-    assert generated(server, max_chars=50, seed=stream.finish.seed) == stream.text
+    assert generate(server, max_chars=50, seed=stream.finish.seed) == stream.text
 
 
 def test_temperature_zero_is_greedy_whatever_the_seed(server: ServerProcess) -> None:
-    assert generated(server, max_chars=50, temperature=0.0, seed=1) == generated(
+    assert generate(server, max_chars=50, temperature=0.0, seed=1) == generate(
         server, max_chars=50, temperature=0.0, seed=2
     )
 
 
 def test_a_stop_string_ends_the_text_before_it(server: ServerProcess) -> None:
-    whole = generated(server, max_chars=200, seed=3)
+    whole = generate(server, max_chars=200, seed=3)
     stop = whole[100:104]
     with Client(server.address) as client, client.stream(PROMPT, max_chars=200, seed=3, stop=stop) as stream:
         list(stream)
@@ -62,7 +62,7 @@ def test_chunks_keep_to_their_length_and_the_text_stays(server: ServerProcess) -
     with Client(server.address) as client:
         chunks = list(client.stream(PROMPT, max_chars=60, seed=5, max_chunk_chars=3, max_chunk_delay=0.01))
     assert max(map(len, chunks)) <= 3
-    assert "".join(chunks) == generated(server, max_chars=60, seed=5)
+    assert "".join(chunks) == generate(server, max_chars=60, seed=5)
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_chunks_keep_to_their_length_and_the_text_stays(server: ServerProcess) -
 )
 def test_an_invalid_request_names_its_field(server: ServerProcess, options: dict[str, object], field: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
-        generated(server, **options)
+        generate(server, **options)
     assert caught.value.field.startswith(field)
     assert caught.value.description
 
@@ -114,7 +114,7 @@ def test_continuations_are_the_texts_that_each_would_be_alone(server: ServerProc
     outcome = read(kind, server.address, "continuations", PROMPT, n=3, max_chars=80, seed=7, echo=True)
     assert outcome.error is None
     assert outcome.stream.texts == [
-        PROMPT + generated(server, max_chars=80, seed=7, continuation=index) for index in range(3)
+        PROMPT + generate(server, max_chars=80, seed=7, continuation=index) for index in range(3)
     ]
     assert [finish.generated_chars for finish in outcome.stream.finishes] == [80] * 3
 
@@ -123,7 +123,7 @@ def test_continuations_are_the_texts_that_each_would_be_alone(server: ServerProc
 def test_a_token_goes_on_as_if_nothing_had_been_in_between(server: ServerProcess, kind: str) -> None:
     first = read(kind, server.address, "stream", PROMPT, max_chars=40, seed=7, return_token=True).stream
     rest = read(kind, server.address, "stream", "", resume_token=first.finish.resume_token, max_chars=60).stream
-    assert first.text + rest.text == generated(server, max_chars=100, seed=7)
+    assert first.text + rest.text == generate(server, max_chars=100, seed=7)
     assert rest.finish.position == len(PROMPT) + 100
 
 

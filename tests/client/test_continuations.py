@@ -3,11 +3,11 @@
 import pytest
 
 from client import CharstreamError, Client, Unavailable
-from tests.client.reading import both, failed, read
-from tests.client.replica import Fault, Replica, expected, logprob_at
+from tests.client.reading import both, read, read_error
+from tests.client.replica import Fault, Replica, expected_text, logprob_at
 from tests.client.scripted import serving
 
-TEXTS = [expected(40, 7, "ROMEO:", index) for index in range(3)]
+TEXTS = [expected_text(40, 7, "ROMEO:", index) for index in range(3)]
 OPTIONS = {"n": 3, "seed": 7, "max_chars": 40}
 
 
@@ -58,7 +58,7 @@ def test_one_of_them_can_be_had_again_alone(kind: str) -> None:
 @both
 def test_a_refusal_is_raised(kind: str) -> None:
     with serving(Replica([Fault("invalid_argument")]).generate) as server:
-        assert isinstance(failed(kind, server.address, "continuations", "ROMEO:", **OPTIONS), CharstreamError)
+        assert isinstance(read_error(kind, server.address, "continuations", "ROMEO:", **OPTIONS), CharstreamError)
 
 
 @pytest.mark.parametrize("n", [0, -1, 2**32])

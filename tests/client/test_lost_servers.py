@@ -51,7 +51,7 @@ def whole(server: ServerProcess) -> str:
 
 @pytest.fixture
 def replicas(fleet: Fleet, tmp_path: Path) -> list[str]:
-    """Two that accept each other's tokens."""
+    """Two servers that accept each other's tokens."""
     keys = tmp_path / "keys"
     keys.write_text("k" * 40)
     return [fleet.start("--resume-keys", str(keys)) for _ in range(2)]
@@ -85,7 +85,7 @@ async def test_asyncio_what_one_replica_began_the_other_one_ends(fleet: Fleet, r
 
 
 def assert_resumed(streams: Sequence[TextStream | AsyncTextStream], checkpoint_chars: int) -> None:
-    """One of them, and the other one not."""
+    """Check that one of the texts was resumed, and the other one not."""
     assert sorted(stream.resumes > 0 for stream in streams) == [False, True]
     assert [stream.finish and stream.finish.generated_chars for stream in streams] == [CHARS, CHARS]
     if checkpoint_chars:

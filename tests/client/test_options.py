@@ -1,4 +1,4 @@
-"""What a caller may pass, and what it becomes in the message."""
+"""The options that a caller may pass, and the fields of the message that they become."""
 
 import math
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from client import Client, Replica
-from client.generation_task import Text
+from client.generation_task import TextTask
 from client.options import GenerateOptions, generate_request
 from protos import charstream_pb2 as pb
 
@@ -38,13 +38,13 @@ EVERYTHING: GenerateOptions = {
 }
 
 
-def built(prompt: str = "a", **given: Any) -> pb.GenerateRequest:
+def build_request(prompt: str = "a", **given: Any) -> pb.GenerateRequest:
     return generate_request(prompt, given, checkpoints=True)  # type: ignore[arg-type]
 
 
 def test_each_option_reaches_its_field() -> None:
     assert EVERYTHING.keys() == GenerateOptions.__annotations__.keys()
-    assert built("p", **EVERYTHING) == pb.GenerateRequest(
+    assert build_request("p", **EVERYTHING) == pb.GenerateRequest(
         model="m",
         prompt="p",
         sampling=pb.Sampling(
@@ -70,7 +70,7 @@ def test_each_option_reaches_its_field() -> None:
 
 @pytest.mark.parametrize("given", [{}, dict.fromkeys(GenerateOptions.__annotations__)])
 def test_what_is_not_given_is_left_to_the_server(given: dict[str, Any]) -> None:
-    message = built(**given)
+    message = build_request(**given)
     assert message.seed < 2**53, "without one a broken text could not be had again"
     message.ClearField("seed")
     message.ClearField("checkpoint_chars")
@@ -78,15 +78,15 @@ def test_what_is_not_given_is_left_to_the_server(given: dict[str, Any]) -> None:
 
 
 def test_every_text_gets_a_seed_of_its_own() -> None:
-    assert built().seed != built().seed
+    assert build_request().seed != build_request().seed
 
 
 def test_a_text_from_a_token_keeps_its_seed() -> None:
-    assert not built(resume_token=b"t").HasField("seed")
+    assert not build_request(resume_token=b"t").HasField("seed")
 
 
 def test_zero_is_sent_and_not_taken_for_nothing() -> None:
-    message = built(seed=0, temperature=0.0, min_p=0.0, max_chunk_delay=0.0, logprobs=0, continuation=0)
+    message = build_request(seed=0, temperature=0.0, min_p=0.0, max_chunk_delay=0.0, logprobs=0, continuation=0)
     assert message.HasField("logprobs")
     assert message.HasField("continuation")
     assert message.sampling.HasField("min_p")
@@ -106,13 +106,13 @@ def test_a_misspelt_option_is_named(method: str) -> None:
 
 
 def test_one_stop_string_is_not_taken_for_its_characters() -> None:
-    assert list(built(stop="\n\n").stop) == ["\n\n"]
-    assert list(built(stop=["a", "b"]).stop) == ["a", "b"]
+    assert list(build_request(stop="\n\n").stop) == ["\n\n"]
+    assert list(build_request(stop=["a", "b"]).stop) == ["a", "b"]
 
 
 @pytest.mark.parametrize(("seconds", "nanoseconds"), [(0.02, 20_000_000), (1.5, 1_500_000_000), (2.0, 2_000_000_000)])
 def test_a_delay_in_seconds_arrives_exactly(seconds: float, nanoseconds: int) -> None:
-    assert built(max_chunk_delay=seconds).chunking.max_delay.ToNanoseconds() == nanoseconds
+    assert build_request(max_chunk_delay=seconds).chunking.max_delay.ToNanoseconds() == nanoseconds
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_a_delay_in_seconds_arrives_exactly(seconds: float, nanoseconds: int) ->
 )
 def test_what_does_not_fit_is_refused_by_name_value_and_range(name: str, value: float, allowed: str) -> None:
     with pytest.raises(ValueError, match=f"^{name}: .*{value}.*{allowed}"):
-        built(**{name: value})
+        build_request(**{name: value})
 
 
 @pytest.mark.parametrize(
@@ -148,17 +148,17 @@ def test_what_does_not_fit_is_refused_by_name_value_and_range(name: str, value: 
 )
 def test_text_that_utf8_cannot_carry_is_refused_by_name(given: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=f"^{next(iter(given))}: "):
-        built(**given)
+        build_request(**given)
 
 
 @pytest.mark.parametrize("temperature", [-1.0, math.nan, math.inf, 1e300])
 def test_whether_a_temperature_makes_sense_is_the_servers_to_say(temperature: float) -> None:
-    assert built(temperature=temperature).sampling.HasField("temperature")
+    assert build_request(temperature=temperature).sampling.HasField("temperature")
 
 
 def test_a_reason_from_a_newer_server_does_not_break_the_client() -> None:
-    text = Text(built())
+    text = TextTask(build_request())
     text.take(pb.GenerateResponse(text="a", finish=pb.Finish(reason=99)))  # type: ignore[arg-type]
-    assert text.done
+    assert text.is_done
     assert text.finish
     assert text.finish.reason == "unknown"

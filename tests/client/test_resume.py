@@ -15,17 +15,19 @@ from client import (
     InvalidRequest,
     NotAllowed,
     Overloaded,
+    Progress,
     ServerError,
+    Started,
     Unavailable,
     WrongReplica,
 )
 from protos import charstream_pb2 as pb
-from tests.client.reading import both, failed, read
-from tests.client.replica import REPLICA, Fault, Replica, expected, logprob_at
+from tests.client.reading import both, read, read_error
+from tests.client.replica import REPLICA, Fault, Replica, expected_text, logprob_at
 from tests.client.scripted import dead_address, finish, serving, text
 
 SEED, CHARS = 7, 60
-TEXT = expected(CHARS, SEED, "ROMEO:")
+TEXT = expected_text(CHARS, SEED, "ROMEO:")
 OPTIONS = {"seed": SEED, "max_chars": CHARS}
 
 
@@ -54,7 +56,7 @@ def test_the_rest_is_asked_for_with_what_the_server_had_chosen(kind: str) -> Non
     with serving(replica.generate) as server:
         outcome = read(kind, server.address, "stream", "ROMEO:")
     first, second = replica.requests
-    assert outcome.stream.text == expected(40, first.seed, "ROMEO:")
+    assert outcome.stream.text == expected_text(40, first.seed, "ROMEO:")
     assert (second.prompt, second.seed, second.max_chars, second.replica) == ("ROMEO:", first.seed, 40, REPLICA)
     assert second.received == outcome.stream.text[:10]
 
@@ -106,7 +108,7 @@ def test_by_default_a_long_text_has_checkpoints_and_replays_stay_short(kind: str
     replica = Replica([Fault("unavailable", 39_990)], chunk=10)
     with serving(replica.generate) as server:
         outcome = read(kind, server.address, "stream", "", seed=SEED, max_chars=40_000)
-    assert_whole(outcome, expected(40_000, SEED))
+    assert_whole(outcome, expected_text(40_000, SEED))
     assert outcome.stream.replayed_chars < 16_384
 
 
@@ -154,7 +156,7 @@ def test_when_no_replica_is_equal_that_is_said_at_once(kind: str) -> None:
     replica = Replica([Fault("unavailable", 30), refused, refused, refused, refused], chunk=1)
     with serving(replica.generate) as one, serving(replica.generate) as two:
         begin = time.monotonic()
-        error = failed(kind, [one.address, two.address], "stream", "ROMEO:", checkpoint_chars=8, **OPTIONS)
+        error = read_error(kind, [one.address, two.address], "stream", "ROMEO:", checkpoint_chars=8, **OPTIONS)
     assert isinstance(error, WrongReplica)
     assert time.monotonic() - begin < 3
     assert error.text == TEXT[:30]
@@ -177,7 +179,7 @@ def test_who_accepts_other_numerics_is_pinned_to_the_model_only(kind: str) -> No
 def test_what_would_fail_again_is_not_tried_again(kind: str, how: str, error: type[Exception]) -> None:
     replica = Replica([Fault(how, 30)], chunk=1)
     with serving(replica.generate) as server:
-        raised = failed(kind, server.address, "stream", "ROMEO:", **OPTIONS)
+        raised = read_error(kind, server.address, "stream", "ROMEO:", **OPTIONS)
     assert type(raised) is error
     assert raised.text == TEXT[:30]
     assert len(replica.requests) == 1
@@ -187,7 +189,7 @@ def test_what_would_fail_again_is_not_tried_again(kind: str, how: str, error: ty
 def test_without_resume_the_first_failure_is_raised(kind: str) -> None:
     replica = Replica([Fault("unavailable", 30)], chunk=1)
     with serving(replica.generate) as server:
-        error = failed(kind, [server.address] * 2, "stream", "ROMEO:", resume=False, **OPTIONS)
+        error = read_error(kind, [server.address] * 2, "stream", "ROMEO:", resume=False, **OPTIONS)
     assert isinstance(error, Unavailable)
     assert not replica.requests[0].HasField("checkpoint_chars")
 
@@ -200,7 +202,7 @@ def test_a_text_from_a_token_goes_on_too(kind: str) -> None:
         replica.faults = [Fault("unavailable", 20), Fault("unavailable", 20)]
         again = {"resume_token": first.resume_token, "echo": True, "max_chars": 50}
         outcome = read(kind, server.address, "stream", "And:", checkpoint_chars=16, **again)
-    assert_whole(outcome, "And:" + expected(50, SEED, "ROMEO:" + TEXT + "And:"))
+    assert_whole(outcome, "And:" + expected_text(50, SEED, "ROMEO:" + TEXT + "And:"))
     assert replica.requests[-1].seed == SEED
     finish = outcome.stream.finish
     assert (finish.prompt_chars, finish.generated_chars, finish.seed) == (4, 50, SEED)
@@ -222,7 +224,7 @@ def test_the_timeout_holds_while_it_waits_for_a_server(kind: str) -> None:
     replica = Replica([Fault("unavailable", 30)] + [Fault("unavailable")] * 100, chunk=1)
     begin = time.monotonic()
     with serving(replica.generate) as server:
-        error = failed(kind, server.address, "stream", "ROMEO:", timeout=1.5, **OPTIONS)
+        error = read_error(kind, server.address, "stream", "ROMEO:", timeout=1.5, **OPTIONS)
     assert isinstance(error, DeadlineExceeded)
     assert 1.4 < time.monotonic() - begin < 4
     assert error.text == TEXT[:30]
@@ -233,7 +235,7 @@ def test_the_timeout_holds_where_a_server_wants_to_be_left_alone_for_longer(kind
     replica = Replica([Fault("unavailable", 30), Fault("overloaded for long")], chunk=1)
     begin = time.monotonic()
     with serving(replica.generate) as server:
-        error = failed(kind, server.address, "stream", "ROMEO:", timeout=1.0, **OPTIONS)
+        error = read_error(kind, server.address, "stream", "ROMEO:", timeout=1.0, **OPTIONS)
     assert isinstance(error, DeadlineExceeded)
     assert time.monotonic() - begin < 4
 
@@ -251,7 +253,7 @@ def test_what_was_given_up_goes_on_elsewhere_and_later(kind: str) -> None:
     replica = Replica([Fault("unavailable", 20)] + [Fault("unavailable")] * 1000, chunk=1)
     options = {"logprobs": 0, "checkpoint_chars": 8, **OPTIONS}
     with serving(replica.generate) as server:
-        error = failed(kind, server.address, "stream", "ROMEO:", patience=0.5, **options)
+        error = read_error(kind, server.address, "stream", "ROMEO:", patience=0.5, **options)
     assert isinstance(error, Unavailable)
     assert "go_on" in "".join(traceback.format_exception_only(error))
     assert error.text == TEXT[:20]
@@ -267,17 +269,31 @@ def test_what_was_given_up_goes_on_elsewhere_and_later(kind: str) -> None:
     assert replica.requests[0].received == TEXT[16:20]
 
 
+def test_a_progress_that_an_earlier_client_pickled_is_still_taken() -> None:
+    pickled = (
+        b"ccopy_reg\n_reconstructor\n(cclient.progress\nProgress\nc__builtin__\nobject\nNtR(dVrequest\nc_codecs\nencode\n"
+        b"(V\\u000a\x06ROMEO:\nVlatin1\ntRsVstarted\nccopy_reg\n_reconstructor\n(cclient.values\nStarted\n"
+        b"c__builtin__\nobject\nNtR(dVseed\nI7\nsVmax_chars\nI40\nsVreplica\nccopy_reg\n_reconstructor\n"
+        b"(cclient.values\nReplica\nc__builtin__\nobject\nNtR(dVdigest\nVd\nsbsbsVtext\nVhalf\nsVlogprobs\n(tsVcheckpoint\n"
+        b"ccopy_reg\n_reconstructor\n(cclient.progress\nPlace\nc__builtin__\nobject\nNtR(dVtext_chars\nI2\nsbsb."
+    )
+    progress = pickle.loads(pickled)
+    assert isinstance(progress, Progress)
+    assert progress.text == "half"
+    assert (progress.started, progress.checkpoint.text_chars) == (Started(7, 40, progress.started.replica), 2)
+
+
 @both
 def test_an_error_with_all_it_has_can_be_pickled(kind: str) -> None:
     with serving(Replica([Fault("internal", 20)], chunk=1).generate) as server:
-        error = failed(kind, server.address, "stream", "ROMEO:", **OPTIONS)
+        error = read_error(kind, server.address, "stream", "ROMEO:", **OPTIONS)
     again = pickle.loads(pickle.dumps(error))
     assert (str(again), again.text, again.progress) == (str(error), error.text, error.progress)
 
 
 @both
 def test_a_server_that_does_not_know_how_to_go_on_is_not_asked_to(kind: str) -> None:
-    """It would begin again, and its text come twice."""
+    """It would begin again, and its text would come twice."""
 
     def old(request: pb.GenerateRequest, context: grpc.ServicerContext) -> Iterator[pb.GenerateResponse]:
         requests.append(request)
@@ -285,7 +301,7 @@ def test_a_server_that_does_not_know_how_to_go_on_is_not_asked_to(kind: str) -> 
 
     requests: list[pb.GenerateRequest] = []
     with serving(old) as server:
-        error = failed(kind, server.address, "stream", "ROMEO:")
+        error = read_error(kind, server.address, "stream", "ROMEO:")
     assert isinstance(error, Unavailable)
     assert (error.text, error.progress, len(requests)) == ("so far", None, 1)
 
@@ -326,7 +342,7 @@ def test_a_dead_address_costs_nothing_where_another_one_lives(kind: str) -> None
 @both
 def test_a_wrong_address_does_not_hang(kind: str) -> None:
     begin = time.monotonic()
-    assert isinstance(failed(kind, [dead_address(), dead_address()], "stream", "ROMEO:"), Unavailable)
+    assert isinstance(read_error(kind, [dead_address(), dead_address()], "stream", "ROMEO:"), Unavailable)
     assert time.monotonic() - begin < 5
 
 
@@ -338,7 +354,7 @@ def test_at_first_a_busy_server_is_left_for_another_one_and_otherwise_said_to_be
             assert_whole(read(kind, [one.address, two.address], "stream", "ROMEO:", **OPTIONS))
     with serving(busy.generate) as server:
         for addresses in (server.address, [server.address, dead_address()]):
-            error = failed(kind, addresses, "stream", "ROMEO:")
+            error = read_error(kind, addresses, "stream", "ROMEO:")
             assert isinstance(error, Overloaded)
             assert error.retry_after == 0.01
 

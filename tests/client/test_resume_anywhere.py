@@ -8,12 +8,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.client.reading import both, read
-from tests.client.replica import Fault, Replica, expected, logprob_at
+from tests.client.replica import Fault, Replica, expected_text, logprob_at
 from tests.client.scripted import serving
 
 WAYS = ["unavailable", "cancelled", "no finish", "drained", "overloaded", "token refused"]
 
-# Before anything came, a failure is final where every address gave one: the first call always says something.
+# Before anything came, a failure at every address is final: the first call always sends something.
 first_fault = st.builds(Fault, st.sampled_from(WAYS[:-1]), st.integers(1, 25))
 more_faults = st.lists(st.builds(Fault, st.sampled_from(WAYS), st.integers(0, 25)), max_size=6)
 options = st.fixed_dictionaries(
@@ -59,7 +59,7 @@ def test_each_character_comes_once(
     seed = server.requests[0].seed
     echo = prompt if options["echo"] else ""
     generated = _until_stop(
-        expected(options["max_chars"], seed, prompt, options.get("continuation", 0)), options.get("stop", [])
+        expected_text(options["max_chars"], seed, prompt, options.get("continuation", 0)), options.get("stop", [])
     )
     assert "".join(outcome.items) == outcome.stream.text == echo + generated
     finish = outcome.stream.finish

@@ -18,7 +18,7 @@ TEXT = "To be, or not to be, that is the question." * 3
 
 @dataclass
 class Scorer:
-    """Keeps the contract of Score; the log-probability of a character depends on its position, which a token holds."""
+    """A service that keeps the contract of Score; a log-probability depends on the position, which a token holds."""
 
     faults: list[Fault] = field(default_factory=list)
     requests: list[pb.ScoreRequest] = field(default_factory=list)

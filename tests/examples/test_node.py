@@ -83,7 +83,7 @@ def test_a_text_goes_on_at_the_next_replica(example: Path, replicas: list[Server
         assert process.stderr
         begin = process.stdout.read(1)
         first.signal(how)  # the rest would take it a second or more
-        # Not by `communicate`, which would lose what `read` has taken in beyond its one character.
+        # Not by `communicate`, which would lose all that `read` has buffered beyond its one character.
         rest, notes = process.stdout.read(), process.stderr.read()
     assert process.returncode == 0, notes
     seed = int(notes.split()[-1])

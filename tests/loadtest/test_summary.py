@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from loadtest.settings import Thresholds
-from loadtest.summary import Spread, Summary, missed, table
+from loadtest.summary import Spread, Summary, missed_thresholds, table
 
 SUMMARY = Summary(
     seconds=10.0,
@@ -23,7 +23,7 @@ SUMMARY = Summary(
 
 def test_a_run_that_keeps_every_threshold_misses_none() -> None:
     limits = Thresholds(max_first_char_p99=12, max_gap_p99=30, min_chars_per_second=5000, max_failures=2)
-    assert missed(SUMMARY, limits) == []
+    assert missed_thresholds(SUMMARY, limits) == []
 
 
 @pytest.mark.parametrize(
@@ -36,18 +36,18 @@ def test_a_run_that_keeps_every_threshold_misses_none() -> None:
     ],
 )
 def test_a_missed_threshold_is_named_with_what_was_measured(limits: dict[str, float], flag: str) -> None:
-    (line,) = missed(SUMMARY, Thresholds(**{"max_failures": 2, **limits}))  # type: ignore[arg-type]
+    (line,) = missed_thresholds(SUMMARY, Thresholds(**{"max_failures": 2, **limits}))  # type: ignore[arg-type]
     assert line.startswith(flag)
 
 
 def test_by_default_no_stream_may_fail() -> None:
-    assert len(missed(SUMMARY, Thresholds())) == 1
+    assert len(missed_thresholds(SUMMARY, Thresholds())) == 1
 
 
 def test_a_run_without_a_finished_stream_never_passes() -> None:
     nothing = Spread(0, 0, 0)
     idle = replace(SUMMARY, finished=0, failed=0, first_char=nothing, gap_p99=nothing)
-    assert missed(idle, Thresholds(max_first_char_p99=1)) == ["no stream finished"]
+    assert missed_thresholds(idle, Thresholds(max_first_char_p99=1)) == ["no stream finished"]
 
 
 def test_the_table_has_the_figures_that_people_ask_for() -> None:

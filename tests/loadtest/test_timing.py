@@ -1,4 +1,4 @@
-"""What is computed from the times at which chunks came."""
+"""The measures that are computed from the times of chunks."""
 
 import pytest
 

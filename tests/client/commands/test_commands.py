@@ -16,10 +16,8 @@ from grpc_health.v1 import health, health_pb2_grpc
 
 from client import Client
 from client.commands import health as health_command
-from protos import charstream_pb2 as pb
-from tests.client.replica import Fault, Replica, expected
-from tests.client.scripted import ScriptedServer, dead_address, endless, finish, serving
-from tests.client.scripted import text as messages
+from tests.client.replica import Fault, Replica, expected_text
+from tests.client.scripted import ScriptedServer, dead_address, endless, serving, tell_token
 from tests.conftest import Charstream, ServerProcess
 
 SECONDS = 30
@@ -153,7 +151,7 @@ def test_a_broken_text_says_how_much_came_and_keeps_it(charstream: Charstream, m
         done = charstream("stream", "x", "--host", server.address, "--seed", "1", "--no-resume", "--no-echo", *more)
     assert done.returncode == 1
     assert done.stderr.startswith("charstream stream: scripted: unavailable (after ")
-    came = expected(40, 1, "x")[: 10 if not more else 4]
+    came = expected_text(40, 1, "x")[: 10 if not more else 4]
     assert came in done.stdout
 
 
@@ -229,11 +227,6 @@ def test_a_replica_that_is_gone_is_made_up_for_by_another(
     hosts = ("--host", dead_address(), "--host", server.address)
     for _ in range(4):
         assert charstream("stream", "ROMEO:", *hosts, *FLAGS).stdout == "ROMEO:" + text
-
-
-def tell_token(request: pb.GenerateRequest, context: grpc.ServicerContext) -> Iterator[pb.GenerateResponse]:
-    found = dict(context.invocation_metadata()).get("authorization", "none")
-    yield from [*messages(str(found)), finish(1)]
 
 
 def test_a_token_comes_from_a_file_or_a_variable(

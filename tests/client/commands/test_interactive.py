@@ -16,7 +16,7 @@ import pytest
 from client import Client
 from client.commands.conversation import Conversation, Turn
 from tests.client.commands.test_commands import command
-from tests.client.replica import Fault, Replica, expected
+from tests.client.replica import Fault, Replica, expected_text
 from tests.client.scripted import serving
 from tests.conftest import Charstream, ServerProcess
 
@@ -31,7 +31,7 @@ def text(server: ServerProcess, prompt: str, max_chars: int, seed: int = 7) -> s
 
 @pytest.fixture
 def talk(charstream: Charstream, server: ServerProcess, tmp_path: Path) -> Talk:
-    """Pipes lines into a conversation of 30 characters a turn with seed 7; returns its whole text at the end."""
+    """Pipe lines into a conversation of 30 characters a turn with seed 7; return its whole text at the end."""
 
     def run(*lines: str, flags: tuple[str, ...] = ()) -> str:
         saved = tmp_path / "saved"
@@ -121,7 +121,7 @@ def test_a_token_that_no_server_takes_any_more_costs_only_time(charstream: Chars
     with serving(replica.generate) as server:
         flags = ("--host", server.address, "--max-chars", "10", "--seed", "1")
         done = charstream("stream", "--interactive", *flags, stdin="ab\n/more\n")
-    whole = expected(20, 1, "ab")
+    whole = expected_text(20, 1, "ab")
     assert (done.returncode, done.stdout) == (0, f"{whole[:10]}\n{whole[10:]}\n")
     assert [request.prompt for request in replica.requests] == ["ab", "", "ab" + whole[:10]]
 
@@ -130,8 +130,8 @@ def test_after_an_interruption_only_what_the_last_token_lacks_is_read_again() ->
     beginning = Conversation(seed=7)
     told = beginning.with_turn(Turn("a", "b", b"1", 7)).with_turn(Turn("c", "d", b"", 8))
     assert (told.text, told.place, told.next_seed) == ("abcd", (b"1", "cd"), 8)
-    assert (told.undone().place, told.undone().next_seed) == ((b"1", ""), 7)
-    assert told.undone().undone() == beginning
+    assert (told.without_last_turn().place, told.without_last_turn().next_seed) == ((b"1", ""), 7)
+    assert told.without_last_turn().without_last_turn() == beginning
     assert told.without_tokens().place == (b"", "abcd")
     assert Conversation(b"0").with_turn(Turn("a", "b")).place == (b"0", "ab")
 
@@ -148,7 +148,7 @@ class Terminal:
         os.write(self.screen, line.encode())
 
     def wait_for(self, pattern: str) -> str:
-        """Returns what was shown until then, and forgets it."""
+        """Return what was shown until then, and forget it."""
         end = time.monotonic() + SECONDS
         while not (found := re.search(pattern, self.shown)):
             assert time.monotonic() < end, f"no {pattern!r} in {self.shown[-500:]!r}"

@@ -1,4 +1,4 @@
-"""`charstream score`: the client's own figures as a table, in colours, as JSON; what can't be scored is told first."""
+"""`charstream score`: the client's own figures as a table, in colours, as JSON; what can't be scored is refused."""
 
 import json
 import math
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from client import Client, ScoreSummary
-from client.commands.surprise import legend, painted
+from client.commands.surprise import legend, paint
 from tests.client.scripted import dead_address
 from tests.conftest import Charstream, ServerProcess
 
@@ -180,18 +180,18 @@ def bits(*values: float) -> list[float]:
 
 
 def test_more_surprise_is_another_color_and_none_has_none() -> None:
-    assert painted("the", bits(0, 0.5, 0.9)) == "the"
-    hotter = [painted("x", bits(value)) for value in (0, 1, 2, 3, 4, 6, 8, 100)]
+    assert paint("the", bits(0, 0.5, 0.9)) == "the"
+    hotter = [paint("x", bits(value)) for value in (0, 1, 2, 3, 4, 6, 8, 100)]
     assert len(set(hotter)) == 7
     assert hotter[-2] == hotter[-1]
-    assert painted("ab", bits(3, 3.5)).count("\x1b[0m") == 1, "a run needs one code"
+    assert paint("ab", bits(3, 3.5)).count("\x1b[0m") == 1, "a run needs one code"
 
 
 def test_a_line_end_is_seen_where_it_surprises() -> None:
-    assert painted("a\nb", bits(0, 0, 0)) == "a\nb"
-    assert without_colors(painted("a\n\nb", bits(0, 9, 9, 0))) == "a↵\n↵\nb"
+    assert paint("a\nb", bits(0, 0, 0)) == "a\nb"
+    assert without_colors(paint("a\n\nb", bits(0, 9, 9, 0))) == "a↵\n↵\nb"
 
 
 def test_a_text_does_not_steer_the_terminal() -> None:
-    assert painted("\x1b[2J\r\x7f\t", bits(*[0] * 7)) == "␛[2J␍␡\t"
-    assert "\x1b[2J" not in painted("\x1b[2J", bits(*[9] * 4))
+    assert paint("\x1b[2J\r\x7f\t", bits(*[0] * 7)) == "␛[2J␍␡\t"
+    assert "\x1b[2J" not in paint("\x1b[2J", bits(*[9] * 4))
