@@ -48,7 +48,7 @@ def why_not(trained: Trained, precision: Precision) -> str | None:
         return reason
     if precision not in REDUCED:
         return None
-    loss = cost(trained.model, int(trained.vocabulary.numbers(trained.start_text)[0]), precision)
+    loss = cost(trained.model, int(trained.vocabulary.symbols_to_tokens(trained.start_text)[0]), precision)
     if loss <= MOST_LOSS:
         return None
     if not math.isfinite(loss):

@@ -75,7 +75,7 @@ def _losses_agree(bundle: Bundle, data: str) -> bool:
     manifest = bundle.manifest
     corpus = open_corpus(data, vocabulary=manifest.unit)
     ids = numbers_of(corpus, "validation", manifest.vocabulary)
-    start = int(manifest.vocabulary.numbers(manifest.start_text)[0])
+    start = int(manifest.vocabulary.symbols_to_tokens(manifest.start_text)[0])
     losses = {precision: carried_mean(_reader(bundle, precision), ids, start) for precision in manifest.precisions}
     agree = True
     for precision, nats in losses.items():
