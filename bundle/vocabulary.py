@@ -7,10 +7,15 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["ALL_BYTES", "Unit", "UnknownCharacter", "Vocabulary"]
+__all__ = ["ALL_BYTES", "Unit", "UnknownCharacter", "Vocabulary", "symbol_name"]
 
 Unit = Literal["characters", "bytes"]
 ALL_BYTES = "".join(map(chr, range(256)))
+
+
+def symbol_name(unit: Unit) -> str:
+    """Return the English word for one symbol."""
+    return unit.removesuffix("s")
 
 
 class UnknownCharacter(ValueError):
