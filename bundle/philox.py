@@ -23,8 +23,8 @@ def philox4x32(counter: Sequence[Words], key: Sequence[Words]) -> Sequence[Words
         counter: four words.
         key: two words.
     """
-    # Words 0 and 2 are multiplied, 1 and 3 are not. There are few calls, because each one for a large array may hand the
-    # interpreter to another thread, and little memory, because it takes longer to allocate than to fill.
+    # Words 0 and 2 are multiplied, 1 and 3 are not. Few calls, because each one for a large array may hand the
+    # interpreter to another thread; and little memory, because it takes longer to allocate than to fill.
     c0, c1, c2, c3, *_ = np.broadcast_arrays(*counter, *key)
     even, odd = np.stack([c0, c2]), np.stack([c1, c3])
     keys = np.stack(np.broadcast_arrays(*key))

@@ -45,7 +45,7 @@ class ModelShape(BaseModel):
 
     @property
     def state_names(self) -> tuple[str, ...]:
-        """The inputs that carry the hidden state, each float32 [B, hidden]: h0, h1, ...; with an LSTM h0, c0, h1, c1, ..."""
+        """The inputs that carry the hidden state, each float32 [B, hidden]: h0, h1, ...; for an LSTM h0, c0, h1, ..."""
         return tuple(f"{kind}{layer}" for layer in range(self.layers) for kind in self.kinds)
 
     @property
