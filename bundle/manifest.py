@@ -57,9 +57,7 @@ class Manifest(_Part):
     symbols: str = Field(description="the vocabulary: each symbol once, in the order of the tokens")
     start_text: str = Field(min_length=1, max_length=1, description="the symbol before every text")
     precisions: tuple[Precision, ...] = Field(min_length=1, description="fp32 first, then any others")
-    probe: dict[Precision, tuple[str, ...]] = Field(
-        description="texts that bundle/probe.py's run must generate, by row"
-    )
+    probe: dict[Precision, tuple[str, ...]] = Field(description="texts that bundle/probe.py's run generates, by row")
     training: TrainingRecord
     files: dict[str, FileRecord]
 

@@ -26,7 +26,7 @@ from bundle.read import CARD, STEP, decode_file, full_file
 from bundle.write import file_records
 from export.card import card
 from export.expected_probe import expected_texts
-from export.graph.bounds import REDUCED, unbounded_input
+from export.graph.bounds import LOSSY_PRECISIONS, unbounded_input
 from export.graph.modules import DecodeGraph, FullGraph, StepGraph
 from export.onnx_file import to_onnx
 from export.quantization_cost import MOST_LOSS, cost
@@ -46,7 +46,7 @@ def why_not(trained: Trained, precision: Precision) -> str | None:
     """What speaks against a precision, with the layer's name or the measured loss; None if nothing does."""
     if reason := unbounded_input(trained.model.config, precision):
         return reason
-    if precision not in REDUCED:
+    if precision not in LOSSY_PRECISIONS:
         return None
     loss = cost(trained.model, int(trained.vocabulary.symbols_to_tokens(trained.start_text)[0]), precision)
     if loss <= MOST_LOSS:

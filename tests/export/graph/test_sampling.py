@@ -5,13 +5,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from export.graph.sampling import Sampler, limit, prepare
+from export.graph.sampling import Sampler, prepare_draws, prepare_limits
 from export.verification.expected_outcome import Choice, probabilities
 
 
 def sample(logits: Tensor, temperature: Tensor, uniform: Tensor) -> Tensor:
     sampler = Sampler(logits.shape[1])
-    divisor, numbers = prepare(temperature, uniform.unsqueeze(0))
+    divisor, numbers = prepare_draws(temperature, uniform.unsqueeze(0))
     return sampler.draw(sampler.weights(logits, divisor), numbers[0])
 
 
@@ -20,9 +20,11 @@ def limited(
 ) -> Tensor:
     """Weights [V] after the limits: logits [V]."""
     sampler = Sampler(len(logits))
-    divisor, _ = prepare(torch.tensor([temperature]), torch.zeros(1, 1))
-    limits = limit(torch.tensor([top_k or len(logits)]), torch.tensor([top_p]), torch.tensor([min_p]), len(logits))
-    return sampler.limited(sampler.weights(logits.unsqueeze(0), divisor), *limits)[0]
+    divisor, _ = prepare_draws(torch.tensor([temperature]), torch.zeros(1, 1))
+    limits = prepare_limits(
+        torch.tensor([top_k or len(logits)]), torch.tensor([top_p]), torch.tensor([min_p]), len(logits)
+    )
+    return sampler.apply_limits(sampler.weights(logits.unsqueeze(0), divisor), *limits)[0]
 
 
 def kept(probability: list[float], **limits: float) -> list[int]:
