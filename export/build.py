@@ -1,4 +1,4 @@
-"""A trained model -> the files and the manifest of a bundle."""
+"""Make the files and the manifest of a bundle from a trained model."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,39 +23,42 @@ from bundle.graph_contract import (
 from bundle.manifest import FORMAT, ON_DEVICE, Manifest, ModelShape, Precision
 from bundle.probe import ROWS as PROBE_ROWS
 from bundle.read import CARD, STEP, decode_file, full_file
+from bundle.vocabulary import symbol_name
 from bundle.write import file_records
 from export.card import card
 from export.expected_probe import expected_texts
 from export.graph.bounds import LOSSY_PRECISIONS, unbounded_input
 from export.graph.modules import DecodeGraph, FullGraph, StepGraph
 from export.onnx_file import to_onnx
-from export.quantization_cost import MOST_LOSS, cost
+from export.quantization_cost import MAX_COST, quantization_cost
 from export.unroll import unroll
 from models.training.checkpoint import Trained
 
-__all__ = ["PRECISIONS", "USUAL", "build", "why_not"]
+__all__ = ["PRECISIONS", "USUAL", "build", "unsupported_reason"]
 
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
-# What a bundle has unless it is said; the precisions for a device make it several times larger.
+# The precisions of a bundle by default; those for a device make it several times larger.
 USUAL: tuple[Precision, ...] = ("fp32", "int8")
-# Sizes of the example that is traced; both stay variable, which takes an example of at least 2.
+# Sizes of the traced example. Both stay variable, for which torch needs at least 2.
 ROWS, STEPS = 3, 2
 
 
-def why_not(trained: Trained, precision: Precision) -> str | None:
-    """What speaks against a precision, with the layer's name or the measured loss; None if nothing does."""
+def unsupported_reason(trained: Trained, precision: Precision) -> str | None:
+    """Return why a model is not offered in a precision, with the layer's name or the measured loss; None if it is."""
     if reason := unbounded_input(trained.model.config, precision):
         return reason
     if precision not in LOSSY_PRECISIONS:
         return None
-    loss = cost(trained.model, int(trained.vocabulary.symbols_to_tokens(trained.start_text)[0]), precision)
-    if loss <= MOST_LOSS:
+    start = int(trained.vocabulary.symbols_to_tokens(trained.start_text)[0])
+    cost = quantization_cost(trained.model, start, precision)
+    if cost <= MAX_COST:
         return None
-    if not math.isfinite(loss):
+    if not math.isfinite(cost):
         return "it reaches numbers that are not finite there" + ", beyond 65504" * (precision == "fp16-cuda")
     batch = "; a batch normalisation makes much of units that hardly move" * (trained.model.config.norm == "batch")
     return (
-        f"it would lose {loss:.3f} nats more per {trained.vocabulary.unit[:-1]}, at most {MOST_LOSS} are allowed{batch}"
+        f"it would lose {cost:.3f} nats more per {symbol_name(trained.vocabulary.unit)}, "
+        f"at most {MAX_COST} are allowed{batch}"
     )
 
 
@@ -64,21 +67,21 @@ def build(
     name: str,
     version: str,
     precisions: Sequence[Precision] | None = None,
-    exported: Callable[[str], None] = lambda file: None,
+    on_export: Callable[[str], None] = lambda file: None,
 ) -> tuple[Manifest, dict[str, bytes]]:
-    """The manifest and the files of a bundle.
+    """Return the manifest and the files of a bundle.
 
     Args:
-        precisions: fp32 first (default: fp32, and int8 where the model has it).
-        exported: is told the name of each graph that is done, some seconds after the one before.
+        precisions: fp32 first (default: fp32, and int8 where the model supports it).
+        on_export: called with the name of each graph when it is done, which takes some seconds each.
 
     Raises:
-        pydantic.ValidationError: if the name or the version has characters that a bundle's may not.
-        Unbounded: a precision is wanted in which the model cannot be computed.
+        pydantic.ValidationError: the name or the version has characters that are not allowed.
+        Unbounded: the model cannot be computed in one of the precisions.
     """
     model = trained.model
     if precisions is None:
-        precisions = USUAL[:1] if why_not(trained, "int8") else USUAL
+        precisions = USUAL[:1] if unsupported_reason(trained, "int8") else USUAL
     step = StepGraph(model).eval()
     steps = {precision: step.at(precision) for precision in precisions}
     start = model.initial_state(PROBE_ROWS)
@@ -96,17 +99,17 @@ def build(
         files={},
     )
     files = {CARD: card(trained, manifest).encode()}
-    for file, data in _graphs(steps, manifest):
+    for file, data in _export_graphs(steps, manifest):
         files[file] = data
-        exported(file)
+        on_export(file)
     return manifest.model_copy(update={"files": file_records(files)}), files
 
 
-def _graphs(steps: Mapping[Precision, StepGraph], manifest: Manifest) -> Iterator[tuple[str, bytes]]:
+def _export_graphs(steps: Mapping[Precision, StepGraph], manifest: Manifest) -> Iterator[tuple[str, bytes]]:
     shape, vocab = manifest.model, len(manifest.symbols)
-    example = (torch.zeros(ROWS, dtype=torch.int64), *_state(shape))
+    example = (torch.zeros(ROWS, dtype=torch.int64), *_example_state(shape))
     yield STEP, to_onnx(steps["fp32"], example, step_inputs(shape), step_outputs(shape, vocab), manifest.metadata())
-    for file, export in ((decode_file, _decode), (full_file, _full)):
+    for file, export in ((decode_file, _export_decode), (full_file, _export_full)):
         loops: dict[StepGraph, _Loop] = {}
         for precision, step in steps.items():
             loop = loops[step] = loops.get(step) or export(step, manifest)
@@ -114,38 +117,38 @@ def _graphs(steps: Mapping[Precision, StepGraph], manifest: Manifest) -> Iterato
                 yield file(precision), loop.data
                 continue
             for number in DEVICE_STEPS:
-                yield file(precision, number), loop.unrolled(shape, number)
+                yield file(precision, number), loop.unroll(shape, number)
 
 
 @dataclass(frozen=True)
 class _Loop:
-    """An exported graph that loops, of which those for a device are made."""
+    """An exported graph that loops, from which those for a device are made."""
 
     data: bytes
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
 
-    def unrolled(self, shape: ModelShape, steps: int) -> bytes:
+    def unroll(self, shape: ModelShape, steps: int) -> bytes:
         inputs, outputs = device_inputs(shape, self.inputs, steps), device_outputs(self.outputs, steps)
         return unroll(self.data, inputs, outputs, steps)
 
 
-def _decode(step: StepGraph, manifest: Manifest) -> _Loop:
+def _export_decode(step: StepGraph, manifest: Manifest) -> _Loop:
     shape, vocab = manifest.model, len(manifest.symbols)
     inputs, outputs = decode_inputs(shape), decode_outputs(shape)
-    graph, example = DecodeGraph(step, vocab).eval(), (*_loop_example(), *_state(shape))
+    graph, example = DecodeGraph(step, vocab).eval(), (*_example_inputs(), *_example_state(shape))
     return _Loop(to_onnx(graph, example, inputs, outputs, manifest.metadata()), inputs, outputs)
 
 
-def _full(step: StepGraph, manifest: Manifest) -> _Loop:
+def _export_full(step: StepGraph, manifest: Manifest) -> _Loop:
     shape, vocab = manifest.model, len(manifest.symbols)
     inputs, outputs = full_inputs(shape, vocab), full_outputs(shape, vocab)
     limits = (torch.zeros(ROWS, vocab), torch.full((ROWS,), vocab), torch.ones(ROWS), torch.zeros(ROWS))
-    graph, example = FullGraph(step, vocab).eval(), (*_loop_example(), *limits, *_state(shape))
+    graph, example = FullGraph(step, vocab).eval(), (*_example_inputs(), *limits, *_example_state(shape))
     return _Loop(to_onnx(graph, example, inputs, outputs, manifest.metadata()), inputs, outputs)
 
 
-def _loop_example() -> tuple[Tensor, ...]:
+def _example_inputs() -> tuple[Tensor, ...]:
     return (
         torch.zeros(ROWS, dtype=torch.int64),
         torch.full((STEPS, ROWS), -1),
@@ -154,5 +157,5 @@ def _loop_example() -> tuple[Tensor, ...]:
     )
 
 
-def _state(shape: ModelShape) -> tuple[Tensor, ...]:
+def _example_state(shape: ModelShape) -> tuple[Tensor, ...]:
     return tuple(torch.zeros(ROWS, shape.hidden) for _ in shape.state_names)

@@ -29,7 +29,7 @@ CELLS = [("lstm", "tanh"), ("gru", "tanh"), ("rnn", "tanh"), ("rnn", "sigmoid")]
 
 
 def passed(found: list[Verification]) -> bool:
-    return all(verification.passed for verification in found)
+    return all(verification.has_passed for verification in found)
 
 
 @pytest.mark.parametrize(("cell", "activation"), CELLS)
@@ -135,7 +135,7 @@ def test_a_model_that_amplifies_roundings_is_verified() -> None:
 
 def test_verify_notices_another_model(tiny_files: Files) -> None:
     found = verify(*tiny_files, tiny_model(seed=1).model)
-    assert not any(verification.passed for verification in found)
+    assert not any(verification.has_passed for verification in found)
     assert "FAILED" in str(found[0])
 
 
@@ -165,7 +165,7 @@ def test_verify_notices_one_wrong_number_of_a_loop(
     values[..., 7] = (values[..., 7] * 1.1).round() if values.dtype == np.int8 else values[..., 7] * 1.1
     tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
     found = verify(manifest, {**files, name: model.SerializeToString()}, tiny.model)
-    assert [v.file for v in found if not v.passed] == [name]
+    assert [v.file for v in found if not v.has_passed] == [name]
 
 
 def test_verify_notices_rows_that_depend_on_their_neighbours(tiny_files: Files, tiny: Trained) -> None:
