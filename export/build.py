@@ -2,15 +2,12 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import get_args
 
 import torch
-from torch import Tensor
 
 from bundle.graph_contract import (
     DEVICE_STEPS,
-    TensorSpec,
     decode_inputs,
     decode_outputs,
     device_inputs,
@@ -20,7 +17,7 @@ from bundle.graph_contract import (
     step_inputs,
     step_outputs,
 )
-from bundle.manifest import FORMAT, ON_DEVICE, Manifest, ModelShape, Precision
+from bundle.manifest import FORMAT, ON_DEVICE, Manifest, Precision
 from bundle.probe import ROWS as PROBE_ROWS
 from bundle.read import CARD, STEP, decode_file, full_file
 from bundle.vocabulary import symbol_name
@@ -106,56 +103,24 @@ def build(
 
 
 def _export_graphs(steps: Mapping[Precision, StepGraph], manifest: Manifest) -> Iterator[tuple[str, bytes]]:
-    shape, vocab = manifest.model, len(manifest.symbols)
-    example = (torch.zeros(ROWS, dtype=torch.int64), *_example_state(shape))
-    yield STEP, to_onnx(steps["fp32"], example, step_inputs(shape), step_outputs(shape, vocab), manifest.metadata())
-    for file, export in ((decode_file, _export_decode), (full_file, _export_full)):
-        loops: dict[StepGraph, _Loop] = {}
+    """Yield the name and the content of each graph's file."""
+    shape, vocab, metadata = manifest.model, len(manifest.symbols), manifest.metadata()
+    token, state = torch.zeros(ROWS, dtype=torch.int64), [torch.zeros(ROWS, shape.hidden) for _ in shape.state_names]
+    yield STEP, to_onnx(steps["fp32"], (token, *state), step_inputs(shape), step_outputs(shape, vocab), metadata)
+    sampling = torch.full((STEPS, ROWS), -1), torch.full((STEPS, ROWS), 0.5), torch.ones(ROWS)
+    limits = torch.zeros(ROWS, vocab), torch.full((ROWS,), vocab), torch.ones(ROWS), torch.zeros(ROWS)
+    decode_example, full_example = (token, *sampling, *state), (token, *sampling, *limits, *state)
+    for file, graph, example, inputs, outputs in (
+        (decode_file, DecodeGraph, decode_example, decode_inputs(shape), decode_outputs(shape)),
+        (full_file, FullGraph, full_example, full_inputs(shape, vocab), full_outputs(shape, vocab)),
+    ):
+        loops: dict[StepGraph, bytes] = {}  # precisions may share a step
         for precision, step in steps.items():
-            loop = loops[step] = loops.get(step) or export(step, manifest)
+            if step not in loops:
+                loops[step] = to_onnx(graph(step, vocab), example, inputs, outputs, metadata)
             if precision not in ON_DEVICE:
-                yield file(precision), loop.data
+                yield file(precision), loops[step]
                 continue
-            for number in DEVICE_STEPS:
-                yield file(precision, number), loop.unroll(shape, number)
-
-
-@dataclass(frozen=True)
-class _Loop:
-    """An exported graph that loops, from which those for a device are made."""
-
-    data: bytes
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
-
-    def unroll(self, shape: ModelShape, steps: int) -> bytes:
-        inputs, outputs = device_inputs(shape, self.inputs, steps), device_outputs(self.outputs, steps)
-        return unroll(self.data, inputs, outputs, steps)
-
-
-def _export_decode(step: StepGraph, manifest: Manifest) -> _Loop:
-    shape, vocab = manifest.model, len(manifest.symbols)
-    inputs, outputs = decode_inputs(shape), decode_outputs(shape)
-    graph, example = DecodeGraph(step, vocab).eval(), (*_example_inputs(), *_example_state(shape))
-    return _Loop(to_onnx(graph, example, inputs, outputs, manifest.metadata()), inputs, outputs)
-
-
-def _export_full(step: StepGraph, manifest: Manifest) -> _Loop:
-    shape, vocab = manifest.model, len(manifest.symbols)
-    inputs, outputs = full_inputs(shape, vocab), full_outputs(shape, vocab)
-    limits = (torch.zeros(ROWS, vocab), torch.full((ROWS,), vocab), torch.ones(ROWS), torch.zeros(ROWS))
-    graph, example = FullGraph(step, vocab).eval(), (*_example_inputs(), *limits, *_example_state(shape))
-    return _Loop(to_onnx(graph, example, inputs, outputs, manifest.metadata()), inputs, outputs)
-
-
-def _example_inputs() -> tuple[Tensor, ...]:
-    return (
-        torch.zeros(ROWS, dtype=torch.int64),
-        torch.full((STEPS, ROWS), -1),
-        torch.full((STEPS, ROWS), 0.5),
-        torch.ones(ROWS),
-    )
-
-
-def _example_state(shape: ModelShape) -> tuple[Tensor, ...]:
-    return tuple(torch.zeros(ROWS, shape.hidden) for _ in shape.state_names)
+            for count in DEVICE_STEPS:
+                specs = device_inputs(shape, inputs, count), device_outputs(outputs, count)
+                yield file(precision, count), unroll(loops[step], *specs, count)

@@ -111,12 +111,3 @@ def test_limits_agree_with_the_reference_in_float64() -> None:
         expected = probabilities(logits, Choice(-1, 0.0, temperature, **limits))  # type: ignore[arg-type]
         assert ((ours > 0).numpy() == (expected > 0)).all(), limits
         np.testing.assert_allclose((ours / ours.sum()).numpy(), expected / expected.sum(), rtol=1e-4)
-
-
-@pytest.mark.parametrize("outcome", [1, 2])
-def test_a_sum_that_lies_on_top_p_may_fall_on_either_side_of_it(outcome: int) -> None:
-    """Two of three characters have exactly four fifths: a rounding decides whether the third is kept."""
-    logits = np.log(np.array([0.5, 0.3, 0.2]))
-    choice = Choice(forced=-1, uniform=0.9, temperature=1.0, top_k=3, top_p=0.8)
-    assert choice.accepts(logits, outcome, 1e-5)[1]
-    assert not Choice(forced=-1, uniform=0.9, temperature=1.0, top_k=3, top_p=0.79).accepts(logits, 2, 1e-5)[1]
