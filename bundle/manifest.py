@@ -27,16 +27,16 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-class _Part(BaseModel):
+class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class FileRecord(_Part):
+class FileRecord(_Record):
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     bytes: int = Field(ge=0)
 
 
-class TrainingRecord(_Part):
+class TrainingRecord(_Record):
     """The origin of the weights. `validation_nats`: mean nats per symbol of held-out text, by protocol."""
 
     data: str
@@ -48,7 +48,7 @@ class TrainingRecord(_Part):
     validation_nats: dict[str, float]
 
 
-class Manifest(_Part):
+class Manifest(_Record):
     format: int
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
     version: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]

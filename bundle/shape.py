@@ -3,18 +3,19 @@
 They are part of the bundle's format. Whoever makes or reads a bundle takes the names and bounds from here.
 """
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-__all__ = ["BOUNDED", "MAX_HIDDEN", "MAX_LAYERS", "Activation", "Cell", "Form", "ModelShape"]
+__all__ = ["BOUNDED", "Activation", "Cell", "Form", "Hidden", "Layers", "ModelShape"]
 
 Cell = Literal["rnn", "gru", "lstm"]
 Activation = Literal["tanh", "sigmoid", "relu", "leaky_relu", "prelu", "elu", "softplus", "hardtanh", "maxout", "rbf"]
 # Where an rnn applies its activation phi: h = phi(W h' + U x + b), or h = W phi(h') + U x + b.
 Form = Literal["post", "pre"]
+Layers = Annotated[int, Field(ge=1, le=16)]
+Hidden = Annotated[int, Field(ge=1, le=8192)]
 
-MAX_LAYERS, MAX_HIDDEN = 16, 8192
 # The activations whose values lie between -1 and 1 for every input.
 BOUNDED: frozenset[Activation] = frozenset({"tanh", "sigmoid", "hardtanh", "rbf"})
 
@@ -29,8 +30,8 @@ class ModelShape(BaseModel):
     form: Form = Field("post", description="of an rnn: h = phi(W h' + U x + b), or pre: h = W phi(h') + U x + b")
     norm: Literal["none", "layer"] = Field("none", description="of what is read; batch normalisation is in the weights")
     residual: bool = Field(False, description="a layer adds to what it reads, from the second layer on")
-    layers: int = Field(ge=1, le=MAX_LAYERS)
-    hidden: int = Field(ge=1, le=MAX_HIDDEN)
+    layers: Layers
+    hidden: Hidden
 
     @model_validator(mode="after")
     def _only_an_rnn_has_a_choice(self) -> Self:

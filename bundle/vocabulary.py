@@ -7,14 +7,14 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["ALL_BYTES", "Unit", "UnknownCharacter", "Vocabulary", "symbol_name"]
+__all__ = ["ALL_BYTES", "Unit", "UnknownCharacter", "Vocabulary", "singular"]
 
 Unit = Literal["characters", "bytes"]
 ALL_BYTES = "".join(map(chr, range(256)))
 
 
-def symbol_name(unit: Unit) -> str:
-    """Return the English word for one symbol."""
+def singular(unit: Unit) -> str:
+    """Return the name of one symbol: character or byte."""
     return unit.removesuffix("s")
 
 

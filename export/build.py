@@ -20,7 +20,7 @@ from bundle.graph_contract import (
 from bundle.manifest import FORMAT, ON_DEVICE, Manifest, Precision
 from bundle.probe import ROWS as PROBE_ROWS
 from bundle.read import CARD, STEP, decode_file, full_file
-from bundle.vocabulary import symbol_name
+from bundle.vocabulary import singular
 from bundle.write import file_records
 from export.card import card
 from export.expected_probe import expected_texts
@@ -54,7 +54,7 @@ def unsupported_reason(trained: Trained, precision: Precision) -> str | None:
         return "it reaches numbers that are not finite there" + ", beyond 65504" * (precision == "fp16-cuda")
     batch = "; a batch normalisation makes much of units that hardly move" * (trained.model.config.norm == "batch")
     return (
-        f"it would lose {cost:.3f} nats more per {symbol_name(trained.vocabulary.unit)}, "
+        f"it would lose {cost:.3f} nats more per {singular(trained.vocabulary.unit)}, "
         f"at most {MAX_COST} are allowed{batch}"
     )
 

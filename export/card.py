@@ -4,7 +4,7 @@ import math
 
 from bundle.manifest import Manifest
 from bundle.shape import ModelShape
-from bundle.vocabulary import Unit, symbol_name
+from bundle.vocabulary import Unit, singular
 from models.network.generate import generate
 from models.training.checkpoint import Trained
 
@@ -40,7 +40,7 @@ def _architecture(shape: ModelShape) -> str:
 
 def _loss_row(protocol: str, nats: float, unit: Unit) -> tuple[str, str]:
     bits, perplexity = nats / math.log(2), math.exp(min(nats, 700))
-    loss = f"{nats:.4f} nats a {symbol_name(unit)}, {bits:.4f} bits, perplexity {perplexity:.2f}"
+    loss = f"{nats:.4f} nats a {singular(unit)}, {bits:.4f} bits, perplexity {perplexity:.2f}"
     return f"held-out text, {protocol}", loss
 
 

@@ -13,7 +13,7 @@ from pydantic import Field
 from bundle.read import MANIFEST, full_file, read_bundle
 from bundle.vocabulary import UnknownCharacter, Vocabulary
 from charstream.settings import Positional, Settings, fail, parse
-from export.verification.onnx_reader import OnnxReader
+from export.verification.onnx_evaluator import OnnxEvaluator
 from export.verification.onnx_session import OnnxSession
 from models.data.corpus import DEFAULT_SPLIT, NAMED, Corpus, open_corpus, require_same_text
 from models.data.text_files import CorpusError
@@ -59,9 +59,9 @@ def open_model(settings: EvaluateSettings) -> tuple[Evaluated, EvaluateSettings]
         manifest = bundle.manifest
         if settings.precision not in manifest.precisions:
             raise ValueError(f"{settings.model} has no {settings.precision}, only {', '.join(manifest.precisions)}")
-        reader = OnnxReader(OnnxSession(bundle.files[full_file(settings.precision)]), manifest)
+        evaluator = OnnxEvaluator(OnnxSession(bundle.files[full_file(settings.precision)]), manifest)
         name = f"bundle {settings.model} in {settings.precision}"
-        model = Evaluated(name, reader, manifest.vocabulary, manifest.start_text)
+        model = Evaluated(name, evaluator, manifest.vocabulary, manifest.start_text)
         return model, settings.model_copy(update={"split": settings.split or manifest.training.split or DEFAULT_SPLIT})
     if settings.precision != "fp32":
         raise ValueError(f"{settings.model} is a training run, which has fp32 only: export it, evaluate the bundle")

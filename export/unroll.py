@@ -18,7 +18,7 @@ from bundle.graph_contract import TensorSpec
 
 __all__ = ["unroll"]
 
-MOST_CONCATENATED = 32
+MAX_CONCATENATED = 32
 # Opset 20 has a new ReduceMax, for which onnxruntime got a CUDA kernel only in 2026; the rest is the same in both.
 OPSET = 19
 COUNT = "held_rows"
@@ -147,8 +147,8 @@ def _stack(values: Sequence[str], output: str) -> Iterator[NodeProto]:
 
 def _concatenate(values: Sequence[str], output: str) -> Iterator[NodeProto]:
     """Concatenate as a tree, so that no operator has more inputs than a CUDA kernel takes without a table."""
-    if len(values) > MOST_CONCATENATED:
-        parts = [values[first : first + MOST_CONCATENATED] for first in range(0, len(values), MOST_CONCATENATED)]
+    if len(values) > MAX_CONCATENATED:
+        parts = [values[first : first + MAX_CONCATENATED] for first in range(0, len(values), MAX_CONCATENATED)]
         for number, part in enumerate(parts):
             yield from _concatenate(part, f"{output}_part_{number}")
         values = [f"{output}_part_{number}" for number in range(len(parts))]

@@ -10,13 +10,13 @@ from pydantic import Field
 from bundle.graph_contract import DEVICE_STEPS
 from bundle.manifest import ON_DEVICE, Precision
 from bundle.read import Bundle, full_file, read_bundle
-from bundle.vocabulary import symbol_name
+from bundle.vocabulary import singular
 from charstream.settings import Positional, Settings, fail, parse
 from export.evaluate import tokens_of_part
 from export.quantization_cost import MAX_COST
 from export.verification.compare import reference_of_bundle, verify
 from export.verification.device_loop import DeviceLoop
-from export.verification.onnx_reader import OnnxReader
+from export.verification.onnx_evaluator import OnnxEvaluator
 from export.verification.onnx_session import OnnxSession
 from export.verification.tolerance import Verification
 from models.data.corpus import open_corpus
@@ -77,22 +77,24 @@ def _compare_losses(bundle: Bundle, data: str) -> bool:
     corpus = open_corpus(data, vocabulary=manifest.unit)
     ids = tokens_of_part(corpus, "validation", manifest.vocabulary)
     start = int(manifest.vocabulary.symbols_to_tokens(manifest.start_text)[0])
-    losses = {precision: carried_mean(_open_reader(bundle, precision), ids, start) for precision in manifest.precisions}
-    symbol, agree = symbol_name(manifest.unit), True
+    losses = {
+        precision: carried_mean(_open_evaluator(bundle, precision), ids, start) for precision in manifest.precisions
+    }
+    unit, agree = singular(manifest.unit), True
     for precision, nats in losses.items():
         cost = nats - losses["fp32"]
         agree &= cost <= MAX_COST
-        print(f"{precision}: {nats:.5f} nats a {symbol} on the last tenth of {corpus.name} ({cost:+.5f})")
+        print(f"{precision}: {nats:.5f} nats a {unit} on the last tenth of {corpus.name} ({cost:+.5f})")
         if cost > MAX_COST:
             print(f"FAILED: {precision} costs more than {MAX_COST} nats", file=sys.stderr)
     return agree
 
 
-def _open_reader(bundle: Bundle, precision: Precision) -> OnnxReader:
-    """Return a reader of the full graph; for a device the longest one, as `carried_mean` goes on after whole runs."""
+def _open_evaluator(bundle: Bundle, precision: Precision) -> OnnxEvaluator:
+    """Return an evaluator on the full graph; for a device the longest one: `carried_mean` goes on after whole runs."""
     manifest, steps = bundle.manifest, max(DEVICE_STEPS) if precision in ON_DEVICE else None
     session = OnnxSession(bundle.files[full_file(precision, steps)])
-    return OnnxReader(DeviceLoop(session, manifest) if steps else session, manifest, steps)
+    return OnnxEvaluator(DeviceLoop(session, manifest) if steps else session, manifest, steps)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ _FLOAT, _FLOAT16 = 1, 10  # ONNX's codes of element types
 
 @torch.library.custom_op("charstream::half", mutates_args=())
 def half(x: Tensor) -> Tensor:
-    """x float32 -> float16."""
+    """Round x float32 to float16."""
     return x.half()
 
 

@@ -30,7 +30,8 @@ class StepGraph(nn.Module):
         self.config = config
         self.reduce: Callable[[Tensor], Tensor] | None = None
         self.kinds = len(config.shape.kinds)
-        first, *further = (_layer_weights(model, number) for number in range(config.layers))
+        weights = (layer_weights(model, number) for number in range(config.layers))
+        first, *further = (LayerWeights(config.cell, config.gates, *pair) for pair in weights)
         self.layers = nn.ModuleList([FirstLayer(first), *map(FurtherLayer, further)])
         self.phis = cast(
             Sequence[Activation], nn.ModuleList(Activation(config.activation, layer.phi) for layer in model.layers)
@@ -65,20 +66,20 @@ class StepGraph(nn.Module):
         return step
 
     def forward(self, token: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
-        logits, carry = self.advance(token, self.enter(state))
-        return (logits, *self.leave(carry))
+        logits, carry = self.advance(token, self.state_to_carry(state))
+        return (logits, *self.carry_to_state(carry))
 
-    def enter(self, state: Sequence[Tensor]) -> list[Tensor]:
+    def state_to_carry(self, state: Sequence[Tensor]) -> list[Tensor]:
         """Return the tensors that steps carry: the state, and what each layer reads of itself if that is not its h."""
         return [*state, *(map(self._own_input, self.phis, state[:: self.kinds]) if self._carries_own_inputs else ())]
 
-    def leave(self, carry: Sequence[Tensor]) -> list[Tensor]:
+    def carry_to_state(self, carry: Sequence[Tensor]) -> list[Tensor]:
         """Return the state among the carried tensors."""
         return list(carry[: self.kinds * len(self.layers)])
 
     def advance(self, token: Tensor, carry: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
         """Run one step: token [B] -> logits [B, V], and the carried tensors after it."""
-        state = self.leave(carry)
+        state = self.carry_to_state(carry)
         own_inputs = carry[len(state) :] if self._carries_own_inputs else state[:: self.kinds]
         x = token
         after: list[Tensor] = []
@@ -137,8 +138,10 @@ class DecodeGraph(nn.Module):
             outcome = torch.where(forced >= 0, forced, outcome)
             return [outcome, *after], [outcome.clone()]
 
-        (token, *after), (tokens,) = loop(self, body, [token, *self.step.enter(state)], [forced, uniform], [divisor])
-        return (tokens, token, *self.step.leave(after))
+        (token, *after), (tokens,) = loop(
+            self, body, [token, *self.step.state_to_carry(state)], [forced, uniform], [divisor]
+        )
+        return (tokens, token, *self.step.carry_to_state(after))
 
 
 class FullGraph(nn.Module):
@@ -180,13 +183,9 @@ class FullGraph(nn.Module):
 
         fixed = [divisor, bias, *limits]
         (token, *after), (tokens, logprobs) = loop(
-            self, body, [token, *self.step.enter(state)], [forced, uniform], fixed
+            self, body, [token, *self.step.state_to_carry(state)], [forced, uniform], fixed
         )
-        return (tokens, token, logprobs, *self.step.leave(after))
-
-
-def _layer_weights(model: CharLM, number: int) -> LayerWeights:
-    return LayerWeights(model.config.cell, model.config.gates, *layer_weights(model, number))
+        return (tokens, token, logprobs, *self.step.carry_to_state(after))
 
 
 def _norm(norm: nn.Module) -> nn.Module:

@@ -61,7 +61,7 @@ KERNELS: dict[str, tuple[range, set[int], tuple[int, ...]]] = {
     "Where": (range(16, 17), NUMBERS, ()),
 }
 # A Concat of more inputs, or of inputs of several sizes, copies a table from the host each time.
-MOST_CONCATENATED = 32
+MAX_CONCATENATED = 32
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +114,7 @@ def test_nothing_is_concatenated_that_takes_a_table(graphs: list[onnx.ModelProto
                 continue
             (axis,) = (attribute.i for attribute in node.attribute)
             sizes = {types[name].shape.dim[axis].dim_value for name in node.input}
-            assert len(node.input) <= MOST_CONCATENATED
+            assert len(node.input) <= MAX_CONCATENATED
             assert len(sizes) == 1, node
             assert sizes != {0}, f"a size that varies: {node}"
 

@@ -13,7 +13,7 @@ import torch
 from bundle.manifest import Manifest
 from bundle.vocabulary import Vocabulary
 from export.evaluate import main, tokens_of_part
-from export.verification.onnx_reader import OnnxReader
+from export.verification.onnx_evaluator import OnnxEvaluator
 from export.verification.onnx_session import OnnxSession
 from models.data.corpus import open_corpus
 from models.data.text_files import CorpusError
@@ -138,7 +138,7 @@ def test_the_server_scores_what_the_protocol_carried_says(
     tiny: Trained, tiny_files: tuple[Manifest, dict[str, bytes]]
 ) -> None:
     manifest, files = tiny_files
-    reader = OnnxReader(OnnxSession(files["full.fp32.onnx"]), manifest)
+    reader = OnnxEvaluator(OnnxSession(files["full.fp32.onnx"]), manifest)
     ids = manifest.vocabulary.encode(LINES * 10)
     parts = ("text", "carried", 1)
     found: list[Evaluation] = [

@@ -8,14 +8,14 @@ from export.verification.device_loop import DeviceLoop
 from export.verification.onnx_session import OnnxSession
 from models.evaluation.losses import States
 
-__all__ = ["OnnxReader"]
+__all__ = ["OnnxEvaluator"]
 
 # At most this many log-probabilities in one run.
 _MAX_LOGPROBS = 1 << 22
 
 
-class OnnxReader:
-    """Reads texts with a full graph of a bundle: every symbol is forced. See models/evaluation/losses.py.
+class OnnxEvaluator:
+    """Finds losses with a full graph of a bundle: every symbol is forced. See models/evaluation/losses.py.
 
     Args:
         fixed: the graph's number of steps, if it has no loop. A shorter run is padded, and the state after it is NaN,
