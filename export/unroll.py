@@ -109,13 +109,13 @@ def _rename_values(node: NodeProto, names: dict[str, str], suffix: str = "") -> 
 def _repeat_body(scan: NodeProto, steps: int) -> Iterator[NodeProto]:
     body = _attribute(scan, "body")
     states = len(scan.input) - _attribute(scan, "num_scan_inputs")
-    carried, given = scan.input[:states], scan.input[states:]
+    carried, scanned = scan.input[:states], scan.input[states:]
     values, results = _body_results(body)
     collected = []
     for step in range(steps):
         suffix = f"_{_step_name(step)}"
-        slices = [f"{name}{suffix}" for name in given]
-        for name, part in zip(given, slices, strict=True):
+        slices = [f"{name}{suffix}" for name in scanned]
+        for name, part in zip(scanned, slices, strict=True):
             yield _node("Gather", (name, _step_name(step)), part, axis=0)
         names = {name: f"{name}{suffix}" for name in values}
         names |= dict(zip((value.name for value in body.input), (*carried, *slices), strict=True))

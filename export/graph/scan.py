@@ -37,8 +37,8 @@ def loop(
 
     def step(*values: Tensor) -> list[Tensor]:
         rest = iter(values)
-        *parts, given = [list(islice(rest, len(group))) for group in (carry, steps, fixed, weights)]
-        after, outputs = functional_call(reads, dict(zip(weights, given, strict=True)), tuple(parts))
+        *parts, new_weights = [list(islice(rest, len(group))) for group in (carry, steps, fixed, weights)]
+        after, outputs = functional_call(reads, dict(zip(weights, new_weights, strict=True)), tuple(parts))
         return [*after, *outputs]
 
     results = scan_op(step, list(carry), list(steps), (*fixed, *weights.values()))
