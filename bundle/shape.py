@@ -1,21 +1,27 @@
-"""What the graphs of a bundle compute, as far as their tensors and their arithmetic depend on it."""
+"""The facts of a model that its graphs depend on: cells, activations, sizes.
 
-from typing import Literal, Self
+They are part of the bundle's format. Whoever makes or reads a bundle takes the names and bounds from here.
+"""
+
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-__all__ = ["BOUNDED", "Activation", "Cell", "Form", "ModelShape"]
+__all__ = ["BOUNDED", "Activation", "Cell", "Form", "Hidden", "Layers", "ModelShape"]
 
 Cell = Literal["rnn", "gru", "lstm"]
 Activation = Literal["tanh", "sigmoid", "relu", "leaky_relu", "prelu", "elu", "softplus", "hardtanh", "maxout", "rbf"]
+# Where an rnn applies its activation phi: h = phi(W h' + U x + b), or h = W phi(h') + U x + b.
 Form = Literal["post", "pre"]
+Layers = Annotated[int, Field(ge=1, le=16)]
+Hidden = Annotated[int, Field(ge=1, le=8192)]
 
-# Activations whose values lie between -1 and 1 whatever they are given.
-BOUNDED = frozenset({"tanh", "sigmoid", "hardtanh", "rbf"})
+# The activations whose values lie between -1 and 1 for every input.
+BOUNDED: frozenset[Activation] = frozenset({"tanh", "sigmoid", "hardtanh", "rbf"})
 
 
 class ModelShape(BaseModel):
-    """The cells, and the sizes of the graphs' tensors: V is the vocabulary's length."""
+    """The cells of a model and the sizes of its graphs' tensors, apart from the vocabulary's length."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -24,8 +30,8 @@ class ModelShape(BaseModel):
     form: Form = Field("post", description="of an rnn: h = phi(W h' + U x + b), or pre: h = W phi(h') + U x + b")
     norm: Literal["none", "layer"] = Field("none", description="of what is read; batch normalisation is in the weights")
     residual: bool = Field(False, description="a layer adds to what it reads, from the second layer on")
-    layers: int = Field(ge=1, le=16)
-    hidden: int = Field(ge=1, le=8192)
+    layers: Layers
+    hidden: Hidden
 
     @model_validator(mode="after")
     def _only_an_rnn_has_a_choice(self) -> Self:
@@ -35,12 +41,12 @@ class ModelShape(BaseModel):
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """The tensors of a layer's state."""
+        """The kinds of tensors in a layer's hidden state."""
         return ("h", "c") if self.cell == "lstm" else ("h",)
 
     @property
     def state_names(self) -> tuple[str, ...]:
-        """Inputs that carry the state, each float32 [B, hidden]: h0, h1, ...; h0, c0, h1, c1, ... of an LSTM."""
+        """The inputs that carry the hidden state, each float32 [B, hidden]: h0, h1, ...; for an LSTM h0, c0, h1, ..."""
         return tuple(f"{kind}{layer}" for layer in range(self.layers) for kind in self.kinds)
 
     @property
