@@ -14,8 +14,8 @@ from models.check.history import History, history_of
 from models.check.trial import Trial, run_trial
 from models.data.corpus import Corpus
 from models.network.char_lm import CharLM
-from models.network.config import ModelConfig
-from models.network.initialise import Init, initialise
+from models.network.config import Init, ModelConfig
+from models.network.initialise import initialise
 from models.training.settings import TrainSettings
 
 __all__ = ["NO_DROPOUT", "Subject", "windows"]

@@ -1,14 +1,13 @@
 """What a training run is told."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
 from bundle.vocabulary import Unit
 from charstream.settings import Settings
-from models.network.config import Activation, Cell, Form, Input, ModelConfig, Norm
-from models.network.initialise import Init
+from models.network.config import Init, ModelConfig, ModelOptions, Rate
 from models.training.presets import PRESETS
 
 __all__ = ["DEFAULT_MINUTES", "Optimizer", "Schedule", "TrainSettings"]
@@ -16,7 +15,6 @@ __all__ = ["DEFAULT_MINUTES", "Optimizer", "Schedule", "TrainSettings"]
 DEFAULT_MINUTES = 15.0
 DEFAULT_WEIGHT_DECAY = 0.01  # of adamw
 
-Rate = Annotated[float, Field(ge=0, lt=1)]
 Optimizer = Literal["adamw", "adam", "rmsprop", "adagrad", "momentum", "sgd"]
 Schedule = Literal["cosine", "constant", "step", "exponential"]
 
@@ -41,24 +39,10 @@ class _Text(Settings):
     )
 
 
-class _Model(Settings):
-    """What learns."""
+class _Model(ModelOptions, Settings):
+    """The model, and its first weights."""
 
-    cell: Cell = Field("lstm", description="kind of the recurrent layers")
-    activation: Activation = Field("tanh", description="phi of an rnn")
-    form: Form = Field("post", description="of an rnn, post: h = phi(W h' + U x + b), or pre: h = W phi(h') + U x + b")
-    input: Input = Field("embedding", description="what the first layer reads of a character")
-    layers: int = Field(2, ge=1, le=16, description="recurrent layers")
-    hidden: int = Field(512, ge=1, le=8192, description="hidden units of a layer")
-    embedding: int = Field(128, ge=1, le=8192, description="size of a character's embedding")
     dropout: Rate = Field(0.3, description="share of activations dropped in training, between layers")
-    dropout_input: Rate | None = Field(
-        None, description="the same of what the first layer reads (default: as --dropout)"
-    )
-    dropout_output: Rate | None = Field(None, description="the same before the head (default: as --dropout)")
-    locked_dropout: bool = Field(False, description="dropout masks stay the same along a window")
-    norm: Norm = Field("none", description="normalisation of what the layer above, or the head, reads")
-    residual: bool = Field(False, description="a layer adds to what it reads, from the second on")
     init: Init = Field("torch", description="distribution of the first weights")
     init_scale: float = Field(0.01, gt=0, description="standard deviation of --init normal, bound of --init uniform")
     forget_bias: float = Field(1.0, description="first bias of an LSTM's forget gates")

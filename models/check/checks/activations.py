@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from models.check.checks.sums import GateSums, gate_sums, spread_by_layer
 from models.check.outcome import Finding, Outcome, failed, ok, warning
 from models.check.subject import Subject
-from models.network.initialise import Init
+from models.network.config import Init
 from models.reporting.panels import entitle
 from models.reporting.style import COLOURS, figure, legend
 
