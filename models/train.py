@@ -18,14 +18,14 @@ from models.runs.metrics import BoardMissing, Recent
 from models.runs.run import Run
 from models.runs.signals import Interrupt
 from models.runs.start import begin, resume
-from models.training.async_steps import Ahead
-from models.training.autotune import CannotCompute, described, device_of, fastest
+from models.training.async_steps import AsyncSteps
+from models.training.autotune import describe_arithmetic, fastest_arithmetic
 from models.training.checkpoint import CheckpointError
-from models.training.distributed import CannotShare, FirstFailed, Group, joined
-from models.training.loss_guard import Diverged
+from models.training.distributed import CannotShare, FirstFailed, Group, join_group
+from models.training.loss_guard import Diverged, StepOutcome
+from models.training.precision import CannotCompute, device_of
 from models.training.schedule import TooShort
 from models.training.settings import TrainSettings
-from models.training.trainer import StepOutcome
 
 __all__ = ["main", "train", "train_model"]
 
@@ -70,9 +70,9 @@ def train(run: Run, interrupt: object = None, on_check: OnCheck | None = None) -
         if not outcome.taken:
             run.say(_skipped(run, outcome))
 
-    ahead = Ahead(run.trainer, seen)
+    ahead = AsyncSteps(run.trainer, seen)
     began, began_at = time.monotonic(), run.trainer.step
-    with ProgressBar("train", " chars", run.chars, run.chars_done, shown=run.group.first) as bar:
+    with ProgressBar("train", " chars", run.chars, run.chars_done, shown=run.group.is_first) as bar:
         while not run.done:
             rate, number = run.learning_rate, run.trainer.step + 1
             told = number % LOSS_EVERY == 0 or number == run.budget
@@ -83,7 +83,7 @@ def train(run: Run, interrupt: object = None, on_check: OnCheck | None = None) -
                 ahead.settle()
             bar.advance(run.chars_per_step, f"loss {recent.loss or math.nan:.3f}{validation}")
             if told:
-                run.note(learning_rate=rate, skipped=run.trainer.guard.verdict.skipped, **recent.facts())
+                run.note(learning_rate=rate, skipped=run.trainer.guard.statistics.skipped, **recent.facts())
 
             # the steps so far have shown how long one takes: turn minutes into a budget
             if orders.plan:
@@ -110,7 +110,7 @@ def train(run: Run, interrupt: object = None, on_check: OnCheck | None = None) -
 
 
 def _tell_unread(run: Run) -> None:
-    share = run.trainer.streams.unread
+    share = run.trainer.streams.unread_share
     if share > WORTH_TELLING:
         run.say(
             f"{share:.0%} of the training text fill no window of {run.trainer.streams.sequence} in "
@@ -122,14 +122,14 @@ def _tell_unread(run: Run) -> None:
 def _skipped(run: Run, outcome: StepOutcome) -> str:
     return (
         f"step {run.trainer.step} was skipped: loss {outcome.loss:.3g}, gradient's norm {outcome.gradient_norm:.3g}; "
-        f"{run.trainer.guard.verdict.skipped} of them so far"
+        f"{run.trainer.guard.statistics.skipped} of them so far"
     )
 
 
 def _choose_arithmetic(run: Run) -> None:
     if run.progress.threads is None:
-        run.set_arithmetic(run.group.from_first(lambda: fastest(run.trainer)))
-        run.say(f"training in {described(run.trainer)}")
+        run.set_arithmetic(run.group.from_first(lambda: fastest_arithmetic(run.trainer)))
+        run.say(f"training in {describe_arithmetic(run.trainer)}")
 
 
 def _show_milestone(run: Run) -> None:
@@ -139,7 +139,7 @@ def _show_milestone(run: Run) -> None:
 
 
 def _show_sample(run: Run, when: str) -> None:
-    if run.group.first:
+    if run.group.is_first:
         lines = "\n".join(f"  | {line}" for line in run.sample().splitlines())
         best = "" if run.progress.best is None else f", validation {run.progress.best:.3f} nats"
         run.say(f"{when}, after {run.chars_done:,} characters{best}:\n{lines}")
@@ -177,7 +177,7 @@ def _trained(run: Run, settings: TrainSettings, group: Group) -> int:
         run.say(f"{COMMAND}: saved after step {run.trainer.step:,}; go on with: {again}")
         return interrupt.exit_code
     result = run.finish()
-    if group.first:
+    if group.is_first:
         _report(result, settings.json_)
         _write_page(run)
     return 0
@@ -196,7 +196,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     began = time.monotonic()
     settings = parse(TrainSettings, argv, command=COMMAND)
     try:
-        with joined(device_of(settings.device)) as group:
+        with join_group(device_of(settings.device)) as group:
             return _run(settings, began, group)
     except WRONG as error:
         fail(COMMAND, str(error))

@@ -19,8 +19,8 @@ from models.check.subject import Subject
 from models.data.text_files import CorpusError
 from models.progress import say
 from models.reporting.style import save
-from models.training.autotune import CannotCompute
 from models.training.checkpoint import CheckpointError
+from models.training.precision import CannotCompute
 
 __all__ = ["main"]
 

@@ -10,12 +10,12 @@ from models.data.corpus import Corpus
 from models.evaluation.evaluate import carried_nats
 from models.network.char_lm import CharLM
 from models.progress import ProgressBar
-from models.training.autotune import fastest
+from models.training.autotune import fastest_arithmetic
 from models.training.batches import Streams
-from models.training.loss_guard import Diverged
-from models.training.schedule import Course
+from models.training.loss_guard import Diverged, StepOutcome
+from models.training.schedule import RateSchedule
 from models.training.settings import TrainSettings
-from models.training.trainer import StepOutcome, Trainer
+from models.training.trainer import Trainer
 
 __all__ = ["Trial", "make_trainer", "run_trial", "steps_within"]
 
@@ -41,7 +41,9 @@ def run_trial(model: CharLM, corpus: Corpus, settings: TrainSettings) -> Trial:
     """
     trainer = make_trainer(model, corpus, settings)
     steps = min(settings.steps or MOST_STEPS, steps_within(trainer, SECONDS))
-    course = Course(settings.schedule, settings.learning_rate, settings.warmup, settings.decay, settings.decay_steps)
+    course = RateSchedule(
+        settings.schedule, settings.learning_rate, settings.warmup, settings.decay, settings.decay_steps
+    )
     history = History(f"a trial of {steps:,} steps")
     with ProgressBar("trial", " steps", steps) as bar:
         try:
@@ -61,7 +63,7 @@ def run_trial(model: CharLM, corpus: Corpus, settings: TrainSettings) -> Trial:
 def make_trainer(model: CharLM, corpus: Corpus, settings: TrainSettings) -> Trainer:
     """As a run has it, with the arithmetic that is fastest here. Raises CorpusError, CannotCompute."""
     trainer = Trainer(model, Streams(corpus.training, len(corpus.vocabulary), settings), settings)
-    trainer.arithmetic = fastest(trainer)
+    trainer.arithmetic = fastest_arithmetic(trainer)
     return trainer
 
 

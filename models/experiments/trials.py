@@ -26,8 +26,8 @@ from models.experiments.vary import VaryError, require_once, shown, variant
 from models.progress import say
 from models.reporting.style import save
 from models.train import WRONG, train_model
-from models.training.flags import train_command
 from models.training.loss_guard import Diverged
+from models.training.settings import train_command
 
 __all__ = ["Trials"]
 

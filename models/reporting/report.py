@@ -20,8 +20,7 @@ from models.progress import say
 from models.reporting.curve_figure import curve_figure
 from models.reporting.curves import RunCurves, RunError, read_curves
 from models.reporting.style import DOTS_PER_INCH, png
-from models.training.flags import overrides, train_command
-from models.training.settings import TrainSettings
+from models.training.settings import TrainSettings, overrides, train_command
 
 __all__ = ["CHECKS", "PAGE", "ReportSettings", "main", "make_report", "write_report"]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Protocol
 
-from models.training.trainer import StepOutcome
+from models.training.loss_guard import StepOutcome
 
 __all__ = ["BOARD", "METRICS", "BoardMissing", "Metrics", "Recent", "is_number", "parsed"]
 

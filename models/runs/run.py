@@ -16,7 +16,7 @@ from models.runs.run_checkpoints import Keeping
 from models.training.checkpoint import Progress
 from models.training.loss_guard import Diverged
 from models.training.precision import Arithmetic
-from models.training.schedule import CALIBRATION_SHARE, Course, plan_for_minutes, plan_for_steps
+from models.training.schedule import CALIBRATION_SHARE, RateSchedule, plan_for_minutes, plan_for_steps
 from models.training.settings import TrainSettings
 from models.training.trainer import Trainer
 
@@ -71,7 +71,7 @@ class Run:
         self.keeping = Keeping(settings, corpus, trainer)
         self.held = ExitStack()
         self._began = began - progress.seconds
-        self._course = Course(
+        self._course = RateSchedule(
             settings.schedule, settings.learning_rate, settings.warmup, settings.decay, settings.decay_steps
         )
         if settings.limit is None and progress.budget is None:
@@ -184,13 +184,13 @@ class Run:
 
     def note(self, **values: float | str) -> None:
         """Adds a line to the metrics."""
-        if self.group.first:
+        if self.group.is_first:
             done = {self.settings.vocabulary: self.chars_done}
             self.metrics.add(step=self.trainer.step, seconds=round(self.seconds, 2), **done, **values)
 
     def say(self, text: str) -> None:
         """Tells people."""
-        if self.group.first:
+        if self.group.is_first:
             say(text)
 
     def check(self) -> float | None:
@@ -223,7 +223,7 @@ class Run:
         if not len(held_out):
             self._update(reserve=_RESERVE_SECONDS)
             return None, False
-        with self.trainer.averaged():
+        with self.trainer.use_average():
             nats = carried_nats(self.trainer.model, held_out, self.corpus.start, limit=CHECK_CHARS)
         whole = evaluated_chars(len(held_out)) / evaluated_chars(len(held_out), CHECK_CHARS)
         reserve = _RESERVE_SECONDS + _RESERVE * (1 + whole) * (time.monotonic() - began)
@@ -251,7 +251,7 @@ class Run:
             "seconds": round(self.seconds, 1),
             "parameters": record.parameters,
             **self.trainer.arithmetic._asdict(),
-            "skipped": self.trainer.guard.verdict.skipped,
+            "skipped": self.trainer.guard.statistics.skipped,
             "best_step": record.steps,
             "carried_nats": nats,
             "unit": self.corpus.vocabulary.unit,
@@ -260,7 +260,7 @@ class Run:
 
     def sample(self) -> str:
         """What the model writes by now; takes no random number from training."""
-        with self.trainer.averaged():
+        with self.trainer.use_average():
             model = copy.deepcopy(self.trainer.model).cpu().eval()
         text = generate(
             model,
@@ -281,7 +281,7 @@ class Run:
 
     def _take_down(self) -> None:
         """How far the run is."""
-        self._update(step=self.trainer.step, seconds=self.seconds, guard=self.trainer.guard.verdict)
+        self._update(step=self.trainer.step, seconds=self.seconds, guard=self.trainer.guard.statistics)
 
     def stop_here(self) -> None:
         """What was done is the whole run."""

@@ -22,15 +22,15 @@ class Keeping(NamedTuple):
     def last(self, progress: Progress) -> None:
         """Writes all that going on needs. A matter of the whole group; the first process writes."""
         tensors = self.trainer.tensors()
-        if self.trainer.group.first:
+        if self.trainer.group.is_first:
             nats = {} if progress.best is None else {"carried_sample": progress.best}
             save(self.settings.out, LAST, self._header(progress, nats), tensors)
 
     def best(self, progress: Progress) -> None:
         """Writes the model as it is to be kept."""
-        if self.trainer.group.first:
+        if self.trainer.group.is_first:
             nats = {} if progress.best is None else {"carried_sample": progress.best}
-            with self.trainer.averaged():
+            with self.trainer.use_average():
                 save(self.settings.out, BEST, self._header(progress, nats), self.trainer.weights())
 
     def judged(self) -> tuple[TrainingRecord, float | None]:

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from models.check.outcome import Finding, Outcome, failed, ok, warning
 from models.check.subject import Subject
 from models.reporting.style import COLOURS, figure
-from models.training.loss import mean_nats, objective
+from models.training.loss import mean_nats, training_loss
 
 __all__ = ["InitialLoss", "check", "unigram_entropy"]
 
@@ -58,7 +58,6 @@ def unigram_entropy(subject: Subject) -> float:
 def _measure(subject: Subject) -> InitialLoss:
     model, ids = subject.fresh().eval(), subject.windows(STEPS, STREAMS)
     nats = mean_nats(model(ids[:-1], model.initial_state(STREAMS))[0], ids[1:])
-    plain = subject.settings.model_copy(update={"loss": "mean", "l1": 0.0, "l2": 0.0})
     penalties = {f"--l2 {strength:g}": {"l2": strength} for strength in L2}
     for name in ("l1", "l2"):
         if strength := getattr(subject.settings, name):
@@ -67,10 +66,7 @@ def _measure(subject: Subject) -> InitialLoss:
         nats.item(),
         math.log(subject.config.vocab),
         unigram_entropy(subject),
-        {
-            name: objective(nats, STEPS, model, plain.model_copy(update=penalty)).item()
-            for name, penalty in penalties.items()
-        },
+        {name: training_loss(nats, STEPS, model, "mean", **penalty).item() for name, penalty in penalties.items()},
     )
 
 
