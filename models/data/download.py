@@ -10,7 +10,7 @@ import urllib.request
 from typing import BinaryIO
 
 from models.data.text_files import CorpusError
-from models.progress import ProgressBar, say
+from models.terminal import ProgressBar, say
 
 __all__ = ["download"]
 
