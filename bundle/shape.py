@@ -1,14 +1,16 @@
 """What the graphs of a bundle compute, as far as their tensors and their arithmetic depend on it."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-__all__ = ["BOUNDED", "Activation", "Cell", "Form", "ModelShape"]
+__all__ = ["BOUNDED", "Activation", "Cell", "Form", "Hidden", "Layers", "ModelShape"]
 
 Cell = Literal["rnn", "gru", "lstm"]
 Activation = Literal["tanh", "sigmoid", "relu", "leaky_relu", "prelu", "elu", "softplus", "hardtanh", "maxout", "rbf"]
 Form = Literal["post", "pre"]
+Layers = Annotated[int, Field(ge=1, le=16)]
+Hidden = Annotated[int, Field(ge=1, le=8192)]
 
 # Activations whose values lie between -1 and 1 whatever they are given.
 BOUNDED = frozenset({"tanh", "sigmoid", "hardtanh", "rbf"})
@@ -24,8 +26,8 @@ class ModelShape(BaseModel):
     form: Form = Field("post", description="of an rnn: h = phi(W h' + U x + b), or pre: h = W phi(h') + U x + b")
     norm: Literal["none", "layer"] = Field("none", description="of what is read; batch normalisation is in the weights")
     residual: bool = Field(False, description="a layer adds to what it reads, from the second layer on")
-    layers: int = Field(ge=1, le=16)
-    hidden: int = Field(ge=1, le=8192)
+    layers: Layers
+    hidden: Hidden
 
     @model_validator(mode="after")
     def _only_an_rnn_has_a_choice(self) -> Self:

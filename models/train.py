@@ -21,14 +21,14 @@ from models.runs.run import Run
 from models.runs.signals import Interrupt
 from models.runs.start import begin, resume
 from models.terminal import ProgressBar
-from models.training.async_steps import Ahead
-from models.training.autotune import CannotCompute, described, device_of, fastest
+from models.training.async_steps import AsyncSteps
+from models.training.autotune import describe_arithmetic, fastest_arithmetic
 from models.training.checkpoint import CheckpointError
-from models.training.distributed import ALONE, CannotShare, FirstFailed, Group, joined
-from models.training.loss_guard import Diverged
+from models.training.distributed import ALONE, CannotShare, FirstFailed, Group, join_group
+from models.training.loss_guard import Diverged, StepOutcome
+from models.training.precision import CannotCompute, device_of
 from models.training.schedule import TooShort
 from models.training.settings import TrainSettings
-from models.training.trainer import StepOutcome
 
 __all__ = ["USAGE_ERRORS", "main", "train", "train_model"]
 
@@ -64,16 +64,16 @@ def train(run: Run, interrupt: object = None, on_check: OnCheck | None = None) -
     """Train until the budget is spent, the time is up or `interrupt` is true; then save. Raises Diverged, TooShort."""
     # the arithmetic of the whole run, and what an untrained model writes
     if run.progress.threads is None:
-        run.set_arithmetic(run.group.from_first(lambda: fastest(run.trainer)))
-        run.say(f"training in {described(run.trainer)}")
+        run.set_arithmetic(run.group.from_first(lambda: fastest_arithmetic(run.trainer)))
+        run.say(f"training in {describe_arithmetic(run.trainer)}")
     if run.trainer.step == 0:
         _show_sample(run, "untrained")
         _warn_of_unread_text(run)
 
     recent, validation = _RecentSteps(run), ""
-    ahead = Ahead(run.trainer, recent.add)
+    ahead = AsyncSteps(run.trainer, recent.add)
     began, began_at = time.monotonic(), run.trainer.step
-    with ProgressBar("train", " chars", run.chars, run.chars_done, shown=run.group.first) as bar:
+    with ProgressBar("train", " chars", run.chars, run.chars_done, shown=run.group.is_first) as bar:
         while not run.is_done:
             # take a step at the schedule's learning rate
             rate, number = run.learning_rate, run.trainer.step + 1
@@ -88,7 +88,7 @@ def train(run: Run, interrupt: object = None, on_check: OnCheck | None = None) -
             # show and note the loss
             bar.advance(run.chars_per_step, f"loss {recent.loss or math.nan:.3f}{validation}")
             if loss_due:
-                run.note(learning_rate=rate, skipped=run.trainer.guard.verdict.skipped, **recent.facts())
+                run.note(learning_rate=rate, skipped=run.trainer.guard.statistics.skipped, **recent.facts())
 
             # turn minutes into a budget, once the steps have shown how long one takes
             if orders.plan:
@@ -132,7 +132,7 @@ class _RecentSteps:
         trainer = self._run.trainer
         self._run.say(
             f"step {trainer.step} was skipped: loss {outcome.loss:.3g}, gradient's norm {outcome.gradient_norm:.3g}; "
-            f"{trainer.guard.verdict.skipped} of them so far"
+            f"{trainer.guard.statistics.skipped} of them so far"
         )
 
     @property
@@ -151,7 +151,7 @@ class _RecentSteps:
 
 
 def _warn_of_unread_text(run: Run) -> None:
-    share = run.trainer.streams.unread
+    share = run.trainer.streams.unread_share
     if share > MOST_UNREAD:
         run.say(
             f"{share:.0%} of the training text fill no window of {run.trainer.streams.sequence} in "
@@ -161,7 +161,7 @@ def _warn_of_unread_text(run: Run) -> None:
 
 
 def _show_sample(run: Run, when: str) -> None:
-    if run.group.first:
+    if run.group.is_first:
         lines = "\n".join(f"  | {line}" for line in run.sample().splitlines())
         best = "" if run.progress.best is None else f", validation {run.progress.best:.3f} nats"
         run.say(f"{when}, after {run.chars_done:,} characters{best}:\n{lines}")
@@ -181,7 +181,7 @@ def _run(settings: TrainSettings, began: float, group: Group) -> int:
             run.say(f"{COMMAND}: saved after step {run.trainer.step:,}; go on with: {again}")
             return interrupt.exit_code
         result = run.finish()
-        if group.first:
+        if group.is_first:
             _print_result(result, settings.json_)
             # Imported here: its plots take a second to import, which the first step should not wait for.
             from models.reporting.report import write_report
@@ -214,7 +214,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     began = time.monotonic()
     settings = parse(TrainSettings, argv, command=COMMAND)
     try:
-        with joined(device_of(settings.device)) as group:
+        with join_group(device_of(settings.device)) as group:
             return _run(settings, began, group)
     except USAGE_ERRORS as error:
         fail(COMMAND, str(error))

@@ -4,7 +4,7 @@ In 8 bits that is everything that a matmul reads; in 16 bits only what is read a
 """
 
 from bundle.manifest import Precision
-from models.network.activations import ACTIVATIONS
+from bundle.shape import BOUNDED
 from models.network.config import ModelConfig
 
 __all__ = ["REDUCED", "Unbounded", "require_bounded", "unbounded_input"]
@@ -24,7 +24,7 @@ def unbounded_input(config: ModelConfig, precision: Precision) -> str | None:
     Batch normalisation is no reason: it becomes part of the weights (export/graph/folding.py), and the matmul reads
     what was to be normalised.
     """
-    if precision in REDUCED and config.cell == "rnn" and not ACTIVATIONS[config.activation].bounded:
+    if precision in REDUCED and config.cell == "rnn" and config.activation not in BOUNDED:
         return f"layers.0 reads its own output again, and {config.activation} has no bound"
     if precision != "int8":
         return None

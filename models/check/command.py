@@ -22,8 +22,8 @@ from models.network.config import ModelConfig
 from models.reporting.style import save
 from models.run_folder import CHECK_REPORT
 from models.terminal import say
-from models.training.autotune import CannotCompute
 from models.training.checkpoint import CheckpointError, Header, load, read
+from models.training.precision import CannotCompute
 from models.training.settings import TrainSettings
 
 __all__ = ["CHECKS", "main"]

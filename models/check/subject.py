@@ -1,4 +1,4 @@
-"""What the checks look at: a configuration, its text, and the weights of a run or of a short trial."""
+"""The subject of the checks: a configuration, its text, and the weights of a run or of a short trial."""
 
 import copy
 import time
@@ -16,16 +16,16 @@ from bundle.vocabulary import singular
 from models.data.corpus import Corpus
 from models.evaluation.losses import carried_nats
 from models.network.char_lm import CharLM
-from models.network.config import ModelConfig
-from models.network.initialise import Init, initialise
+from models.network.config import Init, ModelConfig
+from models.network.initialise import initialise
 from models.reporting.curves import RunError, Series, read_curves
 from models.terminal import ProgressBar
-from models.training.autotune import fastest
+from models.training.autotune import fastest_arithmetic
 from models.training.batches import Streams
-from models.training.loss_guard import Diverged
-from models.training.schedule import Course
+from models.training.loss_guard import Diverged, StepOutcome
+from models.training.schedule import RateSchedule
 from models.training.settings import TrainSettings
-from models.training.trainer import StepOutcome, Trainer
+from models.training.trainer import Trainer
 
 __all__ = ["NO_DROPOUT", "History", "Subject", "make_trainer", "read_history", "run_trial", "steps_within"]
 
@@ -156,12 +156,14 @@ def run_trial(model: CharLM, corpus: Corpus, settings: TrainSettings) -> Trial:
     """
     trainer = make_trainer(model, corpus, settings)
     steps = min(settings.steps or MOST_STEPS, steps_within(trainer, SECONDS))
-    course = Course(settings.schedule, settings.learning_rate, settings.warmup, settings.decay, settings.decay_steps)
+    schedule = RateSchedule(
+        settings.schedule, settings.learning_rate, settings.warmup, settings.decay, settings.decay_steps
+    )
     points, ratios, diverged = defaultdict[str, _Points](list), defaultdict[str, _Points](list), None
     with ProgressBar("trial", " steps", steps) as bar:
         try:
             for step in range(1, steps + 1):
-                rate = course.rate(step - 1, steps)
+                rate = schedule.rate(step - 1, steps)
                 measure = step % max(1, steps // MEASUREMENTS) == 0
                 outcome = _measured_step(trainer, rate, ratios) if measure else trainer.train_step(rate)
                 points["loss"].append((step, np.nan, outcome.loss))
@@ -180,7 +182,7 @@ def run_trial(model: CharLM, corpus: Corpus, settings: TrainSettings) -> Trial:
 def make_trainer(model: CharLM, corpus: Corpus, settings: TrainSettings) -> Trainer:
     """Return a trainer as a run has it, with the fastest arithmetic. Raises CorpusError, CannotCompute."""
     trainer = Trainer(model, Streams(corpus.training, len(corpus.vocabulary), settings), settings)
-    trainer.arithmetic = fastest(trainer)
+    trainer.arithmetic = fastest_arithmetic(trainer)
     return trainer
 
 

@@ -39,8 +39,8 @@ from models.experiments.vary import VaryError, format_changes, require_once, var
 from models.reporting.style import save
 from models.terminal import say, table
 from models.train import USAGE_ERRORS, train_model
-from models.training.flags import train_command
 from models.training.loss_guard import Diverged
+from models.training.settings import train_command
 
 __all__ = ["Trials", "main"]
 

@@ -8,8 +8,7 @@ from typing import Annotated, Any
 from pydantic import TypeAdapter, ValidationError
 
 from charstream.settings_sources import reason_of
-from models.training.flags import overrides
-from models.training.settings import TrainSettings
+from models.training.settings import TrainSettings, overrides
 
 __all__ = [
     "VaryError",

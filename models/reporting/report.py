@@ -20,8 +20,7 @@ from models.reporting.curves import RunCurves, RunError, read_curves
 from models.reporting.style import DOTS_PER_INCH, png
 from models.run_folder import CHECK_REPORT, CHECKS, PAGE
 from models.terminal import say
-from models.training.flags import overrides, train_command
-from models.training.settings import TrainSettings
+from models.training.settings import TrainSettings, overrides, train_command
 
 __all__ = ["ReportSettings", "main", "make_report", "write_report"]
 

@@ -17,7 +17,7 @@ from models.terminal import say
 from models.training.checkpoint import Header, Progress, save
 from models.training.loss_guard import Diverged
 from models.training.precision import Arithmetic
-from models.training.schedule import CALIBRATION_SHARE, Course, plan_for_minutes, plan_for_steps
+from models.training.schedule import CALIBRATION_SHARE, RateSchedule, plan_for_minutes, plan_for_steps
 from models.training.settings import TrainSettings
 from models.training.trainer import Trainer
 
@@ -70,9 +70,7 @@ class Run:
         self.trainer, self.group, self.metrics = trainer, trainer.group, metrics
         self.lock = ExitStack()
         self._began = began - progress.seconds
-        self._course = Course(
-            settings.schedule, settings.learning_rate, settings.warmup, settings.decay, settings.decay_steps
-        )
+        self._schedule = RateSchedule.of(settings)
         if settings.limit is None and progress.budget is None:
             self._update(**plan_for_steps(self._most_steps or 1)._asdict())
 
@@ -108,7 +106,7 @@ class Run:
     @property
     def learning_rate(self) -> float:
         """The learning rate of the step to come."""
-        return self._course.rate(self.trainer.step, self.budget)
+        return self._schedule.rate(self.trainer.step, self.budget)
 
     @property
     def is_done(self) -> bool:
@@ -182,13 +180,13 @@ class Run:
 
     def note(self, **values: float | str) -> None:
         """Add a line to the metrics."""
-        if self.group.first:
+        if self.group.is_first:
             done = {self.settings.vocabulary: self.chars_done}
             self.metrics.add(step=self.trainer.step, seconds=round(self.seconds, 2), **done, **values)
 
     def say(self, text: str) -> None:
         """Write a line for people, in the first process."""
-        if self.group.first:
+        if self.group.is_first:
             say(text)
 
     def check(self) -> float | None:
@@ -221,7 +219,7 @@ class Run:
         if not len(held_out):
             self._update(reserve=_RESERVE_SECONDS)
             return None, False
-        with self.trainer.averaged():
+        with self.trainer.use_average():
             nats = carried_nats(self.trainer.model, held_out, self.corpus.start, limit=CHECK_CHARS)
         whole = evaluated_chars(len(held_out)) / evaluated_chars(len(held_out), CHECK_CHARS)
         reserve = _RESERVE_SECONDS + _RESERVE * (1 + whole) * (time.monotonic() - began)
@@ -249,7 +247,7 @@ class Run:
             "seconds": round(self.seconds, 1),
             "parameters": record.parameters,
             **self.trainer.arithmetic._asdict(),
-            "skipped": self.trainer.guard.verdict.skipped,
+            "skipped": self.trainer.guard.statistics.skipped,
             "best_step": record.steps,
             "carried_nats": nats,
             "unit": self.corpus.vocabulary.unit,
@@ -258,7 +256,7 @@ class Run:
 
     def sample(self) -> str:
         """Return, and note, a text that the model writes now; no random number is taken from training."""
-        with self.trainer.averaged():
+        with self.trainer.use_average():
             model = copy.deepcopy(self.trainer.model).cpu().eval()
         text = generate(
             model,
@@ -280,12 +278,12 @@ class Run:
     def _save_last(self) -> None:
         """Write all that a resumed run needs. Every process gives its part, the first one writes."""
         tensors = self.trainer.tensors()
-        if self.group.first:
+        if self.group.is_first:
             save(self.settings.out, LAST, self._header, tensors)
 
     def _save_best(self) -> None:
-        if self.group.first:
-            with self.trainer.averaged():
+        if self.group.is_first:
+            with self.trainer.use_average():
                 save(self.settings.out, BEST, self._header, self.trainer.weights())
 
     @property
@@ -293,7 +291,7 @@ class Run:
         return make_header(self.settings, self.corpus, self.trainer.model, self.trainer.step, self.progress)
 
     def _record_progress(self) -> None:
-        self._update(step=self.trainer.step, seconds=self.seconds, guard=self.trainer.guard.verdict)
+        self._update(step=self.trainer.step, seconds=self.seconds, guard=self.trainer.guard.statistics)
 
     def stop_here(self) -> None:
         """Make the steps done the whole budget."""

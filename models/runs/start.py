@@ -17,14 +17,12 @@ from models.runs.folder_lock import locked_folder
 from models.runs.metrics import Metrics
 from models.runs.run import Run
 from models.runs.warm_start import take_weights
-from models.training.autotune import device_of
-from models.training.batches import Streams
+from models.training.batches import Streams, upload_text
 from models.training.checkpoint import CheckpointError, Progress, read, tensor_files
 from models.training.distributed import ALONE, Group, require_shareable
-from models.training.precision import Arithmetic
+from models.training.precision import Arithmetic, device_of
 from models.training.settings import TrainSettings
 from models.training.trainer import Trainer
-from models.training.upload import uploaded
 
 __all__ = ["begin", "new_model", "new_trainer", "resume"]
 
@@ -46,7 +44,7 @@ def begin(settings: TrainSettings, began: float, group: Group = ALONE) -> Run:
 
     def make() -> Run:
         group.from_first(lambda: _remove_old_run(settings))
-        metrics = Metrics(settings.out, board=settings.tensorboard and group.first)
+        metrics = Metrics(settings.out, board=settings.tensorboard and group.is_first)
         # A resumed run finds the text from any working directory.
         is_path = settings.data not in NAMED and "://" not in settings.data
         kept = settings.model_copy(update={"data": str(Path(settings.data).resolve())}) if is_path else settings
@@ -80,8 +78,8 @@ def _restore(given: TrainSettings, began: float, group: Group) -> Run:
         trainer.restore(header.progress.step, tensors)
     except (RuntimeError, KeyError) as error:
         raise CheckpointError(f"{given.out}: the tensors do not fit the model {header.model.model_dump()}") from error
-    trainer.guard.verdict = header.progress.guard
-    metrics = Metrics(settings.out, board=settings.tensorboard and group.first, step=trainer.step)
+    trainer.guard.statistics = header.progress.guard
+    metrics = Metrics(settings.out, board=settings.tensorboard and group.is_first, step=trainer.step)
     group.from_first(lambda: metrics.forget_after(trainer.step))
     progress = header.progress.model_copy(update={"resumed": True})
     if progress.device != trainer.device.type:
@@ -110,8 +108,12 @@ def new_model(settings: TrainSettings, vocabulary: Vocabulary) -> CharLM:
 def new_trainer(settings: TrainSettings, corpus: Corpus, group: Group = ALONE) -> Trainer:
     """Return a trainer before its first step. Raises as `begin`, apart from the folder."""
     group.from_first(lambda: require_shareable(settings, group))
-    vocabulary, mine, device = corpus.vocabulary, group.part(settings.batch), torch.device(device_of(settings.device))
-    text = uploaded(corpus.training, device)
+    vocabulary, mine, device = (
+        corpus.vocabulary,
+        group.own_streams(settings.batch),
+        torch.device(device_of(settings.device)),
+    )
+    text = upload_text(corpus.training, device)
     streams = Streams(corpus.training, len(vocabulary), settings, mine, text)
     return Trainer(new_model(settings, vocabulary).to(device), streams, settings, group)
 

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from models.check.checks.sums import GateSums, gate_sums, spread_by_layer
 from models.check.outcome import Finding, Outcome, failure, ok, warning
 from models.check.subject import Subject
-from models.network.initialise import Init
+from models.network.config import Init
 from models.reporting.style import COLOURS, entitle, figure, legend
 
 __all__ = ["check"]

@@ -85,7 +85,7 @@ class Flow:
 def flow(model: CharLM, ids: Tensor) -> Flow:
     """Measure the gradients for ids [T + 1, B] from the initial state, in float64 without dropout: lags 0 to T - 1."""
     model = copy.deepcopy(model).double()
-    trace = model.unrolled(ids[:-1], model.initial_state(ids.shape[1]))
+    trace = model.unroll(ids[:-1], model.initial_state(ids.shape[1]))
     loss = nn.functional.cross_entropy(trace.logits[-1], ids[-1], reduction="sum")
     by_kind = zip(*trace.layers[-1].state, strict=True)
     norms = [_norms(loss, steps) for steps in by_kind]

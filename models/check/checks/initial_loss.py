@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from models.check.outcome import Finding, Outcome, failure, ok, warning
 from models.check.subject import Subject
 from models.reporting.style import COLOURS, figure
-from models.training.loss import mean_nats, objective
+from models.training.loss import mean_nats, training_loss
 
 __all__ = ["InitialLoss", "check"]
 
@@ -49,7 +49,6 @@ def check(subject: Subject) -> Outcome:
 def _measure(subject: Subject) -> InitialLoss:
     model, ids = subject.fresh().eval(), subject.windows(STEPS, STREAMS)
     nats = mean_nats(model(ids[:-1], model.initial_state(STREAMS))[0], ids[1:])
-    plain = subject.settings.model_copy(update={"loss": "mean", "l1": 0.0, "l2": 0.0})
     penalties = {f"--l2 {strength:g}": {"l2": strength} for strength in L2}
     for name in ("l1", "l2"):
         if strength := getattr(subject.settings, name):
@@ -58,10 +57,7 @@ def _measure(subject: Subject) -> InitialLoss:
         nats.item(),
         math.log(subject.config.vocab),
         subject.unigram_entropy,
-        {
-            name: objective(nats, STEPS, model, plain.model_copy(update=penalty)).item()
-            for name, penalty in penalties.items()
-        },
+        {name: training_loss(nats, STEPS, model, "mean", **penalty).item() for name, penalty in penalties.items()},
     )
 
 

@@ -59,7 +59,7 @@ class GateSums:
 @torch.no_grad()
 def gate_sums(model: CharLM, ids: Tensor) -> list[GateSums]:
     """Return the sums of all layers and gates for ids [T, B], from the initial state and without dropout."""
-    trace = model.unrolled(ids, model.initial_state(ids.shape[1]))
+    trace = model.unroll(ids, model.initial_state(ids.shape[1]))
     gates = GATES[model.config.cell]
     result = []
     for layer, traced in enumerate(trace.layers):
@@ -85,7 +85,7 @@ def gate_sums(model: CharLM, ids: Tensor) -> list[GateSums]:
 @torch.no_grad()
 def spread_by_layer(model: CharLM, ids: Tensor) -> list[float]:
     """Return the standard deviation of each layer's outputs at the last step of ids [T, B]."""
-    trace = model.unrolled(ids, model.initial_state(ids.shape[1]))
+    trace = model.unroll(ids, model.initial_state(ids.shape[1]))
     return [layer.outputs[-1].std().item() for layer in trace.layers]
 
 

@@ -16,8 +16,7 @@ from models.experiments.settings import CompareSettings
 from models.experiments.variants import VariantResult, variants
 from models.experiments.vary import variant
 from models.network.config import Activation, Cell, Form
-from models.training.flags import train_command
-from models.training.settings import TrainSettings
+from models.training.settings import TrainSettings, train_command
 from tests.models.conftest import SMALL
 from tests.models.reporting.test_plot import PNG, full_disk, of_bytes, run_of
 
