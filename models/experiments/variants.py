@@ -52,7 +52,7 @@ class VariantResult:
 
 def variants(settings: CompareSettings) -> list[Variant]:
     """Return all possible combinations; others are left out with a line on stderr. Raises VaryError, CorpusError."""
-    options = [_option(text) for text in settings.vary]
+    options = [(name, values_of(name, values)) for name, values in map(split_option, settings.vary)]
     if not options:
         raise VaryError("--vary is missing: what is to be compared, as in --vary layers=1,2,3,4")
     require_once([name for name, _ in options], "--vary")
@@ -61,11 +61,6 @@ def variants(settings: CompareSettings) -> list[Variant]:
     if len(found) < 2:
         raise VaryError("there is nothing to compare: --vary needs two values that are possible, at least")
     return [_resize(one, settings) for one in found] if settings.equal == "parameters" else found
-
-
-def _option(text: str) -> tuple[str, list[Any]]:
-    name, values = split_option(text)
-    return name, values_of(name, values)
 
 
 def _require_equal_terms(settings: CompareSettings, varied: set[str]) -> None:

@@ -108,14 +108,10 @@ def new_model(settings: TrainSettings, vocabulary: Vocabulary) -> CharLM:
 def new_trainer(settings: TrainSettings, corpus: Corpus, group: Group = ALONE) -> Trainer:
     """Return a trainer before its first step. Raises as `begin`, apart from the folder."""
     group.from_first(lambda: require_shareable(settings, group))
-    vocabulary, mine, device = (
-        corpus.vocabulary,
-        group.own_streams(settings.batch),
-        torch.device(device_of(settings.device)),
-    )
+    own, device = group.own_streams(settings.batch), torch.device(device_of(settings.device))
     text = upload_text(corpus.training, device)
-    streams = Streams(corpus.training, len(vocabulary), settings, mine, text)
-    return Trainer(new_model(settings, vocabulary).to(device), streams, settings, group)
+    streams = Streams(corpus.training, len(corpus.vocabulary), settings, own, text)
+    return Trainer(new_model(settings, corpus.vocabulary).to(device), streams, settings, group)
 
 
 def _open_corpus(settings: TrainSettings, group: Group) -> Corpus:

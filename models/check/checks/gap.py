@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from matplotlib.figure import Figure
 
 from models.check.outcome import Finding, Outcome, failure, ok, warning
-from models.check.subject import History, Subject
+from models.check.subject import Subject
+from models.check.trial import History
 from models.evaluation.losses import carried_nats
 from models.reporting.style import COLOURS, figure, legend
 

@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from models.check.outcome import Finding, Outcome, failure, ok, warning
-from models.check.subject import Subject, make_trainer, steps_within
+from models.check.subject import Subject
+from models.check.trial import make_trainer, steps_within
 from models.reporting.style import COLOURS, figure, legend
 from models.terminal import ProgressBar
 from models.training.loss_guard import Diverged

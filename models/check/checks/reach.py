@@ -11,7 +11,8 @@ from torch import nn
 
 from models.check.checks.flow import Flow, flow
 from models.check.outcome import Finding, Outcome, failure, ok, warning
-from models.check.subject import History, Subject
+from models.check.subject import Subject
+from models.check.trial import History
 from models.network.char_lm import CharLM
 from models.network.config import Cell
 from models.reporting.style import COLOURS, entitle, figure, legend

@@ -11,7 +11,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from models.check.outcome import Finding, Outcome, failure, ok, warning
-from models.check.subject import History, Subject
+from models.check.subject import Subject
+from models.check.trial import History
 from models.reporting.style import COLOURS, figure, legend
 
 __all__ = ["check"]

@@ -9,7 +9,8 @@ import pytest
 from models.check.checks import activations, gap, initial_loss, overfit, rate, reach, updates
 from models.check.checks.rate import RangeTest
 from models.check.outcome import Outcome, Verdict
-from models.check.subject import History, Subject, read_history
+from models.check.subject import Subject
+from models.check.trial import History, read_history
 from models.reporting.curves import Series
 from models.run_folder import METRICS
 
