@@ -7,10 +7,15 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["ALL_BYTES", "Unit", "UnknownCharacter", "Vocabulary"]
+__all__ = ["ALL_BYTES", "Unit", "UnknownCharacter", "Vocabulary", "singular"]
 
 Unit = Literal["characters", "bytes"]
 ALL_BYTES = "".join(map(chr, range(256)))
+
+
+def singular(unit: Unit) -> str:
+    """Return the name of one symbol: character or byte."""
+    return unit.removesuffix("s")
 
 
 class UnknownCharacter(ValueError):

@@ -23,6 +23,7 @@ from bundle.graph_contract import (
 from bundle.manifest import FORMAT, ON_DEVICE, Manifest, ModelShape, Precision
 from bundle.probe import ROWS as PROBE_ROWS
 from bundle.read import CARD, STEP, decode_file, full_file
+from bundle.vocabulary import singular
 from bundle.write import file_records
 from export.card import card
 from export.expected_probe import expected_texts
@@ -54,9 +55,8 @@ def why_not(trained: Trained, precision: Precision) -> str | None:
     if not math.isfinite(loss):
         return "it reaches numbers that are not finite there" + ", beyond 65504" * (precision == "fp16-cuda")
     batch = "; a batch normalisation makes much of units that hardly move" * (trained.model.config.norm == "batch")
-    return (
-        f"it would lose {loss:.3f} nats more per {trained.vocabulary.unit[:-1]}, at most {MOST_LOSS} are allowed{batch}"
-    )
+    unit = singular(trained.vocabulary.unit)
+    return f"it would lose {loss:.3f} nats more per {unit}, at most {MOST_LOSS} are allowed{batch}"
 
 
 def build(

@@ -4,7 +4,7 @@ import math
 
 from bundle.manifest import Manifest
 from bundle.shape import ModelShape
-from bundle.vocabulary import Unit
+from bundle.vocabulary import Unit, singular
 from models.network.generate import generate
 from models.training.checkpoint import Trained
 
@@ -41,7 +41,7 @@ def _cells(shape: ModelShape) -> str:
 def _loss(protocol: str, nats: float, unit: Unit) -> tuple[str, str]:
     return (
         f"held-out text, {protocol}",
-        f"{nats:.4f} nats a {unit[:-1]}, {nats / math.log(2):.4f} bits, perplexity {math.exp(min(nats, 700)):.2f}",
+        f"{nats:.4f} nats a {singular(unit)}, {nats / math.log(2):.4f} bits, perplexity {math.exp(min(nats, 700)):.2f}",
     )
 
 

@@ -19,7 +19,7 @@ from models.data.corpus import NAMED, Corpus, open_corpus, require_same_text
 from models.data.split import DEFAULT_SPLIT
 from models.data.text_files import CorpusError
 from models.evaluation.evaluation import Evaluated, Evaluation, evaluate
-from models.evaluation.losses import TorchReader
+from models.evaluation.losses import TorchEvaluator
 from models.training.checkpoint import load, read
 
 __all__ = ["EvaluateSettings", "main", "numbers_of", "open_model"]
@@ -68,7 +68,7 @@ def open_model(settings: EvaluateSettings) -> tuple[Evaluated, EvaluateSettings]
         raise ValueError(f"{settings.model} is a training run, which has fp32 only: export it, evaluate the bundle")
     trained = load(settings.model)
     run = read(settings.model)[0].settings
-    found = Evaluated(f"run {settings.model}", TorchReader(trained.model), trained.vocabulary, trained.start_text)
+    found = Evaluated(f"run {settings.model}", TorchEvaluator(trained.model), trained.vocabulary, trained.start_text)
     own = {"split": run.split, "data": run.data} if run else {"split": DEFAULT_SPLIT}
     given = {name: value for name in ("split", "data") if (value := getattr(settings, name))}
     return found, settings.model_copy(update=own | given)

@@ -10,6 +10,7 @@ from pydantic import Field
 from bundle.graph_contract import DEVICE_STEPS
 from bundle.manifest import ON_DEVICE, Precision
 from bundle.read import Bundle, full_file, read_bundle
+from bundle.vocabulary import singular
 from charstream.settings import Positional, Settings, fail, parse
 from export.evaluate import numbers_of
 from export.quantization_cost import MOST_LOSS
@@ -81,7 +82,8 @@ def _losses_agree(bundle: Bundle, data: str) -> bool:
     for precision, nats in losses.items():
         apart = nats - losses["fp32"]
         agree &= apart <= MOST_LOSS
-        print(f"{precision}: {nats:.5f} nats a {manifest.unit[:-1]} on the last tenth of {corpus.name} ({apart:+.5f})")
+        unit = singular(manifest.unit)
+        print(f"{precision}: {nats:.5f} nats a {unit} on the last tenth of {corpus.name} ({apart:+.5f})")
         if apart > MOST_LOSS:
             print(f"FAILED: {precision} costs more than {MOST_LOSS} nats", file=sys.stderr)
     return agree

@@ -45,7 +45,7 @@ class Trained(NamedTuple):
 def chars_per_second(data: str, folder: Path, device: str, seconds: float, **options: Any) -> Training:
     """Of steps alone, without validation, as `charstream train` takes them, in the arithmetic that is fastest."""
     run = begin(TrainSettings(data=data, out=folder, device=device, **options), time.monotonic())
-    with run.held:
+    with run.lock:
         trainer = run.trainer
         trainer.arithmetic = fastest_arithmetic(trainer)
         ahead = AsyncSteps(trainer, lambda outcome: None)

@@ -15,7 +15,7 @@ _LOGPROBS = 1 << 22
 
 
 class RuntimeReader:
-    """The graph full.*.onnx of a bundle: every symbol is forced. See `models.reading.Reader`.
+    """The graph full.*.onnx of a bundle: every symbol is forced. See `models.evaluation.losses.LossEvaluator`.
 
     Args:
         fixed: the graph's number of steps, if it has no loop. A run of fewer is filled up, and nobody may go on from

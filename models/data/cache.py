@@ -10,7 +10,7 @@ from typing import BinaryIO, cast
 
 import platformdirs
 
-from models.atomic_files import whole
+from models.atomic_files import replacement
 from models.data.text_files import CorpusError
 
 __all__ = ["cache_folder", "fetch_once", "open_to_replace"]
@@ -57,7 +57,7 @@ def open_to_replace(file: Path) -> Iterator[BinaryIO]:
     """
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with whole(file) as new, new.open("w+b") as stream:
+        with replacement(file) as new, new.open("w+b") as stream:
             yield stream
     except OSError as error:
         raise CorpusError(f"{file}: the cache cannot be written ({error.strerror}); set {VARIABLE}") from error

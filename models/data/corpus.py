@@ -18,7 +18,7 @@ from models.data.download import download, fetch_sdist
 from models.data.encoded_text import encode_text
 from models.data.split import DEFAULT_SPLIT, part_ends, shares
 from models.data.text_files import CorpusError, decode, join
-from models.progress import say
+from models.terminal import say
 
 __all__ = ["NAMED", "Corpus", "Named", "open_corpus", "require_same_text"]
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from models.data.text_files import CorpusError
-from models.progress import ProgressBar, say
+from models.terminal import ProgressBar, say
 
 __all__ = ["download", "fetch_sdist"]
 

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from bundle.vocabulary import ALL_BYTES, Unit, Vocabulary
 from models.data.cache import cache_folder, open_to_replace
 from models.data.text_files import CorpusError, files_of, text_blocks
-from models.progress import ProgressBar
+from models.terminal import ProgressBar
 
 __all__ = ["EncodedText", "encode_text"]
 

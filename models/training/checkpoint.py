@@ -16,16 +16,15 @@ from torch import Tensor
 
 from bundle.manifest import TrainingRecord, sha256
 from bundle.vocabulary import Unit, Vocabulary
-from models.atomic_files import whole
+from models.atomic_files import replacement
 from models.network.char_lm import CharLM
 from models.network.config import ModelConfig
+from models.run_folder import BEST, LAST, header_file
 from models.training.loss_guard import LossStatistics
 from models.training.optimizers import MODEL, tensors_under
 from models.training.settings import TrainSettings
 
 __all__ = [
-    "BEST",
-    "LAST",
     "MODEL",
     "CheckpointError",
     "Header",
@@ -38,7 +37,6 @@ __all__ = [
 ]
 
 FORMAT = 2
-BEST, LAST = "best", "last"
 _DIGITS = 12  # of the sha256, in the name of a file of tensors
 
 
@@ -148,7 +146,7 @@ def save(folder: Path, name: str, header: Header, tensors: Mapping[str, Tensor])
     file = folder / f"{name}.{digest[:_DIGITS]}.safetensors"
     header = header.model_copy(update={"tensors": file.name, "tensors_sha256": digest})
     _write(file, data)
-    _write(folder / f"{name}.json", (header.model_dump_json(indent=2) + "\n").encode())
+    _write(header_file(folder, name), (header.model_dump_json(indent=2) + "\n").encode())
     for old in (*tensor_files(folder, name), *folder.glob(f".{name}.*.new")):
         if old != file:
             old.unlink(missing_ok=True)
@@ -164,8 +162,8 @@ def _header_file(path: Path) -> Path:
         return path.with_name(path.name.split(".")[0] + ".json")
     if path.suffix == ".json":
         return path
-    best = path / f"{BEST}.json"
-    return best if best.exists() else path / f"{LAST}.json"
+    best = header_file(path, BEST)
+    return best if best.exists() else header_file(path, LAST)
 
 
 def _read_header(path: Path, file: Path) -> Header:
@@ -198,7 +196,7 @@ def _read_tensors(file: Path, digest: str) -> dict[str, Tensor]:
 
 
 def _write(file: Path, data: bytes) -> None:
-    with whole(file) as new, new.open("wb") as stream:
+    with replacement(file) as new, new.open("wb") as stream:
         stream.write(data)
         stream.flush()
         os.fsync(stream.fileno())

@@ -3,7 +3,7 @@
 import math
 from typing import NamedTuple
 
-from models.training.settings import Schedule
+from models.training.settings import Schedule, TrainSettings
 
 __all__ = ["CALIBRATION_SHARE", "Plan", "RateSchedule", "TooShort", "plan_for_minutes", "plan_for_steps"]
 
@@ -37,6 +37,10 @@ class RateSchedule(NamedTuple):
     warmup: int = 0
     decay: float = 0.1
     decay_steps: int = 5
+
+    @classmethod
+    def of(cls, settings: TrainSettings) -> "RateSchedule":
+        return cls(settings.schedule, settings.learning_rate, settings.warmup, settings.decay, settings.decay_steps)
 
     def rate(self, step: int, budget: int | None) -> float:
         """Return the learning rate of a step, from 0; while the budget is not known, as if the run had no end."""

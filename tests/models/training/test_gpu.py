@@ -36,7 +36,7 @@ def trainer(verse: Path, tmp_path: Path) -> Iterator[MakeTrainer]:
     def made(*flags: str) -> Trainer:
         given = ["--data", str(verse), "--out", str(tmp_path / str(len(held))), *SMALL, *flags]
         run = begin(parse(TrainSettings, given, command="test"), 0.0)
-        held.append(run.held)
+        held.append(run.lock)
         return run.trainer
 
     yield made
