@@ -76,9 +76,7 @@ def run_trial(model: CharLM, corpus: Corpus, settings: TrainSettings) -> Trial:
     """
     trainer = make_trainer(model, corpus, settings)
     steps = min(settings.steps or MOST_STEPS, steps_within(trainer, SECONDS))
-    schedule = RateSchedule(
-        settings.schedule, settings.learning_rate, settings.warmup, settings.decay, settings.decay_steps
-    )
+    schedule = RateSchedule.of(settings)
     points, ratios, diverged = defaultdict[str, _Points](list), defaultdict[str, _Points](list), None
     with ProgressBar("trial", " steps", steps) as bar:
         try:

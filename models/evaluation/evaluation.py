@@ -15,7 +15,7 @@ from models.evaluation.bootstrap import FEWEST, Interval, autocorrelation, boots
 from models.evaluation.losses import LossEvaluator, carried_losses, windows_losses
 from models.terminal import ProgressBar
 
-__all__ = ["Evaluated", "Evaluation", "evaluate"]
+__all__ = ["EvaluatedModel", "Evaluation", "evaluate"]
 
 Protocol = Literal["carried", "windows"]
 
@@ -25,7 +25,7 @@ STRETCH, STRETCHES = 256, 100
 
 
 @dataclass(frozen=True)
-class Evaluated:
+class EvaluatedModel:
     """A model to evaluate, its vocabulary and its start character; `name` is for people."""
 
     name: str
@@ -138,7 +138,7 @@ class Evaluation:
         ]
 
 
-def evaluate(model: Evaluated, ids: NDArray[np.integer], text: str, protocol: Protocol, window: int) -> Evaluation:
+def evaluate(model: EvaluatedModel, ids: NDArray[np.integer], text: str, protocol: Protocol, window: int) -> Evaluation:
     """Evaluate a model on the whole of a text.
 
     Args:
@@ -179,7 +179,7 @@ def evaluate(model: Evaluated, ids: NDArray[np.integer], text: str, protocol: Pr
 
 
 def _losses(
-    model: Evaluated, ids: NDArray[np.integer], text: str, protocol: Protocol, window: int
+    model: EvaluatedModel, ids: NDArray[np.integer], text: str, protocol: Protocol, window: int
 ) -> NDArray[np.float32]:
     if protocol == "windows" and len(ids) <= window:
         raise CorpusError(
