@@ -37,8 +37,7 @@ from export.build import USUAL, build
 from export.verification.compare import verify
 from models.data.corpus import open_corpus
 from models.network.generate import generate
-from models.progress import say
-from models.table import table
+from models.terminal import say, table
 from models.train import train_model
 from models.training.checkpoint import load
 

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any, get_args
 
 from benchmarks.correctness.options_covering import covering
+from bundle.shape import BOUNDED
 from bundle.vocabulary import Unit
 from export.graph.bounds import unbounded_input
 from models.network.activations import ACTIVATIONS
-from models.network.config import Form, Input, Norm
-from models.network.initialise import Init
+from models.network.config import Form, Init, Input, Norm
 from models.training.settings import Optimizer, Schedule, TrainSettings
 
 __all__ = ["DIVERGING", "LEFT_OUT", "OPTIONS", "STRUCTURES", "Row", "rows"]
@@ -61,7 +61,7 @@ LEFT_OUT = {
 }
 # First weights with which an activation without bound is not tried: its state grows in each step of a text.
 DIVERGING: dict[str, tuple[str, ...]] = {
-    **{phi: ("he",) for phi, activation in ACTIVATIONS.items() if not activation.bounded},
+    **{phi: ("he",) for phi in ACTIVATIONS if phi not in BOUNDED},
     # Its mean is above 0, so that even weights of variance 1 / n push it on.
     "elu": ("he", "xavier_uniform", "xavier_normal"),
     # Above 0, and the larger of two: they grow with weights that the others bear.
@@ -112,7 +112,7 @@ class Row:
         # by their size does not mind.
         smaller = 1
         if self.options["optimizer"] in ("sgd", "momentum"):
-            smaller = scale * (1 if ACTIVATIONS[self.structure.get("activation", "tanh")].bounded else 5)
+            smaller = scale * (1 if self.structure.get("activation", "tanh") in BOUNDED else 5)
         # A gate's sigmoid passes on at most a quarter of it.
         larger = 4 if self.options["optimizer"] == "sgd" and self.structure["cell"] != "rnn" else 1
         return TrainSettings(

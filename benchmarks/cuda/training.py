@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 from models.runs.start import begin
 from models.train import train_model
-from models.training.async_steps import Ahead
-from models.training.autotune import described, fastest
+from models.training.async_steps import AsyncSteps
+from models.training.autotune import describe_arithmetic, fastest_arithmetic
 from models.training.settings import TrainSettings
 
 __all__ = ["LARGER", "Trained", "Training", "chars_per_second", "losses"]
@@ -45,10 +45,10 @@ class Trained(NamedTuple):
 def chars_per_second(data: str, folder: Path, device: str, seconds: float, **options: Any) -> Training:
     """Of steps alone, without validation, as `charstream train` takes them, in the arithmetic that is fastest."""
     run = begin(TrainSettings(data=data, out=folder, device=device, **options), time.monotonic())
-    with run.held:
+    with run.lock:
         trainer = run.trainer
-        trainer.arithmetic = fastest(trainer)
-        ahead = Ahead(trainer, lambda outcome: None)
+        trainer.arithmetic = fastest_arithmetic(trainer)
+        ahead = AsyncSteps(trainer, lambda outcome: None)
         first = began = 0.0
         while not first or time.perf_counter() - began < seconds:
             for number in range(SETTLED_AFTER):
@@ -57,7 +57,7 @@ def chars_per_second(data: str, folder: Path, device: str, seconds: float, **opt
             if not first:  # the first steps load libraries
                 first, began = trainer.step, time.perf_counter()
         took = (time.perf_counter() - began) / (trainer.step - first)
-    return Training(run.chars_per_step / took, described(trainer), 1000 * took)
+    return Training(run.chars_per_step / took, describe_arithmetic(trainer), 1000 * took)
 
 
 def losses(
