@@ -10,7 +10,7 @@ from bundle.manifest import ON_DEVICE, Manifest, Precision
 from bundle.read import Bundle, decode_file, full_file
 from protos import charstream_pb2 as pb
 from server.engine.engine import Engine
-from server.engine.messages import Delivery, Stop
+from server.engine.messages import Output, Shutdown
 from server.engine.state_store import LOGPROBS
 from server.observe.engine_metrics import ModelInfo
 from server.observe.metrics import Metrics
@@ -65,7 +65,7 @@ class ServedModel:
 
     def stop(self) -> None:
         """Ends the engine, at the end of the tick that runs."""
-        self.engine.submit(Stop())
+        self.engine.submit(Shutdown())
         self.engine.join()
 
 
@@ -99,6 +99,7 @@ def serve(
     manifest = bundle.manifest
     loaded = load(bundle, settings)
     precision, provider, numerics = loaded.precision, loaded.provider, loaded.numerics
+    info = ModelInfo(manifest.name, manifest.version, bundle.digest, precision, provider, numerics)
     engine = Engine(
         loaded.store,
         manifest,
@@ -107,22 +108,22 @@ def serve(
         max_wait=settings.max_wait,
         deliver=_deliver_to(streams),
         failed=engine_failed,
-        watch=metrics.engine(ModelInfo(manifest.name, manifest.version, bundle.digest, precision, provider, numerics)),
+        observer=metrics.engine(info),
     )
-    streams.attach(engine)
+    streams.submit = engine.submit
     engine.start_warm()
     memory = memory_of(manifest, settings, precision)
     return ServedModel(manifest, bundle.digest, precision, provider, loaded.device, numerics, memory, streams, engine)
 
 
-def _deliver_to(streams: Streams) -> Callable[[list[Delivery]], None]:
+def _deliver_to(streams: Streams) -> Callable[[list[Output]], None]:
     """The engine does not keep its streams, which keep it: so both are freed as soon as nobody has them."""
     kept = weakref.ref(streams)
 
-    def deliver(deliveries: list[Delivery]) -> None:
+    def deliver(outputs: list[Output]) -> None:
         found = kept()
         if found:
-            found.deliver(deliveries)
+            found.deliver(outputs)
 
     return deliver
 
