@@ -1,7 +1,7 @@
 """The RPCs' messages and resume tokens, down to what the engine is asked."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from random import Random
 from typing import Any
 
@@ -12,7 +12,8 @@ from benchmarks.fuzzing.mutations import changed_bytes, changed_message
 from benchmarks.fuzzing.surface import Fault, Surface
 from bundle.manifest import Manifest
 from protos import charstream_pb2 as pb
-from server.errors import RequestError, status_of
+from server.errors import RequestError
+from server.service.interceptors.errors import status_of
 from server.service.requests import Asked, generation_of, scoring_of
 from server.service.resume_tokens import Keys
 from server.service.token_pb2 import TextState
@@ -43,9 +44,9 @@ class Model:
     """What requests are checked against, of a model that is served."""
 
     manifest: Manifest
-    replica: pb.Replica = field(
-        default_factory=lambda: pb.Replica(digest="d" * 64, precision="fp32", numerics="e" * 16)
-    )
+    digest: str = "d" * 64
+    precision: str = "fp32"
+    numerics: str = "e" * 16
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,9 @@ from numpy.typing import NDArray
 
 from server.engine.messages import Delivery, Finish, Reason, Request, RowState, Scores, Snapshot
 from server.engine.plan import Row
-from server.engine.stop_strings import LONGEST_STOP, Found, StopMatcher
+from server.engine.stop_strings import Found, StopMatcher
 from server.engine.whole import MOST_UNFINISHED
+from server.limits import LONGEST_STOP
 
 __all__ = ["Text", "scores_of"]
 

@@ -3,10 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["LONGEST_STOP", "Found", "StopMatcher"]
-
-# Characters: so far back a stop string may have begun that a later request completes.
-LONGEST_STOP = 256
+__all__ = ["Found", "StopMatcher"]
 
 
 @dataclass(frozen=True, slots=True)

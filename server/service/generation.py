@@ -16,7 +16,7 @@ from server.catalog.catalog import Catalog
 from server.catalog.loaded_model import ServedModel
 from server.engine.messages import Generation, Reason
 from server.errors import CallTooLong, RequestError, ShuttingDown
-from server.service.interceptors.calls import Call, current_call
+from server.observe.call import Call, current_call
 from server.service.requests import Asked, generation_of, scoring_of
 from server.service.responses import Answer, ScoreAnswer
 from server.service.resume_tokens import Keys
@@ -33,7 +33,9 @@ Chunks = AsyncGenerator[Chunk, None]
 class TextGenerationService(pb_grpc.TextGenerationServicer):
     """Streams texts; refuses new ones from the moment `drain` is set."""
 
-    def __init__(self, catalog: Catalog, settings: ServerSettings, keys: Keys, drain: asyncio.Event) -> None:
+    def __init__(
+        self, catalog: Catalog[ServedModel], settings: ServerSettings, keys: Keys, drain: asyncio.Event
+    ) -> None:
         self._catalog, self._settings, self._keys, self._drain = catalog, settings, keys, drain
         self._quotas = Quotas(settings.identity_streams, settings.identity_chars)
 
@@ -76,7 +78,7 @@ class TextGenerationService(pb_grpc.TextGenerationServicer):
                     raise self._to_go_on()
                 await caller.write(answer.message(chunk))
                 if chunk.finish:
-                    call.finished(chunk.finish)
+                    call.note_finish(chunk.finish)
 
     @asynccontextmanager
     async def _model(
@@ -96,7 +98,7 @@ class TextGenerationService(pb_grpc.TextGenerationServicer):
         async with AsyncExitStack() as stack:
             with quota.text():  # who waits for a model counts
                 model = await stack.enter_async_context(self._catalog.use(name, digest))
-            model.streams.check_room(1)
+            model.streams.check_capacity(1)
             yield model, token
 
     def _note(self, call: Call, asked: Asked, model: ServedModel, prompt: str) -> None:
@@ -125,8 +127,8 @@ class TextGenerationService(pb_grpc.TextGenerationServicer):
 
     async def _send_all(self, asked: Asked, answers: list[Answer], caller: "_Caller") -> bool:
         """Reads the prompt once, generates all continuations from its end; returns whether all are complete."""
-        answers[0].model.streams.check_room(len(answers))
-        caller.quota.check_room(len(answers))
+        answers[0].model.streams.check_capacity(len(answers))
+        caller.quota.check_capacity(len(answers))
         generation = asked.generation
         if len(generation.forced):
             end = await self._read_prompt(generation, answers, caller)
@@ -187,9 +189,9 @@ class _Caller:
     def sent(self, chunk: Chunk, text: str, last: float | None) -> float:
         """Notes a message with some text, of which the message before was written at `last`; returns now."""
         now = time.monotonic()
-        self._call.sent(len(chunk.text), None if last is None else now - last)
+        self._call.note_message(len(chunk.text), None if last is None else now - last)
         if self._keep_text:
             self._call.text += text
         if chunk.finish:
-            self._call.finished(chunk.finish)
+            self._call.note_finish(chunk.finish)
         return now

@@ -122,14 +122,13 @@ def scoring_of(
 
 def _check_replica(request: pb.GenerateRequest | pb.ScoreRequest, token: TextState | None, model: ServedModel) -> None:
     """Raises WrongReplica if the text began where another one may come out."""
-    ours = model.replica
     for what in ("digest", "precision", "numerics"):
-        _check_equal("replica", what, request.replica, ours)
+        _check_equal("replica", what, request.replica, model)
         if token and (what == "digest" or not request.other_numerics):
-            _check_equal("resume_token", what, token.replica, ours)
+            _check_equal("resume_token", what, token.replica, model)
 
 
-def _check_equal(field: str, what: str, theirs: pb.Replica, ours: pb.Replica) -> None:
+def _check_equal(field: str, what: str, theirs: pb.Replica, ours: ServedModel) -> None:
     if getattr(theirs, what) not in ("", getattr(ours, what)):
         raise WrongReplica(field, what, getattr(theirs, what), getattr(ours, what))
 

@@ -46,7 +46,7 @@ class Answer:
         if not self._begun:
             self._begun = True
             seed, max_chars = self.asked.generation.seed, self.asked.max_chars
-            message.started.CopyFrom(pb.Started(seed=seed, max_chars=max_chars, replica=self.model.replica))
+            message.started.CopyFrom(pb.Started(seed=seed, max_chars=max_chars, replica=replica_of(self.model)))
         if chunk.scores:
             message.logprobs.CopyFrom(_logprobs(chunk.scores, self.model.manifest.vocabulary))
         finish = chunk.finish if last else None
@@ -119,16 +119,21 @@ class ScoreAnswer:
             # Beyond, a float ends.
             perplexity=math.exp(mean) if mean < LARGEST_NATS else math.inf,
             position=finish.position,
-            replica=self._model.replica,
+            replica=replica_of(self._model),
             timings=_timings(finish),
         )
+
+
+def replica_of(model: ServedModel) -> pb.Replica:
+    """Return the part of the server that decides a text, beside its request."""
+    return pb.Replica(digest=model.digest, precision=model.precision, numerics=model.numerics)
 
 
 def _token(place: Snapshot, asked: Asked, model: ServedModel, keys: Keys, continuation: int) -> bytes:
     state = text_state(
         place,
         model=model.manifest.name,
-        replica=model.replica,
+        replica=replica_of(model),
         seed=asked.generation.seed,
         continuation=continuation,
         sampling=asked.sampling,

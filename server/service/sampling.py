@@ -10,7 +10,7 @@ from bundle.vocabulary import UnknownCharacter
 from protos import charstream_pb2 as pb
 from server.catalog.loaded_model import ServedModel
 from server.engine.messages import Sampling
-from server.errors import InvalidField, shown
+from server.errors import InvalidField, quote
 from server.service.token_pb2 import TextState
 
 __all__ = ["encoded", "merged", "numbered", "sampling_of"]
@@ -109,10 +109,10 @@ def _set(name: Literal["allowed", "banned"], chars: str, model: ServedModel) -> 
 
 def _character(char: str, model: ServedModel) -> int:
     if len(char) != 1:
-        raise InvalidField("sampling.bias", f"has the key {shown(char)}, allowed are single characters")
+        raise InvalidField("sampling.bias", f"has the key {quote(char)}, allowed are single characters")
     numbers = encoded("sampling.bias", char, model)
     if len(numbers) != 1:
-        raise InvalidField("sampling.bias", f"has the key {shown(char)}, which is {len(numbers)} bytes: one has a bias")
+        raise InvalidField("sampling.bias", f"has the key {quote(char)}, which is {len(numbers)} bytes: one has a bias")
     return int(numbers[0])
 
 

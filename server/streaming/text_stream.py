@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 
-from server.access.quotas import LENT_CHARS, Quota
+from server.access.quotas import Quota
 from server.engine.messages import (
     Command,
     Conclude,
@@ -20,6 +20,7 @@ from server.engine.messages import (
     Snapshot,
 )
 from server.errors import Overloaded
+from server.limits import LENT_CHARS
 
 __all__ = ["Chunk", "Reader", "StreamLimits", "TextStream"]
 
@@ -150,7 +151,7 @@ class TextStream:
                 await self._begin()
                 yield chunks
         except TimeoutError:
-            raise Overloaded.not_read(self._limits.reader_timeout) from None
+            raise Overloaded.reader_timeout(self._limits.reader_timeout) from None
         finally:
             for timer in self._timers.values():
                 timer.cancel()
@@ -162,7 +163,7 @@ class TextStream:
         self._lent = min(self._window, wanted.max_chars + len(wanted.forced) - wanted.silent)
         delay = self._quota.charge(self._lent)
         if delay > self._limits.max_wait:
-            raise Overloaded.earned_late(self._quota.identity, self._quota.chars_per_second, delay)
+            raise Overloaded.rate_limited(self._quota.identity, self._quota.chars_per_second, delay)
         self._end_after(self._limits.max_seconds, Reason.DRAINED)
         if wanted.time_limit is not None:
             self._end_after(wanted.time_limit, Reason.DEADLINE)
@@ -219,7 +220,7 @@ class TextStream:
         if self._error:
             raise self._error
         if self._finish and self._finish.reason is Reason.NOT_ADMITTED:
-            raise Overloaded.too_long(self._limits.max_wait)
+            raise Overloaded.queue_timeout(self._limits.max_wait)
         self._ready.clear()
         self._enough.clear()
         scores = Scores.join(self._scores) if self._scores else None
