@@ -8,8 +8,7 @@ from pydantic import Field, model_validator
 
 from bundle.manifest import ON_DEVICE
 from charstream.settings import Settings
-from server.access.quotas import BURST_SECONDS, LENT_CHARS
-from server.engine.stop_strings import LONGEST_STOP
+from server.limits import BURST_SECONDS, LENT_CHARS, LONGEST_STOP
 
 __all__ = ["ServerSettings"]
 

@@ -1,7 +1,7 @@
 """The RPCs' messages and resume tokens, down to what the engine is asked."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from random import Random
 from typing import Any
 
@@ -13,7 +13,8 @@ from benchmarks.fuzzing.surface import Fault, Surface
 from bundle.manifest import Manifest
 from protos import charstream_pb2 as pb
 from server.engine.messages import Request
-from server.errors import RequestError, status_of
+from server.errors import RequestError
+from server.service.interceptors.errors import status_of
 from server.service.requests import ResponseContext, generation_request, scoring_request
 from server.service.resume_tokens import Keys
 from server.service.token_pb2 import TextState
@@ -36,24 +37,15 @@ ALLOWED = ("OK", "INVALID_ARGUMENT", "NOT_FOUND", "FAILED_PRECONDITION", "RESOUR
 # What is in a call's trailers: clients take 8 KB without asking.
 MOST_STATUS_BYTES = 4096
 
+REPLICA = pb.Replica(digest="d" * 64, precision="fp32", numerics="e" * 16)
 GENERATION, MODELS = "/charstream.v1.TextGeneration/", "/charstream.v1.Models/"
-
-
-@dataclass(frozen=True)
-class Model:
-    """What requests are checked against, of a model that is served."""
-
-    manifest: Manifest
-    replica: pb.Replica = field(
-        default_factory=lambda: pb.Replica(digest="d" * 64, precision="fp32", numerics="e" * 16)
-    )
 
 
 @dataclass(frozen=True)
 class Requests:
     """A server's way with requests, without the server."""
 
-    model: Model
+    manifest: Manifest
     keys: Keys
     settings: ServerSettings
 
@@ -99,11 +91,11 @@ class Requests:
 
     def _parse(self, message: Any, parse: Callable[..., tuple[Request, ResponseContext]]) -> None:
         token = self.keys.open(message.resume_token, self.settings.max_token_bytes) if message.resume_token else None
-        self._check(*parse(message, token, self.model.manifest, self.model.replica, self.settings))
+        self._check(*parse(message, token, self.manifest, REPLICA, self.settings))
 
     def _check(self, wanted: Request, context: ResponseContext) -> None:
         """What the engine takes for granted."""
-        vocab = len(self.model.manifest.symbols)
+        vocab = len(self.manifest.symbols)
         origin, sampling = wanted.origin, wanted.sampling
         holds = {
             "characters": not len(wanted.forced) or 0 <= wanted.forced.min() <= wanted.forced.max() < vocab,
@@ -123,7 +115,7 @@ class Requests:
 
 
 def request_surfaces(manifest: Manifest) -> list[Surface]:
-    requests = Requests(Model(manifest), Keys.of([KEY]), ServerSettings(**LIMITS))
+    requests = Requests(manifest, Keys.of([KEY]), ServerSettings(**LIMITS))
     states = [state.SerializeToString() for state in _states(manifest)]
     generate = [message.SerializeToString() for message in _generate_seeds(requests.sealed(states[0]))]
     score = [message.SerializeToString() for message in _score_seeds(requests.sealed(states[0]))]

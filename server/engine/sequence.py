@@ -10,7 +10,8 @@ from bundle.vocabulary import MAX_PARTIAL_SYMBOLS
 from server.engine.messages import Finish, Output, Reason, Request, RowState, Scores, Snapshot
 from server.engine.plan import Row, RowSlice
 from server.engine.state_store import RunOutput
-from server.engine.stop_strings import LONGEST_STOP, StopMatcher
+from server.engine.stop_strings import StopMatcher
+from server.limits import LONGEST_STOP
 
 __all__ = ["Sequence"]
 

@@ -2,10 +2,7 @@
 
 from collections.abc import Sequence
 
-__all__ = ["LONGEST_STOP", "StopMatcher"]
-
-# Characters that a stop string may have; as far back one may have begun that a later request completes.
-LONGEST_STOP = 256
+__all__ = ["StopMatcher"]
 
 
 class StopMatcher:

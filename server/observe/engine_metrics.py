@@ -1,4 +1,4 @@
-"""What engines count, for Prometheus."""
+"""The metrics of engines for Prometheus."""
 
 from collections import Counter as Counts
 from dataclasses import astuple, dataclass, fields
@@ -16,7 +16,7 @@ POWERS_OF_2 = [float(2**power) for power in range(17)]
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What tells a loaded model from others."""
+    """The labels by which a loaded model differs from others."""
 
     name: str
     version: str
@@ -30,11 +30,11 @@ class EngineFamilies:
     """The metrics of all engines, with a label for the model's name."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        def gauge(name: str, what: str) -> Gauge:
-            return Gauge(f"charstream_{name}", what, ["model"], registry=registry)
+        def gauge(name: str, help_text: str) -> Gauge:
+            return Gauge(f"charstream_{name}", help_text, ["model"], registry=registry)
 
-        def histogram(name: str, what: str, buckets: list[float]) -> Histogram:
-            return Histogram(f"charstream_{name}", what, ["model"], registry=registry, buckets=buckets)
+        def histogram(name: str, help_text: str, buckets: list[float]) -> Histogram:
+            return Histogram(f"charstream_{name}", help_text, ["model"], registry=registry, buckets=buckets)
 
         self.rows = gauge("rows", "Texts that have a row of the batch")
         self.waiting = gauge("waiting", "Texts that wait for their first row")

@@ -16,7 +16,7 @@ from server.catalog.catalog import Catalog
 from server.catalog.loaded_model import ServedModel
 from server.engine.messages import Output, Reason, Request
 from server.errors import CallTooLong, RequestError, ShuttingDown
-from server.service.interceptors.calls import Call, current_call
+from server.observe.call import Call, current_call
 from server.service.requests import generation_request, scoring_request
 from server.service.responses import GenerateResponder, ScoreResponder
 from server.service.resume_tokens import Keys
@@ -33,7 +33,9 @@ Chunks = AsyncGenerator[Output, None]
 class TextGenerationService(pb_grpc.TextGenerationServicer):
     """Streams texts; refuses new ones from the moment `drain` is set."""
 
-    def __init__(self, catalog: Catalog, settings: ServerSettings, keys: Keys, drain: asyncio.Event) -> None:
+    def __init__(
+        self, catalog: Catalog[ServedModel], settings: ServerSettings, keys: Keys, drain: asyncio.Event
+    ) -> None:
         self._catalog, self._settings, self._keys, self._drain = catalog, settings, keys, drain
         self._quotas = Quotas(settings.identity_streams, settings.identity_chars)
 
@@ -46,7 +48,7 @@ class TextGenerationService(pb_grpc.TextGenerationServicer):
         self, message: pb.GenerateRequest, context: Context, quota: Quota, model: ServedModel, token: TextState | None
     ) -> None:
         call = current_call()
-        request, details = generation_request(message, token, model.manifest, model.replica, self._settings)
+        request, details = generation_request(message, token, model.manifest, _replica_of(model), self._settings)
         responders = [GenerateResponder(request, details, self._keys, index) for index in details.continuations]
         self._note(call, request, model, message.prompt)
         caller = _Caller(call, model, quota, context, self._settings.log_texts)
@@ -66,7 +68,7 @@ class TextGenerationService(pb_grpc.TextGenerationServicer):
         self, message: pb.ScoreRequest, context: Context, quota: Quota, model: ServedModel, token: TextState | None
     ) -> None:
         call = current_call()
-        request, details = scoring_request(message, token, model.manifest, model.replica, self._settings)
+        request, details = scoring_request(message, token, model.manifest, _replica_of(model), self._settings)
         responder = ScoreResponder(request, details, self._keys)
         self._note(call, request, model, message.prompt + message.text)
         caller = _Caller(call, model, quota, context, keep_text=False)
@@ -76,7 +78,7 @@ class TextGenerationService(pb_grpc.TextGenerationServicer):
                     raise self._incomplete()
                 await caller.write(responder.message(chunk))
                 if chunk.finish:
-                    call.finished(chunk.finish)
+                    call.note_finish(chunk.finish)
 
     @asynccontextmanager
     async def _model(
@@ -96,7 +98,7 @@ class TextGenerationService(pb_grpc.TextGenerationServicer):
         async with AsyncExitStack() as stack:
             with quota.text():  # who waits for a model counts
                 model = await stack.enter_async_context(self._catalog.use(name, digest))
-            model.streams.check_room(1)
+            model.streams.check_capacity(1)
             yield model, token
 
     def _note(self, call: Call, request: Request, model: ServedModel, prompt: str) -> None:
@@ -124,8 +126,8 @@ class TextGenerationService(pb_grpc.TextGenerationServicer):
 
     async def _send_all(self, request: Request, responders: list[GenerateResponder], caller: "_Caller") -> bool:
         """Runs the prompt once, generates all continuations from its end; returns whether all are complete."""
-        caller.model.streams.check_room(len(responders))
-        caller.quota.check_room(len(responders))
+        caller.model.streams.check_capacity(len(responders))
+        caller.quota.check_capacity(len(responders))
         if len(request.forced):
             end = await self._prefill(request, responders, caller)
             if not end.snapshot:
@@ -165,6 +167,11 @@ class TextGenerationService(pb_grpc.TextGenerationServicer):
         return end.finish is not None and end.finish.reason is not Reason.DRAINED
 
 
+def _replica_of(model: ServedModel) -> pb.Replica:
+    """Return the part of the server that decides a text, beside its request."""
+    return pb.Replica(digest=model.digest, precision=model.precision, numerics=model.numerics)
+
+
 class _Caller:
     """Who waits for texts: of which model, within which quota, where to write to, and the record of the call."""
 
@@ -185,9 +192,9 @@ class _Caller:
     def note_sent(self, chunk: Output, text: str, last: float | None) -> float:
         """Notes a message with some text, of which the message before was written at `last`; returns now."""
         now = time.monotonic()
-        self._call.sent(len(chunk.text), None if last is None else now - last)
+        self._call.note_message(len(chunk.text), None if last is None else now - last)
         if self._keep_text:
             self._call.text += text
         if chunk.finish:
-            self._call.finished(chunk.finish)
+            self._call.note_finish(chunk.finish)
         return now

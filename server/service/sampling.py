@@ -6,7 +6,7 @@ from typing import Literal
 from bundle.manifest import Manifest
 from protos import charstream_pb2 as pb
 from server.engine.messages import Sampling
-from server.errors import InvalidField, shown
+from server.errors import InvalidField, quote
 from server.service.fields import encode
 from server.service.token_pb2 import TextState
 
@@ -91,10 +91,10 @@ def _tokens(name: Literal["allowed", "banned"], chars: str, manifest: Manifest) 
 
 def _token(char: str, manifest: Manifest) -> int:
     if len(char) != 1:
-        raise InvalidField("sampling.bias", f"has the key {shown(char)}, allowed are single characters")
+        raise InvalidField("sampling.bias", f"has the key {quote(char)}, allowed are single characters")
     numbers = encode("sampling.bias", char, manifest)
     if len(numbers) != 1:
-        raise InvalidField("sampling.bias", f"has the key {shown(char)}, which is {len(numbers)} bytes: one has a bias")
+        raise InvalidField("sampling.bias", f"has the key {quote(char)}, which is {len(numbers)} bytes: one has a bias")
     return int(numbers[0])
 
 

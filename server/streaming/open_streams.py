@@ -46,7 +46,7 @@ class Streams:
         """How many are open, running and waiting."""
         return len(self._open)
 
-    def check_room(self, texts: int) -> None:
+    def check_capacity(self, texts: int) -> None:
         """Raises Overloaded if `texts` more may not be open."""
         if len(self._open) + texts > self._most:
             raise Overloaded.too_many(self._most)
@@ -62,7 +62,7 @@ class Streams:
         Raises:
             Overloaded: too many are open, no row was free in time, or the reader takes nothing.
         """
-        self.check_room(1)
+        self.check_capacity(1)
         number = next(self._numbers)
         stream = TextStream(
             number, request, submitted, limits=self._limits, quota=quota, consumer=consumer, submit=self.submit

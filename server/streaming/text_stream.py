@@ -6,9 +6,10 @@ from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 
-from server.access.quotas import LENT_CHARS, Quota
+from server.access.quotas import Quota
 from server.engine.messages import Command, Conclude, Finish, Grant, Output, Reason, Request, Scores, Snapshot
 from server.errors import Overloaded
+from server.limits import LENT_CHARS
 
 __all__ = ["StreamConsumer", "StreamLimits", "TextStream"]
 
@@ -222,7 +223,7 @@ class TextStream:
                 await self._begin()
                 yield chunks
         except TimeoutError:
-            raise Overloaded.not_read(self._limits.reader_timeout) from None
+            raise Overloaded.reader_timeout(self._limits.reader_timeout) from None
         finally:
             self._timers.cancel()
             self._credit.give_back()
@@ -232,7 +233,7 @@ class TextStream:
         request = self._request
         delay = self._credit.borrow(min(request.window, request.max_chars + len(request.forced) - request.silent))
         if delay > self._limits.max_wait:
-            raise Overloaded.earned_late(self._quota.identity, self._quota.chars_per_second, delay)
+            raise Overloaded.rate_limited(self._quota.identity, self._quota.chars_per_second, delay)
         self._end_after(self._limits.max_seconds, Reason.DRAINED)
         if request.time_limit is not None:
             self._end_after(request.time_limit, Reason.DEADLINE)
@@ -273,7 +274,7 @@ class TextStream:
             raise self._error
         finish = self._buffer.finish
         if finish and finish.reason is Reason.NOT_ADMITTED:
-            raise Overloaded.too_long(self._limits.max_wait)
+            raise Overloaded.queue_timeout(self._limits.max_wait)
         return self._buffer.take()
 
     def _split(self, output: Output) -> Iterator[Output]:

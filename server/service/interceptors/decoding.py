@@ -1,18 +1,16 @@
-"""Requests' bytes -> messages: bytes that are no message are the caller's fault, and end as all such faults do."""
+"""Decodes requests: bytes that are no message are the caller's fault, and end as all such faults do."""
 
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-import grpc
 from google.protobuf.message import DecodeError
-from grpc.aio import ServerInterceptor, ServicerContext
+from grpc.aio import ServerInterceptor
 
 from server.errors import InvalidField
+from server.service.interceptors.handlers import Behaviour, Context, rebuild_handler
 
 __all__ = ["DecodingInterceptor"]
 
-Context = ServicerContext[Any, Any]
-Behaviour = Callable[[Any, Context], Any]
 Decode = Callable[[bytes], Any]
 
 
@@ -24,13 +22,8 @@ class DecodingInterceptor(ServerInterceptor):
         if handler is None:
             return None
         decode = _decoder(handler.request_deserializer)
-        if handler.unary_unary:
-            make, behaviour = grpc.unary_unary_rpc_method_handler, _of_one(handler.unary_unary, decode)
-        elif handler.unary_stream:
-            make, behaviour = grpc.unary_stream_rpc_method_handler, _of_one(handler.unary_stream, decode)
-        else:
-            make, behaviour = grpc.stream_stream_rpc_method_handler, _of_many(handler.stream_stream, decode)
-        return make(behaviour, None, handler.response_serializer)
+        wrap = _decode_stream(decode) if handler.request_streaming else _decode_one(decode)
+        return rebuild_handler(handler, wrap, None)
 
 
 def _decoder(deserialize: Decode) -> Decode:
@@ -43,15 +36,21 @@ def _decoder(deserialize: Decode) -> Decode:
     return decode
 
 
-def _of_one(behaviour: Behaviour, decode: Decode) -> Behaviour:
-    async def decoded(data: bytes, context: Context) -> Any:
-        return await behaviour(decode(data), context)
+def _decode_one(decode: Decode) -> Callable[[Behaviour], Behaviour]:
+    def wrap(behaviour: Behaviour) -> Behaviour:
+        async def handle(data: bytes, context: Context) -> Any:
+            return await behaviour(decode(data), context)
 
-    return decoded
+        return handle
+
+    return wrap
 
 
-def _of_many(behaviour: Behaviour, decode: Decode) -> Behaviour:
-    def decoded(requests: AsyncIterator[bytes], context: Context) -> Any:
-        return behaviour((decode(data) async for data in requests), context)
+def _decode_stream(decode: Decode) -> Callable[[Behaviour], Behaviour]:
+    def wrap(behaviour: Behaviour) -> Behaviour:
+        def handle(requests: AsyncIterator[bytes], context: Context) -> Any:
+            return behaviour((decode(data) async for data in requests), context)
 
-    return decoded
+        return handle
+
+    return wrap

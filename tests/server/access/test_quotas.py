@@ -17,7 +17,7 @@ from client.async_client import AsyncClient
 from protos import charstream_pb2 as pb
 from protos import charstream_pb2_grpc as pb_grpc
 from server.access.quotas import Quota
-from server.catalog.loaded_model import memory_of
+from server.catalog.model_factory import memory_of
 from server.engine.messages import Output, Request, Sampling
 from server.settings import ServerSettings
 from server.streaming.text_stream import StreamConsumer, StreamLimits, TextStream

@@ -36,17 +36,17 @@ sys.exit(main())
 
 LOADS_SLOWLY = """
 import sys, time
-from server.catalog import loaded_model as served
+from server.catalog import model_factory
 from server.__main__ import main
 
-load = served.load
+load = model_factory.load
 
 def slow(*arguments):
     print("loading", file=sys.stderr, flush=True)
     time.sleep(30)
     return load(*arguments)
 
-served.load = slow
+model_factory.load = slow
 sys.exit(main())
 """
 
