@@ -79,7 +79,7 @@ class Engine(Thread):
         self._max_wait = max_wait
         self._sequences: dict[int, Sequence] = {}
         self._commands: SimpleQueue[Command] = SimpleQueue()
-        self._backlog = DeliveryBacklog(deliver)
+        self._backlog: DeliveryBacklog[Sequence] = DeliveryBacklog(deliver)
         self._failed, self._observer = failed, observer or EngineObserver()
         self._is_stopped = False
         self._warmed: Future[None] | None = None

@@ -27,7 +27,7 @@ __all__ = [
 
 Provider = Literal["cpu", "cuda"]
 Array = NDArray[np.generic]
-# As onnxruntime says it.
+# The names that onnxruntime has for providers.
 NAMES: dict[Provider, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
@@ -52,7 +52,7 @@ def check_runtime() -> None:
 
 
 def has_cuda() -> bool:
-    """Whether this onnxruntime was built with CUDA; if that loads here is seen when it is asked for."""
+    """Return whether this onnxruntime was built with CUDA; whether CUDA loads is only seen when a graph asks for it."""
     import onnxruntime
 
     return NAMES["cuda"] in onnxruntime.get_available_providers()
@@ -91,11 +91,11 @@ class Graph:
 
 
 class Runner:
-    """The graphs of one model in one precision; see bundle.graphs for the types and shapes of what they take.
+    """The graphs of one model in one precision; see bundle.graph_contract for the types and shapes of what they take.
 
     Args:
         decode, full: the bytes of the files.
-        vocab: characters known, V.
+        vocab: size of the vocabulary, V.
         threads: of one operator.
 
     Attributes:
@@ -137,7 +137,7 @@ class Runner:
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """onnxruntime raises a dozen classes whose only common base is Exception."""
+    """Makes any error of onnxruntime a CannotRun: it raises a dozen classes whose only common base is Exception."""
     try:
         yield
     except Exception as error:

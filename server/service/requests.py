@@ -30,7 +30,7 @@ CHOSEN_SEED_BITS = 53
 
 @dataclass(frozen=True)
 class ResponseContext:
-    """What the responses to a request need to know, and the engine does not.
+    """The facts that the responses to a request need, and the engine does not.
 
     Attributes:
         replica: decides the text beside its request.

@@ -124,7 +124,7 @@ class Credit:
 
 
 class StreamTimers:
-    """What happens to a text after a while; all times are seconds.
+    """The timers of a text; all times are in seconds.
 
     Attributes:
         patience: a context manager that raises TimeoutError when the reader has taken nothing for too long.
