@@ -27,6 +27,7 @@ __all__ = [
 
 Provider = Literal["cpu", "cuda"]
 Array = NDArray[np.generic]
+Arrays = Sequence[Array]
 # The names that onnxruntime has for providers.
 NAMES: dict[Provider, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
@@ -68,12 +69,7 @@ class Graph:
     """One graph in onnxruntime. Its inputs and outputs are arrays, bound by address."""
 
     def __init__(
-        self,
-        data: bytes,
-        inputs: Sequence[TensorSpec],
-        outputs: Sequence[TensorSpec],
-        *,
-        threads: int,
+        self, data: bytes, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], *, threads: int
     ) -> None:
         self._session = _session(data, threads)
         self._binding = self._session.io_binding()
@@ -111,7 +107,7 @@ class Runner:
         self._decode = Graph(decode, decode_inputs(shape), decode_outputs(shape), threads=threads)
         self._full = Graph(full, full_inputs(shape, vocab), full_outputs(shape, vocab), threads=threads)
 
-    def decode(self, before: Sequence[Array], loop: Sequence[Array], tokens: Array, after: Sequence[Array]) -> None:
+    def decode(self, before: Arrays, loop: Arrays, tokens: Array, after: Arrays) -> None:
         """Runs K steps for B rows: reads token and state from `before`, writes `tokens` [K, B] and `after`.
 
         Args:
@@ -120,15 +116,7 @@ class Runner:
         token, *state = before
         self._decode.run((token, *loop, *state), (tokens, *after))
 
-    def full(
-        self,
-        before: Sequence[Array],
-        loop: Sequence[Array],
-        limits: Sequence[Array],
-        tokens: Array,
-        logprobs: Array,
-        after: Sequence[Array],
-    ) -> None:
+    def full(self, before: Arrays, loop: Arrays, limits: Arrays, tokens: Array, logprobs: Array, after: Arrays) -> None:
         """As `decode`, with limits (bias, top_k, top_p, min_p); writes `logprobs` [K, B, V] too."""
         token, *state = before
         token_next, *state_next = after

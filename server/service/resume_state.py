@@ -9,7 +9,6 @@ from bundle.vocabulary import ALL_BYTES, MAX_PARTIAL_SYMBOLS
 from server.engine.messages import RowState
 from server.errors import InvalidField
 from server.service.fields import Tokens
-from server.service.resume_tokens import row_state
 from server.service.token_pb2 import TextState
 
 __all__ = ["place_of"]
@@ -33,7 +32,8 @@ def place_of(token: TextState | None, manifest: Manifest) -> tuple[RowState | No
     _check_unfinished(token.unfinished)
     if token.position > MAX_POSITION:
         raise _unusable(f"the position {token.position}, at most {MAX_POSITION} is allowed")
-    origin = row_state(token, shape)
+    arrays = np.frombuffer(token.state, "<f4").reshape(len(shape.state_names), shape.hidden)
+    origin = RowState(token.character, tuple(arrays.astype(np.float32)), token.position)
     _check_values(origin, shape)
     _check_characters(token.forced, manifest)
     return origin, np.array(token.forced, np.int64)

@@ -135,18 +135,17 @@ class StreamTimers:
         self.patience = asyncio.timeout(None)
         self.sending_since = 0.0
         self._reader_timeout, self._consumer = reader_timeout, consumer
-        self._loop = asyncio.get_running_loop()
         self._handles: dict[str, asyncio.TimerHandle] = {}
 
     def call_later(self, name: str, seconds: float, callback: Callable[..., None], *arguments: object) -> None:
         """Sets the timer of that name."""
-        self._handles[name] = self._loop.call_later(seconds, callback, *arguments)
+        self._handles[name] = asyncio.get_running_loop().call_later(seconds, callback, *arguments)
 
     def check_reader(self) -> None:
         """Looks after the reader now and then: a timer for each chunk would cost more than sending it."""
         taken = max(self.sending_since, self._consumer.took)
         if self.sending_since and time.monotonic() - taken > self._reader_timeout:
-            self.patience.reschedule(self._loop.time())
+            self.patience.reschedule(asyncio.get_running_loop().time())
         else:
             self.call_later("reader", self._reader_timeout / 4, self.check_reader)
 
