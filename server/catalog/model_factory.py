@@ -9,7 +9,7 @@ from bundle.manifest import ON_DEVICE, Manifest, Precision
 from bundle.read import Bundle, decode_file, full_file
 from server.catalog.loaded_model import ServedModel
 from server.engine.engine import Engine
-from server.engine.messages import Delivery, Stop
+from server.engine.messages import Output, Shutdown
 from server.engine.state_store import LOGPROBS
 from server.observe.engine_metrics import ModelInfo
 from server.observe.metrics import Metrics
@@ -78,13 +78,13 @@ class ModelFactory:
             max_wait=settings.max_wait,
             deliver=_deliver_to(streams),
             failed=self._on_engine_error,
-            watch=self._metrics.engine(info),
+            observer=self._metrics.engine(info),
         )
-        streams.attach(engine)
+        streams.submit = engine.submit
         engine.start_warm()
 
         def stop() -> None:
-            engine.submit(Stop())
+            engine.submit(Shutdown())
             engine.join()
 
         memory = memory_of(manifest, settings, precision)
@@ -94,14 +94,14 @@ class ModelFactory:
         self._loop.call_soon_threadsafe(self._engine_failed, error)
 
 
-def _deliver_to(streams: Streams) -> Callable[[list[Delivery]], None]:
+def _deliver_to(streams: Streams) -> Callable[[list[Output]], None]:
     """The engine does not keep its streams, which keep it: so both are freed as soon as nobody has them."""
     kept = weakref.ref(streams)
 
-    def deliver(deliveries: list[Delivery]) -> None:
+    def deliver(outputs: list[Output]) -> None:
         found = kept()
         if found:
-            found.deliver(deliveries)
+            found.deliver(outputs)
 
     return deliver
 

@@ -6,7 +6,7 @@ from threading import Lock
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from server.engine.watch import Watch
+from server.engine.messages import EngineObserver
 
 __all__ = ["POWERS_OF_2", "SECONDS", "EngineFamilies", "EngineMetrics", "ModelInfo"]
 
@@ -66,7 +66,7 @@ class EngineFamilies:
                 self._info.remove(*astuple(model))
 
 
-class EngineMetrics(Watch):
+class EngineMetrics(EngineObserver):
     """Metrics of one engine. Several of one model name, of old and new versions, count together."""
 
     def __init__(self, families: EngineFamilies, info: ModelInfo) -> None:
@@ -78,25 +78,25 @@ class EngineMetrics(Watch):
         self._gauges = [gauge.labels(model) for gauge in (families.rows, families.waiting, families.paused)]
         self._held = (0, 0, 0)
 
-    def began(self) -> None:
+    def on_start(self) -> None:
         self._families.began(self._info)
 
-    def waited(self, seconds: float) -> None:
+    def on_wait(self, seconds: float) -> None:
         self._queue.observe(seconds)
 
-    def ran(self, rows: int, steps: int, seconds: float, generated: int, forced: int) -> None:
+    def on_run(self, rows: int, steps: int, seconds: float, generated: int, forced: int) -> None:
         self._step.observe(seconds / steps)
         self._batch_rows.observe(rows)
         self._generated.inc(generated)
         self._forced.inc(forced)
 
-    def holds(self, rows: int, waiting: int, paused: int) -> None:
+    def on_tick(self, rows: int, waiting: int, paused: int) -> None:
         holds = (rows, waiting, paused)
         for gauge, before, now in zip(self._gauges, self._held, holds, strict=True):
             if now != before:
                 gauge.inc(now - before)
         self._held = holds
 
-    def ended(self) -> None:
-        self.holds(0, 0, 0)
+    def on_end(self) -> None:
+        self.on_tick(0, 0, 0)
         self._families.ended(self._info)

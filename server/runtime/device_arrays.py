@@ -23,7 +23,7 @@ from bundle.graph_contract import (
     full_outputs,
 )
 from bundle.manifest import Manifest
-from server.engine.state_store import Inputs
+from server.engine.state_store import RunInput
 from server.runtime.device_runner import Bound, Buffer, DeviceRunner
 
 __all__ = ["DeviceArrays", "Held", "Kind", "Place"]
@@ -103,7 +103,7 @@ class DeviceArrays:
         for name, array in zip(self._names, arrays, strict=True):
             self._of(f"staged_{name}", array.shape).write(array)
 
-    def give(self, kind: Kind, source: Ints, inputs: Inputs) -> None:
+    def give(self, kind: Kind, source: Ints, inputs: RunInput) -> None:
         """What the next run, which is of this kind, takes.
 
         Args:

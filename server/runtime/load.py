@@ -17,7 +17,7 @@ from bundle.manifest import ON_DEVICE, Manifest, Precision
 from bundle.probe import ROWS, probe_inputs
 from bundle.read import Bundle, decode_file, full_file
 from server.engine.plan import Area
-from server.engine.state_store import Store, idle_inputs
+from server.engine.state_store import Store, idle_input
 from server.runtime.device_runner import DeviceRunner
 from server.runtime.device_states import DeviceStore
 from server.runtime.host_runner import CannotRun, Provider, Runner, RuntimeMissing, has_cuda
@@ -141,7 +141,7 @@ def _device_numerics(store: DeviceStore, manifest: Manifest, precision: Precisio
             digest_of(_device_passes(store, manifest, full, bucket, size), manifest, precision)
             for bucket, size in product(buckets, steps)
         ]
-        for full, steps in ((False, store.runs.steps), (True, store.runs.full_steps))
+        for full, steps in ((False, store.limits.steps), (True, store.limits.full_steps))
     }
     name, digest = manifest.name, hashlib.sha256("".join(chain(*digests.values())).encode())
     if len(buckets) > 1:
@@ -159,10 +159,10 @@ def _device_numerics(store: DeviceStore, manifest: Manifest, precision: Precisio
 def _device_passes(store: DeviceStore, manifest: Manifest, full: bool, bucket: int, steps: int) -> Iterator[Pass]:
     """The manifest's rows, as many at a time as may come in with a run."""
     forced, uniform = probe_inputs(len(manifest.symbols), ROWS)
-    count = min(ROWS, bucket, store.runs.newcomers)
+    count = min(ROWS, bucket, store.limits.newcomers)
     for first in range(0, ROWS, count):
         rows = slice(first, first + count)
-        yield Pass(store.states[Area.RUNNING], full, bucket, steps, forced[:, rows], uniform[:, rows], first=first)
+        yield Pass(store.states[Area.DECODE], full, bucket, steps, forced[:, rows], uniform[:, rows], first=first)
 
 
 def _fastest(bundle: Bundle, precision: Precision, settings: ServerSettings) -> tuple[Runner, int]:
@@ -191,7 +191,7 @@ def _with_threads(bundle: Bundle, precision: Precision, threads: int) -> Runner:
 def _timed(runner: Runner, manifest: Manifest) -> float:
     """Seconds of a run, the median of several."""
     states = HostStates(runner, manifest, TIMED_ROWS, TIMED_ROWS, np.empty(0, np.float32))
-    inputs, seconds = idle_inputs(TIMED_ROWS, TIMED_ROWS, TIMED_STEPS, len(manifest.symbols)), []
+    inputs, seconds = idle_input(TIMED_ROWS, TIMED_ROWS, TIMED_STEPS, len(manifest.symbols)), []
     for _ in range(TIMED_RUNS + 1):
         begin = time.perf_counter()
         states.run(inputs, full=False)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from bundle.manifest import Manifest, Precision
 from bundle.probe import SAMPLED
 from server.engine.messages import RowState
-from server.engine.state_store import Inputs, Limits, States
+from server.engine.state_store import Limits, RunInput, States
 from server.runtime.host_runner import CannotRun
 
 __all__ = ["Pass", "digest_of"]
@@ -61,7 +61,7 @@ class Pass:
         temperature, limits = np.ones(self.rows, np.float32), _limits(self.rows, vocab)
         for begin in range(0, len(forced), self.steps):
             part = slice(begin, begin + self.steps)
-            outcomes = self.states.run(Inputs(0, forced[part], uniform[part], temperature, limits), full=self.full)
+            outcomes = self.states.run(RunInput(0, forced[part], uniform[part], temperature, limits), full=self.full)
             made: list[Array] = [outcomes.tokens, outcomes.logprobs] if self.full else [outcomes.tokens]
             yield [array.copy() for array in made]
 
