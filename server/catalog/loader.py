@@ -102,7 +102,7 @@ class Loader(Generic[Model]):
             raise self.budget.timeout(version) from None
 
     async def load(self, version: Version) -> Model:
-        """Load the version, once however many ask; if nobody has it in use, only where there is memory now.
+        """Load the version, only once however many callers ask; if none has it in use, only if there is memory now.
 
         Raises: as `wait_for`.
         """

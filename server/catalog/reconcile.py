@@ -158,7 +158,7 @@ class Reconciler:
             log.info("offers %s, not loaded", version)
 
     def _is_gone(self, version: Version, look: Look) -> bool:
-        """Return whether no folder has it, and the content of its own is neither incomplete nor a bad bundle."""
+        """Return whether no folder has it, and its own folder has neither an incomplete nor a bad bundle."""
         folder = version.found.folder
         if any(found.key == version.found.key for found in look.found):
             return False
