@@ -167,7 +167,7 @@ class ServerSettings(Settings):
 
     @model_validator(mode="after")
     def _stop_strings_fit(self) -> "ServerSettings":
-        # Text that may begin a stop string is held back unread; and a reader gives credit back in quarters of the window.
+        # Text that may begin a stop string is held back, and nobody reads it; a reader gives credit back in quarters.
         if 2 * self.max_stop_chars > self.stream_buffer:
             raise ValueError("--max-stop-chars must be at most half of --stream-buffer")
         return self
