@@ -21,10 +21,7 @@ log = logging.getLogger("charstream.server")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Return the exit code: 0 after a drain; 1 if an engine broke.
-
-    Exit with 1 if the server cannot start, 2 for wrong usage, 128 + N at a second signal N.
-    """
+    """Exit code 0: drained; 1: could not start, or an engine broke; 2: wrong usage; 128 + N: a second signal N."""
     settings = parse(ServerSettings, argv, command=COMMAND, environment="CHARSTREAM_")
     logs.configure(settings)
     _allow_open_files(settings.max_connections + OTHER_FILES)

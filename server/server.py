@@ -141,8 +141,8 @@ class Server:
                 await self._catalog.wait_until_idle()
         except TimeoutError:
             log.warning("the grace is over: remaining streams are cut")
-            self._catalog.give_up_loads()
-            for model in self._catalog.loaded_models():
+            self._catalog.loader.give_up()
+            for model in self._catalog.loader:
                 model.streams.conclude_all(Reason.DRAINED)  # texts end where they are, and can go on elsewhere
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._catalog.wait_until_idle(), LAST_SECONDS)
@@ -153,8 +153,8 @@ class Server:
         log.info("ended")
 
     def _fail_streams(self) -> None:
-        self._catalog.give_up_loads()
-        for model in self._catalog.loaded_models():
+        self._catalog.loader.give_up()
+        for model in self._catalog.loader:
             model.streams.fail_all()
 
 

@@ -43,7 +43,7 @@ class Authenticator:
         self._known = Reloaded("tokens", [tokens], lambda: _read(tokens)) if tokens else None
 
     def identify(self, context: Context) -> str:
-        """Return the name of the caller's token, or without tokens that of its certificate; "" if it showed neither.
+        """Return the name of the caller's token; where tokens are not needed, that of its certificate, if it has one.
 
         Raises:
             Unauthenticated: tokens are needed, and the caller shows none, or one that is not known.

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 import grpc
 
-from server.access.quotas import Quota, Quotas
+from server.access.quotas import Quotas
 from server.errors import Overloaded
 
 __all__ = ["CancelLimit"]
@@ -30,30 +30,23 @@ class CancelLimit:
 
     @asynccontextmanager
     async def watch(self, peer: str, remaining: float | None) -> AsyncIterator[None]:
-        """Count the call of the block, if it is given up, against the connection from `peer`.
+        """Count the block's call if the connection from `peer` gives it up. Raises Overloaded.
 
-        Args:
-            remaining: seconds to the call's deadline; None if it has none.
-
-        Raises:
-            Overloaded: the connection has given up too many.
+        `remaining`: seconds to the call's deadline; None if it has none.
         """
         with self._connections.of(peer) as quota:
             try:
                 delay = quota.charge(0)
                 if delay:
-                    await self._slow_down(quota, delay, remaining)
+                    # The refusal comes before the deadline, which would count as given up.
+                    patience = PATIENCE_SECONDS if remaining is None else min(PATIENCE_SECONDS, remaining / 2)
+                    await asyncio.sleep(min(delay, patience))
+                    delay = quota.charge(0)
+                if delay:
+                    raise Overloaded.too_many_cancels(self._per_second, delay)
                 yield
             except (asyncio.CancelledError, grpc.aio.InternalError):
                 # The debt stays small: a caller who stops giving up is served again after BURST_SECONDS.
                 if quota.charge(0) < BURST_SECONDS:
                     quota.charge(1)
                 raise
-
-    async def _slow_down(self, quota: Quota, delay: float, remaining: float | None) -> None:
-        # The refusal comes before the deadline, which would count as given up.
-        patience = PATIENCE_SECONDS if remaining is None else min(PATIENCE_SECONDS, remaining / 2)
-        await asyncio.sleep(min(delay, patience))
-        delay = quota.charge(0)
-        if delay:
-            raise Overloaded.too_many_cancels(self._per_second, delay)

@@ -34,23 +34,15 @@ def server_credentials(cert: Path, key: Path, client_ca: Path | None) -> grpc.Se
     files = Reloaded(
         "TLS", [path for path in (cert, key, client_ca) if path], lambda: _configuration(cert, key, client_ca)
     )
-    changes = _Changes(files)
-    return grpc.dynamic_ssl_server_credentials(changes.first, changes, client_ca is not None)  # type: ignore[arg-type]
+    first = given = files.current()
 
+    def changes() -> grpc.ServerCertificateConfiguration | None:
+        """gRPC asks at every handshake whether the files are new. This must not raise."""
+        nonlocal given
+        before, given = given, files.current()
+        return None if given is before else given
 
-class _Changes:
-    """Is called by gRPC at every handshake, and returns the new files, or None if there are none. It must not raise."""
-
-    def __init__(self, files: Reloaded[grpc.ServerCertificateConfiguration]) -> None:
-        self._files = files
-        self.first = self._given = files.current()
-
-    def __call__(self) -> grpc.ServerCertificateConfiguration | None:
-        current = self._files.current()
-        if current is self._given:
-            return None
-        self._given = current
-        return current
+    return grpc.dynamic_ssl_server_credentials(first, changes, client_ca is not None)  # type: ignore[arg-type]
 
 
 def _configuration(cert: Path, key: Path, client_ca: Path | None) -> grpc.ServerCertificateConfiguration:

@@ -21,8 +21,11 @@ log = logging.getLogger("charstream.server")
 def bind(server: grpc.aio.Server, settings: ServerSettings) -> int:
     """Add the port to the server, and return its number. Raises CannotStart."""
     address = _resolve(settings.host)
-    credentials = _credentials(settings)
-    if not credentials:
+    credentials = None
+    if settings.tls_cert and settings.tls_key:
+        with files_of("TLS"):
+            credentials = server_credentials(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
+    else:
         _check_exposure(address, settings)
     place = f"{address}:{settings.port}"
     try:
@@ -40,13 +43,6 @@ def files_of(setting: str) -> Iterator[None]:
         yield
     except FileError as error:
         raise CannotStart(f"{setting}: {error}") from None
-
-
-def _credentials(settings: ServerSettings) -> grpc.ServerCredentials | None:
-    if settings.tls_cert is None or settings.tls_key is None:
-        return None
-    with files_of("TLS"):
-        return server_credentials(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
 
 
 def _check_exposure(address: str, settings: ServerSettings) -> None:

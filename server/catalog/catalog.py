@@ -1,7 +1,7 @@
 """The models of a server: which there are, which are loaded, who uses them."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Generic
 
@@ -20,11 +20,15 @@ class Catalog(Generic[Model]):
     Args:
         factory: makes a bundle a loaded model.
         count_failure: is called for each bundle that cannot be served.
+
+    Attributes:
+        versions: all versions that may be asked for.
+        loader: has the loaded models.
     """
 
     def __init__(self, settings: ServerSettings, factory: Factory[Model], count_failure: Callable[[], None]) -> None:
-        self._versions, self._loader = Versions(), Loader(settings, factory, count_failure)
-        self._reconciler = Reconciler(settings, self._versions, self._loader)
+        self.versions, self.loader = Versions(), Loader(settings, factory, count_failure)
+        self._reconciler = Reconciler(settings, self.versions, self.loader)
         self._watching: asyncio.Task[None] | None = None
         self._calls, self._max_wait, self._most_texts = 0, settings.max_wait, settings.most_texts
 
@@ -40,32 +44,9 @@ class Catalog(Generic[Model]):
         """Look for new and gone bundles now, and try again those that failed."""
         self._reconciler.look_soon()
 
-    def __iter__(self) -> Iterator[Version]:
-        """Iterate over all versions that may be asked for, by name, the highest version first."""
-        return iter(self._versions)
-
     def __len__(self) -> int:
         """Return the number of versions that can be used, as far as is known."""
-        return sum(version.standing is not Standing.FAILED for version in self._versions)
-
-    def get(self, wanted: str) -> Version:
-        """Return the version NAME or NAME@VERSION. Raises ModelNotFound, InvalidField or ModelUnusable."""
-        return self._versions.choose(wanted, "")
-
-    def is_default(self, version: Version) -> bool:
-        return self._versions.default(version.found.manifest.name) is version
-
-    def memory_of(self, version: Version) -> int:
-        """Return the most bytes that the version takes when it is loaded."""
-        return self._loader.memory_of(version)
-
-    def loaded_model(self, version: Version) -> Model | None:
-        """Return the model of a version; None if it is not loaded."""
-        return self._loader.get(version)
-
-    def loaded_models(self) -> Iterator[Model]:
-        """Iterate over all loaded models, those of retired versions among them."""
-        return iter(self._loader)
+        return sum(version.standing is not Standing.FAILED for version in self.versions)
 
     @asynccontextmanager
     async def use(self, wanted: str, digest: str) -> AsyncIterator[Model]:
@@ -81,7 +62,7 @@ class Catalog(Generic[Model]):
         looked = False
         try:
             while True:
-                version = self._versions.choose(wanted, digest)
+                version = self.versions.choose(wanted, digest)
                 with version.in_use():
                     model = await self._get_or_load(version)
                     if model:
@@ -89,20 +70,20 @@ class Catalog(Generic[Model]):
                         return
                 # The next one is tried, until `choose` knows none.
                 failed = version.standing is Standing.FAILED
-                if failed and not looked and not self._loader.failures.settles(version.found):
+                if failed and not looked and not self.loader.failures.settles(version.found):
                     looked = True
                     with suppress(TimeoutError):
                         await asyncio.wait_for(self._reconciler.look_again(), self._max_wait)
         finally:
             self._calls -= 1
-            self._loader.budget.notify()
+            self.loader.budget.notify()
 
     async def _get_or_load(self, version: Version) -> Model | None:
         """Return the model; None if it cannot be used, or not any more. Raises Overloaded."""
         if not version.is_loaded and version.users > self._most_texts:
             raise Overloaded.too_many(self._most_texts)
         try:
-            return self._loader.get(version) or await self._loader.wait_for(version)
+            return self.loader.get(version) or await self.loader.wait_for(version)
         except ModelUnusable:
             return None
 
@@ -110,16 +91,12 @@ class Catalog(Generic[Model]):
         """Stop looking for bundles, and return when no call has a model or waits for one."""
         self._stop_watching()
         while self._calls:
-            await self._loader.budget.wait_for_change()
-
-    def give_up_loads(self) -> None:
-        """Cancel all loads: calls that wait for one get ShuttingDown."""
-        self._loader.give_up()
+            await self.loader.budget.wait_for_change()
 
     def stop(self) -> None:
         """End the engines, at the end of the tick that runs."""
         self._stop_watching()
-        self._loader.stop()
+        self.loader.stop()
 
     def _stop_watching(self) -> None:
         if self._watching:

@@ -13,7 +13,7 @@ from bundle.read import Bundle, BundleError
 from server.catalog.memory_budget import MemoryBudget
 from server.catalog.scan import Reports, Unsettled, read_found
 from server.catalog.versions import LoadState, Version
-from server.errors import ModelUnusable, Overloaded, ShuttingDown
+from server.errors import ModelUnusable, ShuttingDown
 from server.runtime.host_runner import CannotRun, RuntimeMissing
 from server.settings import ServerSettings
 
@@ -56,7 +56,7 @@ class Loader(Generic[Model]):
     """
 
     def __init__(self, settings: ServerSettings, factory: Factory[Model], count_failure: Callable[[], None]) -> None:
-        self._settings, self._factory = settings, factory
+        self._max_wait, self._factory = settings.max_wait, factory
         self.budget, self.failures = MemoryBudget(settings, self.unload), Reports(count_failure)
         self._loop = asyncio.get_running_loop()
         self._thread = ThreadPoolExecutor(1, "loader")
@@ -96,14 +96,13 @@ class Loader(Generic[Model]):
             ShuttingDown: the server ends.
         """
         try:
-            async with asyncio.timeout(self._settings.max_wait):
+            async with asyncio.timeout(self._max_wait):
                 return await self.load(version)
         except TimeoutError:
-            limited = self.budget.is_limited
-            raise Overloaded.load_timeout(str(version), self._settings.max_wait, limited) from None
+            raise self.budget.timeout(version) from None
 
     async def load(self, version: Version) -> Model:
-        """Load the version, once however many ask; if nobody has it in use, only where there is memory now.
+        """Load the version, only once however many callers ask; if none has it in use, only if there is memory now.
 
         Raises: as `wait_for`.
         """
@@ -138,7 +137,10 @@ class Loader(Generic[Model]):
             except Exception:
                 self.budget.release(version)
                 raise
-            self._note_loaded(version, model)
+            self.budget.correct(version, model.memory)
+            self._models[version], version.load_state, version.loaded = model, LoadState.LOADED, time.monotonic()
+            self.failures.remove(version.found.folder)
+            log.info("serves %s", model)
             return model
         finally:
             # Here, not when the task is done: who asks now has to begin anew.
@@ -150,7 +152,7 @@ class Loader(Generic[Model]):
         async with self._turn:
             version.check_not_retired()
             if asked_for and not version.users:
-                raise Overloaded.load_timeout(str(version), self._settings.max_wait, self.budget.is_limited)
+                raise self.budget.timeout(version)
             make, found = self._factory.prepare(), version.found
             try:
                 model = await self._in_thread(lambda: make(read_found(found)))
@@ -158,12 +160,6 @@ class Loader(Generic[Model]):
                 raise self._cannot_load(version, error) from error
             await self._in_thread(_return_memory)  # the memory that only loading took
             return model
-
-    def _note_loaded(self, version: Version, model: Model) -> None:
-        self.budget.correct(version, model.memory)
-        self._models[version], version.load_state, version.loaded = model, LoadState.LOADED, time.monotonic()
-        self.failures.remove(version.found.folder)
-        log.info("serves %s", model)
 
     def _cannot_load(self, version: Version, error: Exception) -> ModelUnusable:
         if not isinstance(error, (BundleError, CannotRun, RuntimeMissing, OSError, MemoryError)):

@@ -30,9 +30,9 @@ class MemoryBudget:
         self._taken: dict[Version, int] = {}
         self._changed = asyncio.Event()
 
-    @property
-    def is_limited(self) -> bool:
-        return not math.isinf(self._limit)
+    def timeout(self, version: Version) -> Overloaded:
+        """Return the error for callers of a version that was not loaded in time."""
+        return Overloaded.load_timeout(str(version), self._max_wait, limited=not math.isinf(self._limit))
 
     def why_too_large(self, needed: int) -> str:
         """Return why the budget can never have `needed` bytes; "" if it can."""
@@ -59,7 +59,7 @@ class MemoryBudget:
         while not self.fits(needed):
             version.check_not_retired()
             if not version.users:
-                raise Overloaded.load_timeout(str(version), self._max_wait, limited=True)
+                raise self.timeout(version)
             removable = self._removable_versions()
             if self.fits(needed - sum(self._taken[other] for other in removable)):
                 await self._unload(removable[0])

@@ -1,4 +1,4 @@
-"""Makes a bundle a loaded model: its graphs, its engine and its streams; and tells the memory that they take."""
+"""Turns a bundle into a loaded model, with graphs, engine and streams; estimates the memory that they take."""
 
 import asyncio
 import weakref
@@ -45,10 +45,10 @@ class ModelFactory:
         return memory_of(manifest, self._settings)
 
     def prepare(self) -> Callable[[Bundle], ServedModel]:
-        """Begin, in the event loop, to make a model. The returned function does the rest, in the loader's thread.
+        """Begin, in the event loop, to make a model. Return a function that does the rest in the loader's thread.
 
         It takes seconds. It raises CannotRun if onnxruntime refuses a graph, or the probe does not come to what the
-        manifest says; RuntimeMissing if the provider cannot be had.
+        manifest says; RuntimeMissing if the provider is not there.
         """
         settings = self._settings
         limits = StreamLimits(
@@ -95,7 +95,7 @@ class ModelFactory:
 
 
 def _deliver_to(streams: Streams) -> Callable[[list[Output]], None]:
-    """The engine does not keep its streams, which keep it: so both are freed as soon as nobody has them."""
+    """Let the engine keep its streams only weakly, as they keep it: so both are freed as soon as nobody has them."""
     kept = weakref.ref(streams)
 
     def deliver(outputs: list[Output]) -> None:

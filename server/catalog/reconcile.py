@@ -73,7 +73,10 @@ class Reconciler:
         try:
             await self._look()
         except OSError as error:
-            self._report_unreadable(f"{self._settings.models}: {error.strerror}")
+            reason = f"{self._settings.models}: {error.strerror}"
+            if reason != self._unreadable:
+                log.error("%s; what was found before is served", reason)
+            self._unreadable = reason
         except ShuttingDown:
             raise
         except Exception:
@@ -89,7 +92,9 @@ class Reconciler:
         self._unreadable = ""
         self._report(look)
         self._retire_gone(look, lambda version: not self._may_have_successor(version, look))
-        await self._bring_in(look, self._should_load)
+        # A new version is loaded before it is the default, as it may replace one that runs.
+        load_all = self._settings.load == "start"
+        await self._bring_in(look, lambda version: load_all or self._has_loaded(version.found.manifest.name))
         self._retire_gone(look, lambda version: True)
         self._report_twins(look)
 
@@ -97,10 +102,6 @@ class Reconciler:
         loop = asyncio.get_running_loop()
         self._seen = await loop.run_in_executor(self._thread, look_at, self._settings.models, self._seen)
         return self._seen
-
-    def _should_load(self, version: Version) -> bool:
-        """Return whether to load a new version before it is the default: it may replace one that runs."""
-        return self._settings.load == "start" or self._has_loaded(version.found.manifest.name)
 
     def _has_loaded(self, name: str) -> bool:
         return any(version.is_loaded or version.is_loading for version in self._versions.of(name))
@@ -145,7 +146,9 @@ class Reconciler:
             return
         except Overloaded:
             if self._has_loaded(version.found.manifest.name):
-                self._keep_waiting(version, known)
+                if known is None:  # the next look tries again; until then the loaded one serves
+                    log.warning("%s waits for room (--model-memory)", version)
+                    self._versions.put(version)
                 return
         version.standing = Standing.OFFERED
         self._versions.put(version)
@@ -154,14 +157,8 @@ class Reconciler:
         if not version.is_loaded:
             log.info("offers %s, not loaded", version)
 
-    def _keep_waiting(self, version: Version, known: Version | None) -> None:
-        """Leave the version to the next look, which tries again; until then the loaded one serves."""
-        if known is None:
-            log.warning("%s waits for room (--model-memory)", version)
-            self._versions.put(version)
-
     def _is_gone(self, version: Version, look: Look) -> bool:
-        """Return whether no folder has it, and the content of its own is neither incomplete nor a bad bundle."""
+        """Return whether no folder has it, and its own folder has neither an incomplete nor a bad bundle."""
         folder = version.found.folder
         if any(found.key == version.found.key for found in look.found):
             return False
@@ -219,11 +216,6 @@ class Reconciler:
                     self._twins.add(one.folder, one.content, f"{one.folder}: {known.found.folder} is {known} too")
                     twins.add(one.folder)
         self._twins.keep(twins)
-
-    def _report_unreadable(self, reason: str) -> None:
-        if reason != self._unreadable:
-            log.error("%s; what was found before is served", reason)
-        self._unreadable = reason
 
 
 def _by_key(look: Look) -> list[tuple[tuple[str, str], list[Found]]]:

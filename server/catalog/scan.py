@@ -6,6 +6,7 @@ import re
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 from bundle.manifest import Manifest
@@ -66,7 +67,7 @@ class Reports:
     def __init__(self, on_new: Callable[[], None] = lambda: None) -> None:
         self._on_new = on_new
         self._reasons: dict[Path, tuple[Content | None, str]] = {}
-        self._verdicts: set[Path] = set()
+        self._verdicts = set[Path]()
 
     def add(self, folder: Path, content: Content | None, reason: str, *, is_verdict: bool = False) -> None:
         """Note a reason, and log it if it is new.
@@ -112,7 +113,8 @@ def look_at(folder: Path, before: Look) -> Look:
         before: the last look; bundles that have not changed since are not read again.
     """
     look, known = Look(), {found.folder: found for found in before.found}
-    for place in _places(folder):
+    is_bundle = (folder / MANIFEST).exists()
+    for place in [folder] if is_bundle else chain.from_iterable(map(_version_folders, _folders(folder))):
         content = None
         try:
             content = _content(place)
@@ -143,12 +145,6 @@ def version_order(version: str) -> tuple[list[str | int], str]:
     """Return a key that sorts versions as people do: 10 after 9."""
     parts = re.split(r"([0-9]+)", version)
     return [int(part) if number % 2 else part for number, part in enumerate(parts)], version
-
-
-def _places(folder: Path) -> list[Path]:
-    if (folder / MANIFEST).exists():
-        return [folder]
-    return [place for child in _folders(folder) for place in _version_folders(child)]
 
 
 def _version_folders(folder: Path) -> list[Path]:
@@ -194,17 +190,12 @@ def _has_changed(found: Found) -> bool:
 
 
 def _read(folder: Path, content: Content) -> Found:
-    """Read the manifest. Raises BundleError."""
+    """Read the manifest. Raises BundleError, also if a file is missing or not complete yet."""
     manifest, digest = read_manifest(folder)
-    _check_sizes(folder, manifest, content)
-    return Found(folder, content, manifest, digest)
-
-
-def _check_sizes(folder: Path, manifest: Manifest, content: Content) -> None:
-    """Raise BundleError if a file is missing, or not complete yet."""
     sizes = {name: size for name, size, *_ in content}
     for name, record in manifest.files.items():
         if name not in sizes:
             raise BundleError(f"{folder / name}: is missing")
         if sizes[name] != record.bytes:
             raise BundleError(f"{folder / name}: {sizes[name]} bytes, the manifest says {record.bytes}")
+    return Found(folder, content, manifest, digest)

@@ -5,7 +5,6 @@ import time
 from collections.abc import Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from grpc import StatusCode
 
@@ -69,15 +68,17 @@ class Call:
             self.queue_seconds, self.first_char_seconds = finish.queue_seconds, finish.first_char_seconds
 
 
-class Observer(Protocol):
-    """Is told of every call, in the event loop; must not block."""
+class Observer:
+    """Is told of every call, in the event loop; must not block. This one ignores it."""
 
-    def on_begin(self, call: Call) -> None: ...
+    def on_begin(self, call: Call) -> None:
+        """Its headers are here."""
 
     def on_message(self, call: Call, chars: int, seconds: float | None) -> None:
         """A message of a text was sent, `seconds` after the one before it; None for the first."""
 
-    def on_end(self, call: Call) -> None: ...
+    def on_end(self, call: Call) -> None:
+        """It has a status."""
 
 
 _current: ContextVar[Call] = ContextVar("call")

@@ -52,13 +52,13 @@ class EngineFamilies:
         self._info = Gauge("charstream_model_info", "1 for each model that is loaded", names, registry=registry)
         self._running, self._lock = Counts[ModelInfo](), Lock()
 
-    def began(self, model: ModelInfo) -> None:
+    def add(self, model: ModelInfo) -> None:
         with self._lock:
             self._running[model] += 1
             self._info.labels(*astuple(model)).set(1)
 
-    def ended(self, model: ModelInfo) -> None:
-        """Another engine of the same model may run by now."""
+    def remove(self, model: ModelInfo) -> None:
+        """Note that an engine of the model has ended; another one of the same model may run by now."""
         with self._lock:
             self._running[model] -= 1
             if not self._running[model]:
@@ -79,7 +79,7 @@ class EngineMetrics(EngineObserver):
         self._held = (0, 0, 0)
 
     def on_start(self) -> None:
-        self._families.began(self._info)
+        self._families.add(self._info)
 
     def on_wait(self, seconds: float) -> None:
         self._queue.observe(seconds)
@@ -99,4 +99,4 @@ class EngineMetrics(EngineObserver):
 
     def on_end(self) -> None:
         self.on_tick(0, 0, 0)
-        self._families.ended(self._info)
+        self._families.remove(self._info)

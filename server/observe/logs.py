@@ -11,7 +11,7 @@ from typing import Any
 
 from grpc import StatusCode
 
-from server.observe.call import Call
+from server.observe.call import Call, Observer
 from server.observe.log_writer import LineHandler
 from server.settings import ServerSettings
 
@@ -34,17 +34,11 @@ def lost_lines() -> int:
     return sum(handler.lost for handler in logging.getLogger().handlers if isinstance(handler, LineHandler))
 
 
-class CallLog:
-    """An Observer that writes a line for each call, at its end, with prompts and texts only if `texts` says so."""
+class CallLog(Observer):
+    """Writes a line for each call, at its end, with prompts and texts only if `texts` says so."""
 
     def __init__(self, *, texts: bool) -> None:
         self._texts = texts
-
-    def on_begin(self, call: Call) -> None:
-        pass
-
-    def on_message(self, call: Call, chars: int, seconds: float | None) -> None:
-        pass
 
     def on_end(self, call: Call) -> None:
         level = logging.WARNING if call.status is StatusCode.INTERNAL else logging.INFO

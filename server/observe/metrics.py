@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
-from server.observe.call import Call
+from server.observe.call import Call, Observer
 from server.observe.engine_metrics import POWERS_OF_2, SECONDS, EngineFamilies, EngineMetrics, ModelInfo
 
 __all__ = ["Metrics", "Stage"]
@@ -31,8 +31,8 @@ class Stage(Enum):
     BROKEN = "an engine broke"
 
 
-class Metrics:
-    """All metrics of one server: an Observer of its calls, which also counts failed loads and has engines' metrics.
+class Metrics(Observer):
+    """All metrics of one server: of calls, which it observes, of failed loads, and of engines.
 
     Args:
         lost_lines: returns the number of log lines that could not be written.

@@ -32,7 +32,7 @@ class Observation:
             self.observers.append(CallLog(texts=settings.log_texts))
         if settings.metrics_port is not None:
             self.observers.append(self.metrics)
-            _open_port(settings.metrics_host, settings.metrics_port, self.metrics)
+            self._open_port(settings.metrics_host, settings.metrics_port)
         self.close: Callable[[], None] = lambda: None
         if settings.traces:
             self._send_traces(settings.traces)
@@ -46,10 +46,9 @@ class Observation:
         self.observers.append(traces)
         self.close = traces.close
 
-
-def _open_port(host: str, port: int, metrics: Metrics) -> None:
-    try:
-        StatusPort(host, port, metrics)
-    except (OSError, UnicodeError) as error:
-        reason = getattr(error, "strerror", None) or "is no name that a host can have"
-        raise CannotStart(f"--metrics-port: cannot listen on {host}:{port}: {reason}") from None
+    def _open_port(self, host: str, port: int) -> None:
+        try:
+            StatusPort(host, port, self.metrics)
+        except (OSError, UnicodeError) as error:
+            reason = getattr(error, "strerror", None) or "is no name that a host can have"
+            raise CannotStart(f"--metrics-port: cannot listen on {host}:{port}: {reason}") from None

@@ -141,10 +141,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer_metrics(self, metrics: Metrics) -> None:
         encode, content_type = choose_encoder(self.headers.get("Accept", ""))
-        if gzip_accepted(self.headers.get("Accept-Encoding", "")):
-            self._answer(HTTPStatus.OK, content_type, gzip.compress(encode(metrics.registry)), "gzip")
-        else:
-            self._answer(HTTPStatus.OK, content_type, encode(metrics.registry))
+        body, zipped = encode(metrics.registry), gzip_accepted(self.headers.get("Accept-Encoding", ""))
+        self._answer(HTTPStatus.OK, content_type, gzip.compress(body) if zipped else body, "gzip" if zipped else "")
 
     def _answer_text(self, status: HTTPStatus, text: str) -> None:
         self._answer(status, "text/plain; charset=utf-8", f"{text}\n".encode())

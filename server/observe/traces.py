@@ -18,7 +18,7 @@ from opentelemetry.trace import Span, SpanKind, Status
 from opentelemetry.trace import StatusCode as SpanStatus
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from server.observe.call import Call
+from server.observe.call import Call, Observer
 
 __all__ = ["Traces"]
 
@@ -36,9 +36,8 @@ ERRORS = {
 }
 
 
-class Traces:
-    """An Observer. Spans wait in a bounded queue for the thread that sends them: while the collector is away, they are
-    lost.
+class Traces(Observer):
+    """Sends spans from a thread, for which they wait in a bounded queue: while the collector is away, they are lost.
 
     Args:
         url: http://HOST:PORT, or https://.

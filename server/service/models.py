@@ -18,13 +18,13 @@ Context = ServicerContext[Any, Any]
 
 class ModelsService(pb_grpc.ModelsServicer):
     def __init__(self, catalog: Catalog[ServedModel], settings: ServerSettings) -> None:
-        self._catalog, self._settings = catalog, settings
+        self._versions, self._loader, self._settings = catalog.versions, catalog.loader, settings
 
     async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:
-        return pb.ListModelsResponse(models=map(self._model, self._catalog))
+        return pb.ListModelsResponse(models=map(self._model, self._versions))
 
     async def GetModel(self, request: pb.GetModelRequest, context: Context) -> pb.Model:
-        return self._model(self._catalog.get(request.name))
+        return self._model(self._versions.choose(request.name, digest=""))
 
     def _model(self, version: Version) -> pb.Model:
         manifest = version.found.manifest
@@ -46,12 +46,12 @@ class ModelsService(pb_grpc.ModelsServicer):
                 validation_nats=training.validation_nats,
             ),
             state=_state(version),
-            is_default=self._catalog.is_default(version),
+            is_default=self._versions.default(manifest.name) is version,
             max_rows=self._settings.max_rows,
-            memory=self._catalog.memory_of(version),
+            memory=self._loader.memory_of(version),
             unit=manifest.unit,
         )
-        loaded = self._catalog.loaded_model(version)
+        loaded = self._loader.get(version)
         if loaded:
             model.precision, model.provider, model.numerics = loaded.precision, loaded.provider, loaded.numerics
             model.texts = loaded.streams.texts

@@ -19,13 +19,8 @@ from server.service.interceptors.handlers import Behaviour, Context, rebuild_han
 __all__ = ["CallInterceptor"]
 
 EXEMPT = "/grpc.health.v1.Health/"
-# By whether requests and responses are streams.
-RPC_TYPES = {
-    (False, False): "unary",
-    (False, True): "server_stream",
-    (True, False): "client_stream",
-    (True, True): "bidi_stream",
-}
+# By 2 if requests are a stream, plus 1 if responses are one.
+RPC_TYPES = "unary", "server_stream", "client_stream", "bidi_stream"
 
 
 class CallInterceptor(ServerInterceptor):
@@ -36,8 +31,8 @@ class CallInterceptor(ServerInterceptor):
 
     async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
         handler, method = await continuation(handler_call_details), handler_call_details.method
-        streaming = handler is not None and (handler.request_streaming, handler.response_streaming)
-        begin_call(method.lstrip("/"), RPC_TYPES[streaming] if streaming else "")
+        rpc_type = RPC_TYPES[2 * handler.request_streaming + handler.response_streaming] if handler else ""
+        begin_call(method.lstrip("/"), rpc_type)
         if handler is None or method.startswith(EXEMPT):
             return handler
         wrap = self._wrap_stream if handler.stream_stream else self._wrap

@@ -5,7 +5,6 @@ import logging
 from typing import Any, NoReturn
 
 import grpc
-from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
@@ -73,24 +72,21 @@ def _trailers(error: RequestError) -> tuple[tuple[str, str | bytes], ...]:
 
 def status_of(error: RequestError) -> status_pb2.Status:
     """Return the google.rpc.Status that goes to the client, with details where they help."""
-    status = status_pb2.Status(code=error.code.value[0], message=str(error))
+    detail: Message | None = None
     match error:
         case InvalidField():
             violation = error_details_pb2.BadRequest.FieldViolation(field=error.field, description=error.reason)
-            _add_detail(status, error_details_pb2.BadRequest(field_violations=[violation]))
+            detail = error_details_pb2.BadRequest(field_violations=[violation])
         case WrongReplica():
             difference = error_details_pb2.PreconditionFailure.Violation(
                 type="REPLICA", subject=error.what, description=str(error)
             )
-            _add_detail(status, error_details_pb2.PreconditionFailure(violations=[difference]))
+            detail = error_details_pb2.PreconditionFailure(violations=[difference])
         case Overloaded():
             delay = Duration()
             delay.FromMilliseconds(int(error.retry_seconds * 1000))
-            _add_detail(status, error_details_pb2.RetryInfo(retry_delay=delay))
+            detail = error_details_pb2.RetryInfo(retry_delay=delay)
+    status = status_pb2.Status(code=error.code.value[0], message=str(error))
+    if detail is not None:
+        status.details.add().Pack(detail)
     return status
-
-
-def _add_detail(status: status_pb2.Status, detail: Message) -> None:
-    packed = AnyMessage()
-    packed.Pack(detail)
-    status.details.append(packed)
