@@ -148,8 +148,8 @@ class DeviceArrays:
         return self._runner.bind(
             kind.full,
             kind.steps,
-            {spec.name: before.get(spec.name) or self._shared(spec, sizes) for spec in inputs},
-            {spec.name: after.get(spec.name.removesuffix("_next")) or self._shared(spec, sizes) for spec in outputs},
+            {spec.name: before.get(spec.name) or self._share(spec, sizes) for spec in inputs},
+            {spec.name: after.get(spec.name.removesuffix("_next")) or self._share(spec, sizes) for spec in outputs},
         )
 
     def _specs(self, kind: Kind) -> tuple[Sequence[TensorSpec], Sequence[TensorSpec]]:
@@ -159,7 +159,7 @@ class DeviceArrays:
             return device_inputs(shape, full_inputs(shape, self._vocab), steps), device_outputs(outputs, steps)
         return device_inputs(shape, decode_inputs(shape), steps), device_outputs(decode_outputs(shape), steps)
 
-    def _shared(self, spec: TensorSpec, sizes: Mapping[str, int]) -> Buffer:
+    def _share(self, spec: TensorSpec, sizes: Mapping[str, int]) -> Buffer:
         shape = tuple(size if isinstance(size, int) else sizes[size] for size in spec.shape)
         key = spec.name, shape
         if key not in self._buffers:
