@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from threading import Event
 
 import numpy as np
@@ -63,17 +64,8 @@ def started(
 def request(stream: int, *, chars: int = UNLIMITED, prompt_chars: int = 0, delay: float = 10.0) -> Request:
     """A text that pauses for nobody."""
     prompt = np.random.default_rng(stream).integers(0, 60, prompt_chars)
-    return Request(
-        prompt,
-        prompt_chars,
-        chars,
-        Sampling(0.8),
-        seed=stream,
-        chunking=Chunking(delay),
-        submitted=time.monotonic(),
-        stream=stream,
-        window=UNLIMITED,
-    )
+    text = Request(prompt, prompt_chars, chars, Sampling(0.8), stream, chunking=Chunking(delay))
+    return replace(text, stream=stream, window=UNLIMITED, submitted=time.monotonic())
 
 
 def engine_chars_per_second(store: Store, manifest: Manifest, rows: int, chunk_delay: float, seconds: float) -> float:

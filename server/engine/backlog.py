@@ -3,10 +3,10 @@
 import time
 from collections.abc import Callable
 from enum import Enum
+from typing import Generic
 
 from server.engine.messages import Output
-from server.engine.plan import RunSplit
-from server.engine.sequence import Sequence
+from server.engine.plan import R, RunSplit
 from server.engine.state_store import RunOutput
 
 __all__ = ["DeliveryBacklog", "Pace"]
@@ -23,8 +23,8 @@ class Pace(Enum):
     LATE = "it has not handled what was posted a run ago"
 
 
-class DeliveryBacklog:
-    """What waits for the next run, what is ready to be posted, and what the event loop has not handled yet.
+class DeliveryBacklog(Generic[R]):
+    """Outputs that wait for the next run, that are ready to be posted, and that the event loop has not handled yet.
 
     Args:
         post: hands the outputs of a tick to the event loop; must not block.
@@ -36,7 +36,7 @@ class DeliveryBacklog:
 
     def __init__(self, post: Callable[[list[Output]], None]) -> None:
         self.pace = Pace.IN_TIME
-        self.deferred: tuple[RunOutput, RunSplit[Sequence]] | None = None
+        self.deferred: tuple[RunOutput, RunSplit[R]] | None = None
         self._post, self._ready = post, list[Output]()
         self._unhandled_ticks = 0
         self._is_busy = False

@@ -79,7 +79,7 @@ class Engine(Thread):
         self._max_wait = max_wait
         self._sequences: dict[int, Sequence] = {}
         self._commands: SimpleQueue[Command] = SimpleQueue()
-        self._backlog = DeliveryBacklog(deliver)
+        self._backlog: DeliveryBacklog[Sequence] = DeliveryBacklog(deliver)
         self._failed, self._observer = failed, observer or EngineObserver()
         self._is_stopped = False
         self._warmed: Future[None] | None = None
@@ -127,7 +127,8 @@ class Engine(Thread):
         if plan:
             split, output = self._run_graph(plan)
             self._deliver_run(plan, split, output)
-        self._report()
+        rows, waiting = self._store.limits.max_rows - self._scheduler.free, self._scheduler.queue.waiting
+        self._observer.on_tick(rows, waiting, len(self._sequences) - rows - waiting)
 
     def _admit(self) -> None:
         """Gives slots to those whose turn it is, and ends those that waited too long for one."""
@@ -141,7 +142,7 @@ class Engine(Thread):
             if not sequence.admitted:
                 sequence.admitted = now
                 self._observer.on_wait(now - sequence.queued)
-            self._put(sequence, sequence.saved_state)
+            self._rows[sequence.area].put(sequence.slot, sequence.saved_state, sequence.request)
         while (oldest := self._scheduler.queue.oldest) and oldest.queued < now - self._max_wait:
             self._observer.on_wait(now - oldest.queued)
             self._conclude(oldest, Reason.NOT_ADMITTED)
@@ -171,11 +172,6 @@ class Engine(Thread):
             if sequence.status is not Status.ENDED:
                 self._release(plan.area, sequence)
         self._backlog.deferred = (output, split) if split.later else None
-
-    def _report(self) -> None:
-        rows = self._store.limits.max_rows - self._scheduler.free
-        waiting = self._scheduler.queue.waiting
-        self._observer.on_tick(rows, waiting, len(self._sequences) - rows - waiting)
 
     def _take_commands(self) -> None:
         """Carries out all commands that came; waits for one if no row can run."""
@@ -252,11 +248,7 @@ class Engine(Thread):
             if not (sequence.request.origin or sequence.request.received):
                 self._prefixes.put(sequence.request.forced, state)
             self._follow(area, self._scheduler.finish_prefill(sequence))
-            self._put(sequence, state)
-
-    def _put(self, sequence: Sequence, state: RowState) -> None:
-        """Writes the sequence's row into its slot."""
-        self._rows[sequence.area].put(sequence.slot, state, sequence.request)
+            self._rows[sequence.area].put(sequence.slot, state, sequence.request)
 
     def _save(self, sequence: Sequence, leave: Callable[[Sequence], Move | None]) -> None:
         """Takes the sequence out of its slot, and keeps its row state. `leave`: the scheduler's way of it."""
@@ -271,12 +263,11 @@ class Engine(Thread):
             return
         output = sequence.conclude(reason, time.monotonic())
         if sequence.request.snapshot:
-            output = replace(output, snapshot=sequence.snapshot(lambda: self._state(sequence)))
+            rows, slot = self._rows[sequence.area], sequence.slot
+            snapshot = sequence.snapshot(lambda: rows.take(slot) if slot >= 0 else sequence.saved_state)
+            output = replace(output, snapshot=snapshot)
         self._backlog.add(output)
         self._end(sequence)
-
-    def _state(self, sequence: Sequence) -> RowState:
-        return self._rows[sequence.area].take(sequence.slot) if sequence.slot >= 0 else sequence.saved_state
 
     def _end(self, sequence: Sequence) -> None:
         del self._sequences[sequence.stream]

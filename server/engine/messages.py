@@ -132,7 +132,7 @@ class Chunking:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a caller asks for, checked and encoded. As a command it submits the text to the engine.
+    """A caller's request, checked and encoded. As a command it submits the text to the engine.
 
     Attributes:
         forced: tokens that come first: those of the prompt, and of text that was received before.

@@ -62,7 +62,9 @@ class Rows:
 
     def move(self, source: int, target: int) -> None:
         self._states.move(source, target)
-        for parameter in self._parameters():
+        sampling = (self._temperature, self._top_k, self._top_p, self._min_p)
+        parameters: tuple[NDArray[Any], ...] = (self._position, self._seed, self._continuation, *sampling)
+        for parameter in parameters:
             parameter[target] = parameter[source]
         self._clear_bias(target)
         if self._biased[source]:
@@ -89,17 +91,6 @@ class Rows:
     def _draw_keys(self, rows: slice) -> tuple[Words, Words, Words]:
         """Return what random numbers depend on: seed, position of the next outcome, and continuation."""
         return self._seed[rows], self._position[rows] + np.uint64(1), self._continuation[rows]
-
-    def _parameters(self) -> list[NDArray[Any]]:
-        return [
-            self._position,
-            self._seed,
-            self._continuation,
-            self._temperature,
-            self._top_k,
-            self._top_p,
-            self._min_p,
-        ]
 
     def _clear_bias(self, slot: int) -> None:
         if self._biased[slot]:

@@ -51,12 +51,9 @@ class Sequence(Row):
         self._held = ""  # made in short runs for newcomers, not sent yet
         self._scores: list[Scores] = []  # of characters that are not sent yet
         stops = request.stops
-        self._matcher = (
-            StopMatcher(stops.strings, include=stops.include, skip=stops.skip, tail=stops.tail)
-            if stops.strings
-            else None
-        )
-        if self._matcher:
+        self._matcher: StopMatcher | None = None
+        if stops.strings:
+            self._matcher = StopMatcher(stops.strings, include=stops.include, skip=stops.skip, tail=stops.tail)
             self._matcher.push(request.received, sent=True)
             if self._matcher.stop:
                 # What was received is all of the text: it only has to be read.

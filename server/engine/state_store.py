@@ -39,7 +39,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class RunInput:
-    """What a run of K steps takes beside the states, for the B rows of the slots first, first + 1, ...
+    """The input of a run of K steps, beside the states, for the B rows of the slots first, first + 1, ...
 
     Attributes:
         forced, uniform: [K, B]; see docs/design.md, section 4.
@@ -55,7 +55,7 @@ class RunInput:
 
 
 class RunOutput:
-    """What came out of a run of K steps for B rows.
+    """The outcomes of a run of K steps for B rows.
 
     Attributes:
         tokens: int64 [K, B].

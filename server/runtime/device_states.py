@@ -14,7 +14,7 @@ from bundle.manifest import Manifest
 from server.engine.messages import RowState
 from server.engine.plan import Area, RunLimits
 from server.engine.state_store import LOGPROBS, Measure, RunInput, RunOutput, States, do_nothing, idle_input
-from server.runtime.device_arrays import DeviceArrays, Held, Kind, Place
+from server.runtime.device_arrays import DeviceArrays, HeldRows, Kind, Place
 from server.runtime.device_runner import DeviceRunner
 
 __all__ = ["STAGED", "DeviceStates", "DeviceStore", "full_steps"]
@@ -45,9 +45,9 @@ class DeviceStates:
         self._state = [np.zeros((staged, hidden), np.float32) for _ in manifest.model.state_names]
         self._staged = 0  # rows
         self._place = Place(buckets[0], 0)
-        # By slot, where its row is: the number of one that is held, or, from their number on, of one that is staged.
+        # The index of each slot's row among the rows that are held, followed by those that are staged.
         self._source = np.zeros(buckets[-1], np.int64)
-        self._held = self._held_before = self._arrays.held(self._place)
+        self._held = self._held_before = self._arrays.rows_at(self._place)
         self._source_before = self._source
         self._captures = False
         self._helper = ThreadPoolExecutor(1, "beside a device")
@@ -84,7 +84,7 @@ class DeviceStates:
             self._arrays.stage(self._staging)
         self._arrays.give(kind, source, run_input)
         self._held_before, self._source_before = self._held, source
-        self._held, self._place, self._staged = self._arrays.held(kind.after), kind.after, 0
+        self._held, self._place, self._staged = self._arrays.rows_at(kind.after), kind.after, 0
         self._source[:rows] = np.arange(rows)
         with self._beside(meanwhile):
             tokens, seconds = self._timed_run(kind)
@@ -119,7 +119,7 @@ class DeviceStates:
     def _staging(self) -> list[NDArray[Any]]:
         return [self._token, *self._state]
 
-    def _copy(self, held: Held, index: int, position: int) -> RowState:
+    def _copy(self, held: HeldRows, index: int, position: int) -> RowState:
         staged = index - held.bucket
         token, *state = held.arrays if staged < 0 else self._staging
         index = index if staged < 0 else staged

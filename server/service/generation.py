@@ -39,75 +39,65 @@ class TextGenerationService(pb_grpc.TextGenerationServicer):
         self._catalog, self._settings, self._keys, self._drain = catalog, settings, keys, drain
         self._quotas = Quotas(settings.identity_streams, settings.identity_chars)
 
-    async def Generate(self, request: pb.GenerateRequest, context: Context) -> None:
-        with self._quotas.of(current_call().identity) as quota:
-            async with self._model(request, quota) as (model, token):
-                await self._generate(request, context, quota, model, token)
+    async def Generate(self, message: pb.GenerateRequest, context: Context) -> None:
+        async with self._model(message) as (model, token, quota):
+            request, details = generation_request(message, token, model.manifest, _replica_of(model), self._settings)
+            responders = [GenerateResponder(request, details, self._keys, index) for index in details.continuations]
+            call = self._note(request, model, message.prompt)
+            caller = _Caller(call, model, quota, context, self._settings.log_texts)
+            if len(responders) == 1:
+                complete = await self._send(request, responders[0], caller)
+            else:
+                complete = await self._send_all(request, responders, caller)
+            if not complete:
+                raise self._incomplete()
 
-    async def _generate(
-        self, message: pb.GenerateRequest, context: Context, quota: Quota, model: ServedModel, token: TextState | None
-    ) -> None:
-        call = current_call()
-        request, details = generation_request(message, token, model.manifest, _replica_of(model), self._settings)
-        responders = [GenerateResponder(request, details, self._keys, index) for index in details.continuations]
-        self._note(call, request, model, message.prompt)
-        caller = _Caller(call, model, quota, context, self._settings.log_texts)
-        if len(responders) == 1:
-            complete = await self._send(request, responders[0], caller)
-        else:
-            complete = await self._send_all(request, responders, caller)
-        if not complete:
-            raise self._incomplete()
-
-    async def Score(self, request: pb.ScoreRequest, context: Context) -> None:
-        with self._quotas.of(current_call().identity) as quota:
-            async with self._model(request, quota) as (model, token):
-                await self._score(request, context, quota, model, token)
-
-    async def _score(
-        self, message: pb.ScoreRequest, context: Context, quota: Quota, model: ServedModel, token: TextState | None
-    ) -> None:
-        call = current_call()
-        request, details = scoring_request(message, token, model.manifest, _replica_of(model), self._settings)
-        responder = ScoreResponder(request, details, self._keys)
-        self._note(call, request, model, message.prompt + message.text)
-        caller = _Caller(call, model, quota, context, keep_text=False)
-        async with caller.open(request) as chunks:
-            async for chunk in chunks:
-                if chunk.finish and chunk.finish.reason is Reason.DRAINED:
-                    raise self._incomplete()
-                await caller.write(responder.message(chunk))
-                if chunk.finish:
-                    call.note_finish(chunk.finish)
+    async def Score(self, message: pb.ScoreRequest, context: Context) -> None:
+        async with self._model(message) as (model, token, quota):
+            request, details = scoring_request(message, token, model.manifest, _replica_of(model), self._settings)
+            responder = ScoreResponder(request, details, self._keys)
+            call = self._note(request, model, message.prompt + message.text)
+            caller = _Caller(call, model, quota, context, keep_text=False)
+            async with caller.open(request) as chunks:
+                async for chunk in chunks:
+                    if chunk.finish and chunk.finish.reason is Reason.DRAINED:
+                        raise self._incomplete()
+                    await caller.write(responder.message(chunk))
+                    if chunk.finish:
+                        call.note_finish(chunk.finish)
 
     @asynccontextmanager
     async def _model(
-        self, request: pb.GenerateRequest | pb.ScoreRequest, quota: Quota
-    ) -> AsyncIterator[tuple[ServedModel, TextState | None]]:
-        """The model that is asked for, which stays loaded until the block ends, and the contents of the resume token.
+        self, message: pb.GenerateRequest | pb.ScoreRequest
+    ) -> AsyncIterator[tuple[ServedModel, TextState | None, Quota]]:
+        """The model that is asked for, which stays loaded until the block ends, the contents of the resume token, and
+        the caller's quota.
 
         One more text may be open then: that is checked before the work of reading the request.
         """
-        if self._drain.is_set():
-            raise ShuttingDown
-        token = None
-        if request.resume_token:
-            token = self._keys.open(request.resume_token, self._settings.max_token_bytes)
-        name = request.model or (token.model if token else "")
-        digest = token.replica.digest if token else request.replica.digest
-        async with AsyncExitStack() as stack:
-            with quota.text():  # who waits for a model counts
-                model = await stack.enter_async_context(self._catalog.use(name, digest))
-            model.streams.check_capacity(1)
-            yield model, token
+        with self._quotas.of(current_call().identity) as quota:
+            if self._drain.is_set():
+                raise ShuttingDown
+            token = None
+            if message.resume_token:
+                token = self._keys.open(message.resume_token, self._settings.max_token_bytes)
+            name = message.model or (token.model if token else "")
+            digest = token.replica.digest if token else message.replica.digest
+            async with AsyncExitStack() as stack:
+                with quota.text():  # who waits for a model counts
+                    model = await stack.enter_async_context(self._catalog.use(name, digest))
+                model.streams.check_capacity(1)
+                yield model, token, quota
 
-    def _note(self, call: Call, request: Request, model: ServedModel, prompt: str) -> None:
-        """Notes the request in the call's record."""
+    def _note(self, request: Request, model: ServedModel, prompt: str) -> Call:
+        """Notes the request in the call's record, which it returns."""
+        call = current_call()
         call.model = f"{model.manifest.name} {model.manifest.version}"
         call.forced_chars = len(request.forced)
         call.resumed = request.origin is not None or bool(request.received)
         if self._settings.log_texts:
             call.prompt = prompt
+        return call
 
     def _incomplete(self) -> RequestError:
         """Return why a text is incomplete: it can go on in another call, here or elsewhere."""

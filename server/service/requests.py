@@ -30,7 +30,7 @@ CHOSEN_SEED_BITS = 53
 
 @dataclass(frozen=True)
 class ResponseContext:
-    """What the responses to a request need to know, and the engine does not.
+    """The facts that the responses to a request need, and the engine does not.
 
     Attributes:
         replica: decides the text beside its request.
@@ -50,14 +50,10 @@ class ResponseContext:
 
 
 def generation_request(
-    message: pb.GenerateRequest,
-    token: TextState | None,
-    manifest: Manifest,
-    replica: pb.Replica,
-    settings: ServerSettings,
+    message: pb.GenerateRequest, token: TextState | None, manifest: Manifest, ours: pb.Replica, settings: ServerSettings
 ) -> tuple[Request, ResponseContext]:
     """Return the request of the first continuation that is wanted. Raises InvalidField or WrongReplica."""
-    _check_replica(message, token, replica)
+    _check_replica(message, token, ours)
     prompt, sent = manifest.vocabulary.spelled(message.prompt), _received_symbols(message, token, manifest)
     max_chars = _max_chars(message, settings)
     received = _generated_part(message, prompt, sent, max_chars)
@@ -95,19 +91,15 @@ def generation_request(
     # What is given back first goes on after the unfinished character, but for a prompt, which begins anew.
     preceding = sent if message.echo and prompt else unfinished + ("" if message.echo else prompt) + sent
     return request, ResponseContext(
-        manifest, replica, sampling, continuations, prompt_chars=len(prompt), max_chars=max_chars, preceding=preceding
+        manifest, ours, sampling, continuations, prompt_chars=len(prompt), max_chars=max_chars, preceding=preceding
     )
 
 
 def scoring_request(
-    message: pb.ScoreRequest,
-    token: TextState | None,
-    manifest: Manifest,
-    replica: pb.Replica,
-    settings: ServerSettings,
+    message: pb.ScoreRequest, token: TextState | None, manifest: Manifest, ours: pb.Replica, settings: ServerSettings
 ) -> tuple[Request, ResponseContext]:
     """Return the request of a text that is forced and sent, with scores. Raises InvalidField or WrongReplica."""
-    _check_replica(message, token, replica)
+    _check_replica(message, token, ours)
     if not message.text:
         raise InvalidField("text", "is empty, there is nothing to score")
     spelled, most = manifest.vocabulary.spelled, settings.max_prompt_chars
@@ -127,7 +119,7 @@ def scoring_request(
         origin=origin,
         snapshot=message.return_token,
     )
-    return request, ResponseContext(manifest, replica, sampling, [request.continuation])
+    return request, ResponseContext(manifest, ours, sampling, [request.continuation])
 
 
 def _check_replica(message: pb.GenerateRequest | pb.ScoreRequest, token: TextState | None, ours: pb.Replica) -> None:

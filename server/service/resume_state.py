@@ -9,7 +9,6 @@ from bundle.vocabulary import ALL_BYTES, MAX_PARTIAL_SYMBOLS
 from server.engine.messages import RowState
 from server.errors import InvalidField
 from server.service.fields import Tokens
-from server.service.resume_tokens import row_state
 from server.service.token_pb2 import TextState
 
 __all__ = ["place_of"]
@@ -30,19 +29,15 @@ def place_of(token: TextState | None, manifest: Manifest) -> tuple[RowState | No
     if len(token.state) != size:
         raise _unusable(f"a state of {len(token.state)} bytes, of this model it has {size}")
     _check_characters([token.character], manifest)
-    _check_unfinished(token.unfinished)
+    if len(token.unfinished) > MAX_PARTIAL_SYMBOLS or max(token.unfinished, default="") > ALL_BYTES[-1]:
+        raise _unusable(f"the beginning {token.unfinished!r} of a character, which no character has")
     if token.position > MAX_POSITION:
         raise _unusable(f"the position {token.position}, at most {MAX_POSITION} is allowed")
-    origin = row_state(token, shape)
+    arrays = np.frombuffer(token.state, "<f4").reshape(len(shape.state_names), shape.hidden)
+    origin = RowState(token.character, tuple(arrays.astype(np.float32)), token.position)
     _check_values(origin, shape)
     _check_characters(token.forced, manifest)
     return origin, np.array(token.forced, np.int64)
-
-
-def _check_unfinished(found: str) -> None:
-    """Checks the bytes, as code points, of a character that was not complete."""
-    if len(found) > MAX_PARTIAL_SYMBOLS or max(found, default="") > ALL_BYTES[-1]:
-        raise _unusable(f"the beginning {found!r} of a character, which no character has")
 
 
 def _check_characters(numbers: Sequence[int], manifest: Manifest) -> None:

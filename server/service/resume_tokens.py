@@ -10,16 +10,14 @@ from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 
-import numpy as np
 from google.protobuf.message import DecodeError
 
-from bundle.manifest import ModelShape
 from server.access.reloading import FileError, Reloaded, read_secret
-from server.engine.messages import RowState, Snapshot
+from server.engine.messages import Snapshot
 from server.errors import InvalidField
 from server.service.token_pb2 import TextState
 
-__all__ = ["Keys", "row_state", "text_state"]
+__all__ = ["Keys", "text_state"]
 
 FORMAT = b"\x01"
 KEY_CHARS = 32
@@ -108,12 +106,6 @@ def text_state(snapshot: Snapshot, **rest: object) -> TextState:
         tail=snapshot.tail,
         **rest,  # type: ignore[arg-type]
     )
-
-
-def row_state(state: TextState, shape: ModelShape) -> RowState:
-    """Return the row state that a token holds."""
-    arrays = np.frombuffer(state.state, "<f4").reshape(len(shape.state_names), shape.hidden)
-    return RowState(state.character, tuple(arrays.astype(np.float32)), state.position)
 
 
 def _refusal(reason: str) -> InvalidField:

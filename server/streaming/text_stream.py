@@ -7,7 +7,7 @@ from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 
 from server.access.quotas import Quota
-from server.engine.messages import Command, Conclude, Finish, Grant, Output, Reason, Request, Scores, Snapshot
+from server.engine.messages import Command, Conclude, Finish, Grant, Output, Reason, Request, Scores
 from server.errors import Overloaded
 from server.limits import LENT_CHARS
 
@@ -51,26 +51,20 @@ class OutputBuffer:
     """Outputs that came and were not taken yet.
 
     Args:
-        enough_chars: with this many characters there is no need to wait for more.
+        enough_chars: with this many characters it is not worth waiting for more.
 
     Attributes:
-        ready: is set when there is something to take; `enough`, when it is not worth waiting for more.
+        ready, enough: are set when there is something to take, and when there is enough.
     """
 
-    def __init__(self, stream: int, enough_chars: int) -> None:
+    def __init__(self, enough_chars: int) -> None:
         self.ready, self.enough = asyncio.Event(), asyncio.Event()
         self.finish: Finish | None = None
-        self._stream, self._enough_chars = stream, enough_chars
-        self._texts: list[str] = []
-        self._scores: list[Scores] = []
-        self._snapshot: Snapshot | None = None  # the newest
-        self._chars = 0
+        self._outputs: list[Output] = []
+        self._chars, self._enough_chars = 0, enough_chars
 
     def add(self, output: Output) -> None:
-        self._texts.append(output.text)
-        if output.scores:
-            self._scores.append(output.scores)
-        self._snapshot = output.snapshot or self._snapshot
+        self._outputs.append(output)
         self._chars += len(output.text)
         self.finish = output.finish
         self.ready.set()
@@ -78,14 +72,15 @@ class OutputBuffer:
             self.enough.set()
 
     def take(self) -> Output:
-        """Return all outputs as one."""
+        """Return all outputs, at least one, as one with the newest snapshot."""
         self.ready.clear()
         self.enough.clear()
-        output = Output(self._stream, "".join(self._texts), self.finish, Scores.join(self._scores), self._snapshot)
-        self._texts.clear()
-        self._scores.clear()
-        self._chars, self._snapshot = 0, None
-        return output
+        outputs, self._outputs, self._chars = self._outputs, [], 0
+        if len(outputs) == 1:
+            return outputs[0]
+        text, scores = "".join([output.text for output in outputs]), [o.scores for o in outputs if o.scores]
+        snapshot = next((output.snapshot for output in reversed(outputs) if output.snapshot), None)
+        return Output(outputs[0].stream, text, self.finish, Scores.join(scores), snapshot)
 
 
 class Credit:
@@ -124,7 +119,7 @@ class Credit:
 
 
 class StreamTimers:
-    """What happens to a text after a while; all times are seconds.
+    """The timers of a text; all times are in seconds.
 
     Attributes:
         patience: a context manager that raises TimeoutError when the reader has taken nothing for too long.
@@ -135,18 +130,17 @@ class StreamTimers:
         self.patience = asyncio.timeout(None)
         self.sending_since = 0.0
         self._reader_timeout, self._consumer = reader_timeout, consumer
-        self._loop = asyncio.get_running_loop()
         self._handles: dict[str, asyncio.TimerHandle] = {}
 
     def call_later(self, name: str, seconds: float, callback: Callable[..., None], *arguments: object) -> None:
         """Sets the timer of that name."""
-        self._handles[name] = self._loop.call_later(seconds, callback, *arguments)
+        self._handles[name] = asyncio.get_running_loop().call_later(seconds, callback, *arguments)
 
     def check_reader(self) -> None:
         """Looks after the reader now and then: a timer for each chunk would cost more than sending it."""
         taken = max(self.sending_since, self._consumer.took)
         if self.sending_since and time.monotonic() - taken > self._reader_timeout:
-            self.patience.reschedule(self._loop.time())
+            self.patience.reschedule(asyncio.get_running_loop().time())
         else:
             self.call_later("reader", self._reader_timeout / 4, self.check_reader)
 
@@ -183,7 +177,7 @@ class TextStream:
         self._chunk_chars = min(request.chunking.max_chars or window, most)
         self._collect_seconds = max(0.0, request.chunking.max_delay - limits.tick)
         # A full message has nothing to wait for; and a row must not pause because its reader waits for more.
-        self._buffer = OutputBuffer(number, min(self._chunk_chars, window // 4))
+        self._buffer = OutputBuffer(min(self._chunk_chars, window // 4))
         self._timers = StreamTimers(limits.reader_timeout, consumer)
         self._error: Exception | None = None
         self._is_submitted = False
@@ -255,7 +249,8 @@ class TextStream:
     async def _chunks(self) -> AsyncGenerator[Output, None]:
         """Yields chunks until the text ends; characters that came while a chunk was being sent share the next one."""
         while True:
-            output = await self._take()
+            await self._wait()
+            output = self._buffer.take()
             for chunk in self._split(output):
                 self._timers.sending_since = time.monotonic()
                 self._credit.hand_over(len(chunk.text))
@@ -265,7 +260,8 @@ class TextStream:
             if output.finish:
                 return
 
-    async def _take(self) -> Output:
+    async def _wait(self) -> None:
+        """Waits for something worth a message. Raises Overloaded, or what the text failed with."""
         await self._buffer.ready.wait()
         if self._collect_seconds:
             with suppress(TimeoutError):
@@ -275,15 +271,17 @@ class TextStream:
         finish = self._buffer.finish
         if finish and finish.reason is Reason.NOT_ADMITTED:
             raise Overloaded.queue_timeout(self._limits.max_wait)
-        return self._buffer.take()
 
     def _split(self, output: Output) -> Iterator[Output]:
         """Cuts it into messages that are not too long; what is not text goes with the last one."""
         text, scores, size = output.text, output.scores, self._chunk_chars
+        if len(text) <= size:
+            yield output
+            return
         for begin in range(0, len(text) - size, size):
             part = scores and scores.part(begin, begin + size)
             yield Output(self.number, text[begin : begin + size], None, part)
-        begin = (max(1, len(text)) - 1) // size * size
+        begin = (len(text) - 1) // size * size
         yield replace(output, text=text[begin:], scores=scores and scores.part(begin))
 
     def _grant(self, chars: int) -> None:

@@ -65,7 +65,7 @@ class WatchedRunner:
         self.before_run: Callable[[], None] = lambda: None
 
     def store(self, max_rows: int, max_batch: int) -> Store:
-        """On a device there are runs of `max_batch` and of `max_rows` rows, and so many rows come in at once."""
+        """On a device, runs have `max_batch` or `max_rows` rows, and up to `max_batch` rows come in at once."""
         store: Store
         if self.on_device:
             buckets = sorted({min(max_batch, max_rows), max_rows})
