@@ -72,10 +72,6 @@ class Loader(Generic[Model]):
         """Return the model of a version; None if it is not loaded."""
         return self._models.get(version)
 
-    def fits(self, version: Version) -> bool:
-        """Return whether the version can be loaded without unloading another."""
-        return self.budget.fits(self.memory_of(version))
-
     def memory_of(self, version: Version) -> int:
         """Return the bytes that the version may take, loaded or not."""
         model = self.get(version)

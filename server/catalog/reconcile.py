@@ -42,7 +42,8 @@ class Reconciler:
         """Offer all bundles that can be used. Raises OSError if the folder cannot be read, or RuntimeMissing."""
         look = await self._look_at_folder()
         self._report(look)
-        await self._bring_in(look, lambda version: self._settings.load == "start" and self._loader.fits(version))
+        load_all, loader = self._settings.load == "start", self._loader
+        await self._bring_in(look, lambda version: load_all and loader.budget.fits(loader.memory_of(version)))
         self._report_twins(look)
 
     async def watch(self) -> None:
