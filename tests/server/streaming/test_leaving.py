@@ -54,7 +54,7 @@ sys.exit(main())
 @pytest.fixture
 def replicas(bundles: Path, tmp_path: Path) -> Iterator[list[ServerProcess]]:
     (tmp_path / "keys").write_text("k" * 32)
-    flags = ("--precision", "fp32", "--grace", "5", "--resume-keys", str(tmp_path / "keys"))
+    flags = ("--precision", "fp32", "--grace", "3", "--resume-keys", str(tmp_path / "keys"))
     processes = [start_server(bundles, *flags) for _ in range(2)]
     yield [ready(process) for process in processes]
     for process in processes:
