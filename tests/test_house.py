@@ -193,6 +193,12 @@ def test_no_class_carries_too_much() -> None:
     assert set(ATTRIBUTES) <= {name.rpartition(".")[2] for name in limits}
 
 
+def test_the_engine_knows_no_asyncio() -> None:
+    """import-linter, which holds its other limits, does not see the standard library."""
+    engine = {module: tree for module, tree in trees().items() if module.startswith("server.engine.")}
+    assert [module for module, tree in engine.items() if _imported(tree, {"asyncio"})] == []
+
+
 def main() -> None:
     print(f"modules {len(trees())}, lines {sum(len(text.splitlines()) for text in sources().values()):,}")
     print(f"functions {len(functions()):,}, named by a bare participle {len(participles())}")

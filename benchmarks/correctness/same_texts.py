@@ -243,8 +243,8 @@ def told(answered: dict[str, object]) -> dict[str, object]:
         kept[index] = text
         if isinstance(text, dict):
             kept[index] = {name: value for name, value in text.items() if name not in ("token", "checkpoint")}
-            if text.get("checkpoint"):
-                kept[index]["goes on"] = text["goes on"][:-1]
+            # Whether a text had a checkpoint at all may depend on the runs, too.
+            kept[index]["goes on"] = text.get("goes on", [])[: -1 if text.get("checkpoint") else None]
     return kept
 
 

@@ -10,7 +10,7 @@ from benchmarks.speed.graphs import seconds_of
 from bundle.graph_contract import DEVICE_STEPS
 from bundle.manifest import Precision
 from bundle.read import Bundle, decode_file
-from server.engine.state_store import Inputs, idle_inputs
+from server.engine.state_store import RunInput, idle_input
 from server.runtime.device_arrays import DeviceArrays, Kind
 from server.runtime.device_runner import Bound, Buffer, DeviceRunner
 from server.runtime.host_runner import Provider
@@ -48,12 +48,12 @@ def time_steps(runner: Remembering, bundle: Bundle, rows: int, seconds: float) -
     arrays = DeviceArrays(runner, bundle.manifest, [rows], 1, {False: DEVICE_STEPS})
     bound = dict(zip(arrays.kinds, runner.bound, strict=True))
 
-    def with_copies(kind: Kind, inputs: Inputs) -> None:
+    def with_copies(kind: Kind, inputs: RunInput) -> None:
         arrays.give(kind, source, inputs)
         arrays.run(kind, captured=True)
 
     def timed(steps: int) -> Step:
-        inputs = idle_inputs(rows, rows, steps, vocab)
+        inputs = idle_input(rows, rows, steps, vocab)
         halves = cycle(kind for kind in arrays.kinds if kind.steps == steps)
         # First with copies: that writes what the others run with, and captures.
         copied = seconds_of(lambda: with_copies(next(halves), inputs), seconds)

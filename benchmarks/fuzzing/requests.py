@@ -1,7 +1,7 @@
 """The RPCs' messages and resume tokens, down to what the engine is asked."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from random import Random
 from typing import Any
 
@@ -12,8 +12,10 @@ from benchmarks.fuzzing.mutations import changed_bytes, changed_message
 from benchmarks.fuzzing.surface import Fault, Surface
 from bundle.manifest import Manifest
 from protos import charstream_pb2 as pb
-from server.errors import RequestError, status_of
-from server.service.requests import Asked, generation_of, scoring_of
+from server.engine.messages import Request
+from server.errors import RequestError
+from server.service.interceptors.errors import status_of
+from server.service.requests import ResponseContext, generation_request, scoring_request
 from server.service.resume_tokens import Keys
 from server.service.token_pb2 import TextState
 from server.settings import ServerSettings
@@ -35,32 +37,23 @@ ALLOWED = ("OK", "INVALID_ARGUMENT", "NOT_FOUND", "FAILED_PRECONDITION", "RESOUR
 # What is in a call's trailers: clients take 8 KB without asking.
 MOST_STATUS_BYTES = 4096
 
+REPLICA = pb.Replica(digest="d" * 64, precision="fp32", numerics="e" * 16)
 GENERATION, MODELS = "/charstream.v1.TextGeneration/", "/charstream.v1.Models/"
-
-
-@dataclass(frozen=True)
-class Model:
-    """What requests are checked against, of a model that is served."""
-
-    manifest: Manifest
-    replica: pb.Replica = field(
-        default_factory=lambda: pb.Replica(digest="d" * 64, precision="fp32", numerics="e" * 16)
-    )
 
 
 @dataclass(frozen=True)
 class Requests:
     """A server's way with requests, without the server."""
 
-    model: Model
+    manifest: Manifest
     keys: Keys
     settings: ServerSettings
 
     def generate(self, data: bytes) -> str:
-        return self._outcome(pb.GenerateRequest, data, lambda request: self._asked(request, generation_of))
+        return self._outcome(pb.GenerateRequest, data, lambda request: self._parse(request, generation_request))
 
     def score(self, data: bytes) -> str:
-        return self._outcome(pb.ScoreRequest, data, lambda request: self._asked(request, scoring_of))
+        return self._outcome(pb.ScoreRequest, data, lambda request: self._parse(request, scoring_request))
 
     def token(self, data: bytes) -> str:
         """As a token of both kinds of requests."""
@@ -96,23 +89,23 @@ class Requests:
             return error.code.name
         return "OK"
 
-    def _asked(self, request: Any, asked_of: Callable[..., Asked]) -> None:
-        token = self.keys.open(request.resume_token, self.settings.max_token_bytes) if request.resume_token else None
-        self._check(asked_of(request, token, self.model, self.settings))
+    def _parse(self, message: Any, parse: Callable[..., tuple[Request, ResponseContext]]) -> None:
+        token = self.keys.open(message.resume_token, self.settings.max_token_bytes) if message.resume_token else None
+        self._check(*parse(message, token, self.manifest, REPLICA, self.settings))
 
-    def _check(self, asked: Asked) -> None:
+    def _check(self, wanted: Request, context: ResponseContext) -> None:
         """What the engine takes for granted."""
-        wanted, vocab = asked.generation, len(self.model.manifest.symbols)
+        vocab = len(self.manifest.symbols)
         origin, sampling = wanted.origin, wanted.sampling
         holds = {
             "characters": not len(wanted.forced) or 0 <= wanted.forced.min() <= wanted.forced.max() < vocab,
             "silent": 0 <= wanted.silent <= len(wanted.forced),
             "max_chars": 0 <= wanted.max_chars <= self.settings.max_chars,
-            "texts": 1 <= len(asked.continuations) <= self.settings.max_continuations,
+            "texts": 1 <= len(context.continuations) <= self.settings.max_continuations,
             "seed": 0 <= wanted.seed < 2**64,
             "temperature": 0 <= sampling.temperature < np.inf,
             "bias": all(0 <= char < vocab and not value > 100 for char, value in sampling.bias),
-            "times": wanted.max_delay > 0 and (wanted.time_limit is None or wanted.time_limit > 0),
+            "times": wanted.chunking.max_delay > 0 and (wanted.time_limit is None or wanted.time_limit > 0),
             "origin": origin is None or (0 <= origin.token < vocab and 0 <= origin.position < 2**63),
             "state": origin is None or all(np.isfinite(array).all() for array in origin.state),
         }
@@ -122,7 +115,7 @@ class Requests:
 
 
 def request_surfaces(manifest: Manifest) -> list[Surface]:
-    requests = Requests(Model(manifest), Keys.of([KEY]), ServerSettings(**LIMITS))
+    requests = Requests(manifest, Keys.of([KEY]), ServerSettings(**LIMITS))
     states = [state.SerializeToString() for state in _states(manifest)]
     generate = [message.SerializeToString() for message in _generate_seeds(requests.sealed(states[0]))]
     score = [message.SerializeToString() for message in _score_seeds(requests.sealed(states[0]))]

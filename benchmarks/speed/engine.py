@@ -3,13 +3,14 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from threading import Event
 
 import numpy as np
 
 from bundle.manifest import Manifest
 from server.engine.engine import Engine
-from server.engine.messages import Cancel, Delivery, Generation, Handled, Request, Sampling, Stop
+from server.engine.messages import Cancel, Chunking, Handled, Output, Request, Sampling, Shutdown
 from server.engine.state_store import Store
 
 __all__ = ["MAX_BATCH", "Meter", "engine_chars_per_second", "request", "started"]
@@ -26,10 +27,10 @@ class Meter:
 
     engine: Engine
 
-    def deliver(self, deliveries: list[Delivery]) -> None:
+    def deliver(self, outputs: list[Output]) -> None:
         self.engine.submit(Handled(1, 0.0))
-        self.chars += sum(len(delivery.text) for delivery in deliveries)
-        self.finished += sum(delivery.finish is not None for delivery in deliveries)
+        self.chars += sum(len(output.text) for output in outputs)
+        self.finished += sum(output.finish is not None for output in outputs)
         self.changed.set()
 
 
@@ -56,15 +57,15 @@ def started(
     try:
         yield engine
     finally:
-        engine.submit(Stop())
+        engine.submit(Shutdown())
         engine.join()
 
 
 def request(stream: int, *, chars: int = UNLIMITED, prompt_chars: int = 0, delay: float = 10.0) -> Request:
     """A text that pauses for nobody."""
     prompt = np.random.default_rng(stream).integers(0, 60, prompt_chars)
-    generation = Generation(prompt, prompt_chars, chars, Sampling(0.8), stream, max_delay=delay)
-    return Request(stream, generation, UNLIMITED, time.monotonic())
+    text = Request(prompt, prompt_chars, chars, Sampling(0.8), stream, chunking=Chunking(delay))
+    return replace(text, stream=stream, window=UNLIMITED, submitted=time.monotonic())
 
 
 def engine_chars_per_second(store: Store, manifest: Manifest, rows: int, chunk_delay: float, seconds: float) -> float:

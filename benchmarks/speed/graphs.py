@@ -10,7 +10,7 @@ from onnx import GraphProto, TensorProto, helper
 from onnxruntime import InferenceSession
 
 from bundle.manifest import Manifest
-from server.engine.state_store import idle_inputs
+from server.engine.state_store import idle_input
 from server.runtime.host_runner import Runner
 from server.runtime.host_states import HostStates
 
@@ -37,7 +37,7 @@ def time_graph(runner: Runner, manifest: Manifest, rows: int, seconds: float, *,
     """Seconds of one step, in runs of 16 with two alternating halves of the state."""
     vocab = len(manifest.symbols)
     states = HostStates(runner, manifest, rows, rows, np.empty(STEPS * rows * vocab, np.float32))
-    inputs = idle_inputs(rows, rows, STEPS, vocab)
+    inputs = idle_input(rows, rows, STEPS, vocab)
     inputs.temperature[:], inputs.limits.top_k[:] = TEMPERATURE, min(TOP_K, vocab)
     inputs.limits.top_p[:], inputs.limits.min_p[:] = TOP_P, MIN_P
     return seconds_of(lambda: states.run(inputs, full=full), seconds) / STEPS

@@ -1,4 +1,4 @@
-"""One text in the engine: what its outcomes come to for its reader, and from where it could go on."""
+"""A text in the engine: what it makes of its runs for its reader, and the places from which it could go on."""
 
 import time
 from collections.abc import Callable
@@ -6,111 +6,118 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from server.engine.messages import Delivery, Finish, Reason, Request, RowState, Scores, Snapshot
-from server.engine.plan import Row
-from server.engine.stop_strings import LONGEST_STOP, Found, StopMatcher
-from server.engine.whole import MOST_UNFINISHED
+from bundle.vocabulary import MAX_PARTIAL_SYMBOLS
+from server.engine.messages import Finish, Output, Reason, Request, RowState, Scores, Snapshot
+from server.engine.plan import Row, RowSlice
+from server.engine.state_store import RunOutput
+from server.engine.stop_strings import StopMatcher
+from server.limits import LONGEST_STOP
 
-__all__ = ["Text", "scores_of"]
+__all__ = ["Sequence"]
 
 
-class Text:
-    """A request while it is open.
+class Sequence(Row):
+    """A request while the engine has it. The scheduler sees no more of it than a `Row`.
 
     Args:
-        state: where it stands: at the request's origin, or after characters of it that are known.
+        start: the request's origin, or the start of a text.
+        state: where the sequence stands: at `start`, or after some of its forced tokens, which need not run.
 
     Attributes:
-        parked: where it stands while it has no slot.
-        admitted: time.monotonic() when it first got one; 0 until then.
-        submitted: when it was asked for.
-        queued: when it came here.
-        sent: generated characters that its reader has, or gets with the next delivery.
-        needs_states: it needs more of a run than outcomes: the states around it, or log-probabilities.
+        saved_state: its row state while it has no slot.
+        queued: time.monotonic() when it came here.
+        admitted: time.monotonic() when it first got a slot; 0 until then.
+        sent: how many generated characters its reader has, or gets with the next output.
     """
 
     def __init__(self, request: Request, start: RowState, state: RowState) -> None:
-        wanted = self.wanted = request.generation
-        known = state.position - start.position
-        self.row = Row(
+        known, scored = state.position - start.position, request.alternatives is not None
+        super().__init__(
             request.stream,
-            forced_left=len(wanted.forced) - known,
-            silent_left=wanted.silent - known,
-            chars_left=wanted.max_chars,
+            forced_left=len(request.forced) - known,
+            silent_left=request.silent - known,
+            chars_left=request.max_chars,
             credit=request.window,
-            max_delay=wanted.max_delay,
-            full=wanted.sampling.limited or wanted.alternatives is not None,
-            scored=wanted.alternatives is not None and wanted.silent < len(wanted.forced),
+            max_delay=request.chunking.max_delay,
+            full=request.sampling.is_limited or scored,
+            scored=scored and request.silent < len(request.forced),
+            needs_states=request.keeps_places or scored,
             identity=request.identity,
         )
-        self.needs_states = wanted.keeps_places or wanted.alternatives is not None
-        self.parked, self.admitted, self.sent = state, 0.0, len(wanted.received)
-        self.queued = time.monotonic()
-        self.submitted, self._first_char = request.submitted, 0.0
-        self._prompt_end = start.position + len(wanted.forced) - len(wanted.received)
-        self._held = ""  # made in short runs for newcomers, not delivered yet
-        self._scores: list[Scores] = []  # of characters that are not delivered yet
-        self._matcher = self._stop_matcher() if wanted.stop else None
-        self._ended: Found | None = None
-        if self._matcher and (found := self._matcher.push(wanted.received, sent=True)).stop:
-            # What was received is all of the text: it only has to be read.
-            self._ended, self.row.chars_left = found, 0
-        # The last place before what was sent, and the outcomes that lead on; None: the row stands where it ends.
+        self.request = request
+        self.saved_state, self.admitted, self.sent = state, 0.0, len(request.received)
+        self.queued, self._first_char = time.monotonic(), 0.0
+        self._prompt_end = start.position + len(request.forced) - len(request.received)
+        self._held = ""  # made in short runs for newcomers, not sent yet
+        self._scores: list[Scores] = []  # of characters that are not sent yet
+        stops = request.stops
+        self._matcher: StopMatcher | None = None
+        if stops.strings:
+            self._matcher = StopMatcher(stops.strings, include=stops.include, skip=stops.skip, tail=stops.tail)
+            self._matcher.push(request.received, sent=True)
+            if self._matcher.stop:
+                # What was received is all of the text: it only has to be read.
+                self.chars_left = 0
+        # The last place before what was sent, and the tokens that lead on; None: the row stands where it ends.
         self._anchor: RowState | None = None
         self._way: list[int] = []
         self._next: RowState | None = None  # a later one, where that place has not come yet
-        self._tail = "" if wanted.stop_skips else wanted.tail
-        self._tail += wanted.received[wanted.stop_skips :]
-        self._recent = wanted.recent
-        self._echoed = wanted.sent_chars - len(wanted.received)
+        self._tail = ("" if stops.skip else stops.tail) + request.received[stops.skip :]
+        self._recent = request.recent
+        self._echoed = request.sent_chars - len(request.received)
         self._checkpoint = self.sent  # where the last one was
 
     @property
     def place(self) -> int:
         """The position of the last character that was sent or is known to the reader."""
-        return self._prompt_end + self.sent - self.row.forced_left
+        return self._prompt_end + self.sent - self.forced_left
 
-    def given(self, steps: int) -> NDArray[np.int64]:
-        """The characters that are given in its next steps, [K] or fewer."""
-        begin = len(self.wanted.forced) - self.row.forced_left
-        return self.wanted.forced[begin : begin + steps]
+    def next_forced(self, steps: int) -> NDArray[np.int64]:
+        """The tokens that are forced in its next steps, [K] or fewer."""
+        begin = len(self.request.forced) - self.forced_left
+        return self.request.forced[begin : begin + steps]
 
-    def take(self, echo: str, generated: str, scores: Scores | None, *, hold: bool, now: float) -> Delivery | None:
-        """Takes in what a run made: characters of the prompt for its reader, and new ones; returns what goes out.
+    def take(self, part: RowSlice["Sequence"], run: RunOutput, *, hold: bool, now: float) -> Output | None:
+        """Takes in its part of a run: echoed characters of the prompt, and new ones; returns what goes out.
 
         Args:
-            scores: of all these characters.
-            hold: what does not have to go out now waits for the next run.
+            hold: what can wait for the next run, waits.
         """
-        if scores:
-            self._scores.append(scores)
-        found = self._ended or (self._matcher.push(generated) if self._matcher else Found(generated))
-        self._echoed += len(echo)
-        self._count(found.text)
-        if found.stop:
-            return self._finished(found, Reason.STOP, echo + found.text, now)
-        if self.row.done:
-            return self._finished(found, Reason.LENGTH, echo + found.text + self._flush(), now)
-        self._held += echo + found.text
-        if hold or not self._held:
+        if part.end == part.silent and not self.is_done:
             return None
-        return self._delivery("", None, now)
+        request, symbols, begin = self.request, run.symbols, part.column * len(run.tokens)
+        if request.alternatives is not None:
+            place = slice(part.silent, part.end), part.column
+            self._scores.append(_score(run.logprobs[place], run.tokens[place], request.alternatives))
+        echo = symbols[begin + part.silent : begin + part.forced]
+        generated = symbols[begin + part.forced : begin + part.end]
+        self._echoed += len(echo)
+        if self._matcher:
+            generated = "" if self._matcher.stop else self._matcher.push(generated)
+        self._count(generated)
+        if self._matcher and self._matcher.stop:
+            return self._finish(Reason.STOP, echo + generated, now)
+        if self.is_done:
+            return self._finish(Reason.LENGTH, echo + generated + self._flush(), now)
+        self._held += echo + generated
+        if (hold and part.can_wait) or not self._held:
+            return None
+        return self._output("", None, now)
 
-    def take_held(self, now: float) -> Delivery | None:
-        """What was to wait for the next run, which may not come soon."""
-        return self._delivery("", None, now) if self._held else None
+    def take_held(self, now: float) -> Output | None:
+        """Return what was to wait for the next run, which may not come soon."""
+        return self._output("", None, now) if self._held else None
 
-    def conclude(self, reason: Reason, now: float) -> Delivery:
+    def conclude(self, reason: Reason, now: float) -> Output:
         """Ends it where it is; a text that goes on elsewhere keeps back what may begin a stop string."""
-        text = self._flush() if reason is Reason.DEADLINE else ""
-        return self._finished(Found(""), reason, text, now)
+        return self._finish(reason, self._flush() if reason is Reason.DEADLINE else "", now)
 
     def remember(self, end: int, before: Callable[[], RowState], outcomes: NDArray[np.int64]) -> None:
         """Keeps the way to the place where what was sent ends, after a run that ended at position `end`.
 
         Args:
-            before: gives the state before the run.
-            outcomes: of the run, [K].
+            before: gives the row state before the run.
+            outcomes: tokens of the run, [K].
         """
         if self.place == end:
             self._anchor = self._next = None
@@ -125,29 +132,25 @@ class Text:
                 self._anchor, self._next = self._next, None
 
     @property
-    def checkpoint_due(self) -> bool:
-        return 0 < self.wanted.checkpoint_chars <= self.sent - self._checkpoint
+    def is_checkpoint_due(self) -> bool:
+        return 0 < self.request.checkpoint_chars <= self.sent - self._checkpoint
 
     def snapshot(self, current: Callable[[], RowState]) -> Snapshot | None:
-        """The place after what was sent; None while the prompt is being read. `current` gives the row's state."""
-        if self.row.forced_left:
+        """Return the place after what was sent; None during prefill. `current` gives the row state."""
+        if self.forced_left:
             return None
         self._checkpoint = self.sent
         state = self._anchor or current()
         forced = self._way[: self.place - state.position] if self._anchor else []
         return Snapshot(state, tuple(forced), self._tail, self._echoed + self.sent, self.sent, self._recent)
 
-    def _stop_matcher(self) -> StopMatcher:
-        wanted = self.wanted
-        return StopMatcher(wanted.stop, include=wanted.include_stop, skip=wanted.stop_skips, tail=wanted.tail)
-
     def _count(self, text: str) -> None:
-        """Generated characters that will be sent."""
-        if self.wanted.keeps_places:
+        """Counts generated characters that will be sent."""
+        if self.request.keeps_places:
             # In what was not searched no stop string begins, for a later request neither.
-            searched = text[max(0, self.wanted.stop_skips - self.sent) :]
+            searched = text[max(0, self.request.stops.skip - self.sent) :]
             self._tail = (self._tail + searched)[1 - LONGEST_STOP :]
-            self._recent = (self._recent + text)[-MOST_UNFINISHED:]
+            self._recent = (self._recent + text)[-MAX_PARTIAL_SYMBOLS:]
         self.sent += len(text)
 
     def _flush(self) -> str:
@@ -155,43 +158,45 @@ class Text:
         self._count(text)
         return text
 
-    def _finished(self, found: Found, reason: Reason, text: str, now: float) -> Delivery:
+    def _finish(self, reason: Reason, text: str, now: float) -> Output:
+        matcher = self._matcher if reason is Reason.STOP else None
+        submitted = self.request.submitted
         finish = Finish(
             reason=reason,
-            stop=found.stop,
-            stop_chars_sent=found.sent,
+            stop=matcher.stop if matcher else "",
+            stop_chars_sent=matcher.stop_chars_sent if matcher else 0,
             generated_chars=self.sent,
             position=self.place,
-            queue_seconds=(self.admitted or now) - self.submitted,
-            first_char_seconds=(self._first_char or now) - self.submitted,
-            total_seconds=now - self.submitted,
+            queue_seconds=(self.admitted or now) - submitted,
+            first_char_seconds=(self._first_char or now) - submitted,
+            total_seconds=now - submitted,
         )
-        self.row.chars_left = 0
-        return self._delivery(text, finish, now)
+        self.chars_left = 0
+        return self._output(text, finish, now)
 
-    def _delivery(self, text: str, finish: Finish | None, now: float) -> Delivery:
+    def _output(self, text: str, finish: Finish | None, now: float) -> Output:
+        """Return what was held and the text, with the scores of these characters."""
         text, self._held = self._held + text, ""
         self._first_char = self._first_char or now
-        return Delivery(self.row.stream, text, finish, self._scores_of(len(text)))
-
-    def _scores_of(self, chars: int) -> Scores | None:
-        """Of the next characters that go out."""
-        if not self._scores:
-            return None
         scores = Scores.join(self._scores)
-        self._scores = [scores.part(chars)]
-        return scores.part(0, chars)
+        if scores:
+            self._scores = [scores.part(len(text))]
+            scores = scores.part(0, len(text))
+        return Output(self.stream, text, finish, scores)
 
 
-def scores_of(logprobs: NDArray[np.float32], outcomes: NDArray[np.int64], alternatives: int) -> Scores:
-    """Of outcomes [N], with the model's log-probabilities [N, V]; of equals the first in the vocabulary comes first."""
+def _score(logprobs: NDArray[np.float32], outcomes: NDArray[np.int64], alternatives: int) -> Scores:
+    """Return the scores of outcomes [N], with the model's log-probabilities [N, V].
+
+    Of equally probable characters the first in the vocabulary comes first.
+    """
     chosen = np.take_along_axis(logprobs, outcomes[:, None], 1)[:, 0]
-    best = _best(logprobs, alternatives) if alternatives else outcomes[:, None][:, :0]
+    best = _most_probable(logprobs, alternatives) if alternatives else outcomes[:, None][:, :0]
     return Scores(chosen, best, np.take_along_axis(logprobs, best, 1))
 
 
-def _best(logprobs: NDArray[np.float32], count: int) -> NDArray[np.int64]:
-    """The numbers of the so many most probable characters, [N, count]; sorting a large vocabulary whole is slow."""
+def _most_probable(logprobs: NDArray[np.float32], count: int) -> NDArray[np.int64]:
+    """Return the `count` most probable tokens of each row, [N, count]; sorting a large vocabulary whole is slow."""
     count = min(count, logprobs.shape[1])
     edge = np.partition(logprobs, -count, axis=1)[:, -count, None]
     best = np.empty((len(logprobs), count), np.int64)
