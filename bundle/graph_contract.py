@@ -1,9 +1,9 @@
-"""What the ONNX files of a bundle must look like: operators, tensor names, types and shapes.
+"""The contract of a bundle's ONNX files: operators, tensor names, types and shapes.
 
-A file is read only as far as its header (bundle/onnx_header.proto), so a wrong one is refused before a runtime sees it.
+Only the header of a file is read (bundle/onnx_header.proto), so a wrong one is refused before a runtime sees it.
 """
 
-from collections.abc import Iterator, Set
+from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass, replace
 
 from google.protobuf.message import DecodeError
@@ -28,10 +28,10 @@ __all__ = [
     "step_outputs",
 ]
 
-FLOAT, INT64 = 1, 7  # ONNX's numbers of the element types
+FLOAT, INT64 = 1, 7  # ONNX's codes of element types
 MAX_IR, OPSETS = 10, range(17, 21)
 _TYPE_NAMES = {FLOAT: "float32", INT64: "int64"}
-# What export writes. None of them loops without an end, or makes a tensor of a size that another one's values say.
+# The operators that export writes. None can loop forever, or make a tensor whose size depends on another one's values.
 # fmt: off
 OPERATORS = {
     "Add", "Cast", "Clip", "Concat", "CumSum", "Div", "Exp", "Gather", "GatherElements", "Greater", "GreaterOrEqual",
@@ -40,9 +40,9 @@ OPERATORS = {
     "Tanh", "TopK", "Unsqueeze", "Where",
 }
 # fmt: on
-# Those of the graphs for a device: no loop, and none that lacks a CUDA kernel for its types.
+# The operators of graphs for a device: no loop, and none that lacks a CUDA kernel for its types.
 DEVICE_OPERATORS = OPERATORS - {"MatMulInteger", "QuantizeLinear", "Scan"}
-# The numbers of steps of which a bundle has a graph for a device.
+# A bundle has one graph for a device for each of these step counts.
 DEVICE_STEPS = (4, 16, 64)
 
 
@@ -55,7 +55,7 @@ class TensorSpec:
     """A graph input or output.
 
     Attributes:
-        shape: numbers, or the names of sizes that vary: B rows, K steps; on a device R rows held, S rows staged.
+        shape: numbers, or the names of sizes that vary: B rows, K steps; on a device R held rows and S staged rows.
     """
 
     name: str
@@ -67,19 +67,19 @@ class TensorSpec:
 
 
 def step_inputs(model: ModelShape) -> tuple[TensorSpec, ...]:
-    return (TensorSpec("token", INT64, ("B",)), *_state(model, ""))
+    return (TensorSpec("token", INT64, ("B",)), *_state_specs(model))
 
 
 def step_outputs(model: ModelShape, vocab: int) -> tuple[TensorSpec, ...]:
-    return (TensorSpec("logits", FLOAT, ("B", vocab)), *_state(model, "_next"))
+    return (TensorSpec("logits", FLOAT, ("B", vocab)), *_state_specs(model, "_next"))
 
 
 def decode_inputs(model: ModelShape) -> tuple[TensorSpec, ...]:
-    return (*_loop_inputs(), *_state(model, ""))
+    return (*_loop_inputs(), *_state_specs(model))
 
 
 def decode_outputs(model: ModelShape) -> tuple[TensorSpec, ...]:
-    return (*_loop_outputs(), *_state(model, "_next"))
+    return (*_loop_outputs(), *_state_specs(model, "_next"))
 
 
 def full_inputs(model: ModelShape, vocab: int) -> tuple[TensorSpec, ...]:
@@ -89,45 +89,45 @@ def full_inputs(model: ModelShape, vocab: int) -> tuple[TensorSpec, ...]:
         TensorSpec("top_p", FLOAT, ("B",)),
         TensorSpec("min_p", FLOAT, ("B",)),
     )
-    return (*_loop_inputs(), *limits, *_state(model, ""))
+    return (*_loop_inputs(), *limits, *_state_specs(model))
 
 
 def full_outputs(model: ModelShape, vocab: int) -> tuple[TensorSpec, ...]:
-    return (*_loop_outputs(), TensorSpec("logprobs", FLOAT, ("K", "B", vocab)), *_state(model, "_next"))
+    return (*_loop_outputs(), TensorSpec("logprobs", FLOAT, ("K", "B", vocab)), *_state_specs(model, "_next"))
 
 
 def device_inputs(model: ModelShape, loop: tuple[TensorSpec, ...], steps: int) -> tuple[TensorSpec, ...]:
-    """Inputs of the graph of `steps` steps, made of those of the graph that loops (decode_inputs or full_inputs).
+    """Return the inputs of a device graph of `steps` steps, given those of its loop (decode_inputs or full_inputs).
 
-    Row b of a run begins as row source[b] of the rows held, followed by the rows staged.
+    Row b of a run starts as row source[b] of all rows: first the held ones, then the staged ones.
     """
-    token, *given = loop[: -len(model.state_names)]
+    token, *others = loop[: -len(model.state_names)]
     state = loop[-len(model.state_names) :]
     return (
-        _of_rows(token, "R"),
+        _with_rows(token, "R"),
         TensorSpec("source", INT64, ("B",)),
-        _staged(token),
-        *(_of_steps(spec, steps) for spec in given),
-        *(_of_rows(spec, "R") for spec in state),
-        *map(_staged, state),
+        _staged_spec(token),
+        *(_with_steps(spec, steps) for spec in others),
+        *(_with_rows(spec, "R") for spec in state),
+        *map(_staged_spec, state),
     )
 
 
 def device_outputs(loop: tuple[TensorSpec, ...], steps: int) -> tuple[TensorSpec, ...]:
-    """Outputs of the graph of `steps` steps, made of those of the graph that loops."""
-    return tuple(_of_steps(spec, steps) for spec in loop)
+    """Return the outputs of a device graph of `steps` steps, given those of its loop."""
+    return tuple(_with_steps(spec, steps) for spec in loop)
 
 
-def _of_steps(spec: TensorSpec, steps: int) -> TensorSpec:
+def _with_steps(spec: TensorSpec, steps: int) -> TensorSpec:
     return replace(spec, shape=tuple(steps if size == "K" else size for size in spec.shape))
 
 
-def _of_rows(spec: TensorSpec, rows: str) -> TensorSpec:
+def _with_rows(spec: TensorSpec, rows: str) -> TensorSpec:
     return replace(spec, shape=(rows, *spec.shape[1:]))
 
 
-def _staged(spec: TensorSpec) -> TensorSpec:
-    return replace(_of_rows(spec, "S"), name=f"staged_{spec.name}")
+def _staged_spec(spec: TensorSpec) -> TensorSpec:
+    return replace(_with_rows(spec, "S"), name=f"staged_{spec.name}")
 
 
 def _loop_inputs() -> tuple[TensorSpec, ...]:
@@ -143,7 +143,7 @@ def _loop_outputs() -> tuple[TensorSpec, ...]:
     return (TensorSpec("tokens", INT64, ("K", "B")), TensorSpec("token_next", INT64, ("B",)))
 
 
-def _state(model: ModelShape, suffix: str) -> tuple[TensorSpec, ...]:
+def _state_specs(model: ModelShape, suffix: str = "") -> tuple[TensorSpec, ...]:
     return tuple(TensorSpec(name + suffix, FLOAT, ("B", model.hidden)) for name in model.state_names)
 
 
@@ -154,11 +154,11 @@ def check_graph(
     metadata: dict[str, str],
     operators: Set[str] = OPERATORS,
 ) -> None:
-    """Raises GraphError, which says what was found and what is expected, if `data` is not such a graph.
+    """Raise GraphError, which says what was found and what was expected, unless `data` is such a graph.
 
     Args:
         metadata: entries that the file must have; it may have more.
-        operators: those that it may have.
+        operators: the operators that the file may have.
     """
     model = onnx.Model()
     try:
@@ -166,11 +166,11 @@ def check_graph(
     except DecodeError:
         raise GraphError("not an ONNX file") from None
     _check_versions(model)
-    for graph in _graphs(model.graph):
+    for graph in _nested_graphs(model.graph):
         _check_operators(graph, operators)
         _check_tensors_inside(graph)
-    _check_names("inputs", model.graph.input, inputs)
-    _check_names("outputs", model.graph.output, outputs)
+    _check_specs("inputs", model.graph.input, inputs)
+    _check_specs("outputs", model.graph.output, outputs)
     _check_metadata(model, metadata)
 
 
@@ -190,13 +190,13 @@ def _check_versions(model: onnx.Model) -> None:
         raise GraphError("a training graph, none is allowed")
 
 
-def _graphs(graph: onnx.Graph) -> Iterator[onnx.Graph]:
-    """A graph and those inside its operators (the body of a Scan)."""
+def _nested_graphs(graph: onnx.Graph) -> Iterator[onnx.Graph]:
+    """Yield the graph and all graphs inside its operators (the body of a Scan)."""
     yield graph
     for node in graph.node:
         for attribute in node.attribute:
             for inner in (attribute.g, *attribute.graphs):
-                yield from _graphs(inner)
+                yield from _nested_graphs(inner)
 
 
 def _check_operators(graph: onnx.Graph, allowed: Set[str]) -> None:
@@ -218,15 +218,15 @@ def _check_tensors_inside(graph: onnx.Graph) -> None:
 
 
 def _check_metadata(model: onnx.Model, expected: dict[str, str]) -> None:
-    """A file of another model may have the same tensors, but not the same vocabulary."""
+    """Refuse a file of another model, which may have the same tensors but not the same vocabulary."""
     found = {entry.key: entry.value for entry in model.metadata_props}
     for key, value in expected.items():
         if found.get(key) != value:
             raise GraphError(f"metadata {key}: found {found.get(key)}, expected {value}")
 
 
-def _check_names(kind: str, values: object, expected: tuple[TensorSpec, ...]) -> None:
-    found = tuple(_spec(value) for value in values)  # type: ignore[attr-defined]
+def _check_specs(kind: str, values: Iterable[onnx.Value], expected: tuple[TensorSpec, ...]) -> None:
+    found = tuple(map(_spec_of, values))
     if found != expected:
         wrong = next((pair for pair in zip(found, expected, strict=False) if pair[0] != pair[1]), None)
         if wrong:
@@ -234,7 +234,7 @@ def _check_names(kind: str, values: object, expected: tuple[TensorSpec, ...]) ->
         raise GraphError(f"{kind}: found {len(found)}, expected {len(expected)}")
 
 
-def _spec(value: onnx.Value) -> TensorSpec:
+def _spec_of(value: onnx.Value) -> TensorSpec:
     tensor = value.type.tensor_type
     shape = tuple(dim.dim_param or dim.dim_value for dim in tensor.shape.dim)
     return TensorSpec(value.name, tensor.elem_type, shape)

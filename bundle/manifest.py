@@ -1,4 +1,4 @@
-"""manifest.json: what a bundle is, and the sha256 of every file in it."""
+"""manifest.json: the description of a bundle, and the sha256 of every file in it."""
 
 import hashlib
 import json
@@ -16,10 +16,10 @@ __all__ = ["FORMAT", "ON_DEVICE", "FileRecord", "Manifest", "ModelShape", "Preci
 
 FORMAT = 4
 Precision = Literal["fp32", "int8", "fp32-cuda", "fp16-cuda"]
-# Those whose graphs have no loop, one for each number of steps of bundle/graph_contract.py.
+# The precisions whose graphs have no loop: one graph for each of DEVICE_STEPS in bundle/graph_contract.py.
 ON_DEVICE: frozenset[Precision] = frozenset({"fp32-cuda", "fp16-cuda"})
-# What the API's counts can hold.
-_MOST = 2**63 - 1
+# The largest count that the API can hold.
+_MAX_COUNT = 2**63 - 1
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -27,37 +27,37 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-class _Part(BaseModel):
+class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class FileRecord(_Part):
+class FileRecord(_Record):
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     bytes: int = Field(ge=0)
 
 
-class TrainingRecord(_Part):
-    """Where the weights come from. `validation_nats`: mean nats per symbol of held-out text, by protocol."""
+class TrainingRecord(_Record):
+    """The origin of the weights. `validation_nats`: mean nats per symbol of held-out text, by protocol."""
 
     data: str
     data_sha256: str
     split: str = Field("", description="shares of training, validation and test; empty: not known")
-    parameters: int = Field(ge=0, le=_MOST)
-    steps: int = Field(ge=0, le=_MOST)
+    parameters: int = Field(ge=0, le=_MAX_COUNT)
+    steps: int = Field(ge=0, le=_MAX_COUNT)
     seconds: float = Field(ge=0)
     validation_nats: dict[str, float]
 
 
-class Manifest(_Part):
+class Manifest(_Record):
     format: int
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
     version: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
     model: ModelShape
-    unit: Unit = Field("characters", description="what a symbol is: a character, or a byte of UTF-8")
-    symbols: str = Field(description="the vocabulary: each symbol once, its number is its place")
-    start_text: str = Field(min_length=1, max_length=1, description="every text starts after this symbol")
-    precisions: tuple[Precision, ...] = Field(min_length=1, description="fp32 first, then what else is there")
-    probe: dict[Precision, tuple[str, ...]] = Field(description="what bundle/probe.py's run must generate, row by row")
+    unit: Unit = Field("characters", description="whether a symbol is a character or a byte of UTF-8")
+    symbols: str = Field(description="the vocabulary: each symbol once, in the order of the tokens")
+    start_text: str = Field(min_length=1, max_length=1, description="the symbol before every text")
+    precisions: tuple[Precision, ...] = Field(min_length=1, description="fp32 first, then any others")
+    probe: dict[Precision, tuple[str, ...]] = Field(description="texts that bundle/probe.py's run generates, by row")
     training: TrainingRecord
     files: dict[str, FileRecord]
 
@@ -86,7 +86,7 @@ class Manifest(_Part):
 
     @model_validator(mode="after")
     def _probe_fits(self) -> "Manifest":
-        """Without it a server could not tell whether it computes what was exported."""
+        """Require texts for every precision: by them a server sees whether it computes what was exported."""
         if set(self.probe) != set(self.precisions):
             raise ValueError(f"probe: has {sorted(self.probe)}, expected {sorted(self.precisions)}")
         for precision, texts in self.probe.items():
@@ -98,7 +98,7 @@ class Manifest(_Part):
         return self
 
     def metadata(self) -> dict[str, str]:
-        """What each ONNX file says of itself: enough to use it without its bundle."""
+        """Return the metadata of each ONNX file, which is enough to use the file without its bundle."""
         return {
             "charstream.format": str(self.format),
             "charstream.name": self.name,

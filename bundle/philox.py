@@ -1,4 +1,4 @@
-"""The random numbers that go with a decode graph: a function of (seed, position, continuation), never of a state.
+"""The random numbers of a decode graph: a function of (seed, position, continuation), without any state.
 
 Philox4x32-10 of Salmon et al., "Parallel random numbers: as easy as 1, 2, 3" (SC 2011), figure 2 and table 2.
 """
@@ -17,16 +17,14 @@ _PRODUCT = np.dtype([("low", "<u4"), ("high", "<u4")])  # of a little-endian uin
 
 
 def philox4x32(counter: Sequence[Words], key: Sequence[Words]) -> Sequence[Words]:
-    """Ten rounds.
+    """Return four random words after ten rounds, each of the shape that all arguments broadcast to.
 
     Args:
-        counter: four words; key: two. Arrays that broadcast against each other.
-
-    Returns:
-        Four random words, each as large as all together.
+        counter: four words.
+        key: two words.
     """
-    # Words 0 and 2 are multiplied, 1 and 3 are not. Few calls, and little memory: a call for a large array lets another
-    # thread have the interpreter, and the system takes longer to give memory than the processor to fill it.
+    # Words 0 and 2 are multiplied, 1 and 3 are not. Few calls, because each one for a large array may hand the
+    # interpreter to another thread; and little memory, because it takes longer to allocate than to fill.
     c0, c1, c2, c3, *_ = np.broadcast_arrays(*counter, *key)
     even, odd = np.stack([c0, c2]), np.stack([c1, c3])
     keys = np.stack(np.broadcast_arrays(*key))
@@ -44,16 +42,16 @@ def philox4x32(counter: Sequence[Words], key: Sequence[Words]) -> Sequence[Words
 
 
 def uniforms(seed: ArrayLike, first: ArrayLike, steps: int, continuation: ArrayLike = 0) -> NDArray[np.float32]:
-    """The numbers that decide the outcomes at the positions first, first + 1, ... of B texts.
+    """Return the numbers that decide the outcomes at the positions first, first + 1, ... of B texts.
 
-    The key is the seed, the counter is (position, continuation), each as two words, low first; of the result's
-    first word the upper 24 bits are taken, so every number is exact in float32.
+    The key is the seed, the counter is (position, continuation), each as two words, low first. A number is the upper
+    24 bits of the result's first word, so it is exact in float32.
 
     Args:
         seed: [B] in 0 ... 2**64 - 1.
         first: [B] position of the first outcome; the start character has position 0.
         steps: K.
-        continuation: [B], which of several continuations of one prompt.
+        continuation: [B] index among the continuations of one prompt.
 
     Returns:
         [K, B] float32 in [0, 1).

@@ -1,6 +1,6 @@
-"""A fixed run by which a server sees whether it computes what was exported, and which replicas compute the same bits.
+"""The fixed run that shows whether a server computes what was exported, and which replicas compute the same bits.
 
-Every character is forced once, then some are sampled with temperature 1 and the row's number as seed.
+Every character is forced once; then `SAMPLED` steps are sampled with temperature 1, with the row's index as seed.
 """
 
 import numpy as np
@@ -14,9 +14,9 @@ ROWS, SAMPLED = 16, 32
 
 
 def probe_inputs(vocab: int, rows: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """What is forced [K, rows] and the random numbers [K, rows]; the last `SAMPLED` of the K steps are sampled.
+    """Return the forced tokens [K, rows], -1 in the last `SAMPLED` steps, and the random numbers [K, rows].
 
-    It begins with the character 0 as the token and a state of zeros.
+    The run starts from token 0 and a hidden state of zeros.
     """
     every_character = np.arange(-(-vocab // rows) * rows, dtype=np.int64).reshape(-1, rows) % vocab
     forced = np.concatenate([every_character, np.full((SAMPLED, rows), -1)])

@@ -1,4 +1,4 @@
-"""Reads a bundle: everything is checked before anything is used."""
+"""Read a bundle. Everything is checked before anything is used."""
 
 import stat
 from collections.abc import Set
@@ -43,15 +43,15 @@ STEP = "step.onnx"
 CARD = "card.md"
 _MAX_MANIFEST_BYTES = 8 << 20
 _MAX_MESSAGE_CHARS = 1000
-# Inputs, outputs and the operators that it may have.
-_Graph = tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...], Set[str]]
+# The inputs, the outputs and the allowed operators of a graph.
+_GraphSpec = tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...], Set[str]]
 
 
 class BundleError(ValueError):
-    """A folder is not a bundle that can be used. The message is one line: which file, what is wrong."""
+    """A folder is not a usable bundle. The message is one line that names the file and the fault."""
 
     def __init__(self, message: str) -> None:
-        # What is quoted comes from the files.
+        # The message quotes the files, whose content is not trusted.
         super().__init__(_one_line(message))
 
 
@@ -71,12 +71,12 @@ def _one_line(message: str) -> str:
 
 
 def decode_file(precision: str, steps: int | None = None) -> str:
-    """The graph's file name; of a precision for a device, that of its graph of `steps` steps."""
+    """Return the name of the decode graph's file; a precision for a device has one for each number of steps."""
     return f"decode.{_variant(precision, steps)}.onnx"
 
 
 def full_file(precision: str, steps: int | None = None) -> str:
-    """As `decode_file`."""
+    """Return the name of the full graph's file, as `decode_file`."""
     return f"full.{_variant(precision, steps)}.onnx"
 
 
@@ -85,7 +85,7 @@ def _variant(precision: str, steps: int | None) -> str:
 
 
 def read_bundle(folder: Path) -> Bundle:
-    """Reads and checks a bundle's files.
+    """Read a bundle and check all of its files.
 
     Raises:
         BundleError: if a file is missing, unreadable, changed, or not what the manifest and the format ask for.
@@ -97,7 +97,7 @@ def read_bundle(folder: Path) -> Bundle:
 
 
 def read_manifest(folder: Path) -> tuple[Manifest, str]:
-    """The manifest, and the sha256 of its file. Raises BundleError."""
+    """Return the manifest and the sha256 of its file. Raises BundleError."""
     data = _read(folder, MANIFEST, _MAX_MANIFEST_BYTES)
     return _parse(folder, data), sha256(data)
 
@@ -118,7 +118,7 @@ def _parse(folder: Path, data: bytes) -> Manifest:
     try:
         return Manifest.model_validate_json(data)
     except ValidationError as error:
-        # A manifest of another format fails in many places: say the one that explains the others.
+        # A manifest of another format fails in many places: name the one that explains the others.
         errors = error.errors()
         first = next((e for e in errors if e["loc"] == ("format",)), errors[0])
         place = ".".join(map(str, first["loc"])) or f"not a manifest of format {FORMAT}"
@@ -136,7 +136,7 @@ def _read_checked(folder: Path, name: str, manifest: Manifest) -> bytes:
 
 
 def _model_metadata(manifest: Manifest) -> dict[str, str]:
-    """What makes a file this model's; under which name and version it is served is the manifest's to say."""
+    """Return the metadata by which a file is this model's, without name and version: only the manifest says these."""
     names = ("charstream.model", "charstream.unit", "charstream.vocabulary", "charstream.start_text")
     return {name: value for name, value in manifest.metadata().items() if name in names}
 
@@ -151,14 +151,14 @@ def _check_graphs(folder: Path, manifest: Manifest, files: dict[str, bytes]) -> 
             raise BundleError(f"{folder / name}: {error}") from None
 
 
-def _expected_graphs(manifest: Manifest) -> dict[str, _Graph]:
-    """What every ONNX file must look like."""
+def _expected_graphs(manifest: Manifest) -> dict[str, _GraphSpec]:
+    """Return the contract of every ONNX file, by name."""
     shape, vocab = manifest.model, len(manifest.symbols)
     loops = {
         decode_file: (decode_inputs(shape), decode_outputs(shape)),
         full_file: (full_inputs(shape, vocab), full_outputs(shape, vocab)),
     }
-    expected: dict[str, _Graph] = {STEP: (step_inputs(shape), step_outputs(shape, vocab), OPERATORS)}
+    expected: dict[str, _GraphSpec] = {STEP: (step_inputs(shape), step_outputs(shape, vocab), OPERATORS)}
     for precision, (file, (inputs, outputs)) in product(manifest.precisions, loops.items()):
         if precision not in ON_DEVICE:
             expected[file(precision)] = (inputs, outputs, OPERATORS)

@@ -1,4 +1,7 @@
-"""What the graphs of a bundle compute, as far as their tensors and their arithmetic depend on it."""
+"""The facts of a model that its graphs depend on: cells, activations, sizes.
+
+They are part of the bundle's format. Whoever makes or reads a bundle takes the names and bounds from here.
+"""
 
 from typing import Annotated, Literal, Self
 
@@ -8,16 +11,17 @@ __all__ = ["BOUNDED", "Activation", "Cell", "Form", "Hidden", "Layers", "ModelSh
 
 Cell = Literal["rnn", "gru", "lstm"]
 Activation = Literal["tanh", "sigmoid", "relu", "leaky_relu", "prelu", "elu", "softplus", "hardtanh", "maxout", "rbf"]
+# Where an rnn applies its activation phi: h = phi(W h' + U x + b), or h = W phi(h') + U x + b.
 Form = Literal["post", "pre"]
 Layers = Annotated[int, Field(ge=1, le=16)]
 Hidden = Annotated[int, Field(ge=1, le=8192)]
 
-# Activations whose values lie between -1 and 1 whatever they are given.
-BOUNDED = frozenset({"tanh", "sigmoid", "hardtanh", "rbf"})
+# The activations whose values lie between -1 and 1 for every input.
+BOUNDED: frozenset[Activation] = frozenset({"tanh", "sigmoid", "hardtanh", "rbf"})
 
 
 class ModelShape(BaseModel):
-    """The cells, and the sizes of the graphs' tensors: V is the vocabulary's length."""
+    """The cells of a model and the sizes of its graphs' tensors, apart from the vocabulary's length."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -37,12 +41,12 @@ class ModelShape(BaseModel):
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """The tensors of a layer's state."""
+        """The kinds of tensors in a layer's hidden state."""
         return ("h", "c") if self.cell == "lstm" else ("h",)
 
     @property
     def state_names(self) -> tuple[str, ...]:
-        """Inputs that carry the state, each float32 [B, hidden]: h0, h1, ...; h0, c0, h1, c1, ... of an LSTM."""
+        """The inputs that carry the hidden state, each float32 [B, hidden]: h0, h1, ...; for an LSTM h0, c0, h1, ..."""
         return tuple(f"{kind}{layer}" for layer in range(self.layers) for kind in self.kinds)
 
     @property

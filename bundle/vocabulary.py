@@ -1,4 +1,4 @@
-"""Characters and their numbers."""
+"""The symbols that a model knows: texts, symbols and tokens, and how one becomes the other."""
 
 from collections.abc import Iterable
 from functools import cached_property
@@ -27,14 +27,16 @@ class UnknownCharacter(ValueError):
 
 
 class Vocabulary:
-    """The code points or the UTF-8 bytes that a model knows; a symbol's number is its place in `symbols`.
+    """The code points or the UTF-8 bytes that a model knows. A symbol's token is its index in `symbols`.
+
+    `encode` and `decode` go from text to tokens and back; the other four conversions are their halves.
 
     Args:
         symbols: each symbol once; bytes are written as the code points 0 to 255.
-        unit: what a symbol is.
+        unit: whether a symbol is a character or a byte.
 
     Raises:
-        ValueError: if there is none, one comes twice, or one is no byte where it should be.
+        ValueError: if there is no symbol, one occurs twice, or one is not a byte although the unit is bytes.
     """
 
     def __init__(self, symbols: str, unit: Unit = "characters") -> None:
@@ -46,7 +48,7 @@ class Vocabulary:
 
     @classmethod
     def of(cls, text: Iterable[str]) -> "Vocabulary":
-        """The characters of a text, sorted by code point."""
+        """Return the vocabulary of a text's characters, sorted by code point."""
         return cls("".join(sorted(set(text))))
 
     def __len__(self) -> int:
@@ -61,36 +63,36 @@ class Vocabulary:
     def __repr__(self) -> str:
         return f"Vocabulary({self.symbols!r}, {self.unit!r})"
 
-    def spelled(self, text: str) -> str:
-        """A text as the symbols that it is made of: itself, or one code point below 256 for each byte."""
+    def text_to_symbols(self, text: str) -> str:
+        """Return the symbols of a text: the text itself, or one code point below 256 for each byte of its UTF-8."""
         return text.encode("utf-8", "surrogatepass").decode("latin-1") if self.unit == "bytes" else text
 
-    def text_of(self, symbols: str) -> str:
-        """The text that symbols spell; what is no UTF-8 becomes U+FFFD."""
+    def symbols_to_text(self, symbols: str) -> str:
+        """Return the text that symbols spell. Bytes that are not UTF-8 become U+FFFD."""
         return symbols.encode("latin-1").decode("utf-8", "replace") if self.unit == "bytes" else symbols
 
     def encode(self, text: str) -> NDArray[np.int64]:
-        """The numbers of a text's symbols, [N] int64. Raises UnknownCharacter."""
-        return self.numbers(self.spelled(text))
+        """Return the tokens of a text's symbols, [N] int64. Raises UnknownCharacter."""
+        return self.symbols_to_tokens(self.text_to_symbols(text))
 
-    def decode(self, ids: NDArray[np.integer]) -> str:
-        """The text of an array of numbers in 0 ... len(self) - 1, read in C order."""
-        return self.text_of(self.symbols_of(ids))
+    def decode(self, tokens: NDArray[np.integer]) -> str:
+        """Return the text of an array of tokens in 0 ... len(self) - 1, read in C order."""
+        return self.symbols_to_text(self.tokens_to_symbols(tokens))
 
-    def numbers(self, symbols: str) -> NDArray[np.int64]:
-        """The numbers of symbols, [len(symbols)] int64. Raises UnknownCharacter."""
+    def symbols_to_tokens(self, symbols: str) -> NDArray[np.int64]:
+        """Return the tokens of symbols, [len(symbols)] int64. Raises UnknownCharacter."""
         codes = _codes(symbols)
         places = np.searchsorted(self._sorted_codes, codes).clip(max=len(self) - 1)
         unknown = np.flatnonzero(self._sorted_codes[places] != codes)
         if unknown.size:
             place = int(unknown[0])
             raise UnknownCharacter(symbols[place], place)
-        ids: NDArray[np.int64] = self._order[places]
-        return ids
+        tokens: NDArray[np.int64] = self._order[places]
+        return tokens
 
-    def symbols_of(self, ids: NDArray[np.integer]) -> str:
-        """The symbols that numbers stand for, read in C order."""
-        symbols: str = self._codes[ids].tobytes().decode("utf-32-le", "surrogatepass")
+    def tokens_to_symbols(self, tokens: NDArray[np.integer]) -> str:
+        """Return the symbols of an array of tokens, read in C order."""
+        symbols: str = self._codes[tokens].tobytes().decode("utf-32-le", "surrogatepass")
         return symbols
 
     @cached_property

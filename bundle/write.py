@@ -1,4 +1,4 @@
-"""Writes a bundle: whole, or not at all."""
+"""Write a bundle completely or not at all."""
 
 import os
 import shutil
@@ -12,12 +12,12 @@ __all__ = ["check_replaceable", "file_records", "write_bundle"]
 
 
 def file_records(files: dict[str, bytes]) -> dict[str, FileRecord]:
-    """What the manifest says of each file."""
+    """Return the manifest's record of each file."""
     return {name: FileRecord(sha256=sha256(data), bytes=len(data)) for name, data in sorted(files.items())}
 
 
 def check_replaceable(folder: Path) -> None:
-    """Raises BundleError if the folder is there and holds anything but a bundle: that would be lost."""
+    """Raise BundleError if the folder exists and holds anything but a bundle, which would be lost."""
     if not folder.exists():
         return
     if not folder.is_dir():
@@ -28,7 +28,7 @@ def check_replaceable(folder: Path) -> None:
 
 
 def write_bundle(folder: Path, manifest: Manifest, files: dict[str, bytes]) -> None:
-    """Writes `files` and the manifest into a folder beside `folder`, which then takes its place.
+    """Write `files` and the manifest into a new folder, which then replaces `folder`.
 
     A reader finds the old bundle, the new one, or for a moment none; never a mixture. Raises BundleError if the folder
     holds something else.
@@ -41,7 +41,7 @@ def write_bundle(folder: Path, manifest: Manifest, files: dict[str, bytes]) -> N
             _write(new / name, data)
         _write(new / MANIFEST, (manifest.model_dump_json(indent=2) + "\n").encode())
         new.chmod(0o755)
-        _take_the_place(folder, new)
+        _replace_folder(folder, new)
     finally:
         shutil.rmtree(new, ignore_errors=True)
 
@@ -53,7 +53,7 @@ def _write(path: Path, data: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def _take_the_place(folder: Path, new: Path) -> None:
+def _replace_folder(folder: Path, new: Path) -> None:
     if not folder.exists():
         new.rename(folder)
         return

@@ -1,4 +1,4 @@
-"""charstream export: turns a training run into a bundle."""
+"""charstream export: turn a training run into a bundle."""
 
 import sys
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from bundle.manifest import Precision
 from bundle.read import read_bundle
 from bundle.write import check_replaceable, write_bundle
 from charstream.settings import Positional, Settings, fail, parse
-from export.build import PRECISIONS, USUAL, build, why_not
+from export.build import PRECISIONS, USUAL, build, unsupported_reason
 from export.verification.compare import verify
 from export.verify import print_report
 from models.terminal import say
@@ -41,12 +41,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     out = settings.out or Path("bundles") / settings.run.resolve().name
     if out.exists() and not settings.overwrite:
         fail(COMMAND, f"{out} exists; --overwrite replaces it, --out names another folder")
-    asked = None if settings.precision is None else _precisions(settings.precision)
+    requested = None if settings.precision is None else _parse_precisions(settings.precision)
     try:
         check_replaceable(out)
         trained = load(settings.run)
-        precisions = _possible(trained, asked)
-        manifest, files = build(trained, settings.name or out.resolve().name, settings.version, precisions, _tell)
+        precisions = _choose_precisions(trained, requested)
+        name = settings.name or out.resolve().name
+        manifest, files = build(trained, name, settings.version, precisions, lambda file: say(f"exported {file}"))
     except ValidationError as error:
         first = error.errors()[0]
         fail(COMMAND, f"{first['loc'][0]} {first['input']!r}: {first['msg']}")
@@ -60,25 +61,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _tell(file: str) -> None:
-    say(f"exported {file}")
-
-
-def _possible(trained: Trained, asked: tuple[Precision, ...] | None) -> tuple[Precision, ...]:
-    """What is asked for, or what is usual and the model has; says why something is left out, if it is."""
-    possible = []
-    for precision in asked or USUAL:
-        reason = why_not(trained, precision)
-        if reason and asked:
-            fail(COMMAND, f"--precision {','.join(asked)}: this model has no {precision}: {reason}; fp32 it has")
+def _choose_precisions(trained: Trained, requested: tuple[Precision, ...] | None) -> tuple[Precision, ...]:
+    """Return the requested precisions, or the default ones that the model supports; say why one is left out."""
+    supported = []
+    for precision in requested or USUAL:
+        reason = unsupported_reason(trained, precision)
+        if reason and requested:
+            fail(COMMAND, f"--precision {','.join(requested)}: this model has no {precision}: {reason}; fp32 it has")
         if reason:
             say(f"no {precision}: {reason}")
         else:
-            possible.append(precision)
-    return tuple(possible)
+            supported.append(precision)
+    return tuple(supported)
 
 
-def _precisions(given: str) -> tuple[Precision, ...]:
+def _parse_precisions(given: str) -> tuple[Precision, ...]:
     wanted = [name.strip() for name in given.split(",")]
     known = tuple(precision for precision in PRECISIONS if precision in wanted)
     if len(known) != len(wanted) or "fp32" not in known:

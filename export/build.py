@@ -1,16 +1,13 @@
-"""A trained model -> the files and the manifest of a bundle."""
+"""Make the files and the manifest of a bundle from a trained model."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import get_args
 
 import torch
-from torch import Tensor
 
 from bundle.graph_contract import (
     DEVICE_STEPS,
-    TensorSpec,
     decode_inputs,
     decode_outputs,
     device_inputs,
@@ -20,43 +17,46 @@ from bundle.graph_contract import (
     step_inputs,
     step_outputs,
 )
-from bundle.manifest import FORMAT, ON_DEVICE, Manifest, ModelShape, Precision
+from bundle.manifest import FORMAT, ON_DEVICE, Manifest, Precision
 from bundle.probe import ROWS as PROBE_ROWS
 from bundle.read import CARD, STEP, decode_file, full_file
 from bundle.vocabulary import singular
 from bundle.write import file_records
 from export.card import card
 from export.expected_probe import expected_texts
-from export.graph.bounds import REDUCED, unbounded_input
+from export.graph.bounds import LOSSY_PRECISIONS, unbounded_input
 from export.graph.modules import DecodeGraph, FullGraph, StepGraph
 from export.onnx_file import to_onnx
-from export.quantization_cost import MOST_LOSS, cost
+from export.quantization_cost import MAX_COST, quantization_cost
 from export.unroll import unroll
 from models.training.checkpoint import Trained
 
-__all__ = ["PRECISIONS", "USUAL", "build", "why_not"]
+__all__ = ["PRECISIONS", "USUAL", "build", "unsupported_reason"]
 
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
-# What a bundle has unless it is said; the precisions for a device make it several times larger.
+# The precisions of a bundle by default; those for a device make it several times larger.
 USUAL: tuple[Precision, ...] = ("fp32", "int8")
-# Sizes of the example that is traced; both stay variable, which takes an example of at least 2.
+# Sizes of the traced example. Both stay variable, for which torch needs at least 2.
 ROWS, STEPS = 3, 2
 
 
-def why_not(trained: Trained, precision: Precision) -> str | None:
-    """What speaks against a precision, with the layer's name or the measured loss; None if nothing does."""
+def unsupported_reason(trained: Trained, precision: Precision) -> str | None:
+    """Return why a model is not offered in a precision, with the layer's name or the measured loss; None if it is."""
     if reason := unbounded_input(trained.model.config, precision):
         return reason
-    if precision not in REDUCED:
+    if precision not in LOSSY_PRECISIONS:
         return None
-    loss = cost(trained.model, int(trained.vocabulary.numbers(trained.start_text)[0]), precision)
-    if loss <= MOST_LOSS:
+    start = int(trained.vocabulary.symbols_to_tokens(trained.start_text)[0])
+    cost = quantization_cost(trained.model, start, precision)
+    if cost <= MAX_COST:
         return None
-    if not math.isfinite(loss):
+    if not math.isfinite(cost):
         return "it reaches numbers that are not finite there" + ", beyond 65504" * (precision == "fp16-cuda")
     batch = "; a batch normalisation makes much of units that hardly move" * (trained.model.config.norm == "batch")
-    unit = singular(trained.vocabulary.unit)
-    return f"it would lose {loss:.3f} nats more per {unit}, at most {MOST_LOSS} are allowed{batch}"
+    return (
+        f"it would lose {cost:.3f} nats more per {singular(trained.vocabulary.unit)}, "
+        f"at most {MAX_COST} are allowed{batch}"
+    )
 
 
 def build(
@@ -64,21 +64,21 @@ def build(
     name: str,
     version: str,
     precisions: Sequence[Precision] | None = None,
-    exported: Callable[[str], None] = lambda file: None,
+    on_export: Callable[[str], None] = lambda file: None,
 ) -> tuple[Manifest, dict[str, bytes]]:
-    """The manifest and the files of a bundle.
+    """Return the manifest and the files of a bundle.
 
     Args:
-        precisions: fp32 first (default: fp32, and int8 where the model has it).
-        exported: is told the name of each graph that is done, some seconds after the one before.
+        precisions: fp32 first (default: fp32, and int8 where the model supports it).
+        on_export: called with the name of each graph when it is done, which takes some seconds each.
 
     Raises:
-        pydantic.ValidationError: if the name or the version has characters that a bundle's may not.
-        Unbounded: a precision is wanted in which the model cannot be computed.
+        pydantic.ValidationError: the name or the version has characters that are not allowed.
+        Unbounded: the model cannot be computed in one of the precisions.
     """
     model = trained.model
     if precisions is None:
-        precisions = USUAL[:1] if why_not(trained, "int8") else USUAL
+        precisions = USUAL[:1] if unsupported_reason(trained, "int8") else USUAL
     step = StepGraph(model).eval()
     steps = {precision: step.at(precision) for precision in precisions}
     start = model.initial_state(PROBE_ROWS)
@@ -96,63 +96,31 @@ def build(
         files={},
     )
     files = {CARD: card(trained, manifest).encode()}
-    for file, data in _graphs(steps, manifest):
+    for file, data in _export_graphs(steps, manifest):
         files[file] = data
-        exported(file)
+        on_export(file)
     return manifest.model_copy(update={"files": file_records(files)}), files
 
 
-def _graphs(steps: Mapping[Precision, StepGraph], manifest: Manifest) -> Iterator[tuple[str, bytes]]:
-    shape, vocab = manifest.model, len(manifest.symbols)
-    example = (torch.zeros(ROWS, dtype=torch.int64), *_state(shape))
-    yield STEP, to_onnx(steps["fp32"], example, step_inputs(shape), step_outputs(shape, vocab), manifest.metadata())
-    for file, export in ((decode_file, _decode), (full_file, _full)):
-        loops: dict[StepGraph, _Loop] = {}
+def _export_graphs(steps: Mapping[Precision, StepGraph], manifest: Manifest) -> Iterator[tuple[str, bytes]]:
+    """Yield the name and the content of each graph's file."""
+    shape, vocab, metadata = manifest.model, len(manifest.symbols), manifest.metadata()
+    token, state = torch.zeros(ROWS, dtype=torch.int64), [torch.zeros(ROWS, shape.hidden) for _ in shape.state_names]
+    yield STEP, to_onnx(steps["fp32"], (token, *state), step_inputs(shape), step_outputs(shape, vocab), metadata)
+    sampling = torch.full((STEPS, ROWS), -1), torch.full((STEPS, ROWS), 0.5), torch.ones(ROWS)
+    limits = torch.zeros(ROWS, vocab), torch.full((ROWS,), vocab), torch.ones(ROWS), torch.zeros(ROWS)
+    decode_example, full_example = (token, *sampling, *state), (token, *sampling, *limits, *state)
+    for file, graph, example, inputs, outputs in (
+        (decode_file, DecodeGraph, decode_example, decode_inputs(shape), decode_outputs(shape)),
+        (full_file, FullGraph, full_example, full_inputs(shape, vocab), full_outputs(shape, vocab)),
+    ):
+        loops: dict[StepGraph, bytes] = {}  # precisions may share a step
         for precision, step in steps.items():
-            loop = loops[step] = loops.get(step) or export(step, manifest)
+            if step not in loops:
+                loops[step] = to_onnx(graph(step, vocab), example, inputs, outputs, metadata)
             if precision not in ON_DEVICE:
-                yield file(precision), loop.data
+                yield file(precision), loops[step]
                 continue
-            for number in DEVICE_STEPS:
-                yield file(precision, number), loop.unrolled(shape, number)
-
-
-@dataclass(frozen=True)
-class _Loop:
-    """An exported graph that loops, of which those for a device are made."""
-
-    data: bytes
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
-
-    def unrolled(self, shape: ModelShape, steps: int) -> bytes:
-        inputs, outputs = device_inputs(shape, self.inputs, steps), device_outputs(self.outputs, steps)
-        return unroll(self.data, inputs, outputs, steps)
-
-
-def _decode(step: StepGraph, manifest: Manifest) -> _Loop:
-    shape, vocab = manifest.model, len(manifest.symbols)
-    inputs, outputs = decode_inputs(shape), decode_outputs(shape)
-    graph, example = DecodeGraph(step, vocab).eval(), (*_loop_example(), *_state(shape))
-    return _Loop(to_onnx(graph, example, inputs, outputs, manifest.metadata()), inputs, outputs)
-
-
-def _full(step: StepGraph, manifest: Manifest) -> _Loop:
-    shape, vocab = manifest.model, len(manifest.symbols)
-    inputs, outputs = full_inputs(shape, vocab), full_outputs(shape, vocab)
-    limits = (torch.zeros(ROWS, vocab), torch.full((ROWS,), vocab), torch.ones(ROWS), torch.zeros(ROWS))
-    graph, example = FullGraph(step, vocab).eval(), (*_loop_example(), *limits, *_state(shape))
-    return _Loop(to_onnx(graph, example, inputs, outputs, manifest.metadata()), inputs, outputs)
-
-
-def _loop_example() -> tuple[Tensor, ...]:
-    return (
-        torch.zeros(ROWS, dtype=torch.int64),
-        torch.full((STEPS, ROWS), -1),
-        torch.full((STEPS, ROWS), 0.5),
-        torch.ones(ROWS),
-    )
-
-
-def _state(shape: ModelShape) -> tuple[Tensor, ...]:
-    return tuple(torch.zeros(ROWS, shape.hidden) for _ in shape.state_names)
+            for count in DEVICE_STEPS:
+                specs = device_inputs(shape, inputs, count), device_outputs(outputs, count)
+                yield file(precision, count), unroll(loops[step], *specs, count)

@@ -1,4 +1,4 @@
-"""torch module -> the bytes of one ONNX file that explains itself."""
+"""Export a torch module to the bytes of one ONNX file, with its metadata."""
 
 import inspect
 import logging
@@ -19,15 +19,14 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from bundle.graph_contract import TensorSpec
-from export.graph import fp16 as half
-from export.graph import int8
+from export.graph import fp16, int8
 
 __all__ = ["to_onnx"]
 
-# onnxscript reads the source of its 500 functions again for every export, 0.6 s; once is enough.
+# onnxscript parses its 500 functions again for every export, which takes 0.6 s; once is enough.
 TracedOnnxFunction.function_ir = property(cache(TracedOnnxFunction.function_ir.fget))  # type: ignore[assignment, attr-defined]
 
-OPSET = 20  # those made of it for a device have another (export/unroll.py)
+OPSET = 20  # graphs for a device have another one (export/unroll.py)
 
 
 def to_onnx(
@@ -37,7 +36,7 @@ def to_onnx(
     outputs: Sequence[TensorSpec],
     metadata: dict[str, str],
 ) -> bytes:
-    """Exports a module whose `forward` takes `example` and returns `outputs`, both in the order given.
+    """Export a module whose `forward` takes `example` and returns `outputs`, both in the given order.
 
     Sizes that a TensorSpec names stay variable; in the example they must be at least 2, or torch fixes them.
     """
@@ -45,8 +44,8 @@ def to_onnx(
     variable = tree_map(lambda name: torch.export.Dim.DYNAMIC, shapes)
     with torch.no_grad(), _quiet_exporter():
         traced = torch.export.export(module.eval(), example, dynamic_shapes=variable, strict=False)
-        # Each of our operators has a translation: there is nothing to decompose, but the attempt traces all again.
-        # One that has none, as `Tensor.to`, is an error here: see export/graph/fp16.py.
+        # Each of our operators has a translation, so nothing is to decompose; the attempt would trace everything again.
+        # An operator without one, such as `Tensor.to`, fails here: see export/graph/fp16.py.
         traced.run_decompositions = lambda table: traced
         program = torch.onnx.export(
             traced,
@@ -57,12 +56,12 @@ def to_onnx(
             input_names=[spec.name for spec in inputs],
             output_names=[spec.name for spec in outputs],
             dynamic_shapes=shapes,
-            custom_translation_table=half.TRANSLATIONS | int8.TRANSLATIONS,
+            custom_translation_table=fp16.TRANSLATIONS | int8.TRANSLATIONS,
         )
     assert program is not None
     _optimize(program.model)
     model = program.model_proto
-    _integers_into_loops(model.graph)
+    _move_int8_into_loops(model.graph)
     _name_shapes(model, (*inputs, *outputs))
     onnx.helper.set_model_props(model, metadata)
     model.producer_name, model.producer_version = "charstream", ""
@@ -71,8 +70,8 @@ def to_onnx(
 
 
 def _optimize(model: Model) -> None:
-    """What the exporter does by default, with two exceptions: weights that are equal keep their names, by which
-    `verify` finds them, and products of constants stay."""
+    """Optimise as the exporter does by default, except that equal weights stay apart, because `verify` finds them by
+    name, and products of constants are not folded."""
     passes.InlinePass()(model)
     for _ in range(2):
         fold_constants_ir(model, onnx_shape_inference=True, should_fold=_fold_all_but_products)
@@ -86,21 +85,21 @@ def _optimize(model: Model) -> None:
         passes.CommonSubexpressionEliminationPass(),
         passes.OutputFixPass(),
         passes.NameFixPass(),
-        # The exporter notes where in the source each node comes from: paths of the machine that exported.
+        # The exporter records each node's place in the source, with paths of the exporting machine.
         passes.ClearMetadataAndDocStringPass(),
     )(model)
 
 
 def _fold_all_but_products(node: Node) -> bool | None:
-    """Folds constants; the product of two scales stays (see export/graph/int8.py)."""
+    """Fold constants, except the product of two scales (see export/graph/int8.py)."""
     return False if node.op_type == "Mul" else None
 
 
-def _integers_into_loops(graph: onnx.GraphProto) -> None:
-    """Moves weights of 8 bits into the body that uses them.
+def _move_int8_into_loops(graph: onnx.GraphProto) -> None:
+    """Move weights of 8 bits into the body that uses them.
 
-    Where a processor would let their products saturate, onnxruntime rewrites such weights (see
-    export/verification/onnx_session.py), but only those that lie in the graph of their matmul.
+    On a processor where their products would saturate, onnxruntime rewrites such weights (see
+    export/verification/onnx_session.py), but only if they lie in the same graph as their matmul.
     """
     for body in (attribute.g for node in graph.node for attribute in node.attribute if attribute.HasField("g")):
         used = {name for node in body.node for name in node.input}
@@ -112,7 +111,7 @@ def _integers_into_loops(graph: onnx.GraphProto) -> None:
 
 @contextmanager
 def _quiet_exporter() -> Iterator[None]:
-    """The exporter warns of its own internals and of torchvision's absence: nothing a user can act on."""
+    """Silence the exporter, which warns of its own internals and of torchvision's absence: no user can act on that."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -132,7 +131,7 @@ def _dynamic_shapes(module: nn.Module, inputs: Sequence[TensorSpec]) -> tuple[ob
 
 
 def _name_shapes(model: onnx.ModelProto, specs: Sequence[TensorSpec]) -> None:
-    """Writes the shapes of the contract: the exporter may lose the name of an output's variable size."""
+    """Write the shapes of the contract: the exporter may lose the name of an output's variable size."""
     expected = {spec.name: spec for spec in specs}
     for value in (*model.graph.input, *model.graph.output):
         for dim, size in zip(value.type.tensor_type.shape.dim, expected[value.name].shape, strict=True):

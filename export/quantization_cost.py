@@ -1,4 +1,4 @@
-"""What fewer bits cost a model, measured on texts that it writes itself: no other text is needed."""
+"""The cost of fewer bits, measured on texts that the model generates itself: no other text is needed."""
 
 import torch
 
@@ -6,23 +6,24 @@ from bundle.manifest import Precision
 from export.graph.modules import StepGraph
 from models.network.char_lm import CharLM
 
-__all__ = ["MOST_LOSS", "cost"]
+__all__ = ["MAX_COST", "quantization_cost"]
 
-# What a precision may cost, in nats a character.
-MOST_LOSS = 0.003
+# Highest cost at which a precision is offered, in nats per character.
+MAX_COST = 0.003
 ROWS, STEPS, SEED = 32, 128, 1
 
 
 @torch.inference_mode()
-def cost(model: CharLM, start: int, precision: Precision) -> float:
-    """Nats a character by which the model loses more in a precision, on texts of the float32 one: the mean of
-    KL(fp32 || precision). Not finite where a number is beyond what the precision can hold.
+def quantization_cost(model: CharLM, start: int, precision: Precision) -> float:
+    """Return by how many nats per character the loss is higher in a precision, on texts of the float32 model.
+
+    This is the mean of KL(fp32 || precision). It is not finite if a number exceeds the precision's range.
 
     Args:
-        start: the number of the character after which texts begin.
+        start: the token before every text.
 
     Raises:
-        Unbounded: the model cannot be computed in it at all.
+        Unbounded: the model cannot be computed in this precision.
     """
     exact = StepGraph(model).eval()
     steps = (exact, exact.at(precision))

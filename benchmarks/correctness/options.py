@@ -124,7 +124,7 @@ def _stages(row: Row, data: Path, folder: Path) -> Iterator[Outcome]:
     trained = load(run)
     manifest, files = build(trained, row.name, "1", USUAL[: 1 + row.int8])
     yield (outcome := replace(outcome, precisions=manifest.precisions))
-    verified = all(found.passed for found in verify(manifest, files, trained.model))
+    verified = all(found.has_passed for found in verify(manifest, files, trained.model))
     write_bundle(folder / "models" / row.name, manifest, files)
     expected = generate(trained.model, trained.vocabulary, trained.start_text, "", CHARS, seed=SEED)
     yield replace(outcome, verified=verified, expected=expected)

@@ -1,6 +1,6 @@
-"""The nonlinearities of an Elman RNN, of operators by which onnxruntime gives a row the same bits in every batch.
+"""The nonlinearities of an Elman RNN, made of operators with which onnxruntime gives a row the same bits in any batch.
 
-Its own Elu and Softplus are none of them: they treat the last few numbers of an array otherwise than the rest
+Its own Elu and Softplus are not among them: they treat the last few numbers of an array differently from the rest
 (tests/server/runtime/test_batch_invariance.py).
 """
 
@@ -9,12 +9,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from export.graph.constant import constant
+from export.graph.folding import constant
 
 __all__ = ["Activation"]
 
 # ln(1 + u) = 2 artanh(u / (2 + u)), and artanh z = z + z^3/3 + z^5/5 + ...: for u from 0 to 1, z is at most 1/3, and
-# what is left out of the series is below float32's roundings.
+# the rest of the series is below float32's roundings.
 _SERIES = [2 / odd for odd in range(17, 0, -2)]
 
 
@@ -23,7 +23,7 @@ def _elu(a: Tensor) -> Tensor:
 
 
 def _softplus(a: Tensor) -> Tensor:
-    """max(a, 0) + ln(1 + exp(-|a|)): there is no logarithm whose bits do not depend on the batch."""
+    """Return max(a, 0) + ln(1 + exp(-|a|)), without a logarithm: the bits of its operators depend on the batch."""
     above = a.clamp(min=0)
     u = torch.exp(a - 2 * above)
     z = u / (2 + u)
@@ -35,7 +35,7 @@ def _softplus(a: Tensor) -> Tensor:
 
 
 def _maxout(pieces: Tensor) -> Tensor:
-    """The larger half of [B, 2 N]."""
+    """Return the elementwise maximum of the halves of [B, 2 N]."""
     size = pieces.shape[1] // 2
     return torch.maximum(pieces[:, :size], pieces[:, size:])
 
@@ -54,10 +54,10 @@ _FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 class Activation(nn.Module):
-    """The activation `name` as models/network/activations.py has it.
+    """The activation `name`, as in models/network/activations.py.
 
     Args:
-        phi: the trained one; prelu has a slope.
+        phi: the trained module, from which prelu takes its slope.
     """
 
     def __init__(self, name: str, phi: nn.Module) -> None:

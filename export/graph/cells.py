@@ -1,8 +1,8 @@
 """Recurrent layers laid out for the runtime's matmul.
 
-One matrix per gate, so that nothing is split. Layer 0's input is a character: its input projection is a table with one
-row per character, a lookup. In a further layer the input and the hidden state lie side by side, one matmul for both;
-only a GRU's candidate keeps them apart, because the reset gate scales one and not the other.
+Each gate has its own matrix, so that no result is split. Layer 0 reads a character: its input projection is a lookup in
+a table with one row per character. A further layer reads its input and its hidden state side by side, in one matmul;
+only a GRU's candidate keeps them apart, because the reset gate scales just one of the two.
 """
 
 from collections.abc import Sequence
@@ -12,26 +12,25 @@ import torch
 from torch import Tensor, nn
 
 from export.graph.activations import Activation
-from export.graph.constant import constant
-from export.graph.folding import Affine
+from export.graph.folding import Affine, constant
 
 __all__ = ["Dense", "FirstLayer", "FurtherLayer", "LayerWeights", "update"]
 
-# Of a GRU the last gate keeps input and hidden state apart.
+# How many gates keep input and hidden state apart: the last one of a GRU.
 APART = {"rnn": 0, "lstm": 0, "gru": 1}
 
 Pair = tuple[Tensor, Tensor]
-# The gates' sums before their nonlinearity [B, H]: of those that take input and hidden state together, and of those
-# that keep them apart.
+# The gates' sums before their nonlinearity, [B, H]: those of gates that add input and hidden state, and the two sums of
+# each gate that keeps them apart.
 Sums = tuple[list[Tensor], list[Pair]]
 
 
 @dataclass(frozen=True)
 class LayerWeights:
-    """What one layer does with its input x, [count x H, I], and with what it reads of itself, [count x H, O].
+    """The weights of one layer: for its input, [count x H, I], and for its own output, [count x H, O].
 
     Attributes:
-        count: of the gates, which lie one after the other in torch's order.
+        count: number of gates, which are stacked in torch's order.
     """
 
     cell: str
@@ -41,14 +40,14 @@ class LayerWeights:
 
     @property
     def gates(self) -> list[tuple[Affine, Affine]]:
-        """The two parts of each gate."""
+        """Each gate's weights for the input and for the layer's own output."""
         parts = ((a.weight, a.bias) for a in (self.of_x, self.of_h))
         chunks = [tensor.chunk(self.count) for pair in parts for tensor in pair]
         return [(Affine(w_x, b_x), Affine(w_h, b_h)) for w_x, b_x, w_h, b_h in zip(*chunks, strict=True)]
 
     @property
     def together(self) -> int:
-        """How many gates add input and hidden state."""
+        """The number of gates that add input and hidden state."""
         return self.count - APART[self.cell]
 
 
@@ -66,7 +65,7 @@ class Dense(nn.Module):
 
 
 class FirstLayer(nn.Module):
-    """Its input is a character, whose part of each gate's sum is a row of a table [V, H]."""
+    """The layer that reads a character: its part of each gate's sum is a row of a table [V, H]."""
 
     def __init__(self, weights: LayerWeights) -> None:
         super().__init__()
@@ -87,7 +86,7 @@ class FirstLayer(nn.Module):
 
 
 class FurtherLayer(nn.Module):
-    """Its input is what the layers below hand up."""
+    """A layer that reads the output of the layers below."""
 
     def __init__(self, weights: LayerWeights) -> None:
         super().__init__()
@@ -107,7 +106,7 @@ class FurtherLayer(nn.Module):
 
 
 def update(cell: str, form: str, phi: Activation, sums: Sums, state: Sequence[Tensor]) -> list[Tensor]:
-    """The layer's state after the step, as models/network/unrolled.py defines it: state [h] or [h, c], each [B, H]."""
+    """Return the state after a step, [h] or [h, c], each [B, H], as models/network/unrolled.py defines it."""
     together, apart = sums
     if cell == "lstm":
         return _lstm(together, state[1])

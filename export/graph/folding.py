@@ -1,14 +1,20 @@
-"""The weights of a model as its graphs have them: batch normalisation becomes part of what reads it."""
+"""The weights of a model as its graphs hold them: batch normalisation becomes part of the layer that reads it."""
 
 from dataclasses import dataclass
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 
 from models.network.char_lm import CharLM
 from models.network.layers import BatchNorm
 
-__all__ = ["Affine", "head_weights", "layer_weights"]
+__all__ = ["Affine", "constant", "head_weights", "layer_weights"]
+
+
+def constant(tensor: Tensor) -> nn.Parameter:
+    """Copy a tensor: the scan operator refuses inputs that share memory."""
+    return nn.Parameter(tensor.detach().clone(memory_format=torch.contiguous_format), requires_grad=False)
 
 
 @dataclass(frozen=True)
@@ -19,7 +25,7 @@ class Affine:
     bias: Tensor
 
     def after(self, norm: nn.Module) -> "Affine":
-        """With a batch normalisation x -> a x + d of its input taken in: W (a x + d) + b = (W a) x + (W d + b)."""
+        """Fold a batch normalisation of the input, x -> a x + d, into it: W (a x + d) + b = (W a) x + (W d + b)."""
         if not isinstance(norm, BatchNorm):
             return self
         mean, variance = (cast(Tensor, kept).double() for kept in (norm.running_mean, norm.running_var))
@@ -30,9 +36,9 @@ class Affine:
 
 
 def layer_weights(model: CharLM, number: int) -> tuple[Affine, Affine]:
-    """Of what a layer reads, [gates x H, I], and of its own output, [gates x H, O].
+    """Return a layer's weights for its input, [gates x H, I], and for its own output, [gates x H, O].
 
-    Layer 0 reads a character's number: I is V there, the embedding is part of the weights.
+    Layer 0 reads tokens: there I is V, and the embedding is part of the weights.
     """
     layer = model.layers[number]
     of_input = Affine(layer.weight_ih, layer.bias_ih)

@@ -1,9 +1,9 @@
 """Matmuls in 16 bits, for a device that has units for them.
 
-Both inputs of a matmul are float16; what it adds up is kept in float32, and the result rounded to float16. Tables,
-sums, nonlinearities and states stay float32. A row depends on no other, as nothing is scaled.
+Both inputs of a matmul are float16, its sums are float32, and its result is rounded to float16. Tables, sums,
+nonlinearities and states stay float32. No row depends on another one, as nothing is scaled.
 
-Both operators are torch custom operators: torch's own matmul may add up in 16 bits where a processor does.
+Both operators are torch custom operators: torch's own matmul may add up in 16 bits on some processors.
 """
 
 from collections.abc import Callable
@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 __all__ = ["TRANSLATIONS", "HalfDense", "half"]
 
-_FLOAT, _FLOAT16 = 1, 10  # ONNX's numbers of the element types
+_FLOAT, _FLOAT16 = 1, 10  # ONNX's codes of element types
 
 
 @torch.library.custom_op("charstream::half", mutates_args=())
 def half(x: Tensor) -> Tensor:
-    """x float32 -> float16."""
+    """Round x float32 to float16."""
     return x.half()
 
 
@@ -30,7 +30,7 @@ def _(x: Tensor) -> Tensor:
 
 @torch.library.custom_op("charstream::half_matmul", mutates_args=())
 def half_matmul(x: Tensor, weight: Tensor) -> Tensor:
-    """x float16 [B, K], weight float16 [K, N] -> float32 [B, N] of float16's precision and range."""
+    """Multiply x float16 [B, K] by weight float16 [K, N] -> float32 [B, N] with float16's precision and range."""
     return (x.float() @ weight.float()).half().float()
 
 

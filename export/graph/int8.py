@@ -1,8 +1,8 @@
 """Matmuls in 8 bits whose activation scale is a constant.
 
 The hidden state of an LSTM, a GRU and a tanh or sigmoid RNN lies between -1 and 1 by construction. So 1/127 is its
-scale whatever the text: nothing is calibrated, and no row's scale depends on another row. A weight has one scale per
-column. Products and sums are integers and exact; what is rounded is the weight, once, and the input, at every step.
+scale for every text: nothing is calibrated, and no row's scale depends on another row. A weight has one scale per
+column. Products and sums are exact integers; the weight is rounded once, and the input at every step.
 
 Both operators are torch custom operators: a quantised model runs in torch, and is exported by translation.
 """
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 __all__ = ["TRANSLATIONS", "Int8Dense", "quantize"]
 
-LEVELS, ZERO = 127, 128  # the input x is kept as round(127 x) + 128
+LEVELS, ZERO = 127, 128  # an input x is stored as round(127 x) + 128
 SCALE = 1 / LEVELS
 # float32 adds integers exactly below 2**24; a product is at most 127 x 127.
 EXACT_FLOAT32_INPUTS = 2**24 // LEVELS**2
@@ -23,13 +23,13 @@ EXACT_FLOAT32_INPUTS = 2**24 // LEVELS**2
 
 @torch.library.custom_op("charstream::quantize", mutates_args=())
 def quantize(x: Tensor) -> Tensor:
-    """x float32 between -1 and 1 -> uint8, round(127 x) + 128, halves to even."""
+    """Round x, float32 between -1 and 1, to uint8: round(127 x) + 128, halves to even."""
     return (torch.round(x / torch.tensor(SCALE)).clamp(-ZERO, LEVELS) + ZERO).to(torch.uint8)
 
 
 @torch.library.custom_op("charstream::int8_matmul", mutates_args=())
 def int8_matmul(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
-    """x uint8 [B, K] of `quantize`, weight int8 [K, N], scale float32 [N] of its columns -> float32 [B, N]."""
+    """Multiply x uint8 [B, K] of `quantize` by weight int8 [K, N] with column scales float32 [N] -> float32 [B, N]."""
     exact = torch.float32 if len(weight) <= EXACT_FLOAT32_INPUTS else torch.float64
     total = (x.to(exact) - ZERO) @ weight.to(exact)
     return total.to(torch.float32) * (torch.tensor(SCALE) * scale)
@@ -50,7 +50,7 @@ def _quantize_onnx(x):  # type: ignore[no-untyped-def]
 
 
 def _int8_matmul_onnx(x, weight, scale):  # type: ignore[no-untyped-def]
-    # onnxruntime runs these four as one operator, if it finds the product of both scales unfolded.
+    # onnxruntime fuses these four into one operator if the product of both scales is not folded.
     return op.Mul(op.Cast(op.MatMulInteger(x, weight, _zero()), to=1), op.Mul(_scale(), scale))
 
 

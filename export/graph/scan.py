@@ -1,4 +1,4 @@
-"""K steps as torch's scan operator, which the exporter makes ONNX's Scan."""
+"""K steps as torch's scan operator, which the exporter turns into ONNX's Scan."""
 
 from collections.abc import Callable, Sequence
 from itertools import islice
@@ -9,7 +9,7 @@ from torch.func import functional_call
 
 __all__ = ["Step", "loop"]
 
-# What is carried on to the next step, and what a step gives.
+# The tensors carried to the next step, and the step's outputs.
 Step = tuple[list[Tensor], list[Tensor]]
 
 
@@ -20,17 +20,17 @@ def loop(
     steps: Sequence[Tensor],
     fixed: Sequence[Tensor],
 ) -> Step:
-    """Runs `body(carry, the step's part of steps, fixed)` for k = 0 to K - 1.
+    """Run `body(carry, [tensor[k] for tensor in steps], fixed)` for k = 0 to K - 1.
 
-    The operator knows of nothing but its inputs, so whatever else a step reads is one of them: `fixed`, and the weights
-    of `graph`. (torch's function `scan` would find these by itself, by compiling the body: seconds for each export.)
+    The operator sees only its inputs, so everything else that a step reads is one of them: `fixed`, and the weights of
+    `graph`. (torch's function `scan` would find these by compiling the body, which takes seconds for each export.)
 
     Args:
-        carry: the first step's; the body returns tensors of the same shapes, none of them one of its inputs.
-        steps: each [K, ...]; a step gets its k-th row.
+        carry: of the first step. The body returns tensors of the same shapes, none of which may be one of its inputs.
+        steps: each [K, ...].
 
     Returns:
-        The last step's carry, and what all steps gave, each [K, ...].
+        The last step's carry, and the outputs of all steps, each [K, ...].
     """
     reads = _Body(graph, body)
     weights = dict(reads.named_parameters())
@@ -46,7 +46,7 @@ def loop(
 
 
 class _Body(nn.Module):
-    """A function that reads a module's weights, as a module whose weights can be given."""
+    """A function that reads a module's weights, as a module whose weights can be replaced in a call."""
 
     def __init__(self, graph: nn.Module, body: Callable[..., Step]) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What a step's outcome should have been, in float64 and without the tricks of the graphs."""
+"""The outcome that a step should have, in float64 and without the tricks of the graphs."""
 
 from dataclasses import dataclass
 from itertools import product
@@ -15,7 +15,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Choice:
-    """How one row decides a step: see docs/design.md, section 5."""
+    """The inputs by which one row's outcome is decided in a step: see docs/design.md, section 5."""
 
     forced: int
     uniform: float
@@ -25,10 +25,10 @@ class Choice:
     min_p: float = 0.0
 
     def accepts(self, logits: Floats, outcome: int, edge: float) -> tuple[bool, bool]:
-        """Whether the outcome is the one that biased logits [V] lead to, and whether it may be: within `edge`.
+        """Return whether the outcome is the expected one for biased logits [V], and whether it is one within `edge`.
 
         `edge` is a distance between a random number and a character's share of the probability, between two logits for
-        a greedy row, and of a character's probability to a limit, relative to the limit.
+        a greedy row, and between a character's probability and a limit, relative to the limit.
         """
         if self.forced >= 0:
             return outcome == self.forced, outcome == self.forced
@@ -38,13 +38,13 @@ class Choice:
         if exact:
             return True, True
         # A limit that lies on a character's probability, or on a sum of them, may fall on either side of it.
-        moved = product((0.0, -edge, edge), repeat=2)
-        return False, min(distance, *(self._distance(logits, outcome, *shifts)[1] for shifts in moved)) <= edge
+        shifts = product((0.0, -edge, edge), repeat=2)
+        return False, min(distance, *(self._distance(logits, outcome, *pair)[1] for pair in shifts)) <= edge
 
     def _distance(self, logits: Floats, outcome: int, shift: float = 0.0, sum_shift: float = 0.0) -> tuple[bool, float]:
-        """Whether it is the outcome, and how far the random number lies outside its share."""
+        """Return whether the outcome is the expected one, and how far the random number lies outside its share."""
         cdf = probabilities(logits, self, shift, sum_shift).cumsum()
-        if not cdf[-1] > 0:  # moved limits may leave nothing, and what is not finite is no distribution
+        if not cdf[-1] > 0:  # shifted limits may leave nothing, and values that are not finite are no distribution
             return False, np.inf
         threshold = min(self.uniform, LARGEST_UNIFORM) * cdf[-1]
         low = cdf[outcome - 1] if outcome else 0.0
@@ -53,8 +53,10 @@ class Choice:
 
 
 def probabilities(logits: Floats, choice: Choice, shift: float = 0.0, sum_shift: float = 0.0) -> Floats:
-    """Probabilities [V] after temperature and limits, not renormalised; the limits are moved by a factor 1 + shift, and
-    the sum that top_p asks for by 1 + sum_shift."""
+    """Return probabilities [V] after temperature and limits, not renormalised.
+
+    The limits are multiplied by 1 + shift, and the sum that top_p asks for by 1 + sum_shift.
+    """
     weights = np.exp((logits - logits.max()) / choice.temperature)
     p = weights / weights.sum()
     ordered = np.sort(p)[::-1]

@@ -1,4 +1,4 @@
-"""onnxruntime as the verification uses it: one thread, arrays by name."""
+"""onnxruntime for verification: one thread, arrays by name."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,23 +6,23 @@ from typing import Any
 import onnxruntime
 from numpy.typing import NDArray
 
-__all__ = ["Arrays", "Runtime", "RuntimeFailure"]
+__all__ = ["Arrays", "OnnxSession", "OnnxSessionError"]
 
 Arrays = dict[str, NDArray[Any]]
 
 
-class RuntimeFailure(ValueError):
-    """onnxruntime fails while it runs a graph; one line."""
+class OnnxSessionError(ValueError):
+    """onnxruntime failed while it ran a graph. The message is one line."""
 
 
-class Runtime:
-    """One ONNX file, with the optimisations that the server runs it with."""
+class OnnxSession:
+    """One ONNX file, optimised as in the server."""
 
     def __init__(self, data: bytes) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         options.log_severity_level = 4
-        # Without VNNI the products of 8 bits would saturate; this takes instructions that are slower and exact.
+        # Without VNNI, products of 8 bits would saturate; this option selects slower, exact instructions.
         options.add_session_config_entry("session.x64quantprecision", "1")
         self._session = onnxruntime.InferenceSession(
             data, options, providers=["CPUExecutionProvider"], disabled_optimizers=["ConstantFolding"]
@@ -30,9 +30,9 @@ class Runtime:
         self._outputs = [output.name for output in self._session.get_outputs()]
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
-        """Outputs by name. Raises RuntimeFailure."""
+        """Return the outputs by name. Raises OnnxSessionError."""
         try:
             outputs = self._session.run(None, dict(inputs))
-        except Exception as error:  # its dozen classes have no other base
-            raise RuntimeFailure("onnxruntime: " + " ".join(str(error).split())) from error
+        except Exception as error:  # its dozen error classes have no other base
+            raise OnnxSessionError("onnxruntime: " + " ".join(str(error).split())) from error
         return dict(zip(self._outputs, outputs, strict=True))

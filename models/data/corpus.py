@@ -50,7 +50,7 @@ class Corpus:
     @property
     def start(self) -> int:
         """The start text's number."""
-        return int(self.vocabulary.numbers(self.start_text)[0])
+        return int(self.vocabulary.symbols_to_tokens(self.start_text)[0])
 
     @cached_property
     def _ends(self) -> tuple[int, int, int]:

@@ -188,7 +188,7 @@ def _losses(
     with ProgressBar("evaluate", " chars", len(ids)) as bar:
         if protocol == "windows":
             return windows_losses(model.evaluator, ids, window, bar)
-        start = int(model.vocabulary.numbers(model.start_text)[0])
+        start = int(model.vocabulary.symbols_to_tokens(model.start_text)[0])
         return carried_losses(model.evaluator, ids, start, bar)
 
 

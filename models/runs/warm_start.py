@@ -81,4 +81,4 @@ def _shape(tensor: Tensor, by_character: int | None) -> str:
 def _common(here: Vocabulary, there: Vocabulary) -> tuple[Tensor, Tensor]:
     """Return the numbers of the common characters, in one vocabulary and in the other."""
     both = "".join(symbol for symbol in here.symbols if symbol in set(there.symbols))
-    return torch.from_numpy(here.numbers(both)), torch.from_numpy(there.numbers(both))
+    return torch.from_numpy(here.symbols_to_tokens(both)), torch.from_numpy(there.symbols_to_tokens(both))

@@ -62,7 +62,7 @@ class Engine(Thread):
         super().__init__(name=f"engine {manifest.name}", daemon=True)
         self._vocabulary = manifest.vocabulary
         state = tuple(np.zeros(manifest.model.hidden, np.float32) for _ in manifest.model.state_names)
-        self._start = RowState(int(self._vocabulary.numbers(manifest.start_text)[0]), state, 0)
+        self._start = RowState(int(self._vocabulary.symbols_to_tokens(manifest.start_text)[0]), state, 0)
         self._running = store.states[Area.RUNNING]
         self._clock, self._runs = StepClock(self._running.width, shortest=store.runs.beside), store.runs
         self._scheduler = Scheduler(store.runs, chunk_delay, self._clock.step_seconds)

@@ -87,7 +87,7 @@ class Made:
     @cached_property
     def _chars(self) -> str:
         """Row by row, K characters each."""
-        return self._vocabulary.symbols_of(self._outcomes.tokens.T)
+        return self._vocabulary.tokens_to_symbols(self._outcomes.tokens.T)
 
     def outcomes_of(self, part: Part) -> NDArray[np.int64]:
         """All of its row, [K]."""

@@ -97,6 +97,6 @@ def _compare(manifest: Manifest, precision: Precision, first: int, tokens: NDArr
     """Raises CannotRun."""
     texts = manifest.probe[precision][first : first + tokens.shape[1]]
     for row, expected in enumerate(texts):
-        found = manifest.vocabulary.symbols_of(tokens[: len(expected), row])
+        found = manifest.vocabulary.tokens_to_symbols(tokens[: len(expected), row])
         if found != expected:
             raise CannotRun(f"the probe's row {first + row} is {found!r} here, the manifest says {expected!r}")

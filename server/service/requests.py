@@ -54,7 +54,7 @@ def generation_of(
 ) -> Asked:
     """Raises InvalidField or WrongReplica."""
     _check_replica(request, token, model)
-    prompt, has = model.manifest.vocabulary.spelled(request.prompt), _has(request, token, model)
+    prompt, has = model.manifest.vocabulary.text_to_symbols(request.prompt), _has(request, token, model)
     max_chars = _max_chars(request, settings)
     received = _received(request, prompt, has, max_chars)
     sampling = merged(request.sampling, token)
@@ -99,7 +99,7 @@ def scoring_of(
     _check_replica(request, token, model)
     if not request.text:
         raise InvalidField("text", "is empty, there is nothing to score")
-    spelled, most = model.manifest.vocabulary.spelled, settings.max_prompt_chars
+    spelled, most = model.manifest.vocabulary.text_to_symbols, settings.max_prompt_chars
     prompt = _numbered("prompt", spelled(request.prompt), model, most)
     text = _numbered("text", spelled(request.text), model, most)
     origin, led = _place(token, model)
@@ -158,7 +158,7 @@ def _has(request: pb.GenerateRequest, token: TextState | None, model: ServedMode
             raise InvalidField(
                 "received", "began in the middle of a character, where the token stands: use `received_raw`"
             )
-        return vocabulary.spelled(request.received)
+        return vocabulary.text_to_symbols(request.received)
     if vocabulary.unit != "bytes":
         raise InvalidField("received_raw", f"is for models of bytes, and {model.manifest.name} is none: use `received`")
     if request.received:
@@ -224,7 +224,7 @@ def _min_chars(request: pb.GenerateRequest, max_chars: int) -> int:
 def _stop(given: Sequence[str], model: ServedModel, settings: ServerSettings) -> tuple[str, ...]:
     if len(given) > settings.max_stops:
         raise InvalidField("stop", f"has {len(given)} strings, allowed are at most {settings.max_stops} (--max-stops)")
-    stops = [model.manifest.vocabulary.spelled(stop) for stop in given]
+    stops = [model.manifest.vocabulary.text_to_symbols(stop) for stop in given]
     for number, stop in enumerate(stops):
         if not 1 <= len(stop) <= settings.max_stop_chars:
             allowed = f"allowed are 1 to {settings.max_stop_chars} (--max-stop-chars)"

@@ -77,7 +77,7 @@ class Answer:
     def _finish(self, finish: Finish) -> pb.Finish:
         return pb.Finish(
             reason=REASONS[finish.reason],
-            stop=self.model.manifest.vocabulary.text_of(finish.stop),
+            stop=self.model.manifest.vocabulary.symbols_to_text(finish.stop),
             stop_chars_sent=finish.stop_chars_sent,
             prompt_chars=self.asked.prompt_chars,
             generated_chars=finish.generated_chars,
@@ -140,7 +140,7 @@ def _token(place: Snapshot, asked: Asked, model: ServedModel, keys: Keys, contin
 def _logprobs(scores: Scores, vocabulary: Vocabulary) -> pb.Logprobs:
     message = pb.Logprobs(chosen=scores.chosen.tolist())
     if scores.best.shape[1]:
-        chars = _rows(vocabulary.symbols_of(scores.best), scores.best.shape[1])
+        chars = _rows(vocabulary.tokens_to_symbols(scores.best), scores.best.shape[1])
         for best, logprobs in zip(chars, scores.best_logprobs.tolist(), strict=True):
             message.alternatives.add(chars=best, logprobs=logprobs)
     return message

@@ -22,7 +22,7 @@ MAX_REPEATS = 4
 
 def encoded(field: str, text: str, model: ServedModel) -> NDArray[np.int64]:
     """The numbers of the symbols that a field's text is made of. Raises InvalidField."""
-    return numbered(field, model.manifest.vocabulary.spelled(text), model)
+    return numbered(field, model.manifest.vocabulary.text_to_symbols(text), model)
 
 
 def numbered(field: str, symbols: str, model: ServedModel) -> NDArray[np.int64]:
@@ -30,7 +30,7 @@ def numbered(field: str, symbols: str, model: ServedModel) -> NDArray[np.int64]:
     if not symbols:
         return np.empty(0, np.int64)  # most fields of most requests
     try:
-        return model.manifest.vocabulary.numbers(symbols)
+        return model.manifest.vocabulary.symbols_to_tokens(symbols)
     except UnknownCharacter as error:
         raise InvalidField(field, f"{error} of {model.manifest.name}") from None
 

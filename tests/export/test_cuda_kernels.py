@@ -23,9 +23,9 @@ from models.training.checkpoint import Trained
 FLOAT, HALF, INT64, BOOL = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.INT64, TensorProto.BOOL
 ANY, NUMBERS, FLOATS = {FLOAT, HALF, INT64, BOOL}, {FLOAT, HALF, INT64}, {FLOAT, HALF}
 
-# Of each operator: the versions of its schema that a kernel is for (a kernel without an end is for its first version
-# only), the element types of its first input among those that the graphs have (of Where the second), and the inputs
-# that a kernel wants on the host: constants may lie there.
+# For each operator: the versions of its schema that a kernel is for (a kernel without an end is for its first version
+# only), the element types of its first input (for Where its second) among those that the graphs have, and the inputs
+# that a kernel reads on the host, where constants may lie.
 KERNELS: dict[str, tuple[range, set[int], tuple[int, ...]]] = {
     "Add": (range(14, 15), NUMBERS, ()),
     "Cast": (range(19, 21), ANY, ()),
@@ -61,12 +61,12 @@ KERNELS: dict[str, tuple[range, set[int], tuple[int, ...]]] = {
     "Where": (range(16, 17), NUMBERS, ()),
 }
 # A Concat of more inputs, or of inputs of several sizes, copies a table from the host each time.
-MOST_CONCATENATED = 32
+MAX_CONCATENATED = 32
 
 
 @pytest.fixture(scope="module")
 def graphs(tiny: Trained, device_files: tuple[Manifest, dict[str, bytes]]) -> list[onnx.ModelProto]:
-    """Of an LSTM in both precisions, and of a GRU with so many characters that another operator adds them up."""
+    """The graphs of an LSTM in both precisions, and of a GRU whose vocabulary is too large for the triangle of ones."""
     symbols = "\n" + "".join(map(chr, range(0x4E00, 0x4E00 + 600)))
     config = ModelConfig(cell="gru", vocab=len(symbols), layers=2, hidden=8, embedding=4)
     many = Trained(CharLM(config).eval(), Vocabulary(symbols), "\n", tiny.record)
@@ -75,7 +75,7 @@ def graphs(tiny: Trained, device_files: tuple[Manifest, dict[str, bytes]]) -> li
 
 
 def nodes(model: onnx.ModelProto) -> Iterator[tuple[onnx.NodeProto, dict[str, onnx.TypeProto.Tensor]]]:
-    """With the types of all values."""
+    """Yield each operator with the types of all values."""
     graph = shape_inference.infer_shapes(model, strict_mode=True, data_prop=True).graph
     types = {value.name: value.type.tensor_type for value in (*graph.input, *graph.output, *graph.value_info)}
     for tensor in graph.initializer:
@@ -114,7 +114,7 @@ def test_nothing_is_concatenated_that_takes_a_table(graphs: list[onnx.ModelProto
                 continue
             (axis,) = (attribute.i for attribute in node.attribute)
             sizes = {types[name].shape.dim[axis].dim_value for name in node.input}
-            assert len(node.input) <= MOST_CONCATENATED
+            assert len(node.input) <= MAX_CONCATENATED
             assert len(sizes) == 1, node
             assert sizes != {0}, f"a size that varies: {node}"
 

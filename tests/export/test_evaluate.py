@@ -12,9 +12,9 @@ import torch
 
 from bundle.manifest import Manifest
 from bundle.vocabulary import Vocabulary
-from export.evaluate import main, numbers_of
-from export.verification.onnx_reader import RuntimeReader
-from export.verification.onnx_session import Runtime
+from export.evaluate import main, tokens_of_part
+from export.verification.onnx_evaluator import OnnxEvaluator
+from export.verification.onnx_session import OnnxSession
 from models.data.corpus import open_corpus
 from models.data.text_files import CorpusError
 from models.evaluation.evaluation import EvaluatedModel, Evaluation, evaluate
@@ -103,9 +103,9 @@ def test_another_vocabulary_is_translated_or_refused_with_the_place(tmp_path: Pa
     path.write_text("abcabc\u00e9abc")
     corpus = open_corpus(str(path), split="0.5,0.5")
     model = Vocabulary("cbax")
-    assert numbers_of(corpus, "training", model).tolist() == [2, 1, 0, 2, 1]
+    assert tokens_of_part(corpus, "training", model).tolist() == [2, 1, 0, 2, 1]
     with pytest.raises(CorpusError, match=r"the validation part of .*U\+00E9\) at place 1 is not in the vocabulary"):
-        numbers_of(corpus, "validation", model)
+        tokens_of_part(corpus, "validation", model)
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def test_the_server_scores_what_the_protocol_carried_says(
     tiny: Trained, tiny_files: tuple[Manifest, dict[str, bytes]]
 ) -> None:
     manifest, files = tiny_files
-    reader = RuntimeReader(Runtime(files["full.fp32.onnx"]), manifest)
+    reader = OnnxEvaluator(OnnxSession(files["full.fp32.onnx"]), manifest)
     ids = manifest.vocabulary.encode(LINES * 10)
     parts = ("text", "carried", 1)
     found: list[Evaluation] = [

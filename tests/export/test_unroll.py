@@ -13,8 +13,8 @@ from bundle.manifest import Manifest
 from bundle.read import decode_file, full_file
 from export.build import build
 from export.verification.compare import reference_of_bundle, verify
-from export.verification.device_loop import InPlace
-from export.verification.onnx_session import Arrays, Runtime
+from export.verification.device_loop import DeviceLoop
+from export.verification.onnx_session import Arrays, OnnxSession
 from export.verification.tolerance import Verification
 from models.training.checkpoint import Trained
 from tests.conftest import tiny_model
@@ -37,8 +37,8 @@ def bundles_by_cell(device_files: Files) -> dict[str, Files]:
 class Pair:
     """A loop, and the graph of `steps` steps that was made of it."""
 
-    loop: Runtime
-    device: Runtime
+    loop: OnnxSession
+    device: OnnxSession
     steps: int
     manifest: Manifest
     full: bool
@@ -78,7 +78,7 @@ def pair(request: pytest.FixtureRequest, bundles_by_cell: dict[str, Files]) -> P
     cell, kind, steps = request.param
     manifest, files = bundles_by_cell[cell]
     file = {"decode": decode_file, "full": full_file}[kind]
-    graphs = Runtime(files[file("fp32")]), Runtime(files[file("fp32-cuda", steps)])
+    graphs = OnnxSession(files[file("fp32")]), OnnxSession(files[file("fp32-cuda", steps)])
     return Pair(*graphs, steps, manifest, kind == "full", np.random.default_rng(0))
 
 
@@ -92,7 +92,7 @@ def test_the_steps_one_after_the_other_are_the_loops_bit_for_bit(pair: Pair) -> 
     begin = pair.begin(5)
     for _ in range(2):
         given = pair.given(5)
-        found = InPlace(pair.device, pair.manifest).run({**begin, **given})
+        found = DeviceLoop(pair.device, pair.manifest).run({**begin, **given})
         assert_equal(found, pair.loop.run({**begin, **given}))
         begin = {name: found[f"{name}_next"] for name in begin}
 
@@ -136,11 +136,11 @@ def test_they_are_verified(bundles_by_cell: dict[str, Files], cell: str, tiny: T
     manifest, files = bundles_by_cell[cell]
     model = tiny.model if cell == "lstm" else tiny_model(hidden=16, **OTHERS[cell]).model
     found = verify(manifest, files, model)
-    assert all(verification.passed for verification in found), [str(v) for v in found]
+    assert all(verification.has_passed for verification in found), [str(v) for v in found]
     names = [f(p, k) for p in manifest.precisions[1:] for f in (decode_file, full_file) for k in DEVICE_STEPS]
     assert [v.file for v in found[3:]] == names
     assert all(v.outcomes > 500 for v in found[3:])
-    assert all(v.passed for v in verify(manifest, files, reference_of_bundle(manifest, files)))
+    assert all(v.has_passed for v in verify(manifest, files, reference_of_bundle(manifest, files)))
 
 
 def changed(data: bytes, name: str, change: Callable[[np.ndarray], np.ndarray]) -> bytes:
@@ -165,7 +165,7 @@ WRONG = {"fp32-cuda": a_column_too_large, "fp16-cuda": a_column_upside_down}
 
 
 def failed(found: list[Verification]) -> list[str]:
-    return [verification.file for verification in found if not verification.passed]
+    return [verification.file for verification in found if not verification.has_passed]
 
 
 @pytest.mark.parametrize("precision", WRONG)

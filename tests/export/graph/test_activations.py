@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from bundle.graph_contract import FLOAT, TensorSpec
 from export.graph.activations import Activation
 from export.onnx_file import to_onnx
-from export.verification.onnx_session import Runtime
+from export.verification.onnx_session import OnnxSession
 from models.network.activations import ACTIVATIONS
 
 ROWS, SIZE = 70, 50
@@ -27,10 +27,10 @@ class All(nn.Module):
 
 
 @pytest.fixture(scope="module")
-def runtime() -> Runtime:
+def runtime() -> OnnxSession:
     sizes = {name: SIZE // 2 if name == "maxout" else SIZE for name in ACTIVATIONS}
     outputs = tuple(TensorSpec(name, FLOAT, ("B", size)) for name, size in sizes.items())
-    return Runtime(to_onnx(All(), (torch.zeros(3, SIZE),), (TensorSpec("x", FLOAT, ("B", SIZE)),), outputs, {}))
+    return OnnxSession(to_onnx(All(), (torch.zeros(3, SIZE),), (TensorSpec("x", FLOAT, ("B", SIZE)),), outputs, {}))
 
 
 @pytest.fixture(scope="module")
@@ -41,13 +41,13 @@ def x() -> NDArray[np.float32]:
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
-def test_an_activation_is_the_models(name: str, runtime: Runtime, x: NDArray[np.float32]) -> None:
+def test_an_activation_is_the_models(name: str, runtime: OnnxSession, x: NDArray[np.float32]) -> None:
     with torch.no_grad():
         expected = ACTIVATIONS[name].make().double()(torch.from_numpy(x).double()).numpy()
     np.testing.assert_allclose(runtime.run({"x": x})[name], expected, rtol=1e-6, atol=2e-7)
 
 
-def test_a_row_has_the_same_bits_in_every_batch(runtime: Runtime, x: NDArray[np.float32]) -> None:
+def test_a_row_has_the_same_bits_in_every_batch(runtime: OnnxSession, x: NDArray[np.float32]) -> None:
     together = runtime.run({"x": x})
     parts = [slice(0, batch) for batch in range(1, ROWS)] + [slice(row, row + 1) for row in range(ROWS)]
     for part in parts:

@@ -9,11 +9,11 @@ from onnx import TensorProto
 
 from bundle.manifest import Manifest
 from bundle.read import decode_file
-from export.build import build, why_not
+from export.build import build, unsupported_reason
 from export.graph.bounds import Unbounded
 from export.graph.fp16 import HalfDense
 from export.graph.modules import StepGraph
-from export.quantization_cost import MOST_LOSS, cost
+from export.quantization_cost import MAX_COST, quantization_cost
 from tests.conftest import tiny_model
 
 
@@ -51,9 +51,9 @@ def test_a_state_stays_float32() -> None:
 
 def test_it_costs_a_usual_model_nothing() -> None:
     trained = tiny_model()
-    assert why_not(trained, "fp16-cuda") is None
-    assert 0 < cost(trained.model, 0, "fp16-cuda") < MOST_LOSS / 3
-    assert cost(trained.model, 0, "fp32-cuda") == 0
+    assert unsupported_reason(trained, "fp16-cuda") is None
+    assert 0 < quantization_cost(trained.model, 0, "fp16-cuda") < MAX_COST / 3
+    assert quantization_cost(trained.model, 0, "fp32-cuda") == 0
 
 
 def test_weights_that_nearly_cancel_out_are_refused_with_what_they_would_lose() -> None:
@@ -67,24 +67,24 @@ def test_weights_that_nearly_cancel_out_are_refused_with_what_they_would_lose() 
         large = 4000 * torch.randn(len(model.head.weight), generator=generator)
         model.head.weight[:, 0] += large
         model.head.weight[:, 1] -= large
-    reason = why_not(trained, "fp16-cuda")
+    reason = unsupported_reason(trained, "fp16-cuda")
     assert re.fullmatch(
         r"it would lose \d+\.\d{3} nats more per character, at most 0\.003 are allowed", reason or ""
     ), reason
-    assert why_not(trained, "fp32-cuda") is None
+    assert unsupported_reason(trained, "fp32-cuda") is None
 
 
 def test_numbers_beyond_16_bits_are_refused() -> None:
     trained = tiny_model(hidden=16)
     with torch.no_grad():
         trained.model.head.weight.mul_(1e5)
-    assert why_not(trained, "fp16-cuda") == "it reaches numbers that are not finite there, beyond 65504"
+    assert unsupported_reason(trained, "fp16-cuda") == "it reaches numbers that are not finite there, beyond 65504"
 
 
 def test_numbers_that_grow_without_a_bound_are_refused() -> None:
     trained = tiny_model(cell="rnn", activation="relu", hidden=8)
-    assert why_not(trained, "fp16-cuda") == "layers.0 reads its own output again, and relu has no bound"
-    assert why_not(trained, "fp32-cuda") is None
+    assert unsupported_reason(trained, "fp16-cuda") == "layers.0 reads its own output again, and relu has no bound"
+    assert unsupported_reason(trained, "fp32-cuda") is None
     with pytest.raises(Unbounded, match=r"this model has no fp16-cuda: layers\.0 reads"):
         build(trained, "cell", "1", ["fp32", "fp16-cuda"])
 
@@ -92,5 +92,5 @@ def test_numbers_that_grow_without_a_bound_are_refused() -> None:
 @pytest.mark.parametrize("options", [{"norm": "layer"}, {"residual": True, "layers": 3}])
 def test_what_8_bits_cannot_16_bits_can(options: dict[str, object]) -> None:
     trained = tiny_model(hidden=16, **options)
-    assert why_not(trained, "int8") is not None
-    assert why_not(trained, "fp16-cuda") is None
+    assert unsupported_reason(trained, "int8") is not None
+    assert unsupported_reason(trained, "fp16-cuda") is None

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from bundle.graph_contract import FLOAT, TensorSpec
-from export.build import why_not
+from export.build import unsupported_reason
 from export.graph.int8 import EXACT_FLOAT32_INPUTS, Int8Dense, quantize
 from export.onnx_file import to_onnx
-from export.verification.onnx_session import Runtime
+from export.verification.onnx_session import OnnxSession
 from tests.conftest import tiny_model
 
 
@@ -40,7 +40,7 @@ def exported(module: Quantized, inputs: int, outputs: int) -> bytes:
 @pytest.mark.parametrize("inputs", [64, 513, EXACT_FLOAT32_INPUTS + 10])
 def test_torch_and_the_runtime_have_the_same_bits_in_every_batch(inputs: int) -> None:
     module = Quantized(layer(inputs, 40))
-    runtime = Runtime(exported(module, inputs, 40))
+    runtime = OnnxSession(exported(module, inputs, 40))
     x = torch.rand(64, inputs, generator=torch.Generator().manual_seed(1)) * 2 - 1
     x[0], x[1], x[2] = 1, -1, 0
     with torch.no_grad():
@@ -54,7 +54,7 @@ def test_sums_at_their_largest_are_exact() -> None:
     """All inputs 1 and all weights of one sign: what saturates in 16 bits, or is no integer in float32, shows here."""
     inputs = 4096
     module = Quantized(Int8Dense(torch.cat([torch.ones(inputs, 8), -torch.ones(inputs, 8)], 1), None))
-    runtime = Runtime(exported(module, inputs, 16))
+    runtime = OnnxSession(exported(module, inputs, 16))
     x = np.ones((2, inputs), np.float32)
     y = runtime.run({"x": x})["y"]
     np.testing.assert_allclose(np.abs(y), inputs, rtol=1e-6)
@@ -84,9 +84,9 @@ def test_the_scales_are_left_for_the_runtime_to_fuse() -> None:
 def test_a_model_that_would_lose_by_8_bits_has_none() -> None:
     """A batch normalisation that makes much of a unit which hardly moves: its column leaves the others few levels."""
     trained = tiny_model(norm="batch", hidden=16)
-    assert why_not(trained, "int8") is None
+    assert unsupported_reason(trained, "int8") is None
     trained.model.norms[0].running_var[0] = 1e-9
-    reason = why_not(trained, "int8")
+    reason = unsupported_reason(trained, "int8")
     assert reason is not None
     assert "nats more per character" in reason
     assert "batch normalisation" in reason

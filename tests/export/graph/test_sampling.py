@@ -5,13 +5,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from export.graph.sampling import Sampler, limit, prepare
+from export.graph.sampling import Sampler, prepare_draws, prepare_limits
 from export.verification.expected_outcome import Choice, probabilities
 
 
 def sample(logits: Tensor, temperature: Tensor, uniform: Tensor) -> Tensor:
     sampler = Sampler(logits.shape[1])
-    divisor, numbers = prepare(temperature, uniform.unsqueeze(0))
+    divisor, numbers = prepare_draws(temperature, uniform.unsqueeze(0))
     return sampler.draw(sampler.weights(logits, divisor), numbers[0])
 
 
@@ -20,9 +20,11 @@ def limited(
 ) -> Tensor:
     """Weights [V] after the limits: logits [V]."""
     sampler = Sampler(len(logits))
-    divisor, _ = prepare(torch.tensor([temperature]), torch.zeros(1, 1))
-    limits = limit(torch.tensor([top_k or len(logits)]), torch.tensor([top_p]), torch.tensor([min_p]), len(logits))
-    return sampler.limited(sampler.weights(logits.unsqueeze(0), divisor), *limits)[0]
+    divisor, _ = prepare_draws(torch.tensor([temperature]), torch.zeros(1, 1))
+    limits = prepare_limits(
+        torch.tensor([top_k or len(logits)]), torch.tensor([top_p]), torch.tensor([min_p]), len(logits)
+    )
+    return sampler.apply_limits(sampler.weights(logits.unsqueeze(0), divisor), *limits)[0]
 
 
 def kept(probability: list[float], **limits: float) -> list[int]:
@@ -109,12 +111,3 @@ def test_limits_agree_with_the_reference_in_float64() -> None:
         expected = probabilities(logits, Choice(-1, 0.0, temperature, **limits))  # type: ignore[arg-type]
         assert ((ours > 0).numpy() == (expected > 0)).all(), limits
         np.testing.assert_allclose((ours / ours.sum()).numpy(), expected / expected.sum(), rtol=1e-4)
-
-
-@pytest.mark.parametrize("outcome", [1, 2])
-def test_a_sum_that_lies_on_top_p_may_fall_on_either_side_of_it(outcome: int) -> None:
-    """Two of three characters have exactly four fifths: a rounding decides whether the third is kept."""
-    logits = np.log(np.array([0.5, 0.3, 0.2]))
-    choice = Choice(forced=-1, uniform=0.9, temperature=1.0, top_k=3, top_p=0.8)
-    assert choice.accepts(logits, outcome, 1e-5)[1]
-    assert not Choice(forced=-1, uniform=0.9, temperature=1.0, top_k=3, top_p=0.79).accepts(logits, 2, 1e-5)[1]

@@ -1,28 +1,28 @@
-"""The loss of what the runtime computes, on the protocols of models/evaluation/losses.py."""
+"""The losses that onnxruntime computes, by the protocols of models/evaluation/losses.py."""
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bundle.manifest import Manifest
-from export.verification.device_loop import InPlace
-from export.verification.onnx_session import Runtime
+from export.verification.device_loop import DeviceLoop
+from export.verification.onnx_session import OnnxSession
 from models.evaluation.losses import States
 
-__all__ = ["RuntimeReader"]
+__all__ = ["OnnxEvaluator"]
 
-# Numbers in the log-probabilities of one run, at most.
-_LOGPROBS = 1 << 22
+# At most this many log-probabilities in one run.
+_MAX_LOGPROBS = 1 << 22
 
 
-class RuntimeReader:
-    """The graph full.*.onnx of a bundle: every symbol is forced. See `models.evaluation.losses.LossEvaluator`.
+class OnnxEvaluator:
+    """Finds losses with a full graph of a bundle: every symbol is forced. See models/evaluation/losses.py.
 
     Args:
-        fixed: the graph's number of steps, if it has no loop. A run of fewer is filled up, and nobody may go on from
-            the state after it: it is no number.
+        fixed: the graph's number of steps, if it has no loop. A shorter run is padded, and the state after it is NaN,
+            as no text may go on from it.
     """
 
-    def __init__(self, full: Runtime | InPlace, manifest: Manifest, fixed: int | None = None) -> None:
+    def __init__(self, full: OnnxSession | DeviceLoop, manifest: Manifest, fixed: int | None = None) -> None:
         self._full, self._manifest, self._vocab, self._fixed = full, manifest, len(manifest.symbols), fixed
 
     def initial_state(self, streams: int) -> States:
@@ -32,21 +32,21 @@ class RuntimeReader:
     def read(
         self, inputs: NDArray[np.integer], targets: NDArray[np.integer], state: States
     ) -> tuple[NDArray[np.float32], States]:
-        steps, losses = self._fixed or max(1, _LOGPROBS // (inputs.shape[1] * self._vocab)), []
+        steps, losses = self._fixed or max(1, _MAX_LOGPROBS // (inputs.shape[1] * self._vocab)), []
         for first in range(0, len(inputs), steps):
             forced = targets[first : first + steps].astype(np.int64)
-            filled = np.pad(forced, ((0, steps - len(forced) if self._fixed else 0), (0, 0)))
-            outputs = self._full.run(self._numbers(inputs[first].astype(np.int64), filled, state))
+            padded = np.pad(forced, ((0, steps - len(forced) if self._fixed else 0), (0, 0)))
+            outputs = self._full.run(self._inputs(inputs[first].astype(np.int64), padded, state))
             state = tuple(outputs[f"{name}_next"] for name in self._manifest.model.state_names)
             losses.append(-np.take_along_axis(outputs["logprobs"][: len(forced)], forced[..., None], 2)[..., 0])
-        if len(filled) > len(forced):
+        if len(padded) > len(forced):
             state = tuple(np.full_like(array, np.nan) for array in state)
         return np.concatenate(losses), state
 
-    def _numbers(
+    def _inputs(
         self, token: NDArray[np.int64], forced: NDArray[np.int64], state: States
     ) -> dict[str, NDArray[np.generic]]:
-        """What a run takes: token [S], forced [K, S]; no limit and no chance."""
+        """Return the inputs of a run, without limits: token [S], forced [K, S]."""
         streams = len(token)
         return {
             "token": token,

@@ -1,0 +1,34 @@
+"""Exported files explain themselves, hold nothing twice, and are the same for the same model."""
+
+import onnx
+import onnxruntime
+import pytest
+
+from bundle.read import STEP
+from export.build import build
+from tests.conftest import tiny_model
+from tests.export.helpers import Files, weights_of
+
+pytestmark = pytest.mark.slow
+
+
+def test_files_explain_themselves_and_hold_no_unused_weights(tiny_files: Files) -> None:
+    manifest, files = tiny_files
+    for name in (name for name in files if name.endswith(".onnx")):
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        session = onnxruntime.InferenceSession(files[name], options, providers=["CPUExecutionProvider"])
+        properties = session.get_modelmeta().custom_metadata_map
+        assert properties["charstream.name"] == "tiny"
+        assert '"hidden":64' in properties["charstream.model"]
+        model = onnx.load_from_string(files[name])
+        assert model.opset_import[0].version == 20
+        assert b"modules.py" not in files[name], "paths of the exporting machine"
+        assert sum(len(tensor.raw_data) for tensor in weights_of(model)) < manifest.files[STEP].bytes + 40_000
+    assert manifest.files[STEP].bytes == len(files[STEP])
+
+
+def test_equal_models_give_equal_files() -> None:
+    precisions = ["fp32", "fp32-cuda"]
+    first, second = (build(model, "tiny", "1", precisions) for model in (tiny_model(hidden=8), tiny_model(hidden=8)))
+    assert first == second
