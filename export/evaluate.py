@@ -15,7 +15,8 @@ from bundle.vocabulary import UnknownCharacter, Vocabulary
 from charstream.settings import Positional, Settings, fail, parse
 from export.verification.onnx_evaluator import OnnxEvaluator
 from export.verification.onnx_session import OnnxSession
-from models.data.corpus import DEFAULT_SPLIT, NAMED, Corpus, open_corpus, require_same_text
+from models.data.corpus import NAMED, Corpus, open_corpus, require_same_text
+from models.data.split import DEFAULT_SPLIT
 from models.data.text_files import CorpusError
 from models.evaluation.evaluation import EvaluatedModel, Evaluation, evaluate
 from models.evaluation.losses import TorchEvaluator

@@ -133,6 +133,7 @@ class WeightAverage:
     """The running mean of a model's weights: a = d a + (1 - d) w, d = min(decay, (1 + n) / (10 + n)) after n updates.
 
     So the mean begins as one of the last few weights, and the first ones, which were random, are soon forgotten.
+    torch's own AveragedModel waits for the GPU in every update, which `AsyncSteps` is there to avoid.
 
     Args:
         decay: of the mean in the long run.

@@ -8,6 +8,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from bundle.vocabulary import Unit
 from charstream.settings import Settings
+from models.data.split import DEFAULT_SPLIT
 from models.network.config import Init, ModelConfig, ModelOptions, Rate
 
 __all__ = ["DEFAULT_MINUTES", "Optimizer", "Schedule", "TrainSettings", "overrides", "train_command"]
@@ -103,7 +104,7 @@ class _Text(Settings):
         "default", description="a configuration by name, which other flags override"
     )
     vocabulary: Unit = Field("characters", description="what is predicted: code points or UTF-8 bytes")
-    split: str = Field("0.9,0.1", description="shares of the text: training,validation or training,validation,test")
+    split: str = Field(DEFAULT_SPLIT, description="shares of the text: training,validation or training,validation,test")
     batch: int = Field(64, ge=1, description="streams of text read side by side")
     sequence: int = Field(128, ge=1, description="characters of a stream per step: how far gradients reach back")
     random_offsets: bool = Field(False, description="streams begin elsewhere in every epoch")
