@@ -85,8 +85,13 @@ STEPS = {"adagrad": 400, "momentum": 400, "sgd": 400}  # others take 200
 IN_8_BITS = ("lstm", "gru", "rnn tanh post", "rnn rbf pre")
 # Values that do not speak for themselves; "" is not shown.
 LABELS = {
-    **{"none": "", "plain": "dropout", "norm": "clip-norm", "value": "clip-value"},
-    **{"batch": "batch-norm", "layer": "layer-norm", "locked": "locked-dropout"},
+    "none": "",
+    "plain": "dropout",
+    "norm": "clip-norm",
+    "value": "clip-value",
+    "batch": "batch-norm",
+    "layer": "layer-norm",
+    "locked": "locked-dropout",
 }
 
 

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from benchmarks.correctness.option_rows import DIVERGING, LEFT_OUT, Row, rows
-from benchmarks.support.served import serving
+from benchmarks.support.servers import serving
 from bundle.write import write_bundle
 from charstream.settings import Settings, fail, parse
 from client import CharstreamError, Client

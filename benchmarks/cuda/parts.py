@@ -80,7 +80,7 @@ def export(settings: CudaSettings) -> None:
 
 def _export(folder: Path, precision: Precision) -> float:
     """Seconds that it took."""
-    from benchmarks.support.served import untrained_bundle
+    from benchmarks.support.servers import untrained_bundle
 
     (layers, hidden), begin = SIZES[folder.name], time.monotonic()
     untrained_bundle(folder, layers=layers, hidden=hidden, precisions=("fp32", precision))
@@ -147,7 +147,7 @@ def grpc(settings: CudaSettings) -> None:
 
 def _grpc(settings: CudaSettings, path: Path, delay: int) -> None:
     from benchmarks.support.load import bottleneck, clients_load
-    from benchmarks.support.served import serving
+    from benchmarks.support.servers import serving
 
     with serving(path, *_serve_flags(settings), "--chunk-delay", str(delay)) as server:
         require_provider(settings, server.log)
@@ -163,7 +163,7 @@ def _grpc(settings: CudaSettings, path: Path, delay: int) -> None:
 
 def determinism(settings: CudaSettings) -> None:
     from benchmarks.correctness.determinism import compare, random_request
-    from benchmarks.support.served import serving
+    from benchmarks.support.servers import serving
 
     different = 0
     for path, bundle in zip(settings.paths, settings.bundles(), strict=True):
@@ -225,7 +225,7 @@ def require_provider(settings: CudaSettings, said: str) -> None:
 
 
 def _serve_flags(settings: CudaSettings) -> Sequence[str]:
-    from benchmarks.support.served import flags_of
+    from benchmarks.support.servers import flags_of
 
     return flags_of(provider=settings.provider, precision=settings.precision, max_rows=settings.rows, threads=1)
 

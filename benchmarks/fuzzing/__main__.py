@@ -23,7 +23,7 @@ from benchmarks.fuzzing.connected import Target, connected, flags_of
 from benchmarks.fuzzing.surface import Fault
 from benchmarks.fuzzing.surfaces import CONNECTED, NAMES, opened
 from benchmarks.support.machine import describe_machine
-from benchmarks.support.served import untrained_bundle
+from benchmarks.support.servers import untrained_bundle
 from charstream.settings import Settings, fail, parse
 
 COMMAND = "python -m benchmarks.fuzzing"

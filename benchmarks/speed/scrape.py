@@ -1,4 +1,4 @@
-"""What a real Prometheus says of a server under load, against what its clients counted themselves.
+"""Compare what a real Prometheus says of a server under load with what its clients counted themselves.
 
     python -m benchmarks.speed.scrape [--seconds 120]
 
@@ -18,10 +18,17 @@ from pathlib import Path
 import grpc
 from pydantic import Field
 
+from benchmarks.support.load import open_stub
 from benchmarks.support.machine import describe_machine
-from benchmarks.support.prometheus import SCRAPE_SECONDS, Prometheus, free_port, scraping
-from benchmarks.support.queries import alert_queries, dashboard_queries
-from benchmarks.support.served import serving, untrained_bundle
+from benchmarks.support.prometheus import (
+    SCRAPE_SECONDS,
+    Prometheus,
+    alert_queries,
+    dashboard_queries,
+    free_port,
+    run_prometheus,
+)
+from benchmarks.support.servers import given_or_untrained, serving
 from charstream.settings import Settings, parse
 from protos import charstream_pb2 as pb
 from protos import charstream_pb2_grpc as pb_grpc
@@ -37,16 +44,16 @@ METRICS = {
 
 
 class ScrapeSettings(Settings):
-    """Compares what Prometheus says of a server with what its clients counted."""
+    """Compare what Prometheus says of a server with what its clients counted."""
 
     bundle: Path | None = Field(None, description="the bundle to serve (default: an untrained LSTM 2x128)")
     streams: int = Field(16, ge=2, le=256, description="texts at a time; half of them run")
-    seconds: float = Field(120.0, ge=20, description="seconds of load")
+    seconds: float = Field(120.0, ge=20, description="duration of the load")
 
 
 @dataclass
 class Counted:
-    """What the clients saw, each with its time.time(): calls that ended well, refusals, characters of messages."""
+    """The clients' counts, each with its time.time(): calls that ended well, refusals, characters of messages."""
 
     calls: list[tuple[float, int]] = field(default_factory=list)
     refusals: list[tuple[float, int]] = field(default_factory=list)
@@ -54,17 +61,16 @@ class Counted:
 
 
 async def load(address: str, streams: int, seconds: float) -> Counted:
-    """Each text that has begun is read to its end."""
+    """Load the server; each text that has begun is read to its end."""
     counted, end = Counted(), time.time() + seconds
-    async with grpc.aio.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)]) as channel:
-        stub = pb_grpc.TextGenerationStub(channel)
+    async with open_stub(address) as stub:
         readers = [_read(stub, seed, end, counted) for seed in range(streams)]
         await asyncio.gather(*readers, _ask_for_too_much(stub, 2 * streams, end, counted))
     return counted
 
 
 async def _read(stub: pb_grpc.TextGenerationStub, seed: int, end: float, counted: Counted) -> None:
-    """Every second text goes on from the end of the one before."""
+    """Read texts; every second one goes on from the end of the one before."""
     token = b""
     while time.time() < end:
         request = pb.GenerateRequest(max_chars=TEXT_CHARS, return_token=True, resume_token=token)
@@ -88,8 +94,8 @@ async def _ask_for_too_much(stub: pb_grpc.TextGenerationStub, texts: int, end: f
         await asyncio.sleep(0.5)
 
 
-def unanswered(prometheus: Prometheus, at: float) -> int:
-    """Prints how many series each query has; returns how many queries have none."""
+def count_unanswered(prometheus: Prometheus, at: float) -> int:
+    """Print how many series each query has; return how many queries have none."""
     missing = 0
     for where, query in [*dashboard_queries("30s"), *alert_queries()]:
         series = len(prometheus.query(query, at))
@@ -98,8 +104,8 @@ def unanswered(prometheus: Prometheus, at: float) -> int:
     return missing
 
 
-def differences(prometheus: Prometheus, counted: Counted, end: float, seconds: float) -> int:
-    """Compares rates while the load ran, and sums after its end; returns how many differ too much."""
+def count_differences(prometheus: Prometheus, counted: Counted, end: float, seconds: float) -> int:
+    """Compare rates while the load ran, and sums after its end; return how many differ too much."""
     at, window, now = end - SCRAPE_SECONDS, int(seconds - 2 * SCRAPE_SECONDS), time.time()
     rows = []
     for name, metric in METRICS.items():
@@ -125,19 +131,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     settings = parse(ScrapeSettings, argv, command="python -m benchmarks.speed.scrape")
     port, streams = free_port(), settings.streams
     limits = ("--max-rows", str(streams // 2), "--max-waiting", str(streams), "--max-continuations", str(2 * streams))
-    with tempfile.TemporaryDirectory() as name:
-        bundle = settings.bundle or untrained_bundle(Path(name) / "lstm-2x128", hidden=128)
+    with given_or_untrained(settings.bundle, hidden=128) as bundle, tempfile.TemporaryDirectory() as name:
         print(describe_machine(), flush=True)
         with (
             serving(bundle, "--metrics-port", str(port), "--no-log-calls", *limits) as server,
-            scraping(Path(name), port) as prometheus,
+            run_prometheus(Path(name), port) as prometheus,
         ):
             prometheus.wait_for_scrape(0.0)
             counted = asyncio.run(load(server.address, streams, settings.seconds))
             end = time.time()
             prometheus.wait_for_scrape(end)
-            missing = unanswered(prometheus, end - SCRAPE_SECONDS)
-            differing = differences(prometheus, counted, end, settings.seconds)
+            missing = count_unanswered(prometheus, end - SCRAPE_SECONDS)
+            differing = count_differences(prometheus, counted, end, settings.seconds)
     print(f"{missing} queries without an answer; {differing} counts differ by more than {TOLERANCE:.0%}")
     return 1 if missing or differing else 0
 

@@ -1,15 +1,29 @@
-"""The machine and the versions that figures were measured with."""
+"""The machine and the versions that figures were measured with, and what a process holds (Linux)."""
 
 import os
 import platform
+import time
+from collections import Counter
+from contextlib import suppress
+from dataclasses import dataclass
 from importlib.metadata import distributions
 from pathlib import Path
 
-__all__ = ["anonymous_megabytes", "describe_machine", "resident_megabytes"]
+__all__ = ["ProcessLevel", "anonymous_megabytes", "describe_machine", "resident_megabytes", "thread_seconds"]
+
+# Instructions that decide how fast matmuls are, by the kernel's names for them.
+INSTRUCTIONS = {
+    "AVX2": {"avx2"},
+    "AVX-512": {"avx512f"},
+    "VNNI": {"avx512_vnni", "avx_vnni"},
+    "AMX": {"amx_int8", "amx_bf16"},
+}
+# Allocators keep something of every peak, which does not add up.
+KEPT_MEGABYTES = 32
 
 
 def describe_machine() -> str:
-    """One line: processor, cores, and the versions that matter."""
+    """Return one line: processor, its instruction set, cores, and the versions that matter."""
     names = ("onnxruntime", "onnxruntime-gpu", "grpcio", "numpy", "torch")
     found = {distribution.name: distribution.version for distribution in distributions()}
     versions = ", ".join(f"{name} {found[name]}" for name in names if name in found)
@@ -17,16 +31,70 @@ def describe_machine() -> str:
 
 
 def resident_megabytes(pid: int) -> float:
-    """Resident memory of a process (Linux)."""
-    return _status(pid, "VmRSS")
+    return _memory(pid, "VmRSS")
 
 
 def anonymous_megabytes(pid: int) -> float:
-    """Of it, what is no mapped file (Linux); 0 of a process that has ended."""
-    return _status(pid, "RssAnon")
+    """Return the resident memory that is no mapped file; 0 for a process that has ended."""
+    return _memory(pid, "RssAnon")
 
 
-def _status(pid: int, name: str) -> float:
+def thread_seconds(pid: int) -> dict[int, float]:
+    """Return the CPU seconds of each thread; nothing where the system does not have them."""
+    tick, found = os.sysconf("SC_CLK_TCK"), {}
+    for stat in Path(f"/proc/{pid}/task").glob("*/stat"):
+        with suppress(OSError):  # it has just ended
+            fields = stat.read_text().rpartition(")")[2].split()
+            found[int(stat.parent.name)] = (int(fields[11]) + int(fields[12])) / tick
+    return found
+
+
+@dataclass(frozen=True)
+class ProcessLevel:
+    """What a process holds.
+
+    Attributes:
+        threads: how many threads have each name.
+    """
+
+    megabytes: float
+    files: int
+    threads: Counter[str]
+
+    @classmethod
+    def of(cls, pid: int) -> "ProcessLevel":
+        threads = Counter[str]()
+        for name in Path(f"/proc/{pid}/task").glob("*/comm"):
+            with suppress(OSError):  # it has just ended
+                threads[name.read_text().strip()] += 1
+        return cls(resident_megabytes(pid), len([*Path(f"/proc/{pid}/fd").iterdir()]), threads)
+
+    def growth(self, before: "ProcessLevel") -> list[str]:
+        """Return a description of each thing of which there is more than before."""
+        fewer = {
+            f"{self.files} files after {before.files}": self.files <= before.files,
+            f"more threads: {dict(self.threads - before.threads)}": self.threads.total() <= before.threads.total(),
+            f"{self.megabytes:.0f} MB after {before.megabytes:.0f}": self.megabytes
+            <= before.megabytes + KEPT_MEGABYTES,
+        }
+        return [description for description, is_fewer in fewer.items() if not is_fewer]
+
+
+def settled_level(pid: int, before: ProcessLevel | None, seconds: float) -> ProcessLevel:
+    """Wait until a process holds no more than before (or, without that, than half a second ago); return the level.
+
+    After `seconds` it returns what there is then.
+    """
+    end, level = time.monotonic() + seconds, ProcessLevel.of(pid)
+    while time.monotonic() < end:
+        time.sleep(0.5)
+        last, level = level, ProcessLevel.of(pid)
+        if not level.growth(before or last):
+            break
+    return level
+
+
+def _memory(pid: int, name: str) -> float:
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     kilobytes = sum(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
     return kilobytes * 1024 / 1e6
@@ -37,4 +105,7 @@ def _processor() -> str:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return platform.processor()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+    fields = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    flags = set(fields.get("flags", "").split())
+    instructions = " ".join(name for name, names in INSTRUCTIONS.items() if names & flags)
+    return f"{fields.get('model name', platform.machine())} ({instructions or 'no AVX2'})"
