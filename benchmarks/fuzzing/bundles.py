@@ -1,4 +1,4 @@
-"""Manifests and ONNX files whose maker also writes their sha256: read as servers do, then loaded in a process apart."""
+"""Surfaces of manifests and ONNX files: read as servers read them, then loaded in another process."""
 
 import json
 import select
@@ -14,7 +14,7 @@ from random import Random
 import onnx
 from google.protobuf.message import DecodeError
 
-from benchmarks.fuzzing.mutations import changed_bytes, changed_json, changed_message
+from benchmarks.fuzzing.mutations import change_bytes, change_json, change_message
 from benchmarks.fuzzing.surface import Fault, Surface
 from bundle.manifest import sha256
 from bundle.read import MANIFEST, STEP, BundleError, decode_file, full_file, read_bundle
@@ -27,7 +27,7 @@ REFUSED = "refused"
 
 
 class Loader:
-    """A process in which onnxruntime loads bundles and runs their probe: what ends it, ends no fuzzer."""
+    """A process in which onnxruntime loads bundles and runs their probe: a crash there does not end the fuzzer."""
 
     def __init__(self) -> None:
         command = [sys.executable, "-m", "benchmarks.fuzzing.loader"]
@@ -35,7 +35,7 @@ class Loader:
         self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True)
 
     def load(self, folder: Path) -> str:
-        """Returns "OK" or "refused". Raises Fault."""
+        """Return "OK" or "refused". Raises Fault."""
         assert self._process.stdin
         assert self._process.stdout
         self._process.stdin.write(f"{folder}\n")
@@ -64,15 +64,15 @@ class Bundles:
         self.graphs = [(self._folder / name).read_bytes() for name in GRAPHS]
 
     def take_manifest(self, data: bytes) -> str:
-        with self._replaced({MANIFEST: data}):
+        with self._replace({MANIFEST: data}):
             return self._outcome()
 
     def take_graph(self, data: bytes) -> str:
-        """The first byte says which of the files the others are."""
+        """Replace one graph: the first byte says which, the others are its content."""
         name, content = GRAPHS[data[0] % len(GRAPHS)] if data else STEP, data[1:]
         manifest = json.loads(self.manifest)
         manifest["files"][name] = {"sha256": sha256(content), "bytes": len(content)}
-        with self._replaced({name: content, MANIFEST: json.dumps(manifest).encode()}):
+        with self._replace({name: content, MANIFEST: json.dumps(manifest).encode()}):
             return self._outcome()
 
     def _outcome(self) -> str:
@@ -85,7 +85,7 @@ class Bundles:
         return self._loader.load(self._folder)
 
     @contextmanager
-    def _replaced(self, files: dict[str, bytes]) -> Iterator[None]:
+    def _replace(self, files: dict[str, bytes]) -> Iterator[None]:
         before = {name: (self._folder / name).read_bytes() for name in files}
         try:
             for name, data in files.items():
@@ -105,24 +105,24 @@ def bundle_surfaces(bundle: Path) -> Iterator[Sequence[Surface]]:
         bundles = Bundles(bundle, folder, loader)
         graphs = [bytes([number]) + data for number, data in enumerate(bundles.graphs)]
         yield (
-            Surface("manifests", [bundles.manifest], bundles.take_manifest, _changed_manifest),
-            Surface("graphs", graphs, bundles.take_graph, _changed_graph),
+            Surface("manifests", [bundles.manifest], bundles.take_manifest, _change_manifest),
+            Surface("graphs", graphs, bundles.take_graph, _change_graph),
         )
 
 
-def _changed_manifest(data: bytes, rng: Random) -> bytes:
+def _change_manifest(data: bytes, rng: Random) -> bytes:
     try:
-        return changed_json(data, rng) if rng.random() < 0.8 else changed_bytes(data, rng)
+        return change_json(data, rng) if rng.random() < 0.8 else change_bytes(data, rng)
     except (ValueError, RecursionError):  # no JSON any more
-        return changed_bytes(data, rng)
+        return change_bytes(data, rng)
 
 
-def _changed_graph(data: bytes, rng: Random) -> bytes:
-    """Most changes are of nodes, their attributes and edges: of weights any number is allowed."""
+def _change_graph(data: bytes, rng: Random) -> bytes:
+    """Change mostly nodes, their attributes and edges: weights may be any numbers."""
     which, content = data[:1], data[1:]
     try:
         model = onnx.ModelProto.FromString(content)
     except DecodeError:
-        return which + changed_bytes(content, rng)
+        return which + change_bytes(content, rng)
     plain = rng.random() < 0.2
-    return which + (changed_bytes(content, rng) if plain else changed_message(model, rng).SerializeToString())
+    return which + (change_bytes(content, rng) if plain else change_message(model, rng).SerializeToString())

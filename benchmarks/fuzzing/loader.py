@@ -1,4 +1,4 @@
-"""Loads the bundles whose folders it reads, a line each, and answers each with a line."""
+"""Load the bundles whose folders come in, one a line, and answer each with a line."""
 
 import resource
 import sys
@@ -10,7 +10,7 @@ from server.runtime.host_runner import CannotRun
 from server.runtime.load import load
 from server.settings import ServerSettings
 
-# A graph that takes more is refused for want of memory, and takes none from others.
+# A graph that takes more is refused for want of memory, and takes none from other processes.
 MOST_BYTES = 4 << 30
 
 
