@@ -87,7 +87,7 @@ class Chaos:
 
     @property
     def resumes(self) -> int:
-        return sum(text.resumes for text in (*self.texts, *self.running))
+        return sum(text.resumes for text in self.texts) + sum(stream.resumes for stream in self.running)
 
 
 async def disturb(replicas: Replicas, chaos: Chaos, resumes: int, every: float) -> None:

@@ -36,7 +36,7 @@ RUNS = {
 }
 TRAIN = ["--hidden", "64", "--batch", "8", "--sequence", "32", "--steps", "150", "--precision", "fp32", "--seed", "5"]
 SERVERS = [("lstm", "fp32"), ("lstm", "int8"), ("gru-bytes", "int8")]
-KINDS = {"GenerateRequest": pb.GenerateRequest, "ScoreRequest": pb.ScoreRequest}
+KINDS: dict[str, Any] = {"GenerateRequest": pb.GenerateRequest, "ScoreRequest": pb.ScoreRequest}
 # The symbols of prompts by bundle; those of the corpus where there are none.
 SYMBOLS = {"lstm": "", "gru-bytes": string.ascii_letters + " é漢\n"}
 Answer = dict[str, Any]  # the texts of a call by index, each with its fields; or the status of an error

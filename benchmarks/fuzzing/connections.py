@@ -116,8 +116,9 @@ async def _bystander(target: Target, over: asyncio.Event) -> None:
     texts = set()
     while not over.is_set():
         async with _channel(target) as channel:
-            call = channel.unary_stream("/charstream.v1.TextGeneration/Generate")(request, timeout=CALL_SECONDS)
-            texts.add("".join([pb.GenerateResponse.FromString(message).text async for message in call]))
+            call: Any = channel.unary_stream("/charstream.v1.TextGeneration/Generate")
+            messages = call(request, timeout=CALL_SECONDS)
+            texts.add("".join([pb.GenerateResponse.FromString(message).text async for message in messages]))
     if len(texts) != 1:
         raise Fault(f"another client's text changed: {texts}")
 

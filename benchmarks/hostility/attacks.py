@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import asynccontextmanager, suppress
 from itertools import cycle, islice
 from typing import Any
 
@@ -12,9 +12,9 @@ from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.settings import SettingCodes, Settings
 
-from benchmarks.hostility.frames import ABSURD, ENDLESS_HEADERS, FIELDS, PREFACE, Blocks, garbage, message, resets
+from benchmarks.hostility.frames import ABSURD, FIELDS, PREFACE, Blocks, endless_fields, garbage, message, resets
 from benchmarks.support.background import Tally, Work
-from benchmarks.support.load import open_stub
+from benchmarks.support.load import open_stub, open_stubs
 from protos import charstream_pb2 as pb
 from protos import charstream_pb2_grpc as pb_grpc
 
@@ -33,14 +33,14 @@ WORKER_SECONDS = 0.1  # between two calls of one worker
 
 async def cancels(address: str, tally: Tally) -> None:
     """Give calls up: at once, or with their first message; and ten at once in one packet."""
-    async with _stubs(address, NO_RETRIES) as stubs:
-        workers = [_cancel(stub, tally, read=n % 2) for n, stub in zip(range(WORKERS), cycle(stubs), strict=False)]
+    async with open_stubs(address, 4, NO_RETRIES) as stubs:
+        workers = [_cancel(stub, tally, read=n % 2) for n, stub in enumerate(islice(cycle(stubs), WORKERS))]
         await asyncio.gather(*workers, *(_reset(address, tally) for _ in range(WORKERS // 10)))
 
 
 async def stalled_readers(address: str, tally: Tally, readers: int = 200) -> None:
     """Stop reading: half by a window of nothing, half by gRPC's own window, after their first message."""
-    async with _stubs(address, SMALL_WINDOW) as stubs:
+    async with open_stubs(address, 4, SMALL_WINDOW) as stubs:
         own = [_read_one(stub, tally) for stub in islice(cycle(stubs), readers // 2)]
         raw = [_take_nothing(address, tally) for _ in range(readers - len(own))]
         await asyncio.gather(*own, *raw, _wait_for(tally, "readers", readers))
@@ -58,10 +58,11 @@ async def absurd_frames(address: str, tally: Tally, connections: int = 50) -> No
 
 async def endless_headers(address: str, tally: Tally, connections: int = 50) -> None:
     """Send headers without end, and calls whose headers are too large."""
-    blocks = [*islice(cycle(ENDLESS_HEADERS.values()), connections)]
     large = [(f"x-{n}", "a" * 1000) for n in range(100)]
     async with open_stub(address, options=NO_RETRIES) as stub:
-        await asyncio.gather(_send_all(address, blocks, tally), _call(stub, tally, AGAIN_SECONDS, large))
+        await asyncio.gather(
+            _send_all(address, [endless_fields] * connections, tally), _call(stub, tally, AGAIN_SECONDS, large)
+        )
 
 
 async def half_open(address: str, tally: Tally, connections: int = 1000) -> None:
@@ -86,12 +87,6 @@ ATTACKS: dict[str, Work] = {
     "half-open": half_open,
     "overload": overload,
 }
-
-
-@asynccontextmanager
-async def _stubs(address: str, options: Sequence[tuple[str, int]]) -> AsyncIterator[list[pb_grpc.TextGenerationStub]]:
-    async with AsyncExitStack() as stack:
-        yield [await stack.enter_async_context(open_stub(address, options=options)) for _ in range(4)]
 
 
 async def _cancel(stub: pb_grpc.TextGenerationStub, tally: Tally, *, read: int) -> None:

@@ -4,14 +4,14 @@ import asyncio
 import os
 import time
 from collections.abc import Iterator
-from contextlib import AsyncExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from itertools import cycle, islice
 from multiprocessing import get_context
 from typing import Any
 
 import grpc
 
-from benchmarks.support.load import open_stub
+from benchmarks.support.load import open_stubs
 from benchmarks.support.machine import thread_seconds
 from protos import charstream_pb2 as pb
 from protos import charstream_pb2_grpc as pb_grpc
@@ -83,9 +83,7 @@ async def free_rows(address: str, rows: int, seconds: float = 30.0) -> int:
     """Open `rows` texts at a time until all have a first character; return how many had one at the last try."""
     end = time.monotonic() + seconds
     while (left := end - time.monotonic()) > 0:
-        async with AsyncExitStack() as stack:
-            opening = (stack.enter_async_context(open_stub(address)) for _ in range(0, rows, CONNECTION_CALLS))
-            stubs = [await stub for stub in opening]
+        async with open_stubs(address, -(-rows // CONNECTION_CALLS)) as stubs:
             calls = [stub.Generate(LONG, timeout=left) for stub in islice(cycle(stubs), rows)]
             begun = sum(await asyncio.gather(*map(_begins, calls)))
         if begun == rows:

@@ -13,7 +13,6 @@ import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import AsyncExitStack
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -21,7 +20,7 @@ import grpc
 from pydantic import Field
 
 from benchmarks.speed.engine import MAX_BATCH, Meter, request, run_engine
-from benchmarks.support.load import open_stub
+from benchmarks.support.load import open_stubs
 from benchmarks.support.machine import describe_machine, resident_megabytes
 from benchmarks.support.servers import ServerProcess, given_or_untrained, serving
 from bundle.read import decode_file, full_file, read_bundle
@@ -78,9 +77,7 @@ async def hold_streams(server: ServerProcess, streams: int, seconds: float) -> t
         The largest memory seen, in megabytes, and how many streams delivered.
     """
     delivered: set[int] = set()
-    async with AsyncExitStack() as stack:
-        connections = range(min(CONNECTIONS, streams))
-        stubs = [await stack.enter_async_context(open_stub(server.address)) for _ in connections]
+    async with open_stubs(server.address, min(CONNECTIONS, streams)) as stubs:
 
         async def read(number: int) -> None:
             call = stubs[number % len(stubs)].Generate(pb.GenerateRequest(max_chars=ENDLESS_CHARS, seed=number))

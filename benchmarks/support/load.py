@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from statistics import fmean
@@ -16,7 +16,7 @@ from benchmarks.support.machine import thread_seconds
 from protos import charstream_pb2 as pb
 from protos import charstream_pb2_grpc as pb_grpc
 
-__all__ = ["CpuSeconds", "Load", "bearer", "bottleneck", "clients_load", "grpc_load", "open_stub", "percentiles"]
+__all__ = ["Load", "bearer", "bottleneck", "clients_load", "grpc_load", "open_stub", "open_stubs", "percentiles"]
 
 TEXT_CHARS = 2000
 CLIENT_SECONDS = 4.0  # until a process of readers has begun
@@ -127,7 +127,15 @@ async def open_stub(
     else:
         channel = grpc.aio.insecure_channel(address, options)
     async with channel:
-        yield pb_grpc.TextGenerationStub(channel)
+        yield pb_grpc.TextGenerationStub(channel)  # type: ignore[no-untyped-call]
+
+
+@asynccontextmanager
+async def open_stubs(
+    address: str, connections: int, options: Sequence[tuple[str, int]] = ()
+) -> AsyncIterator[list[pb_grpc.TextGenerationStub]]:
+    async with AsyncExitStack() as stack:
+        yield [await stack.enter_async_context(open_stub(address, options=options)) for _ in range(connections)]
 
 
 def bearer(token: str) -> tuple[tuple[str, str], ...]:

@@ -9,7 +9,14 @@ from dataclasses import dataclass
 from importlib.metadata import distributions
 from pathlib import Path
 
-__all__ = ["ProcessLevel", "anonymous_megabytes", "describe_machine", "resident_megabytes", "thread_seconds"]
+__all__ = [
+    "ProcessLevel",
+    "anonymous_megabytes",
+    "describe_machine",
+    "resident_megabytes",
+    "settled_level",
+    "thread_seconds",
+]
 
 # Instructions that decide how fast matmuls are, by the kernel's names for them.
 INSTRUCTIONS = {
@@ -51,11 +58,7 @@ def thread_seconds(pid: int) -> dict[int, float]:
 
 @dataclass(frozen=True)
 class ProcessLevel:
-    """What a process holds.
-
-    Attributes:
-        threads: how many threads have each name.
-    """
+    """Memory, open files and threads (by name) of a process."""
 
     megabytes: float
     files: int
@@ -71,13 +74,13 @@ class ProcessLevel:
 
     def growth(self, before: "ProcessLevel") -> list[str]:
         """Return a description of each thing of which there is more than before."""
-        fewer = {
-            f"{self.files} files after {before.files}": self.files <= before.files,
-            f"more threads: {dict(self.threads - before.threads)}": self.threads.total() <= before.threads.total(),
-            f"{self.megabytes:.0f} MB after {before.megabytes:.0f}": self.megabytes
-            <= before.megabytes + KEPT_MEGABYTES,
+        threads, memory = self.threads - before.threads, self.megabytes - before.megabytes
+        more = {
+            f"{self.files} files after {before.files}": self.files > before.files,
+            f"more threads: {dict(threads)}": self.threads.total() > before.threads.total(),
+            f"{self.megabytes:.0f} MB after {before.megabytes:.0f}": memory > KEPT_MEGABYTES,
         }
-        return [description for description, is_fewer in fewer.items() if not is_fewer]
+        return [description for description, is_more in more.items() if is_more]
 
 
 def settled_level(pid: int, before: ProcessLevel | None, seconds: float) -> ProcessLevel:

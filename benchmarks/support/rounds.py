@@ -17,7 +17,7 @@ def measure_in_turn(cases: Mapping[str, Callable[[], T]], rounds: int) -> dict[s
     """Measure each case once in each round, in an order that alternates; return its values by round."""
     values: dict[str, list[T]] = {name: [] for name in cases}
     for number in range(rounds):
-        for name in cases if number % 2 == 0 else reversed(cases):
+        for name in list(cases)[:: 1 if number % 2 == 0 else -1]:
             values[name].append(cases[name]())
         sys.stderr.write(f"round {number + 1} of {rounds}\n")
     return values

@@ -38,7 +38,7 @@ def test_the_table_is_the_same_each_time_and_not_much_longer_than_it_must_be() -
 
 
 def test_rows_are_trained_exported_verified_and_streamed() -> None:
-    command = [sys.executable, "-m", "benchmarks.correctness.options", "--only", "row-12", "--only", "row-26"]
+    command = [sys.executable, "-m", "benchmarks.correctness.options", "--only", "row-12", "--only", "row-23"]
     result = subprocess.run(command, capture_output=True, text=True, timeout=200)
     assert result.returncode == 0, result.stdout + result.stderr
     assert "2 rows, 0 missed" in result.stdout
