@@ -12,8 +12,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 from pathlib import Path
 
 from benchmarks.support.servers import ServerProcess, serving, untrained_bundle
@@ -23,19 +22,6 @@ PROMPT = "To be, or not to be, that is the question:\n"
 TEMPERATURE = 0.8
 CHECKPOINT_CHARS = 256
 PATIENCE = 120.0
-
-
-@dataclass
-class Text:
-    """One text as it came, and how it came."""
-
-    seed: int
-    checkpoints: bool
-    text: str
-    generated_chars: int
-    seconds: float
-    resumes: int
-    replayed_chars: int
 
 
 class Replicas:
@@ -62,79 +48,69 @@ class Replicas:
         return serving(self._bundle, "--resume-keys", str(self._keys), "--threads", "1", port=port)
 
 
-@dataclass
-class Chaos:
-    """The readers, each of one text."""
+class Readers:
+    """Readers of one text each, which go on by themselves when their server is killed."""
 
-    client: AsyncClient
-    chars: int
-    texts: list[Text] = field(default_factory=list)
-    running: set[AsyncTextStream] = field(default_factory=set)
+    def __init__(self, client: AsyncClient, chars: int) -> None:
+        self._client, self._chars = client, chars
+        self.streams: dict[int, AsyncTextStream] = {}  # by seed
+        self.texts: dict[int, str] = {}
+        self.seconds: list[float] = []
 
     async def read(self, seed: int) -> None:
-        begin, checkpoints = time.perf_counter(), seed % 2 == 0
-        every = CHECKPOINT_CHARS if checkpoints else 0
-        stream = self.client.stream(
-            PROMPT, seed=seed, max_chars=self.chars, temperature=TEMPERATURE, checkpoint_chars=every
+        begin, every = time.perf_counter(), CHECKPOINT_CHARS if seed % 2 == 0 else 0
+        stream = self._client.stream(
+            PROMPT, seed=seed, max_chars=self._chars, temperature=TEMPERATURE, checkpoint_chars=every
         )
-        self.running.add(stream)
-        text = await stream.read()
-        self.running.remove(stream)
-        assert stream.finish
-        seconds = time.perf_counter() - begin
-        chars = stream.finish.generated_chars
-        self.texts.append(Text(seed, checkpoints, text, chars, seconds, stream.resumes, stream.replayed_chars))
+        self.streams[seed] = stream
+        self.texts[seed] = await stream.read()
+        self.seconds.append(time.perf_counter() - begin)
 
     @property
     def resumes(self) -> int:
-        return sum(text.resumes for text in self.texts) + sum(stream.resumes for stream in self.running)
+        return sum(stream.resumes for stream in self.streams.values())
 
 
-async def disturb(replicas: Replicas, chaos: Chaos, resumes: int, every: float) -> None:
+async def disturb(replicas: Replicas, readers: Readers, resumes: int, every: float) -> None:
     """Kill one server after the other until `resumes` were seen, or all texts ended."""
     await asyncio.sleep(every)
-    while chaos.running and chaos.resumes < resumes:
+    while len(readers.texts) < len(readers.streams) and readers.resumes < resumes:
         killed = time.perf_counter()
         await replicas.kill()
-        sys.stderr.write(f"kill {replicas.kills}: {chaos.resumes:,} resumes, {len(chaos.texts)} texts ended\n")
+        sys.stderr.write(f"kill {replicas.kills}: {readers.resumes:,} resumes, {len(readers.texts)} texts ended\n")
         await asyncio.sleep(max(0.0, every - (time.perf_counter() - killed)))
 
 
-async def read_undisturbed(address: str, seeds: Sequence[int], chars: int, at_once: int) -> dict[int, str]:
+async def read_undisturbed(address: str, seeds: Iterable[int], chars: int) -> dict[int, str]:
     """Return the texts by seed, each of one call."""
-    waiting, texts = iter(seeds), dict[int, str]()
     async with AsyncClient(address) as client:
 
-        async def read() -> None:
-            for seed in waiting:
-                texts[seed] = await client.stream(
-                    PROMPT, seed=seed, max_chars=chars, temperature=TEMPERATURE, resume=False
-                ).read()
+        async def read(seed: int) -> str:
+            stream = client.stream(PROMPT, seed=seed, max_chars=chars, temperature=TEMPERATURE, resume=False)
+            return await stream.read()
 
-        await asyncio.gather(*(read() for _ in range(at_once)))
-    return texts
+        return dict(zip(seeds, await asyncio.gather(*map(read, seeds)), strict=True))
 
 
 async def run(replicas: Replicas, streams: int, chars: int, resumes: int, every: float) -> bool:
     """Return whether no text was harmed, after enough resumes."""
     async with AsyncClient(replicas.addresses, patience=PATIENCE) as client:
-        chaos = Chaos(client, chars)
-        await asyncio.gather(*map(chaos.read, range(streams)), disturb(replicas, chaos, resumes, every))
-    shortest = min(text.seconds for text in chaos.texts)
-    print(f"{len(chaos.texts)} texts of {chars:,} characters, the shortest took {shortest:.1f} s")
-    print(f"{replicas.kills} kills, {chaos.resumes:,} resumes")
-    for name, checkpoints in (("checkpoints", True), ("replay", False)):
-        _report(name, [text for text in chaos.texts if text.checkpoints is checkpoints])
-    expected = await read_undisturbed(replicas.addresses[0], [text.seed for text in chaos.texts], chars, streams)
-    wrong = [text for text in chaos.texts if text.text != expected[text.seed] or text.generated_chars != chars]
+        readers = Readers(client, chars)
+        await asyncio.gather(*map(readers.read, range(streams)), disturb(replicas, readers, resumes, every))
+    print(f"{streams} texts of {chars:,} characters, the shortest took {min(readers.seconds):.1f} s")
+    print(f"{replicas.kills} kills, {readers.resumes:,} resumes")
+    for name, first in (("checkpoints", 0), ("replay", 1)):
+        chosen = [readers.streams[seed] for seed in range(first, streams, 2)]
+        count, again = sum(stream.resumes for stream in chosen), sum(stream.replayed_chars for stream in chosen)
+        print(f"{name}: {count:,} resumes, {again:,} characters forced again, {again / max(1, count):,.0f} each")
+    expected = await read_undisturbed(replicas.addresses[0], range(streams), chars)
+    wrong = [
+        seed
+        for seed, stream in readers.streams.items()
+        if readers.texts[seed] != expected[seed] or not stream.finish or stream.finish.generated_chars != chars
+    ]
     print(f"texts that differ from the undisturbed ones: {len(wrong)}")
-    return not wrong and chaos.resumes >= resumes
-
-
-def _report(name: str, texts: Sequence[Text]) -> None:
-    resumes, again = sum(text.resumes for text in texts), sum(text.replayed_chars for text in texts)
-    each = again / max(1, resumes)
-    print(f"{name}: {resumes:,} resumes, {again:,} characters forced again, {each:,.0f} each")
+    return not wrong and readers.resumes >= resumes
 
 
 def main() -> int:

@@ -1,7 +1,7 @@
 """Rows of options for training runs: every structure of a layer, and the other options pairwise."""
 
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import cycle
 from pathlib import Path
@@ -83,16 +83,6 @@ LEARNING_RATES = {"adamw": 0.01, "adam": 0.01, "rmsprop": 0.002, "adagrad": 0.05
 STEPS = {"adagrad": 400, "momentum": 400, "sgd": 400}  # others take 200
 # Structures of which a bundle also has 8 bits: exporting them takes as long again.
 IN_8_BITS = ("lstm", "gru", "rnn tanh post", "rnn rbf pre")
-# Values that do not speak for themselves; "" is not shown.
-LABELS = {
-    "none": "",
-    "plain": "dropout",
-    "norm": "clip-norm",
-    "value": "clip-value",
-    "batch": "batch-norm",
-    "layer": "layer-norm",
-    "locked": "locked-dropout",
-}
 
 
 @dataclass(frozen=True)
@@ -142,7 +132,8 @@ class Row:
         )
 
     def __str__(self) -> str:
-        return f"{self.name}  {' '.join(self.structure.values()):19}  {' '.join(_labels(self.options))}"
+        chosen = (f"{name}={value}" for name, value in self.options.items() if value != OPTIONS[name][0])
+        return f"{self.name}  {' '.join(self.structure.values()):19}  {' '.join(chosen)}"
 
 
 def rows() -> list[Row]:
@@ -172,14 +163,3 @@ def _is_allowed(values: Sequence[Any]) -> bool:
 
 def _is_stable(structure: dict[str, str], options: dict[str, Any]) -> bool:
     return options["init"] not in DIVERGING.get(structure.get("activation", ""), ())
-
-
-def _labels(options: dict[str, Any]) -> Iterator[str]:
-    """Yield values that speak for themselves, and the names of what is on."""
-    for name, value in options.items():
-        if name == "layers":
-            yield f"{value} layer{'s' * (value > 1)}"
-        elif isinstance(value, str):
-            yield from filter(None, [LABELS.get(value, value)])
-        elif value:
-            yield name.replace("_", "-")

@@ -1,13 +1,15 @@
 """Surfaces of manifests and ONNX files: read as servers read them, then loaded in another process."""
 
 import json
-import select
+import os
+import resource
 import shutil
-import subprocess
-import sys
 import tempfile
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
 from random import Random
 
@@ -18,11 +20,16 @@ from benchmarks.fuzzing.mutations import change_bytes, change_json, change_messa
 from benchmarks.fuzzing.surface import Fault, Surface
 from bundle.manifest import sha256
 from bundle.read import MANIFEST, STEP, BundleError, decode_file, full_file, read_bundle
+from server.runtime.host_runner import CannotRun
+from server.runtime.load import load
+from server.settings import ServerSettings
 
 __all__ = ["bundle_surfaces"]
 
 GRAPHS = (decode_file("fp32"), full_file("fp32"), STEP)
 LOAD_SECONDS = 60
+# A graph that takes more is refused for want of memory, and takes none from other processes.
+MOST_BYTES = 4 << 30
 REFUSED = "refused"
 
 
@@ -30,29 +37,47 @@ class Loader:
     """A process in which onnxruntime loads bundles and runs their probe: a crash there does not end the fuzzer."""
 
     def __init__(self) -> None:
-        command = [sys.executable, "-m", "benchmarks.fuzzing.loader"]
-        pipe = subprocess.PIPE
-        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True)
+        context = get_context("spawn")
+        self._pipe, other = context.Pipe()
+        self._process = context.Process(target=_load_bundles, args=(other,), daemon=True)
+        self._process.start()
+        other.close()
 
     def load(self, folder: Path) -> str:
         """Return "OK" or "refused". Raises Fault."""
-        assert self._process.stdin
-        assert self._process.stdout
-        self._process.stdin.write(f"{folder}\n")
-        self._process.stdin.flush()
-        if not select.select([self._process.stdout], [], [], LOAD_SECONDS)[0]:
+        self._pipe.send(folder)
+        if not self._pipe.poll(LOAD_SECONDS):
             self.end()
             raise Fault(f"loading takes more than {LOAD_SECONDS} s")
-        answer = self._process.stdout.readline().strip()
-        if not answer:
-            raise Fault(f"the process that loads ended with {self._process.wait()}")
+        try:
+            answer = str(self._pipe.recv())
+        except EOFError:
+            self._process.join()
+            raise Fault(f"the process that loads ended with {self._process.exitcode}") from None
         if answer not in ("OK", REFUSED):
             raise Fault(answer)
         return answer
 
     def end(self) -> None:
         self._process.kill()
-        self._process.communicate()
+        self._process.join()
+
+
+def _load_bundles(pipe: "Connection[str, Path]") -> None:
+    """Load each bundle whose folder comes in, and answer."""
+    resource.setrlimit(resource.RLIMIT_AS, (MOST_BYTES, MOST_BYTES))
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    settings = ServerSettings(provider="cpu", precision="fp32", threads=1)
+    while True:
+        try:
+            load(read_bundle(pipe.recv()), settings)
+            pipe.send("OK")
+        except EOFError:  # nobody asks any more
+            return
+        except CannotRun:
+            pipe.send(REFUSED)
+        except Exception as error:
+            pipe.send("".join(traceback.format_exception(error)))
 
 
 class Bundles:

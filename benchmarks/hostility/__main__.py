@@ -20,7 +20,7 @@ import grpc
 
 from benchmarks.hostility.attacks import ATTACKS
 from benchmarks.hostility.targets import free_rows, null_server, wait_until_quiet
-from benchmarks.support.background import BackgroundLoad
+from benchmarks.support.background import BackgroundLoad, background_load
 from benchmarks.support.load import grpc_load
 from benchmarks.support.machine import ProcessLevel, describe_machine, settled_level
 from benchmarks.support.rounds import measure_in_turn, median_ratio
@@ -53,10 +53,10 @@ class Trial:
     def measure(self, address: str) -> float:
         """Return the good streams' characters a second while an address, the server's or another, is attacked."""
         is_late = self._attack in LATE
-        with BackgroundLoad.running(ATTACKS[self._attack], address, self._core) as attackers:
+        with background_load(ATTACKS[self._attack], address, self._core) as attackers:
             if not is_late:
                 attackers.begin()
-                attackers.wait_until_in_place()
+                attackers.wait_for("in place")
             if self._attack in STANDING and not wait_until_quiet(self._server.pid):
                 self.faults.append("the attack does not come to rest")
             chars = asyncio.run(self._read(attackers, is_late))

@@ -6,7 +6,6 @@ process of its own. Both cases are measured in turn; the bar is that the 99th pe
 
 import argparse
 import asyncio
-import hashlib
 import sys
 import tempfile
 import time
@@ -15,11 +14,11 @@ from pathlib import Path
 import grpc
 import numpy as np
 
-from benchmarks.support.background import BackgroundLoad, Tally
+from benchmarks.support.background import Tally, background_load
 from benchmarks.support.load import bearer, open_stub, percentiles
 from benchmarks.support.machine import describe_machine
 from benchmarks.support.rounds import measure_in_turn, median_ratio
-from benchmarks.support.servers import serving, untrained_bundle
+from benchmarks.support.servers import serving, untrained_bundle, write_tokens
 from protos import charstream_pb2 as pb
 from protos import charstream_pb2_grpc as pb_grpc
 
@@ -70,9 +69,9 @@ async def _read_short_texts(stub: pb_grpc.TextGenerationStub, number: int, end: 
 
 
 def measure_beside_flood(address: str, seconds: float) -> list[float]:
-    with BackgroundLoad.running(flood, address) as load:
+    with background_load(flood, address) as load:
         load.begin()
-        load.wait_until_in_place()
+        load.wait_for("in place")
         return asyncio.run(read_quietly(address, seconds))
 
 
@@ -87,7 +86,7 @@ def main() -> int:
     names = ["flood", *(f"quiet{number}" for number in range(QUIET))]
     with tempfile.TemporaryDirectory() as folder:
         tokens = Path(folder, "tokens")
-        tokens.write_text("".join(f"{name} {hashlib.sha256(name.encode()).hexdigest()}\n" for name in names))
+        write_tokens(tokens, **{name: name for name in names})
         flags = ("--tokens", str(tokens), "--max-rows", str(settings.max_rows), "--precision", settings.precision)
         with serving(untrained_bundle(Path(folder, "bundle")), *flags, "--max-wait", "3600") as server:
             asyncio.run(read_quietly(server.address, 1.0))

@@ -10,7 +10,8 @@ import random
 import statistics
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -50,49 +51,30 @@ async def first_char_seconds(stub: pb_grpc.TextGenerationStub, prompt: str) -> f
         return float("inf")
 
 
-class Measurement:
-    """Short streams of one server, and the seconds that each long prompt waited for its first character."""
+async def load_with_prompts(server: ServerProcess, seconds: float, prompts: Iterator[str]) -> tuple[Load, list[float]]:
+    """Return the load of the short streams, and the seconds that each long prompt waited for its first character."""
+    waiting: list[asyncio.Task[float]] = []
+    async with open_stub(server.address) as stub:
 
-    def __init__(self, server: ServerProcess, symbols: str, seconds: float) -> None:
-        self._server, self._symbols, self._seconds = server, symbols, seconds
-        self._rng, self.waits = random.Random(0), list[float]()
+        async def send_prompts() -> None:
+            for prompt in prompts:
+                waiting.append(asyncio.create_task(first_char_seconds(stub, prompt)))
+                await asyncio.sleep(PROMPT_EVERY)
 
-    def on_idle_server(self) -> float:
-        """Return the seconds to the first character of a long prompt."""
+        sending = asyncio.create_task(send_prompts())
+        load = await short_streams(server, seconds)
+        for task in (sending, *waiting):
+            task.cancel()
+        return load, await asyncio.gather(*waiting)
 
-        async def call() -> float:
-            async with open_stub(self._server.address) as stub:
-                return await first_char_seconds(stub, self._prompt())
 
-        return asyncio.run(call())
+async def short_streams(server: ServerProcess, seconds: float) -> Load:
+    return await grpc_load(server.address, server.pid, STREAMS, seconds, text_chars=SHORT_CHARS)
 
-    def without_prompts(self) -> Load:
-        return asyncio.run(self._short_streams())
 
-    def with_prompts(self) -> Load:
-        return asyncio.run(self._streams_and_prompts())
-
-    async def _short_streams(self) -> Load:
-        return await grpc_load(self._server.address, self._server.pid, STREAMS, self._seconds, text_chars=SHORT_CHARS)
-
-    async def _streams_and_prompts(self) -> Load:
-        async with open_stub(self._server.address) as stub:
-            prompts: list[asyncio.Task[float]] = []
-
-            async def send_prompts() -> None:
-                while True:
-                    prompts.append(asyncio.create_task(first_char_seconds(stub, self._prompt())))
-                    await asyncio.sleep(PROMPT_EVERY)
-
-            sending = asyncio.create_task(send_prompts())
-            load = await self._short_streams()
-            for task in (sending, *prompts):
-                task.cancel()
-            self.waits += await asyncio.gather(*prompts)
-            return load
-
-    def _prompt(self) -> str:
-        return "".join(self._rng.choices(self._symbols, k=PROMPT_CHARS))
+async def first_char_when_idle(server: ServerProcess, prompt: str) -> float:
+    async with open_stub(server.address) as stub:
+        return await first_char_seconds(stub, prompt)
 
 
 def report(loads: dict[str, list[Load]], waits: Sequence[float], seconds: float) -> None:
@@ -114,15 +96,25 @@ def report(loads: dict[str, list[Load]], waits: Sequence[float], seconds: float)
 
 def main(argv: Sequence[str] | None = None) -> int:
     settings = parse(LongPromptsSettings, argv, command="python -m benchmarks.speed.long_prompts")
+    rng, waits = random.Random(0), list[float]()
     with given_or_untrained(settings.bundle) as bundle:
         symbols = read_bundle(bundle).manifest.symbols
+        prompts = ("".join(rng.choices(symbols, k=PROMPT_CHARS)) for _ in count())
         with serving(bundle, "--precision", settings.precision, "--threads", "1") as server:
-            measurement = Measurement(server, symbols, settings.seconds)
+
+            def measure_with_prompts() -> Load:
+                load, more = asyncio.run(load_with_prompts(server, settings.seconds, prompts))
+                waits.extend(more)
+                return load
+
             print(f"{describe_machine()}; {settings.precision}")
-            idle = measurement.on_idle_server()
+            idle = asyncio.run(first_char_when_idle(server, next(prompts)))
             print(f"a prompt of {PROMPT_CHARS:,} characters on an idle server: {idle:.2f} s")
-            cases = {"without": measurement.without_prompts, "with prompts": measurement.with_prompts}
-            report(measure_in_turn(cases, settings.rounds), measurement.waits, settings.seconds)
+            cases = {
+                "without": lambda: asyncio.run(short_streams(server, settings.seconds)),
+                "with prompts": measure_with_prompts,
+            }
+            report(measure_in_turn(cases, settings.rounds), waits, settings.seconds)
     return 0
 
 

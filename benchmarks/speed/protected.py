@@ -6,7 +6,6 @@ are scraped every second. Figures are ratios within a round.
 
 import argparse
 import asyncio
-import hashlib
 import sys
 import tempfile
 import urllib.request
@@ -21,7 +20,7 @@ import trustme
 from benchmarks.support.load import grpc_load
 from benchmarks.support.machine import describe_machine
 from benchmarks.support.rounds import measure_in_turn, print_ratios
-from benchmarks.support.servers import ServerProcess, serving, untrained_bundle
+from benchmarks.support.servers import ServerProcess, serving, untrained_bundle, write_tokens
 
 TOKEN = "a-token-for-a-benchmark"
 SCRAPE_SECONDS = 1.0
@@ -31,7 +30,7 @@ Case = tuple[tuple[str, ...], dict[str, Any]]  # a server's flags, and how it is
 
 def cases(folder: Path) -> dict[str, Case]:
     """Return servers with everything off, with everything but TLS, and with everything."""
-    (folder / "tokens").write_text(f"bench {hashlib.sha256(TOKEN.encode()).hexdigest()}\n")
+    write_tokens(folder / "tokens", bench=TOKEN)
     authority = trustme.CA()
     certificate = authority.issue_cert("localhost", "127.0.0.1")
     certificate.cert_chain_pems[0].write_to_path(folder / "cert.pem")

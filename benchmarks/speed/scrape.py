@@ -12,7 +12,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import grpc
@@ -51,25 +50,20 @@ class ScrapeSettings(Settings):
     seconds: float = Field(120.0, ge=20, description="duration of the load")
 
 
-@dataclass
-class Counted:
-    """The clients' counts, each with its time.time(): calls that ended well, refusals, characters of messages."""
-
-    calls: list[tuple[float, int]] = field(default_factory=list)
-    refusals: list[tuple[float, int]] = field(default_factory=list)
-    characters: list[tuple[float, int]] = field(default_factory=list)
+# The clients' counts by METRICS: (time.time(), how many) of each event.
+Counts = dict[str, list[tuple[float, int]]]
 
 
-async def load(address: str, streams: int, seconds: float) -> Counted:
+async def load(address: str, streams: int, seconds: float) -> Counts:
     """Load the server; each text that has begun is read to its end."""
-    counted, end = Counted(), time.time() + seconds
+    counts, end = {name: list[tuple[float, int]]() for name in METRICS}, time.time() + seconds
     async with open_stub(address) as stub:
-        readers = [_read(stub, seed, end, counted) for seed in range(streams)]
-        await asyncio.gather(*readers, _ask_for_too_much(stub, 2 * streams, end, counted))
-    return counted
+        readers = [_read(stub, seed, end, counts) for seed in range(streams)]
+        await asyncio.gather(*readers, _ask_for_too_much(stub, 2 * streams, end, counts))
+    return counts
 
 
-async def _read(stub: pb_grpc.TextGenerationStub, seed: int, end: float, counted: Counted) -> None:
+async def _read(stub: pb_grpc.TextGenerationStub, seed: int, end: float, counts: Counts) -> None:
     """Read texts; every second one goes on from the end of the one before."""
     token = b""
     while time.time() < end:
@@ -77,12 +71,12 @@ async def _read(stub: pb_grpc.TextGenerationStub, seed: int, end: float, counted
         if not token:
             request.prompt, request.seed = PROMPT, seed
         async for message in stub.Generate(request):
-            counted.characters.append((time.time(), len(message.text)))
-        counted.calls.append((time.time(), 1))
+            counts["characters"].append((time.time(), len(message.text)))
+        counts["calls"].append((time.time(), 1))
         token = b"" if token else message.finish.resume_token
 
 
-async def _ask_for_too_much(stub: pb_grpc.TextGenerationStub, texts: int, end: float, counted: Counted) -> None:
+async def _ask_for_too_much(stub: pb_grpc.TextGenerationStub, texts: int, end: float, counts: Counts) -> None:
     while time.time() < end:
         try:
             async for _ in stub.Generate(pb.GenerateRequest(n=texts)):
@@ -90,7 +84,7 @@ async def _ask_for_too_much(stub: pb_grpc.TextGenerationStub, texts: int, end: f
         except grpc.aio.AioRpcError as error:
             if error.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED:
                 raise
-        counted.refusals.append((time.time(), 1))
+        counts["refusals"].append((time.time(), 1))
         await asyncio.sleep(0.5)
 
 
@@ -104,19 +98,18 @@ def count_unanswered(prometheus: Prometheus, at: float) -> int:
     return missing
 
 
-def count_differences(prometheus: Prometheus, counted: Counted, end: float, seconds: float) -> int:
+def count_differences(prometheus: Prometheus, counts: Counts, end: float, seconds: float) -> int:
     """Compare rates while the load ran, and sums after its end; return how many differ too much."""
     at, window, now = end - SCRAPE_SECONDS, int(seconds - 2 * SCRAPE_SECONDS), time.time()
     rows = []
     for name, metric in METRICS.items():
-        events: list[tuple[float, int]] = getattr(counted, name)
         first, last = prometheus.span(metric, window, at)
         (rate,) = prometheus.query(f"sum(rate({metric}[{window}s]))", at)
-        seen = sum(size for when, size in events if first < when <= last)
+        seen = sum(size for when, size in counts[name] if first < when <= last)
         (total,) = prometheus.query(f"sum({metric})", now)
         rows += [
             (f"{name} a second", rate, seen / (last - first)),
-            (f"{name}, all", total, sum(size for _, size in events)),
+            (f"{name}, all", total, sum(size for _, size in counts[name])),
         ]
     return sum(not _agree(*row) for row in rows)
 
@@ -138,11 +131,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             run_prometheus(Path(name), port) as prometheus,
         ):
             prometheus.wait_for_scrape(0.0)
-            counted = asyncio.run(load(server.address, streams, settings.seconds))
+            counts = asyncio.run(load(server.address, streams, settings.seconds))
             end = time.time()
             prometheus.wait_for_scrape(end)
             missing = count_unanswered(prometheus, end - SCRAPE_SECONDS)
-            differing = count_differences(prometheus, counted, end, settings.seconds)
+            differing = count_differences(prometheus, counts, end, settings.seconds)
     print(f"{missing} queries without an answer; {differing} counts differ by more than {TOLERANCE:.0%}")
     return 1 if missing or differing else 0
 

@@ -7,11 +7,12 @@ from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from typing import Any
 
-__all__ = ["BackgroundLoad", "Tally", "Work"]
+__all__ = ["BackgroundLoad", "Tally", "Work", "background_load"]
 
-START_SECONDS, END_SECONDS = 60.0, 30.0
+PATIENCE_SECONDS = 60.0
 
 
 @dataclass
@@ -32,62 +33,62 @@ class Tally:
 Work = Callable[[str, Tally], Coroutine[Any, Any, None]]  # goes on at an address until it is cancelled
 
 
+@dataclass(frozen=True)
 class BackgroundLoad:
-    """Work in a process of its own, on one core if one is given."""
+    """A process that says "ready", works from "begin" to "end", says "in place" between, and sends its results."""
 
-    def __init__(self, work: Work, address: str, core: int | None = None) -> None:
-        """Start the process; the work itself begins with `begin`."""
-        context = get_context("spawn")
-        self._ready, self._begin, self._in_place, self._end = (context.Event() for _ in range(4))
-        self._results = context.Queue()
-        events = (self._ready, self._begin, self._in_place, self._end)
-        arguments = (work, address, core, events, self._results)
-        self._process = context.Process(target=_run, args=arguments, daemon=True)
-
-    @classmethod
-    @contextmanager
-    def running(cls, work: Work, address: str, core: int | None = None) -> "Iterator[BackgroundLoad]":
-        load = cls(work, address, core)
-        load._process.start()
-        try:
-            if not load._ready.wait(START_SECONDS):
-                raise SystemExit("the background load does not start")
-            yield load
-        finally:
-            load._process.kill()
-            load._process.join()
+    pipe: "Connection[str, Any]"
 
     def begin(self) -> None:
-        self._begin.set()
+        self.pipe.send("begin")
 
-    def wait_until_in_place(self) -> None:
-        if not self._in_place.wait(START_SECONDS):
-            raise SystemExit("the background load does not reach its full size")
+    def wait_for(self, message: str | None = None) -> Any:
+        """Return the next message but those that must come before it, or without one the results."""
+        while self.pipe.poll(PATIENCE_SECONDS):
+            received = self.pipe.recv()
+            if received == message or (message is None and not isinstance(received, str)):
+                return received
+        raise SystemExit(f"the background load sends no {message or 'results'}")
 
     def end(self) -> tuple[Counter[str], float]:
         """Stop the work; return the `done` and the `slowest_refusal` of its tally."""
-        self._end.set()
-        found: tuple[Counter[str], float] = self._results.get(timeout=END_SECONDS)
-        return found
+        self.pipe.send("end")
+        done, slowest_refusal = self.wait_for()
+        return done, slowest_refusal
 
 
-def _run(work: Work, address: str, core: int | None, events: Any, results: Any) -> None:
-    ready, begin, in_place, end = events
+@contextmanager
+def background_load(work: Work, address: str, core: int | None = None) -> Iterator[BackgroundLoad]:
+    """Start a process, on one core if one is given; the work itself begins with `begin`."""
+    context = get_context("spawn")
+    pipe, other = context.Pipe()
+    process = context.Process(target=_run, args=(work, address, core, other), daemon=True)
+    process.start()
+    try:
+        load = BackgroundLoad(pipe)
+        load.wait_for("ready")
+        yield load
+    finally:
+        process.kill()
+        process.join()
+
+
+def _run(work: Work, address: str, core: int | None, pipe: "Connection[Any, str]") -> None:
     if core is not None:
         os.sched_setaffinity(0, {core})
+    pipe.send("ready")
+    pipe.recv()
+    tally = asyncio.run(_work_until_end(work, address, pipe))
+    pipe.send((tally.done, tally.slowest_refusal))
 
-    async def run() -> Tally:
-        tally = Tally()
-        working, placed = asyncio.create_task(work(address, tally)), asyncio.create_task(tally.in_place.wait())
-        await asyncio.wait([working, placed], return_when=asyncio.FIRST_COMPLETED)
-        in_place.set()
-        await asyncio.to_thread(end.wait)
-        working.cancel()
-        with suppress(asyncio.CancelledError):
-            await working
-        return tally
 
-    ready.set()
-    begin.wait()
-    tally = asyncio.run(run())
-    results.put((tally.done, tally.slowest_refusal))
+async def _work_until_end(work: Work, address: str, pipe: "Connection[Any, str]") -> Tally:
+    tally = Tally()
+    working, placed = asyncio.create_task(work(address, tally)), asyncio.create_task(tally.in_place.wait())
+    await asyncio.wait([working, placed], return_when=asyncio.FIRST_COMPLETED)
+    pipe.send("in place")
+    await asyncio.to_thread(pipe.recv)
+    working.cancel()
+    with suppress(asyncio.CancelledError):
+        await working
+    return tally

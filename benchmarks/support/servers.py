@@ -1,5 +1,6 @@
 """Bundles without training, and servers in processes of their own."""
 
+import hashlib
 import os
 import re
 import signal
@@ -16,7 +17,7 @@ from bundle.manifest import Precision, TrainingRecord
 from bundle.vocabulary import Vocabulary
 from bundle.write import write_bundle
 
-__all__ = ["ServerProcess", "flags_of", "given_or_untrained", "serving", "untrained_bundle"]
+__all__ = ["ServerProcess", "flags_of", "given_or_untrained", "serving", "untrained_bundle", "write_tokens"]
 
 SYMBOLS = "\n" + "".join(map(chr, range(32, 127)))
 
@@ -60,6 +61,11 @@ def flags_of(**settings: object) -> list[str]:
     return [text for name, value in settings.items() for text in (f"--{name.replace('_', '-')}", str(value))]
 
 
+def write_tokens(file: Path, **tokens: str) -> None:
+    """Write a file for --tokens, by identity."""
+    file.write_text("".join(f"{name} {hashlib.sha256(token.encode()).hexdigest()}\n" for name, token in tokens.items()))
+
+
 class ServerProcess:
     """A process that says where it listens, whose log goes to a file, as under systemd or in a container."""
 
@@ -72,7 +78,7 @@ class ServerProcess:
             self._process = subprocess.Popen(command, stderr=log, cwd=checkout, env=environment)
         self.pid = self._process.pid
         try:
-            self.address = self.wait_for(r"listening on (\S+)\n")
+            self.address = self.wait_for(r'listening on ([\w.:[\]-]+)["\s]')
         except BaseException:
             self.stop(signal.SIGKILL)
             raise
