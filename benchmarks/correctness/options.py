@@ -19,7 +19,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import redirect_stderr
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -54,7 +54,7 @@ class OptionsSettings(Settings):
     processes: int = Field(0, ge=0, description="rows at a time, each in one thread; 0: as many as cores")
 
 
-@dataclass(frozen=True)
+@dataclass
 class Outcome:
     """The results of one row.
 
@@ -101,27 +101,24 @@ def attempt(row: Row, data: Path, folder: Path) -> Outcome:
     outcome, began = Outcome(row), time.process_time()
     try:
         with redirect_stderr(io.StringIO()):
-            for outcome in _stages(row, data, folder):  # noqa: B007 (the last one is the outcome)
-                pass
+            _train_and_export(outcome, data, folder)
     except Exception as error:  # the other rows go on, and the table tells it
-        outcome = replace(outcome, failure=_first_line(error))
-    return replace(outcome, seconds=time.process_time() - began)
+        outcome.failure = _first_line(error)
+    outcome.seconds = time.process_time() - began
+    return outcome
 
 
-def _stages(row: Row, data: Path, folder: Path) -> Iterator[Outcome]:
-    """Yield the outcome so far, after each stage."""
-    run = folder / "runs" / row.name
+def _train_and_export(outcome: Outcome, data: Path, folder: Path) -> None:
+    row, run = outcome.row, folder / "runs" / outcome.row.name
     settings = row.settings(data, run)
-    nats = train_model(settings)["carried_nats"]
-    entropy = entropy_of(open_corpus(str(data), vocabulary=settings.vocabulary).validation)
-    yield (outcome := Outcome(row, nats, entropy))
+    outcome.nats = train_model(settings)["carried_nats"]
+    outcome.entropy = entropy_of(open_corpus(str(data), vocabulary=settings.vocabulary).validation)
     trained = load(run)
     manifest, files = build(trained, row.name, "1", USUAL[: 1 + row.int8])
-    yield (outcome := replace(outcome, precisions=manifest.precisions))
-    verified = all(found.passed for found in verify(manifest, files, trained.model))
+    outcome.precisions = manifest.precisions
+    outcome.verified = all(found.passed for found in verify(manifest, files, trained.model))
     write_bundle(folder / "models" / row.name, manifest, files)
-    expected = generate(trained.model, trained.vocabulary, trained.start_text, "", CHARS, seed=SEED)
-    yield replace(outcome, verified=verified, expected=expected)
+    outcome.expected = generate(trained.model, trained.vocabulary, trained.start_text, "", CHARS, seed=SEED)
 
 
 def entropy_of(ids: NDArray[np.integer]) -> float:
@@ -131,18 +128,17 @@ def entropy_of(ids: NDArray[np.integer]) -> float:
     return float(-(shares * np.log(shares)).sum())
 
 
-def stream(outcome: Outcome, client: Client) -> Outcome:
+def stream(outcome: Outcome, client: Client) -> None:
     """Ask a server for the text that torch wrote."""
-    if not outcome.expected:
-        return outcome
     try:
         reader = client.stream("", model=outcome.row.name, max_chars=CHARS, seed=SEED)
         text = "".join(reader)
     except CharstreamError as error:
-        return replace(outcome, failure=_first_line(error))
+        outcome.failure = _first_line(error)
+        return
     if outcome.row.options["vocabulary"] == "bytes":
         text = reader.raw.decode("utf-8", "replace")
-    return replace(outcome, streamed=text == outcome.expected)
+    outcome.streamed = text == outcome.expected
 
 
 def _first_line(error: Exception) -> str:
@@ -163,13 +159,14 @@ def _attempt_all(chosen: Sequence[Row], folder: Path, processes: int) -> Iterato
             yield outcome
 
 
-def _stream_all(outcomes: Sequence[Outcome], models: Path) -> list[Outcome]:
+def _stream_all(outcomes: Sequence[Outcome], models: Path) -> None:
     """Let one server load each bundle when it is asked for."""
-    if not any(outcome.expected for outcome in outcomes):
-        return list(outcomes)
+    exported = [outcome for outcome in outcomes if outcome.expected]
     flags = ("--load", "lazy", "--precision", "fp32", "--threads", "1", "--no-log-calls")
-    with serving(models, *flags) as server, Client(server.address) as client:
-        return [stream(outcome, client) for outcome in outcomes]
+    if exported:
+        with serving(models, *flags) as server, Client(server.address) as client:
+            for outcome in exported:
+                stream(outcome, client)
 
 
 def _print(outcomes: Sequence[Outcome], seconds: float) -> None:
@@ -194,7 +191,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     processes = settings.processes or len(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory() as name:
         outcomes = sorted(_attempt_all(chosen, Path(name), processes), key=lambda outcome: chosen.index(outcome.row))
-        outcomes = _stream_all(outcomes, Path(name) / "models")
+        _stream_all(outcomes, Path(name) / "models")
     _print(outcomes, time.monotonic() - began)
     return 0 if all(outcome.has_passed for outcome in outcomes) else 1
 

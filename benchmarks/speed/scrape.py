@@ -59,7 +59,7 @@ async def load(address: str, streams: int, seconds: float) -> Counts:
     counts, end = {name: list[tuple[float, int]]() for name in METRICS}, time.time() + seconds
     async with open_stub(address) as stub:
         readers = [_read(stub, seed, end, counts) for seed in range(streams)]
-        await asyncio.gather(*readers, _ask_for_too_much(stub, 2 * streams, end, counts))
+        await asyncio.gather(*readers, _ask_for_too_much(stub, streams // 2 + streams, end, counts))
     return counts
 
 
@@ -77,6 +77,7 @@ async def _read(stub: pb_grpc.TextGenerationStub, seed: int, end: float, counts:
 
 
 async def _ask_for_too_much(stub: pb_grpc.TextGenerationStub, texts: int, end: float, counts: Counts) -> None:
+    """Ask now and then for as many texts as the server has room for, while others run."""
     while time.time() < end:
         try:
             async for _ in stub.Generate(pb.GenerateRequest(n=texts)):
