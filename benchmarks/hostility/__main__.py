@@ -6,7 +6,6 @@ what attackers take of the machine. After each attack all rows must be free, and
 level after warm-up. Exit code 1 where a bar is missed.
 """
 
-import argparse
 import asyncio
 import os
 import re
@@ -23,7 +22,7 @@ from benchmarks.hostility.targets import free_rows, null_server, wait_until_quie
 from benchmarks.support.background import BackgroundLoad, background_load
 from benchmarks.support.load import grpc_load
 from benchmarks.support.machine import ProcessLevel, describe_machine, settled_level
-from benchmarks.support.rounds import measure_in_turn, median_ratio
+from benchmarks.support.rounds import measure_in_turn, median_ratio, rounds_parser
 from benchmarks.support.servers import ServerProcess, given_or_untrained, serving
 
 KEPT = 0.8
@@ -111,11 +110,9 @@ def survey(attack: str, bundle: Path, core: int, rounds: int, seconds: float) ->
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.hostility", description=__doc__)
+    parser = rounds_parser("hostility", __doc__, rounds=3, seconds=10.0)
     parser.add_argument("--bundle", type=Path, help="a bundle to serve (an untrained LSTM 2x256)")
     parser.add_argument("--attack", choices=ATTACKS, nargs="+", default=[*ATTACKS], help="which (all)")
-    parser.add_argument("--rounds", type=int, default=3, help="each against the server and the null (%(default)s)")
-    parser.add_argument("--seconds", type=float, default=10.0, help="duration of each measurement (%(default)s)")
     settings = parser.parse_args()
     core = max(os.sched_getaffinity(0))
     print(f"{describe_machine()}; good streams: characters a second")

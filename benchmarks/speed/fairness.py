@@ -4,7 +4,6 @@ The quiet ones ask for a short text now and then, each for itself; the other one
 process of its own. Both cases are measured in turn; the bar is that the 99th percentile at most doubles.
 """
 
-import argparse
 import asyncio
 import sys
 import tempfile
@@ -17,7 +16,7 @@ import numpy as np
 from benchmarks.support.background import Tally, background_load
 from benchmarks.support.load import bearer, open_stub, percentiles
 from benchmarks.support.machine import describe_machine
-from benchmarks.support.rounds import measure_in_turn, median_ratio
+from benchmarks.support.rounds import measure_in_turn, median_ratio, rounds_parser
 from benchmarks.support.servers import serving, untrained_bundle, write_tokens
 from protos import charstream_pb2 as pb
 from protos import charstream_pb2_grpc as pb_grpc
@@ -76,9 +75,7 @@ def measure_beside_flood(address: str, seconds: float) -> list[float]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.speed.fairness", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5, help="measurements of each case (%(default)s)")
-    parser.add_argument("--seconds", type=float, default=10.0, help="duration of each measurement (%(default)s)")
+    parser = rounds_parser("speed.fairness", __doc__, rounds=5, seconds=10.0)
     parser.add_argument("--max-rows", type=int, default=16, help="the server's (%(default)s)")
     parser.add_argument("--precision", default="int8", choices=("fp32", "int8"))
     settings = parser.parse_args()

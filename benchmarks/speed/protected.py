@@ -4,7 +4,6 @@ One model is served three times; the same readers load the servers in turn, in r
 are scraped every second. Figures are ratios within a round.
 """
 
-import argparse
 import asyncio
 import sys
 import tempfile
@@ -19,7 +18,7 @@ import trustme
 
 from benchmarks.support.load import grpc_load
 from benchmarks.support.machine import describe_machine
-from benchmarks.support.rounds import measure_in_turn, print_ratios
+from benchmarks.support.rounds import measure_in_turn, print_ratios, rounds_parser
 from benchmarks.support.servers import ServerProcess, serving, untrained_bundle, write_tokens
 
 TOKEN = "a-token-for-a-benchmark"
@@ -65,10 +64,8 @@ async def scrape(metrics: str) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.speed.protected", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=10, help="measurements of each server (%(default)s)")
+    parser = rounds_parser("speed.protected", __doc__, rounds=10, seconds=6.0)
     parser.add_argument("--streams", type=int, default=64, help="texts at a time (%(default)s)")
-    parser.add_argument("--seconds", type=float, default=6.0, help="duration of each measurement (%(default)s)")
     parser.add_argument("--precision", default="fp32", choices=("fp32", "int8"))
     settings = parser.parse_args()
     print(describe_machine())

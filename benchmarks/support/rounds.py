@@ -1,5 +1,6 @@
 """Rounds in which several cases are measured in turn, and ratios within a round: so that a noisy machine harms all."""
 
+import argparse
 import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -7,10 +8,18 @@ from typing import TypeVar
 
 import numpy as np
 
-__all__ = ["measure_in_turn", "median_ratio", "print_ratios"]
+__all__ = ["measure_in_turn", "median_ratio", "print_ratios", "rounds_parser"]
 
 RESAMPLES = 10_000
 T = TypeVar("T")
+
+
+def rounds_parser(command: str, description: str | None, *, rounds: int, seconds: float) -> argparse.ArgumentParser:
+    """Return a parser of the flags that benchmarks of a server in rounds share, with these defaults."""
+    parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{command}", description=description)
+    parser.add_argument("--rounds", type=int, default=rounds, help="measurements of each case (%(default)s)")
+    parser.add_argument("--seconds", type=float, default=seconds, help="duration of each measurement (%(default)s)")
+    return parser
 
 
 def measure_in_turn(cases: Mapping[str, Callable[[], T]], rounds: int) -> dict[str, list[T]]:
