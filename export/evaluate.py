@@ -68,8 +68,8 @@ def open_model(settings: EvaluateSettings) -> tuple[EvaluatedModel, EvaluateSett
         raise ValueError(f"{settings.model} is a training run, which has fp32 only: export it, evaluate the bundle")
     trained = load(settings.model)
     run = read(settings.model)[0].settings
-    evaluator = TorchEvaluator(trained.model)
-    model = EvaluatedModel(f"run {settings.model}", evaluator, trained.vocabulary, trained.start_text)
+    losses = TorchEvaluator(trained.model)
+    model = EvaluatedModel(f"run {settings.model}", losses, trained.vocabulary, trained.start_text)
     own = {"split": run.split, "data": run.data} if run else {"split": DEFAULT_SPLIT}
     given = {name: value for name in ("split", "data") if (value := getattr(settings, name))}
     return model, settings.model_copy(update=own | given)

@@ -12,10 +12,10 @@ from models.training.async_steps import AsyncSteps
 from models.training.autotune import describe_arithmetic, fastest_arithmetic
 from models.training.settings import TrainSettings
 
-__all__ = ["LARGER", "Trained", "Training", "chars_per_second", "losses"]
+__all__ = ["LARGER", "Training", "TrainingResult", "chars_per_second", "losses"]
 
 SETTLED_AFTER = 25  # steps, as in `charstream train`
-# Models that are tried one after the other while there is time, each read so often that it begins to learn by heart.
+# Models that are tried one after the other while there is time, each until it begins to learn by heart.
 LARGER: tuple[dict[str, Any], ...] = (
     {"cell": "gru", "layers": 1, "hidden": 1024, "embedding": 64, "dropout": 0.2, "characters": 12_000_000},
     {"layers": 2, "hidden": 1024, "dropout": 0.5, "characters": 30_000_000},
@@ -26,15 +26,15 @@ LEAST_MINUTES = 0.2
 
 
 class Training(NamedTuple):
-    """How fast a training was."""
+    """The speed of a training run."""
 
     chars_per_second: float
     arithmetic: str
     milliseconds: float
 
 
-class Trained(NamedTuple):
-    """What a training came to: nats per character on the whole validation part."""
+class TrainingResult(NamedTuple):
+    """The result of a training run: nats per character on the whole validation part."""
 
     options: dict[str, Any]
     nats: float
@@ -43,7 +43,7 @@ class Trained(NamedTuple):
 
 
 def chars_per_second(data: str, folder: Path, device: str, seconds: float, **options: Any) -> Training:
-    """Of steps alone, without validation, as `charstream train` takes them, in the arithmetic that is fastest."""
+    """Measure steps alone, without validation, as `charstream train` takes them, in the arithmetic that is fastest."""
     run = begin(TrainSettings(data=data, out=folder, device=device, **options), time.monotonic())
     with run.lock:
         trainer = run.trainer
@@ -62,8 +62,8 @@ def chars_per_second(data: str, folder: Path, device: str, seconds: float, **opt
 
 def losses(
     data: str, folder: Path, device: str, minutes: float, models: Sequence[dict[str, Any]] = LARGER
-) -> Iterator[Trained]:
-    """Trains models one after the other, each as long as it takes, until the time is over."""
+) -> Iterator[TrainingResult]:
+    """Train models one after the other, each as long as it takes, until the time is over."""
     began = time.monotonic()
     for number, options in enumerate(models):
         left = minutes - (time.monotonic() - began) / 60
@@ -73,4 +73,4 @@ def losses(
         settings = TrainSettings(data=data, out=folder / str(number), device=device, minutes=left, **given)
         result = train_model(settings)
         nats = math.nan if result["carried_nats"] is None else result["carried_nats"]
-        yield Trained(given, nats, result["characters"], result["seconds"])
+        yield TrainingResult(given, nats, result["characters"], result["seconds"])

@@ -1,4 +1,4 @@
-"""The RPCs' messages and resume tokens, down to what the engine is asked."""
+"""Surfaces of the RPCs' messages and of resume tokens, as far as the engine's request."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from google.protobuf.message import DecodeError, Message
 
-from benchmarks.fuzzing.mutations import changed_bytes, changed_message
+from benchmarks.fuzzing.mutations import change_bytes, change_message
 from benchmarks.fuzzing.surface import Fault, Surface
 from bundle.manifest import Manifest
 from protos import charstream_pb2 as pb
@@ -34,7 +34,7 @@ LIMITS = {
     "max_token_bytes": 16_384,
 }
 ALLOWED = ("OK", "INVALID_ARGUMENT", "NOT_FOUND", "FAILED_PRECONDITION", "RESOURCE_EXHAUSTED")
-# What is in a call's trailers: clients take 8 KB without asking.
+# A status is in a call's trailers, of which clients take 8 KB without asking.
 MOST_STATUS_BYTES = 4096
 
 REPLICA = pb.Replica(digest="d" * 64, precision="fp32", numerics="e" * 16)
@@ -43,7 +43,7 @@ GENERATION, MODELS = "/charstream.v1.TextGeneration/", "/charstream.v1.Models/"
 
 @dataclass(frozen=True)
 class Requests:
-    """A server's way with requests, without the server."""
+    """A server's checks of requests, without the server."""
 
     manifest: Manifest
     keys: Keys
@@ -56,7 +56,7 @@ class Requests:
         return self._outcome(pb.ScoreRequest, data, lambda request: self._parse(request, scoring_request))
 
     def token(self, data: bytes) -> str:
-        """As a token of both kinds of requests."""
+        """Use the bytes as a resume token in both kinds of requests."""
         outcomes = (
             self.generate(pb.GenerateRequest(resume_token=data, logprobs=3, stop=["ab"]).SerializeToString()),
             self.score(pb.ScoreRequest(resume_token=data, text="ab").SerializeToString()),
@@ -65,8 +65,8 @@ class Requests:
             raise Fault(f"the same token is {' and '.join(outcomes)}")
         return outcomes[0]
 
-    def sealed(self, data: bytes) -> bytes:
-        """A token that says `data`; b"" for what cannot be said."""
+    def seal(self, data: bytes) -> bytes:
+        """Return a resume token of a serialised `TextState`; b"" for bytes that are none."""
         try:
             return self.keys.seal(TextState.FromString(data))
         except DecodeError:
@@ -94,7 +94,7 @@ class Requests:
         self._check(*parse(message, token, self.manifest, REPLICA, self.settings))
 
     def _check(self, wanted: Request, context: ResponseContext) -> None:
-        """What the engine takes for granted."""
+        """Check everything that the engine takes for granted."""
         vocab = len(self.manifest.symbols)
         origin, sampling = wanted.origin, wanted.sampling
         holds = {
@@ -117,44 +117,44 @@ class Requests:
 def request_surfaces(manifest: Manifest) -> list[Surface]:
     requests = Requests(manifest, Keys.of([KEY]), ServerSettings(**LIMITS))
     states = [state.SerializeToString() for state in _states(manifest)]
-    generate = [message.SerializeToString() for message in _generate_seeds(requests.sealed(states[0]))]
-    score = [message.SerializeToString() for message in _score_seeds(requests.sealed(states[0]))]
-    tokens = [requests.sealed(state) for state in states]
+    generate = [message.SerializeToString() for message in _generate_seeds(requests.seal(states[0]))]
+    score = [message.SerializeToString() for message in _score_seeds(requests.seal(states[0]))]
+    tokens = [requests.seal(state) for state in states]
     listing, naming = pb.ListModelsRequest, pb.GetModelRequest
     names = [naming(name=name).SerializeToString() for name in ("", manifest.name, "a" * 64)]
 
-    def of_content(data: bytes) -> str:
-        return requests.token(requests.sealed(data))
+    def take_content(data: bytes) -> str:
+        return requests.token(requests.seal(data))
 
-    def asked_with(token: bytes) -> bytes:
+    def request_with(token: bytes) -> bytes:
         return pb.GenerateRequest(resume_token=token, max_chars=16, logprobs=3, stop=["ab"]).SerializeToString()
 
     return [
-        Surface("generate", generate, requests.generate, _of(pb.GenerateRequest), f"{GENERATION}Generate"),
-        Surface("score", score, requests.score, _of(pb.ScoreRequest), f"{GENERATION}Score"),
-        Surface("list_models", [b""], requests.plain(listing), _of(listing), f"{MODELS}ListModels"),
-        Surface("get_model", names, requests.plain(naming), _of(naming), f"{MODELS}GetModel"),
-        Surface("tokens", tokens, requests.token, changed_bytes, f"{GENERATION}Generate", asked_with),
+        Surface("generate", generate, requests.generate, _change_as(pb.GenerateRequest), f"{GENERATION}Generate"),
+        Surface("score", score, requests.score, _change_as(pb.ScoreRequest), f"{GENERATION}Score"),
+        Surface("list_models", [b""], requests.plain(listing), _change_as(listing), f"{MODELS}ListModels"),
+        Surface("get_model", names, requests.plain(naming), _change_as(naming), f"{MODELS}GetModel"),
+        Surface("tokens", tokens, requests.token, change_bytes, f"{GENERATION}Generate", request_with),
         Surface(
             "signed_tokens",
             states,
-            of_content,
-            _of(TextState),
+            take_content,
+            _change_as(TextState),
             f"{GENERATION}Generate",
-            lambda data: asked_with(requests.sealed(data)),
+            lambda data: request_with(requests.seal(data)),
         ),
     ]
 
 
-def _of(kind: type[Message]) -> Callable[[bytes, Random], bytes]:
-    def changed(data: bytes, rng: Random) -> bytes:
+def _change_as(kind: type[Message]) -> Callable[[bytes, Random], bytes]:
+    def change(data: bytes, rng: Random) -> bytes:
         try:
             message = kind.FromString(data)
         except DecodeError:
-            return changed_bytes(data, rng)
-        return changed_message(message, rng).SerializeToString() if rng.random() < 0.7 else changed_bytes(data, rng)
+            return change_bytes(data, rng)
+        return change_message(message, rng).SerializeToString() if rng.random() < 0.7 else change_bytes(data, rng)
 
-    return changed
+    return change
 
 
 def _generate_seeds(token: bytes) -> list[pb.GenerateRequest]:
