@@ -179,7 +179,7 @@ def carried_losses(evaluator: LossEvaluator, ids: Ids, start: int, bar: Progress
         moved = moves.max() / parts.length
         for array, end in zip(ends, last, strict=True):
             array[wrong] = end
-        wrong = 1 + _torn(begins, ends)
+        wrong = 1 + _broken_seams(begins, ends)
         for array, before in zip(begins, ends, strict=True):
             array[wrong] = before[wrong - 1]
     return losses
@@ -212,7 +212,7 @@ def windows_losses(evaluator: LossEvaluator, ids: Ids, window: int, bar: Progres
     return losses
 
 
-def _torn(begins: States, ends: States) -> NDArray[np.integer]:
+def _broken_seams(begins: States, ends: States) -> NDArray[np.integer]:
     """Return the parts with another last state than the first state of the part after them."""
     torn = np.zeros(len(begins[0]) - 1, bool)
     for begin, end in zip(begins, ends, strict=True):

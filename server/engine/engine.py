@@ -139,12 +139,12 @@ class Engine(Thread):
                 self._backlog.add(sequence.take_held(now))
                 self._save(sequence, self._scheduler.preempt)
         for sequence in self._scheduler.admit():
-            if not sequence.admitted:
-                sequence.admitted = now
-                self._observer.on_wait(now - sequence.queued)
+            if not sequence.times.admitted:
+                sequence.times.admitted = now
+                self._observer.on_wait(now - sequence.times.queued)
             self._rows[sequence.area].put(sequence.slot, sequence.saved_state, sequence.request)
-        while (oldest := self._scheduler.queue.oldest) and oldest.queued < now - self._max_wait:
-            self._observer.on_wait(now - oldest.queued)
+        while (oldest := self._scheduler.queue.oldest) and oldest.times.queued < now - self._max_wait:
+            self._observer.on_wait(now - oldest.times.queued)
             self._conclude(oldest, Reason.NOT_ADMITTED)
 
     def _run_graph(self, plan: Plan[Sequence]) -> tuple[RunSplit[Sequence], RunOutput]:
@@ -233,7 +233,7 @@ class Engine(Thread):
         """Follows where the text could go on, and adds it to an output that shall have it."""
         rows, slot = self._rows[sequence.area], sequence.slot
         sequence.remember(rows.position(slot), lambda: rows.take_before(slot, len(outcomes)), outcomes)
-        if output and (sequence.request.snapshot if output.finish else sequence.is_checkpoint_due):
+        if output and (sequence.request.snapshot if output.finish else sequence.places.is_checkpoint_due):
             return replace(output, snapshot=sequence.snapshot(lambda: rows.take(slot)))
         return output
 

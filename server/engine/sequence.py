@@ -25,9 +25,8 @@ class Sequence(Row):
 
     Attributes:
         saved_state: its row state while it has no slot.
-        queued: time.monotonic() when it came here.
-        admitted: time.monotonic() when it first got a slot; 0 until then.
-        sent: how many generated characters its reader has, or gets with the next output.
+        times: when it came, got its first slot, and had its first character.
+        places: how far its reader has come, and from where the text could go on.
     """
 
     def __init__(self, request: Request, start: RowState, state: RowState) -> None:
@@ -44,118 +43,72 @@ class Sequence(Row):
             needs_states=request.keeps_places or scored,
             identity=request.identity,
         )
-        self.request = request
-        self.saved_state, self.admitted, self.sent = state, 0.0, len(request.received)
-        self.queued, self._first_char = time.monotonic(), 0.0
-        self._prompt_end = start.position + len(request.forced) - len(request.received)
-        self._held = ""  # made in short runs for newcomers, not sent yet
-        self._scores: list[Scores] = []  # of characters that are not sent yet
-        stops = request.stops
+        self.request, self.saved_state = request, state
+        self.times, self.places, self._pending = SequenceTimes(), Places(request, start), PendingText()
         self._matcher: StopMatcher | None = None
+        stops = request.stops
         if stops.strings:
             self._matcher = StopMatcher(stops.strings, include=stops.include, skip=stops.skip, tail=stops.tail)
             self._matcher.push(request.received, sent=True)
             if self._matcher.stop:
                 # What was received is all of the text: it only has to be read.
                 self.chars_left = 0
-        # The last place before what was sent, and the tokens that lead on; None: the row stands where it ends.
-        self._anchor: RowState | None = None
-        self._way: list[int] = []
-        self._next: RowState | None = None  # a later one, where that place has not come yet
-        self._tail = ("" if stops.skip else stops.tail) + request.received[stops.skip :]
-        self._recent = request.recent
-        self._echoed = request.sent_chars - len(request.received)
-        self._checkpoint = self.sent  # where the last one was
-
-    @property
-    def place(self) -> int:
-        """The position of the last character that was sent or is known to the reader."""
-        return self._prompt_end + self.sent - self.forced_left
 
     def next_forced(self, steps: int) -> NDArray[np.int64]:
-        """The tokens that are forced in its next steps, [K] or fewer."""
+        """Return the tokens that are forced in its next steps, [K] or fewer."""
         begin = len(self.request.forced) - self.forced_left
         return self.request.forced[begin : begin + steps]
 
     def take(self, part: RowSlice["Sequence"], run: RunOutput, *, hold: bool, now: float) -> Output | None:
-        """Takes in its part of a run: echoed characters of the prompt, and new ones; returns what goes out.
+        """Take in its part of a run, echoed characters of the prompt and new ones; return the output for its reader.
 
         Args:
-            hold: what can wait for the next run, waits.
+            hold: text that can wait for the next run, waits.
         """
         if part.end == part.silent and not self.is_done:
             return None
         request, symbols, begin = self.request, run.symbols, part.column * len(run.tokens)
         if request.alternatives is not None:
             place = slice(part.silent, part.end), part.column
-            self._scores.append(_score(run.logprobs[place], run.tokens[place], request.alternatives))
+            self._pending.scores.append(_score(run.logprobs[place], run.tokens[place], request.alternatives))
         echo = symbols[begin + part.silent : begin + part.forced]
         generated = symbols[begin + part.forced : begin + part.end]
-        self._echoed += len(echo)
         if self._matcher:
             generated = "" if self._matcher.stop else self._matcher.push(generated)
-        self._count(generated)
+        self.places.note_sent(echo, generated)
         if self._matcher and self._matcher.stop:
             return self._finish(Reason.STOP, echo + generated, now)
         if self.is_done:
             return self._finish(Reason.LENGTH, echo + generated + self._flush(), now)
-        self._held += echo + generated
-        if (hold and part.can_wait) or not self._held:
+        self._pending.text += echo + generated
+        if (hold and part.can_wait) or not self._pending.text:
             return None
         return self._output("", None, now)
 
     def take_held(self, now: float) -> Output | None:
-        """Return what was to wait for the next run, which may not come soon."""
-        return self._output("", None, now) if self._held else None
+        """Return the text that was to wait for the next run, which may not come soon."""
+        return self._output("", None, now) if self._pending.text else None
 
     def conclude(self, reason: Reason, now: float) -> Output:
-        """Ends it where it is; a text that goes on elsewhere keeps back what may begin a stop string."""
+        """End it where it is; a text that goes on elsewhere keeps back what may begin a stop string."""
         return self._finish(reason, self._flush() if reason is Reason.DEADLINE else "", now)
 
     def remember(self, end: int, before: Callable[[], RowState], outcomes: NDArray[np.int64]) -> None:
-        """Keeps the way to the place where what was sent ends, after a run that ended at position `end`.
+        """Keep the way to the place where the reader is, after a run that ended at position `end`.
 
         Args:
             before: gives the row state before the run.
             outcomes: tokens of the run, [K].
         """
-        if self.place == end:
-            self._anchor = self._next = None
-        elif self._anchor is None or self.place >= end - len(outcomes):
-            self._anchor, self._way, self._next = before(), outcomes.tolist(), None
-        else:
-            # More than a run is held back: the anchor follows, or the way from it would grow with the text.
-            self._way += outcomes.tolist()
-            self._next = self._next or before()
-            if self.place >= self._next.position:
-                self._way = self._way[self._next.position - self._anchor.position :]
-                self._anchor, self._next = self._next, None
-
-    @property
-    def is_checkpoint_due(self) -> bool:
-        return 0 < self.request.checkpoint_chars <= self.sent - self._checkpoint
+        self.places.remember(self.forced_left, end, before, outcomes)
 
     def snapshot(self, current: Callable[[], RowState]) -> Snapshot | None:
-        """Return the place after what was sent; None during prefill. `current` gives the row state."""
-        if self.forced_left:
-            return None
-        self._checkpoint = self.sent
-        state = self._anchor or current()
-        forced = self._way[: self.place - state.position] if self._anchor else []
-        return Snapshot(state, tuple(forced), self._tail, self._echoed + self.sent, self.sent, self._recent)
-
-    def _count(self, text: str) -> None:
-        """Counts generated characters that will be sent."""
-        if self.request.keeps_places:
-            # In what was not searched no stop string begins, for a later request neither.
-            searched = text[max(0, self.request.stops.skip - self.sent) :]
-            self._tail = (self._tail + searched)[1 - LONGEST_STOP :]
-            self._recent = (self._recent + text)[-MAX_PARTIAL_SYMBOLS:]
-        self.sent += len(text)
+        """Return the place where the reader is; None during prefill. `current` gives the row state."""
+        return None if self.forced_left else self.places.snapshot(current)
 
     def _flush(self) -> str:
         text = self._matcher.flush() if self._matcher else ""
-        self._count(text)
+        self.places.note_sent("", text)
         return text
 
     def _finish(self, reason: Reason, text: str, now: float) -> Output:
@@ -165,24 +118,103 @@ class Sequence(Row):
             reason=reason,
             stop=matcher.stop if matcher else "",
             stop_chars_sent=matcher.stop_chars_sent if matcher else 0,
-            generated_chars=self.sent,
-            position=self.place,
-            queue_seconds=(self.admitted or now) - submitted,
-            first_char_seconds=(self._first_char or now) - submitted,
+            generated_chars=self.places.sent,
+            position=self.places.position(self.forced_left),
+            queue_seconds=(self.times.admitted or now) - submitted,
+            first_char_seconds=(self.times.first_char or now) - submitted,
             total_seconds=now - submitted,
         )
         self.chars_left = 0
         return self._output(text, finish, now)
 
     def _output(self, text: str, finish: Finish | None, now: float) -> Output:
-        """Return what was held and the text, with the scores of these characters."""
-        text, self._held = self._held + text, ""
-        self._first_char = self._first_char or now
-        scores = Scores.join(self._scores)
+        """Return the pending text and `text`, with the scores of these characters."""
+        self.times.first_char = self.times.first_char or now
+        return Output(self.stream, *self._pending.take(text, finish))
+
+
+class SequenceTimes:
+    """When a sequence came here, first got a slot, and first had an output: time.monotonic(), 0 until then."""
+
+    def __init__(self) -> None:
+        self.queued, self.admitted, self.first_char = time.monotonic(), 0.0, 0.0
+
+
+class PendingText:
+    """Text of short runs for newcomers that is not sent yet, and the scores of all characters that are not."""
+
+    def __init__(self) -> None:
+        self.text = ""
+        self.scores: list[Scores] = []
+
+    def take(self, more: str, finish: Finish | None) -> tuple[str, Finish | None, Scores | None]:
+        """Return the text followed by `more`, the finish, and the scores of that text; scores beyond it stay."""
+        text, self.text = self.text + more, ""
+        scores = Scores.join(self.scores)
         if scores:
-            self._scores = [scores.part(len(text))]
+            self.scores = [scores.part(len(text))]
             scores = scores.part(0, len(text))
-        return Output(self.stream, text, finish, scores)
+        return text, finish, scores
+
+
+class Places:
+    """How far the reader of a text has come, and from where the text could go on.
+
+    Attributes:
+        sent: how many generated characters the reader has, or gets with the next output.
+    """
+
+    def __init__(self, request: Request, start: RowState) -> None:
+        self._request, self.sent = request, len(request.received)
+        self._prompt_end = start.position + len(request.forced) - len(request.received)
+        # The last place before what was sent, and the tokens that lead on; None: the row stands where it ends.
+        self._anchor: RowState | None = None
+        self._way: list[int] = []
+        self._next: RowState | None = None  # a later one, where that place has not come yet
+        self._tail = ("" if request.stops.skip else request.stops.tail) + request.received[request.stops.skip :]
+        self._recent = request.recent
+        self._echoed = request.sent_chars - len(request.received)
+        self._checkpoint = self.sent  # where the last one was
+
+    def position(self, forced_left: int) -> int:
+        """Return the position of the last character that was sent or is known to the reader."""
+        return self._prompt_end + self.sent - forced_left
+
+    @property
+    def is_checkpoint_due(self) -> bool:
+        return 0 < self._request.checkpoint_chars <= self.sent - self._checkpoint
+
+    def note_sent(self, echo: str, generated: str) -> None:
+        """Count echoed and generated characters that will be sent."""
+        self._echoed += len(echo)
+        if self._request.keeps_places:
+            # In what was not searched no stop string begins, for a later request neither.
+            searched = generated[max(0, self._request.stops.skip - self.sent) :]
+            self._tail = (self._tail + searched)[1 - LONGEST_STOP :]
+            self._recent = (self._recent + generated)[-MAX_PARTIAL_SYMBOLS:]
+        self.sent += len(generated)
+
+    def remember(self, forced_left: int, end: int, before: Callable[[], RowState], outcomes: NDArray[np.int64]) -> None:
+        """Keep the way to the place where the reader is: see `Sequence.remember`."""
+        position = self.position(forced_left)
+        if position == end:
+            self._anchor = self._next = None
+        elif self._anchor is None or position >= end - len(outcomes):
+            self._anchor, self._way, self._next = before(), outcomes.tolist(), None
+        else:
+            # More than a run is held back: the anchor follows, or the way from it would grow with the text.
+            self._way += outcomes.tolist()
+            self._next = self._next or before()
+            if position >= self._next.position:
+                self._way = self._way[self._next.position - self._anchor.position :]
+                self._anchor, self._next = self._next, None
+
+    def snapshot(self, current: Callable[[], RowState]) -> Snapshot:
+        """Return the place where the reader is, once nothing is forced any more."""
+        self._checkpoint = self.sent
+        state = self._anchor or current()
+        forced = self._way[: self.position(0) - state.position] if self._anchor else []
+        return Snapshot(state, tuple(forced), self._tail, self._echoed + self.sent, self.sent, self._recent)
 
 
 def _score(logprobs: NDArray[np.float32], outcomes: NDArray[np.int64], alternatives: int) -> Scores:
