@@ -3,11 +3,13 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from charstream.__main__ import main as charstream
 from models.check.command import CHECKS, main
+from models.check.settings import Name
 from tests.models.conftest import SMALL
 
 Train = Callable[..., Path]
@@ -24,6 +26,10 @@ def _fails(capsys: pytest.CaptureFixture[str], *flags: str) -> str:
     assert end.value.code == 2
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("charstream check: ")]
     return line
+
+
+def test_each_check_can_be_asked_for_by_name() -> None:
+    assert list(get_args(Name)) == list(CHECKS)
 
 
 def test_a_sound_configuration_passes_and_leaves_plots_and_figures(
