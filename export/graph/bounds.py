@@ -4,7 +4,7 @@ In 8 bits every input of a matmul must be bounded; in 16 bits only what a layer 
 """
 
 from bundle.manifest import Precision
-from bundle.shape import BOUNDED
+from bundle.shape import BOUNDED, BOUNDED_CELLS
 from models.network.config import ModelConfig
 
 __all__ = ["LOSSY_PRECISIONS", "Unbounded", "require_bounded", "unbounded_input"]
@@ -22,8 +22,10 @@ def unbounded_input(config: ModelConfig, precision: Precision) -> str | None:
     Batch normalisation is no reason: it becomes part of the weights (export/graph/folding.py), so the matmul reads the
     numbers before normalisation.
     """
-    if precision in LOSSY_PRECISIONS and config.cell == "rnn" and config.activation not in BOUNDED:
-        return f"layers.0 reads its own output again, and {config.activation} has no bound"
+    is_bounded = config.activation in BOUNDED if config.cell == "rnn" else config.cell in BOUNDED_CELLS
+    if precision in LOSSY_PRECISIONS and not is_bounded:
+        name = config.activation if config.cell == "rnn" else f"a {config.cell}'s state"
+        return f"layers.0 reads its own output again, and {name} has no bound"
     if precision != "int8":
         return None
     if config.norm == "layer":

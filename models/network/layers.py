@@ -11,6 +11,7 @@ from models.network.unrolled import LayerState, unroll
 
 __all__ = ["BatchNorm", "LockedDropout", "OneHot", "RecurrentLayer", "dropout", "norm", "pack_for_cudnn"]
 
+_FUSED_CELLS = ("lstm", "gru")
 _FUSED_RNN = {"tanh": torch.rnn_tanh, "relu": torch.rnn_relu}
 
 
@@ -46,7 +47,9 @@ class RecurrentLayer(nn.Module):
         else:
             self.register_buffer("bias_hh", torch.zeros(rows), persistent=False)
         self.phi = ACTIVATIONS[config.activation].make()
-        self.fused = config.cell != "rnn" or (config.form == "post" and config.activation in _FUSED_RNN)
+        self.fused = config.cell in _FUSED_CELLS
+        if config.cell == "rnn":
+            self.fused = config.form == "post" and config.activation in _FUSED_RNN
 
     def forward(self, x: Tensor, state: LayerState) -> tuple[Tensor, LayerState]:
         """Run T steps: x [T, B, I] and the state -> what is handed up [T, B, O], and the state after."""
@@ -70,7 +73,7 @@ class RecurrentLayer(nn.Module):
         if self.cell == "lstm":
             outputs, *after = torch.lstm(x, before, weights, *options)
         else:
-            kernel = torch.gru if self.cell == "gru" else _FUSED_RNN[self._activation]
+            kernel = _FUSED_RNN[self._activation] if self.cell == "rnn" else {"gru": torch.gru}[self.cell]
             outputs, *after = kernel(x, before[0], weights, *options)
         return outputs, tuple(tensor.squeeze(0) for tensor in after)
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from models.check.outcome import Finding, Outcome, failure, ok, warning
 from models.check.subject import NO_DROPOUT, Subject
 from models.network.char_lm import CharLM
-from models.network.config import Activation, Form, ModelConfig
+from models.network.config import Activation, Cell, Form, ModelConfig
 from models.reporting.style import COLOURS, figure, legend
 
 __all__ = ["check", "relative_error"]
@@ -89,7 +89,7 @@ def _difference(a: Tensor, n: Tensor) -> float:
 
 def _configs(chosen: ModelConfig) -> Iterator[tuple[str, ModelConfig]]:
     """Yield small models of every cell, and one with the chosen options, each with its name."""
-    for cell in ("lstm", "gru"):
+    for cell in reversed([cell for cell in get_args(Cell) if cell != "rnn"]):
         yield cell, ModelConfig(cell=cell, **SIZES)
     for form in get_args(Form):
         for activation in get_args(Activation):

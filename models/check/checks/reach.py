@@ -1,7 +1,7 @@
 """How far back gradients reach, with first and with trained weights, in other cells, and with clipping."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -27,7 +27,7 @@ NEAR = 10  # characters: about two words
 GROWS = 1.02  # factor of a step back from which on gradients explode
 EXPLODING = 1.1  # W_hh of the example is the identity times this
 FLOOR = 1e-9  # the smallest share on the axis
-CELLS: tuple[Cell, ...] = ("rnn", "gru", "lstm")
+CELLS: tuple[Cell, ...] = get_args(Cell)
 
 
 @dataclass(frozen=True)
