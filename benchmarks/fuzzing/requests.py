@@ -15,7 +15,7 @@ from protos import charstream_pb2 as pb
 from server.engine.messages import Request
 from server.errors import RequestError
 from server.service.interceptors.errors import status_of
-from server.service.requests import ResponseContext, generation_request, scoring_request
+from server.service.requests import ResponseDetails, generation_request, scoring_request
 from server.service.resume_tokens import Keys
 from server.service.token_pb2 import TextState
 from server.settings import ServerSettings
@@ -89,11 +89,11 @@ class Requests:
             return error.code.name
         return "OK"
 
-    def _parse(self, message: Any, parse: Callable[..., tuple[Request, ResponseContext]]) -> None:
+    def _parse(self, message: Any, parse: Callable[..., tuple[Request, ResponseDetails]]) -> None:
         token = self.keys.open(message.resume_token, self.settings.max_token_bytes) if message.resume_token else None
         self._check(*parse(message, token, self.manifest, REPLICA, self.settings))
 
-    def _check(self, wanted: Request, context: ResponseContext) -> None:
+    def _check(self, wanted: Request, context: ResponseDetails) -> None:
         """Check everything that the engine takes for granted."""
         vocab = len(self.manifest.symbols)
         origin, sampling = wanted.origin, wanted.sampling

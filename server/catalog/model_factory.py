@@ -53,7 +53,7 @@ class ModelFactory:
         settings = self._settings
         limits = StreamLimits(
             window=settings.stream_buffer,
-            tick=settings.chunk_seconds,
+            chunk_seconds=settings.chunk_seconds,
             max_wait=settings.max_wait,
             max_seconds=settings.max_seconds,
             reader_timeout=settings.reader_timeout,

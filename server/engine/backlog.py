@@ -43,12 +43,12 @@ class DeliveryBacklog(Generic[R]):
         self._posted = self._period = 0.0  # time.monotonic() of the last post, and seconds since the one before
 
     def add(self, output: Output | None) -> None:
-        """Takes an output, if there is one, for the next post."""
+        """Take an output, if there is one, for the next post."""
         if output:
             self._ready.append(output)
 
     def post(self) -> None:
-        """Hands over what is ready; to be called when the next run is ready to begin.
+        """Hand over what is ready; to be called when the next run is ready to begin.
 
         The event loop wakes up and takes the interpreter lock, which the engine's thread needs no more while the graph
         runs; a moment earlier it would stand in that thread's way.
@@ -66,6 +66,6 @@ class DeliveryBacklog(Generic[R]):
         self._is_busy = seconds > LOOP_SHARE * self._period
 
     def update_pace(self) -> Pace:
-        """To be called when a run is planned: at that time what was posted a run ago should be handled."""
+        """Judge and return the pace when a run is planned: by then what was posted a run ago should be handled."""
         self.pace = Pace.LATE if self._unhandled_ticks > 0 else Pace.BUSY if self._is_busy else Pace.IN_TIME
         return self.pace

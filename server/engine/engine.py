@@ -41,17 +41,19 @@ log = logging.getLogger("charstream.engine")
 
 
 class Engine(Thread):
-    """Generates the texts of one model.
+    """Runs the texts of one model.
 
-    Commands come from any thread; outputs go to `deliver`, one list a tick, from a thread of the engine's.
+    Commands come from any thread; outputs go to `deliver`, one list a tick, from the engine's own threads.
 
     Args:
         store: keeps the hidden states of rows, and runs them.
-        chunk_delay: seconds that a generated character may wait.
+        manifest: the model's vocabulary, start and sizes.
+        chunk_delay: seconds that one round of all groups should take.
         prefix_bytes: how much memory the states after known prompts may take.
         max_wait: seconds after which a text that still waits for its first slot ends.
         deliver: takes the outputs of a tick; must not block.
         failed: takes the exception if the engine breaks, which ends it.
+        observer: is told what the engine does.
     """
 
     def __init__(
@@ -70,7 +72,7 @@ class Engine(Thread):
         self._store, limits = store, store.limits
         zeros = tuple(np.zeros(manifest.model.hidden, np.float32) for _ in manifest.model.state_names)
         self._start = RowState(int(manifest.vocabulary.symbols_to_tokens(manifest.start_text)[0]), zeros, 0)
-        self._timer = StepTimer(store.states[Area.DECODE].width, shortest=limits.beside)
+        self._timer = StepTimer(store.states[Area.DECODE].width, shortest=limits.overlaps)
         self._scheduler: Scheduler[Sequence] = Scheduler(limits, chunk_delay, self._timer.step_seconds)
         max_rows = {Area.DECODE: limits.max_rows, Area.PREFILL: limits.prefill_rows}
         vocab = len(manifest.vocabulary)
@@ -85,14 +87,14 @@ class Engine(Thread):
         self._warmed: Future[None] | None = None
 
     def submit(self, command: Command) -> None:
-        """Hands over a command; it is carried out before the next run."""
+        """Hand over a command; it is carried out before the next run."""
         self._commands.put(command)
 
     def start_warm(self) -> None:
-        """Starts the thread with runs of every kind, so that no first use is slow and the step times are known.
+        """Start the thread with runs of every kind, so that no first use is slow and the step times are known.
 
-        They are in that thread because what CUDA captures belongs to the thread that captured it. Returns after them;
-        raises CannotRun.
+        They are in that thread because what CUDA captures belongs to the thread that captured it. Returns after them.
+        Raises CannotRun.
         """
         self._warmed = Future()
         self.start()
@@ -131,12 +133,12 @@ class Engine(Thread):
         self._observer.on_tick(rows, waiting, len(self._sequences) - rows - waiting)
 
     def _admit(self) -> None:
-        """Gives slots to those whose turn it is, and ends those that waited too long for one."""
+        """Give slots to those whose turn it is, and end those that waited too long for one."""
         now = time.monotonic()
         for sequence in self._scheduler.rows_to_preempt():
             self._deliver_deferred()
             if sequence.status is not Status.ENDED:
-                self._backlog.add(sequence.take_held(now))
+                self._backlog.add(sequence.take_pending(now))
                 self._save(sequence, self._scheduler.preempt)
         for sequence in self._scheduler.admit():
             if not sequence.times.admitted:
@@ -148,7 +150,7 @@ class Engine(Thread):
             self._conclude(oldest, Reason.NOT_ADMITTED)
 
     def _run_graph(self, plan: Plan[Sequence]) -> tuple[RunSplit[Sequence], RunOutput]:
-        rows, split = self._rows[plan.area], RunSplit[Sequence](plan.hold)
+        rows, split = self._rows[plan.area], RunSplit[Sequence](plan.postpone)
         run_input = rows.run_input(plan.first, _forced_tokens(plan))
         output = rows.run(run_input, full=plan.full, meanwhile=lambda: self._meanwhile(plan, split))
         self._timer.measure(len(plan.rows), plan.full, plan.steps, output.seconds)
@@ -156,17 +158,17 @@ class Engine(Thread):
         return split, output
 
     def _meanwhile(self, plan: Plan[Sequence], split: RunSplit[Sequence]) -> None:
-        """Does all that needs nothing of the run: on a device it passes beside it."""
-        beside = self._store.limits.beside
+        """Do the work that needs no result of this run; on a device, while it runs."""
+        overlaps = self._store.limits.overlaps
         self._deliver_deferred()
-        split.fill(plan, beside=beside)
+        split.fill(plan, overlaps=overlaps)
         self._backlog.post()
-        if beside:
+        if overlaps:
             self._rows[plan.area].draw_ahead(plan.first, len(plan.rows), plan.steps)
 
     def _deliver_run(self, plan: Plan[Sequence], split: RunSplit[Sequence], output: RunOutput) -> None:
-        """Delivers what has to be delivered now, and frees slots; the rest is delivered beside the next run."""
-        self._deliver(split.at_once, output, hold=split.hold)
+        """Deliver what has to be delivered now, and free slots; the rest is delivered beside the next run."""
+        self._deliver(split.at_once, output, postpone=split.postpone)
         stopped = (part.row for part in split.at_once if part.row.is_done)
         for sequence in chain(split.leaving, stopped):
             if sequence.status is not Status.ENDED:
@@ -174,10 +176,10 @@ class Engine(Thread):
         self._backlog.deferred = (output, split) if split.later else None
 
     def _take_commands(self) -> None:
-        """Carries out all commands that came; waits for one if no row can run."""
+        """Carry out all commands that came; wait for one if no row can run."""
         idle = self._scheduler.idle
         if idle:
-            # No run comes that would hand over what waits for it.
+            # No run will come, so nothing else would deliver what waits.
             self._deliver_deferred()
             self._backlog.post()
         while True:
@@ -210,27 +212,27 @@ class Engine(Thread):
         self._scheduler.add(sequence)
 
     def _deliver_deferred(self) -> None:
-        """Delivers what was left of the last run, on a device; a stop string may end texts now."""
+        """Deliver what was left of the last run, on a device; a stop string may end texts now."""
         if not self._backlog.deferred:
             return
         (output, split), self._backlog.deferred = self._backlog.deferred, None
-        self._deliver(split.later, output, hold=split.hold)
+        self._deliver(split.later, output, postpone=split.postpone)
         for part in split.later:
             if part.row.is_done and part.row.stream in self._sequences:
                 self._end(part.row)
 
-    def _deliver(self, parts: Iterable[RowSlice[Sequence]], run: RunOutput, *, hold: bool) -> None:
+    def _deliver(self, parts: Iterable[RowSlice[Sequence]], run: RunOutput, *, postpone: bool) -> None:
         now = time.monotonic()
         # What the event loop cannot send yet costs it less as a part of the next message.
-        hold = hold or self._backlog.pace is Pace.LATE
+        postpone = postpone or self._backlog.pace is Pace.LATE
         for part in parts:
-            output = part.row.take(part, run, hold=hold, now=now)
+            output = part.row.take(part, run, postpone=postpone, now=now)
             if part.row.request.keeps_places:
                 output = self._add_place(part.row, output, run.tokens[:, part.column])
             self._backlog.add(output)
 
     def _add_place(self, sequence: Sequence, output: Output | None, outcomes: NDArray[np.int64]) -> Output | None:
-        """Follows where the text could go on, and adds it to an output that shall have it."""
+        """Keep track of the reader's place; add a snapshot to the output if one is due."""
         rows, slot = self._rows[sequence.area], sequence.slot
         sequence.remember(rows.position(slot), lambda: rows.take_before(slot, len(outcomes)), outcomes)
         if output and (sequence.request.snapshot if output.finish else sequence.places.is_checkpoint_due):
@@ -238,7 +240,7 @@ class Engine(Thread):
         return output
 
     def _release(self, area: Area, sequence: Sequence) -> None:
-        """Takes a row that is done, or waits for its reader, out of the batch; after prefill it goes on to decode."""
+        """Take a row that is done, or waits for its reader, out of the batch; after prefill it goes on to decode."""
         if sequence.is_done:
             self._end(sequence)
         elif not sequence.can_run:
@@ -247,17 +249,17 @@ class Engine(Thread):
             state = self._rows[area].take(sequence.slot)
             if not (sequence.request.origin or sequence.request.received):
                 self._prefixes.put(sequence.request.forced, state)
-            self._follow(area, self._scheduler.finish_prefill(sequence))
+            self._apply_move(area, self._scheduler.finish_prefill(sequence))
             self._rows[sequence.area].put(sequence.slot, state, sequence.request)
 
     def _save(self, sequence: Sequence, leave: Callable[[Sequence], Move | None]) -> None:
-        """Takes the sequence out of its slot, and keeps its row state. `leave`: the scheduler's way of it."""
+        """Take the sequence out of its slot, and keep its row state. `leave`: `pause` or `preempt` of the scheduler."""
         area = sequence.area
         sequence.saved_state = self._rows[area].take(sequence.slot)
-        self._follow(area, leave(sequence))
+        self._apply_move(area, leave(sequence))
 
     def _conclude(self, sequence: Sequence, reason: Reason) -> None:
-        """Ends a text where it is, unless what was left of the last run ends it."""
+        """End a text where it is, unless what was left of the last run ends it."""
         self._deliver_deferred()
         if sequence.stream not in self._sequences:
             return
@@ -271,10 +273,10 @@ class Engine(Thread):
 
     def _end(self, sequence: Sequence) -> None:
         del self._sequences[sequence.stream]
-        self._follow(sequence.area, self._scheduler.end(sequence))
+        self._apply_move(sequence.area, self._scheduler.end(sequence))
 
-    def _follow(self, area: Area, move: Move | None) -> None:
-        """Moves a row as the scheduler did."""
+    def _apply_move(self, area: Area, move: Move | None) -> None:
+        """Apply the scheduler's move to the area's arrays."""
         if move:
             self._rows[area].move(move.source, move.target)
 

@@ -59,7 +59,7 @@ class FairQueue(Generic[R]):
         self._lines[row.identity].resumed[row.stream] = row
 
     def discard(self, row: R) -> None:
-        """Takes the row out, if it is here."""
+        """Take the row out, if it is here."""
         line = self._lines.get(row.identity)
         if line is None:
             return

@@ -1,4 +1,4 @@
-"""The scheduler's view of a text, the runs that are possible, and the run that is next: integers only."""
+"""The scheduler's view of a text, the runs that are possible, and the run that is next."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 __all__ = ["MAX_STEPS", "PREFILL_ROWS", "Area", "Move", "Plan", "Row", "RowSlice", "RunLimits", "RunSplit", "Status"]
 
-# Steps of a run of the decode area; rows of the prefill area.
+# Most steps of a run in the decode area; most rows of the prefill area.
 MAX_STEPS, PREFILL_ROWS = 64, 16
 
 
@@ -29,6 +29,7 @@ class Row:
     """A text as the scheduler sees it: what it still has to do, and where it is.
 
     Attributes:
+        stream: the number that names the text in commands and outputs.
         forced_left: characters that are given, by a prompt or a text received before, and have not run.
         silent_left: how many of them, from the first, do not go to the reader.
         chars_left: characters that may still be generated.
@@ -40,6 +41,8 @@ class Row:
         needs_states: it takes more from a run than tokens: the states around it, or log-probabilities.
         identity: who asked for it.
         arrival: its place in the order in which rows came.
+        status: where it is: in the queue, in an area, paused, or ended.
+        slot: its index in its area; -1 while it has none.
     """
 
     stream: int
@@ -71,7 +74,7 @@ class Row:
         return not self.is_done and (self.credit > 0 or self.silent_left > 0)
 
     def advance(self, steps: int) -> tuple[int, int, int]:
-        """Counts a run of `steps` steps as run.
+        """Advance by a run of `steps` steps.
 
         Returns:
             How many of its characters are silent, how many are forced, and how many belong to the row; in each case
@@ -98,10 +101,10 @@ class RunLimits:
         max_rows: rows that have a slot at a time.
         max_batch: rows of one run.
         steps, full_steps: allowed step counts of a run in the decode area, ascending; those of the full graph.
-        max_scores: outcomes of one run of the full graph.
+        max_scores: the most rows x steps of one run of the full graph.
         prefill_rows: rows of the prefill area; 0: long prompts run in the decode area.
         newcomers: rows that may get a slot in one tick.
-        beside: outputs of the last run can be delivered while a run lasts.
+        overlaps: outputs of a run are delivered while the next one runs.
     """
 
     max_rows: int
@@ -111,7 +114,7 @@ class RunLimits:
     max_scores: int
     prefill_rows: int
     newcomers: int
-    beside: bool
+    overlaps: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +123,7 @@ class Plan(Generic[R]):
 
     Attributes:
         full: a row needs the full graph.
-        hold: a short run for newcomers: what others generate can wait for the next one.
+        postpone: a short run for newcomers: what others generate can wait for the next one.
     """
 
     area: Area
@@ -128,7 +131,7 @@ class Plan(Generic[R]):
     rows: Sequence[R]
     steps: int
     full: bool = False
-    hold: bool = False
+    postpone: bool = False
 
 
 class RowSlice(NamedTuple, Generic[R]):
@@ -137,7 +140,7 @@ class RowSlice(NamedTuple, Generic[R]):
     Attributes:
         column: the row's column in the run.
         silent, forced, end: of the column's characters, how many are silent, are forced, and belong to the row.
-        can_wait: for the next run, with all that does not have to go out now.
+        can_wait: whether its output may wait for the next run.
     """
 
     row: R
@@ -153,22 +156,22 @@ class RunSplit(Generic[R]):
     """How a run is split between its rows: known before the run has ended.
 
     Attributes:
-        hold: what can wait for the next run, waits.
+        postpone: what can wait for the next run, waits.
         at_once: slices to deliver before the next run.
         later: slices that can be delivered beside the next run.
         leaving: rows that are done, wait for their reader, or are through with prefill.
         generated, forced: numbers of characters.
     """
 
-    hold: bool
+    postpone: bool
     at_once: list[RowSlice[R]] = field(default_factory=list)
     later: list[RowSlice[R]] = field(default_factory=list)
     leaving: list[R] = field(default_factory=list)
     generated: int = 0
     forced: int = 0
 
-    def fill(self, plan: Plan[R], *, beside: bool) -> None:
-        """Counts the plan's run as run. `beside`: slices can be delivered beside the next run."""
+    def fill(self, plan: Plan[R], *, overlaps: bool) -> None:
+        """Advance the plan's rows and divide the run between them. `overlaps`: as in `RunLimits`."""
         for column, row in enumerate(plan.rows):
             if row.status is Status.ENDED:
                 # By a stop string that came to light when the run had begun.
@@ -177,7 +180,7 @@ class RunSplit(Generic[R]):
             silent, forced, end = row.advance(plan.steps)
             # A row that pauses waits for its reader, who must have something to read.
             part = RowSlice(row, column, silent, forced, end, not fresh and row.credit > 0)
-            (self.later if beside and not row.needs_states else self.at_once).append(part)
+            (self.later if overlaps and not row.needs_states else self.at_once).append(part)
             if not row.can_run or (plan.area is Area.PREFILL and not row.forced_left):
                 self.leaving.append(row)
             self.forced += forced

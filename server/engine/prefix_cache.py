@@ -37,7 +37,7 @@ class PrefixCache:
         return len(self._states)
 
     def put(self, prompt: NDArray[np.int64], state: RowState) -> None:
-        """Keeps the state after the whole prompt."""
+        """Keep the state after the whole prompt."""
         key = _key(prompt)
         size = state.nbytes + ENTRY_BYTES + ARRAY_BYTES * len(state.state)
         if size > self.max_bytes:

@@ -79,13 +79,13 @@ class Rows:
         return RunInput(first, forced, uniform, self._temperature[wide], limits)
 
     def run(self, run_input: RunInput, *, full: bool, meanwhile: Callable[[], None] = do_nothing) -> RunOutput:
-        """See `States.run`. For `meanwhile` the rows are K steps further already."""
+        """Run the graph: see `States.run`. For `meanwhile` the rows are K steps further already."""
         steps, count = run_input.forced.shape
         self._position[run_input.first : run_input.first + count] += np.uint64(steps)
         return self._states.run(run_input, full=full, meanwhile=meanwhile)
 
     def draw_ahead(self, first: int, count: int, steps: int) -> None:
-        """Makes the random numbers for a run that probably comes next."""
+        """Make the random numbers for a run that probably comes next."""
         self._draws.draw_ahead(*self._draw_keys(slice(first, first + count)), steps)
 
     def _draw_keys(self, rows: slice) -> tuple[Words, Words, Words]:
@@ -107,7 +107,7 @@ class Draws:
         self._by, self._ahead = np.zeros((3, 0), np.uint64), np.zeros((0, 0), np.float32)
 
     def draw_ahead(self, seed: Words, first: Words, continuation: Words, steps: int) -> None:
-        """Makes the numbers of `bundle.philox.uniforms` for later."""
+        """Make the numbers of `bundle.philox.uniforms` for later."""
         self._by, self._ahead = np.stack([seed, first, continuation]), uniforms(seed, first, steps, continuation)
 
     def numbers(self, seed: Words, first: Words, continuation: Words, steps: int) -> Floats:

@@ -1,4 +1,4 @@
-"""Decides which rows run next, and for how many steps: bookkeeping with integers, no arrays and no clock.
+"""Decides which rows run next, and for how many steps: bookkeeping, no arrays, no clock, no asyncio.
 
 A row decodes in the area for it, which has the slots 0, 1, 2, ... without a gap; a group is `max_batch` neighbouring
 slots and runs as one batch, and groups take turns. A row with a long prompt first passes the prefill area, whose runs
@@ -26,7 +26,7 @@ LONG_PROMPT = 32
 MAX_PREFILL_STEPS = 256
 # Share of the time that prefill gets while other rows decode.
 PREFILL_SHARE = 0.5
-# How fast runs get longer while their messages are not sent in time.
+# Factor by which a run's time grows per run while messages are not sent in time, and shrinks again after that.
 STRETCH = 1.2
 # Seconds beyond which no run is stretched: a newcomer waits for the end of one.
 LONGEST_STRETCHED = 0.1
@@ -65,17 +65,17 @@ class Scheduler(Generic[R]):
         return self.limits.max_rows - len(self.decode_rows) - len(self.prefill_rows)
 
     def add(self, row: R) -> None:
-        """Queues a new row."""
+        """Queue a new row."""
         self.queue.begin(row)
 
     def grant(self, row: R, chars: int) -> None:
-        """The row's reader took `chars`."""
+        """Count `chars` that the row's reader took: a paused row may go on then."""
         row.credit += chars
         if row.status is Status.PAUSED and row.credit > 0:
             self.queue.go_on(row)
 
     def rows_to_preempt(self) -> list[R]:
-        """Return the rows that give up their slots, so that who waits gets as many as who has most."""
+        """Return the rows that give up their slots, until no waiting identity holds two slots fewer than another."""
         if self.free or not self.queue:
             return []
         slots, claims, rows = self._slots.copy(), self.queue.claims(), list[R]()
@@ -94,13 +94,13 @@ class Scheduler(Generic[R]):
         return rows
 
     def preempt(self, row: R) -> Move | None:
-        """Takes the row out of its area for another identity's; it goes on when it is its own identity's turn again."""
+        """Take the row out of its area for another identity's; it goes on when it is its own identity's turn again."""
         move = self.pause(row)
         self.queue.go_on(row)
         return move
 
     def admit(self) -> list[R]:
-        """Gives free slots to those whose turn it is; returns them."""
+        """Give free slots to those whose turn it is; return them."""
         rows = list[R]()
         while self.free and len(rows) < self.limits.newcomers and (row := self.queue.next(self._slots)):
             self.queue.discard(row)
@@ -126,13 +126,13 @@ class Scheduler(Generic[R]):
         return self._plan_decode()
 
     def finish_prefill(self, row: R) -> Move | None:
-        """Moves a row whose prompt has run to the decode area; it has another slot then."""
+        """Move a row whose prompt has run to the decode area; it has another slot then."""
         move = self._vacate(row)
         self._enter(row, Status.DECODE)
         return move
 
     def end(self, row: R) -> Move | None:
-        """Takes the row out, wherever it is."""
+        """Take the row out, wherever it is."""
         move = None
         if row.status in (Status.DECODE, Status.PREFILL):
             move = self._vacate(row)
@@ -142,7 +142,7 @@ class Scheduler(Generic[R]):
         return move
 
     def pause(self, row: R) -> Move | None:
-        """Takes a row out of its area until its reader has taken something."""
+        """Take a row out of its area until its reader has taken something."""
         move = self._vacate(row)
         row.status = Status.PAUSED
         return move
@@ -158,6 +158,10 @@ class Scheduler(Generic[R]):
         return Plan(Area.PREFILL, 0, rows, max(1, min(steps, shortest, most)), full)
 
     def _plan_decode(self) -> Plan[R]:
+        """Return a run of the next group.
+
+        K is the largest that fits its share of the round; short if a row has no first character yet.
+        """
         groups = -(-len(self.decode_rows) // self.limits.max_batch)
         self._turn = (self._turn + 1) % groups
         first = self._turn * self.limits.max_batch
@@ -174,14 +178,14 @@ class Scheduler(Generic[R]):
         steps = _step_count(allowed, self._most_steps(fitting, rows, full), longest)
         first_chars = min((row.forced_left for row in rows if row.fresh), default=MAX_STEPS) + FIRST_CHARS
         short = _step_count(allowed, steps, first_chars)
-        hold = groups == 1 and 2 * short < steps
-        steps = short if hold else steps
-        self._short_run_seconds = self._short_run_seconds + steps * step_seconds if hold else 0.0
+        postpone = groups == 1 and 2 * short < steps
+        steps = short if postpone else steps
+        self._short_run_seconds = self._short_run_seconds + steps * step_seconds if postpone else 0.0
         self._prefill_seconds = max(round_seconds * PREFILL_SHARE, round_seconds - steps * step_seconds)
-        if hold:
+        if postpone:
             # The round is not over: its prefill comes after it.
             self._is_prefill_next = False
-        return Plan(Area.DECODE, first, rows, steps, full, hold)
+        return Plan(Area.DECODE, first, rows, steps, full, postpone)
 
     def _from_last(self, identity: str) -> Iterator[R]:
         """Yield the identity's rows, from the last slot on."""

@@ -1,4 +1,4 @@
-"""A text in the engine: what it makes of its runs for its reader, and the places from which it could go on."""
+"""A text in the engine: turns its part of each run into outputs, and knows from where the text can go on."""
 
 import time
 from collections.abc import Callable
@@ -25,7 +25,7 @@ class Sequence(Row):
 
     Attributes:
         saved_state: its row state while it has no slot.
-        times: when it came, got its first slot, and had its first character.
+        times: when it came, got its first slot, and had its first output, or the end.
         places: how far its reader has come, and from where the text could go on.
     """
 
@@ -59,11 +59,11 @@ class Sequence(Row):
         begin = len(self.request.forced) - self.forced_left
         return self.request.forced[begin : begin + steps]
 
-    def take(self, part: RowSlice["Sequence"], run: RunOutput, *, hold: bool, now: float) -> Output | None:
+    def take(self, part: RowSlice["Sequence"], run: RunOutput, *, postpone: bool, now: float) -> Output | None:
         """Take in its part of a run, echoed characters of the prompt and new ones; return the output for its reader.
 
         Args:
-            hold: text that can wait for the next run, waits.
+            postpone: text that can wait for the next run, waits.
         """
         if part.end == part.silent and not self.is_done:
             return None
@@ -81,11 +81,11 @@ class Sequence(Row):
         if self.is_done:
             return self._finish(Reason.LENGTH, echo + generated + self._flush(), now)
         self._pending.text += echo + generated
-        if (hold and part.can_wait) or not self._pending.text:
+        if (postpone and part.can_wait) or not self._pending.text:
             return None
         return self._output("", None, now)
 
-    def take_held(self, now: float) -> Output | None:
+    def take_pending(self, now: float) -> Output | None:
         """Return the text that was to wait for the next run, which may not come soon."""
         return self._output("", None, now) if self._pending.text else None
 
@@ -94,9 +94,10 @@ class Sequence(Row):
         return self._finish(reason, self._flush() if reason is Reason.DEADLINE else "", now)
 
     def remember(self, end: int, before: Callable[[], RowState], outcomes: NDArray[np.int64]) -> None:
-        """Keep the way to the place where the reader is, after a run that ended at position `end`.
+        """Keep a row state from before the reader's place, and the tokens between, after a run that ended at `end`.
 
         Args:
+            end: position of the run's last character.
             before: gives the row state before the run.
             outcomes: tokens of the run, [K].
         """
@@ -134,7 +135,7 @@ class Sequence(Row):
 
 
 class SequenceTimes:
-    """When a sequence came here, first got a slot, and first had an output: time.monotonic(), 0 until then."""
+    """When a sequence came here, first got a slot, and had its first output or its end: time.monotonic(), or 0."""
 
     def __init__(self) -> None:
         self.queued, self.admitted, self.first_char = time.monotonic(), 0.0, 0.0
@@ -167,10 +168,10 @@ class Places:
     def __init__(self, request: Request, start: RowState) -> None:
         self._request, self.sent = request, len(request.received)
         self._prompt_end = start.position + len(request.forced) - len(request.received)
-        # The last place before what was sent, and the tokens that lead on; None: the row stands where it ends.
-        self._anchor: RowState | None = None
-        self._way: list[int] = []
-        self._next: RowState | None = None  # a later one, where that place has not come yet
+        # A row state from before the reader's place, and the tokens from there on; None: the row stands at that place.
+        self._base: RowState | None = None
+        self._tokens_from_base: list[int] = []
+        self._later_base: RowState | None = None  # takes over when the reader's place has passed it
         self._tail = ("" if request.stops.skip else request.stops.tail) + request.received[request.stops.skip :]
         self._recent = request.recent
         self._echoed = request.sent_chars - len(request.received)
@@ -188,32 +189,32 @@ class Places:
         """Count echoed and generated characters that will be sent."""
         self._echoed += len(echo)
         if self._request.keeps_places:
-            # In what was not searched no stop string begins, for a later request neither.
+            # No stop string may begin in the first `min_chars`, not in a later request either.
             searched = generated[max(0, self._request.stops.skip - self.sent) :]
             self._tail = (self._tail + searched)[1 - LONGEST_STOP :]
             self._recent = (self._recent + generated)[-MAX_PARTIAL_SYMBOLS:]
         self.sent += len(generated)
 
     def remember(self, forced_left: int, end: int, before: Callable[[], RowState], outcomes: NDArray[np.int64]) -> None:
-        """Keep the way to the place where the reader is: see `Sequence.remember`."""
+        """Keep a row state from before the reader's place, and the tokens between: see `Sequence.remember`."""
         position = self.position(forced_left)
         if position == end:
-            self._anchor = self._next = None
-        elif self._anchor is None or position >= end - len(outcomes):
-            self._anchor, self._way, self._next = before(), outcomes.tolist(), None
+            self._base = self._later_base = None
+        elif self._base is None or position >= end - len(outcomes):
+            self._base, self._tokens_from_base, self._later_base = before(), outcomes.tolist(), None
         else:
-            # More than a run is held back: the anchor follows, or the way from it would grow with the text.
-            self._way += outcomes.tolist()
-            self._next = self._next or before()
-            if position >= self._next.position:
-                self._way = self._way[self._next.position - self._anchor.position :]
-                self._anchor, self._next = self._next, None
+            # More than one run is held back: move the base on, or its list of tokens would grow with the text.
+            self._tokens_from_base += outcomes.tolist()
+            self._later_base = self._later_base or before()
+            if position >= self._later_base.position:
+                self._tokens_from_base = self._tokens_from_base[self._later_base.position - self._base.position :]
+                self._base, self._later_base = self._later_base, None
 
     def snapshot(self, current: Callable[[], RowState]) -> Snapshot:
         """Return the place where the reader is, once nothing is forced any more."""
         self._checkpoint = self.sent
-        state = self._anchor or current()
-        forced = self._way[: self.position(0) - state.position] if self._anchor else []
+        state = self._base or current()
+        forced = self._tokens_from_base[: self.position(0) - state.position] if self._base else []
         return Snapshot(state, tuple(forced), self._tail, self._echoed + self.sent, self.sent, self._recent)
 
 

@@ -100,10 +100,10 @@ class States(Protocol):
         """
 
     def move(self, source: int, target: int) -> None:
-        """Moves the row in slot `source` to slot `target`."""
+        """Move the row in slot `source` to slot `target`."""
 
     def run(self, run_input: RunInput, *, full: bool, meanwhile: Callable[[], None] = do_nothing) -> RunOutput:
-        """Runs the graph on the states, which are K steps further then. Raises CannotRun.
+        """Run the graph on the states, which are K steps further then. Raises CannotRun.
 
         Args:
             meanwhile: is called before the run ends, perhaps beside it in another thread. There, rows may move as if
@@ -111,7 +111,7 @@ class States(Protocol):
         """
 
     def warm_up(self, measure: Measure) -> None:
-        """Does runs of every kind, while there are no rows, in the thread that will run. Raises CannotRun."""
+        """Do runs of every kind, while there are no rows, in the thread that will run. Raises CannotRun."""
 
 
 class Store(Protocol):

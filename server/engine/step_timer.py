@@ -23,7 +23,7 @@ class StepTimer:
         self._seconds: dict[bool, dict[int, float]] = {False: {}, True: {}}
 
     def measure(self, rows: int, full: bool, steps: int, seconds: float) -> None:
-        """A run of `steps` steps took `seconds`."""
+        """Take in that a run of `steps` steps took `seconds`."""
         size, step = self._class(rows), seconds / steps
         known = self._seconds[full].setdefault(size, step)
         self._seconds[full][size] = min(known, step) if self._shortest else known + WEIGHT * (step - known)

@@ -34,7 +34,7 @@ class StopMatcher:
         return len(self._open) - self._sent
 
     def push(self, piece: str, *, sent: bool = False) -> str:
-        """Takes the next piece, which the reader has already if `sent`; returns what can be sent."""
+        """Take the next piece, which the reader has already if `sent`; return what can be sent."""
         skipped, piece = piece[: self._skip], piece[self._skip :]
         self._skip -= len(skipped)
         text, searched = self._open + piece, len(self._open)

@@ -99,12 +99,12 @@ class DeviceArrays:
         return HeldRows([self._held[place][name] for name in self._names], place.bucket)
 
     def stage(self, arrays: Sequence[NDArray[Any]]) -> None:
-        """Writes the rows that come in with the next run: tokens [S], and hidden states, each [S, H]."""
+        """Write the rows that come in with the next run: tokens [S], and hidden states, each [S, H]."""
         for name, array in zip(self._names, arrays, strict=True):
             self._buffer(f"staged_{name}", array.shape).write(array)
 
     def give(self, kind: Kind, source: Ints, run_input: RunInput) -> None:
-        """Writes what the next run takes, which is of this kind.
+        """Write what the next run takes, which is of this kind.
 
         Args:
             source: [bucket], the place where each row begins.
@@ -124,7 +124,7 @@ class DeviceArrays:
             self._buffer(name, array.shape).write(array)
 
     def run(self, kind: Kind, *, captured: bool) -> Ints:
-        """Runs with what was given last; returns what came out, [K, bucket]."""
+        """Run with what was given last; return what came out, [K, bucket]."""
         self._bound[kind].run(captured=captured)
         return self._buffer("tokens", (kind.steps, kind.after.bucket)).read()
 

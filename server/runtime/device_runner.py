@@ -38,7 +38,7 @@ class Buffer:
         self.write(np.zeros(shape, dtype))
 
     def write(self, array: Array) -> None:
-        """Copies the array into the buffer. Raises CannotRun."""
+        """Copy the array into the buffer. Raises CannotRun."""
         # onnxruntime compares no types, and only the number of elements.
         if array.shape != self._shape or array.dtype != self._dtype:
             raise ValueError(f"an array {array.dtype} {array.shape}, expected {self._dtype.__name__} {self._shape}")
@@ -65,7 +65,7 @@ class Bound:
         self._plain, self._captured = _run_options(PLAIN), _run_options(number)
 
     def run(self, *, captured: bool) -> None:
-        """Runs the graph; returns when it is done. Raises CannotRun.
+        """Run the graph; return when it is done. Raises CannotRun.
 
         Args:
             captured: the first such run of a thread captures, which takes several runs; later ones replay.
@@ -111,7 +111,7 @@ class DeviceRunner:
 
 
 def check_placement(session: Any, provider: Provider) -> None:
-    """Raises CannotRun, which names an operator that runs elsewhere: it would need copies, and cannot be captured."""
+    """Raise CannotRun, which names an operator that runs elsewhere: it would need copies, and cannot be captured."""
     for part in session.get_provider_graph_assignment_info():
         if part.ep_name != (wanted := NAMES[provider]):
             node = part.get_nodes()[0]

@@ -91,7 +91,7 @@ class DeviceStates:
         return RunOutput(tokens[:, :rows], lambda: self._arrays.logprobs(kind)[:, :rows], seconds, self._vocabulary)
 
     def warm_up(self, measure: Measure) -> None:
-        """Does every kind of run twice. From here on runs are captured: a capture belongs to its thread."""
+        """Do every kind of run twice. From here on runs are captured: a capture belongs to its thread."""
         self._captures = True
         for kind in self._arrays.kinds:
             bucket = kind.after.bucket
@@ -101,7 +101,7 @@ class DeviceStates:
             measure(bucket, kind.full, kind.steps, self._timed_run(kind)[1])
 
     def _timed_run(self, kind: Kind) -> tuple[NDArray[np.int64], float]:
-        """Runs; returns what came out, and the seconds that it took."""
+        """Run; return what came out, and the seconds that it took."""
         begin = time.perf_counter()
         tokens = self._arrays.run(kind, captured=self._captures)
         return tokens, time.perf_counter() - begin
@@ -140,7 +140,7 @@ class DeviceStore:
             max_scores=full[-1] * max_rows,
             prefill_rows=0,
             newcomers=staged,
-            beside=True,
+            overlaps=True,
         )
         states = DeviceStates(runner, manifest, buckets, staged, full)
         self.states: Mapping[Area, States] = {Area.DECODE: states}

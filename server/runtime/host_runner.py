@@ -41,7 +41,7 @@ class CannotRun(RuntimeError):
 
 
 def check_runtime() -> None:
-    """Raises RuntimeMissing unless exactly one of onnxruntime and onnxruntime-gpu is installed."""
+    """Raise RuntimeMissing unless exactly one of onnxruntime and onnxruntime-gpu is installed."""
     found = [name for name in ("onnxruntime", "onnxruntime-gpu") if _is_installed(name)]
     if not found:
         raise RuntimeMissing("onnxruntime is not installed: pip install 'charstream[cpu]' or 'charstream[gpu]'")
@@ -77,7 +77,7 @@ class Graph:
         self._outputs = [spec.name for spec in outputs]
 
     def run(self, inputs: Iterable[Array], outputs: Iterable[Array]) -> None:
-        """Reads the inputs and writes the outputs, all contiguous, in the order of the contract. Raises CannotRun."""
+        """Read the inputs and write the outputs, all contiguous, in the order of the contract. Raises CannotRun."""
         for name, array in zip(self._inputs, inputs, strict=True):
             self._binding.bind_input(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
         for name, array in zip(self._outputs, outputs, strict=True):
@@ -108,7 +108,7 @@ class Runner:
         self._full = Graph(full, full_inputs(shape, vocab), full_outputs(shape, vocab), threads=threads)
 
     def decode(self, before: Arrays, loop: Arrays, tokens: Array, after: Arrays) -> None:
-        """Runs K steps for B rows: reads token and state from `before`, writes `tokens` [K, B] and `after`.
+        """Run K steps for B rows: read token and state from `before`, write `tokens` [K, B] and `after`.
 
         Args:
             loop: forced, uniform and temperature.
@@ -117,7 +117,7 @@ class Runner:
         self._decode.run((token, *loop, *state), (tokens, *after))
 
     def full(self, before: Arrays, loop: Arrays, limits: Arrays, tokens: Array, logprobs: Array, after: Arrays) -> None:
-        """As `decode`, with limits (bias, top_k, top_p, min_p); writes `logprobs` [K, B, V] too."""
+        """Do as `decode`, with limits (bias, top_k, top_p, min_p); write `logprobs` [K, B, V] too."""
         token, *state = before
         token_next, *state_next = after
         self._full.run((token, *loop, *limits, *state), (tokens, token_next, logprobs, *state_next))
@@ -125,7 +125,7 @@ class Runner:
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Makes any error of onnxruntime a CannotRun: it raises a dozen classes whose only common base is Exception."""
+    """Make any error of onnxruntime a CannotRun: it raises a dozen classes whose only common base is Exception."""
     try:
         yield
     except Exception as error:

@@ -78,7 +78,7 @@ class HostStates:
         return RunOutput(tokens, lambda: logprobs, seconds, self._vocabulary)
 
     def warm_up(self, measure: Measure) -> None:
-        """Runs batches of every class of size, so that no first use is slow and the step times are known."""
+        """Run batches of every class of size, so that no first use is slow and the step times are known."""
         most = min(self._max_batch, self._max_rows)
         for rows in sorted({min(2**power, most) for power in range(most.bit_length() + 1)}):
             for full in (False, True):
@@ -116,7 +116,7 @@ class HostStore:
             max_scores=len(logprobs) // vocab,
             prefill_rows=prefill_rows,
             newcomers=max_rows,
-            beside=False,
+            overlaps=False,
         )
         self.states: Mapping[Area, States] = {
             Area.DECODE: HostStates(runner, manifest, max_rows, max_batch, logprobs),

@@ -96,7 +96,7 @@ def _limits(rows: int, vocab: int) -> Limits:
 
 
 def _compare(manifest: Manifest, precision: Precision, first: int, tokens: NDArray[np.int64]) -> None:
-    """Raises CannotRun if the tokens are not the manifest's texts."""
+    """Raise CannotRun if the tokens are not the manifest's texts."""
     texts = manifest.probe[precision][first : first + tokens.shape[1]]
     for row, expected in enumerate(texts):
         found = manifest.vocabulary.tokens_to_symbols(tokens[: len(expected), row])

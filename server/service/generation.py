@@ -1,4 +1,4 @@
-"""The RPCs. Protocol messages stop here."""
+"""Generate and Score: asks for texts, and writes their messages."""
 
 import asyncio
 import time
@@ -22,7 +22,7 @@ from server.service.responses import GenerateResponder, ScoreResponder
 from server.service.resume_tokens import Keys
 from server.service.token_pb2 import TextState
 from server.settings import ServerSettings
-from server.streaming.text_stream import StreamConsumer
+from server.streaming.text_stream import Reader
 
 __all__ = ["TextGenerationService"]
 
@@ -70,10 +70,9 @@ class TextGenerationService(pb_grpc.TextGenerationServicer):
     async def _model(
         self, message: pb.GenerateRequest | pb.ScoreRequest
     ) -> AsyncIterator[tuple[ServedModel, TextState | None, Quota]]:
-        """The model that is asked for, which stays loaded until the block ends, the contents of the resume token, and
-        the caller's quota.
+        """Give the model (kept loaded), the token's contents, the quota.
 
-        One more text may be open then: that is checked before the work of reading the request.
+        Raises before the request is read if no text more may be open.
         """
         with self._quotas.of(current_call().identity) as quota:
             if self._drain.is_set():
@@ -90,7 +89,7 @@ class TextGenerationService(pb_grpc.TextGenerationServicer):
                 yield model, token, quota
 
     def _note(self, request: Request, model: ServedModel, prompt: str) -> Call:
-        """Notes the request in the call's record, which it returns."""
+        """Note the request in the call's record, and return that."""
         call = current_call()
         call.model = f"{model.manifest.name} {model.manifest.version}"
         call.forced_chars = len(request.forced)
@@ -104,7 +103,7 @@ class TextGenerationService(pb_grpc.TextGenerationServicer):
         return ShuttingDown() if self._drain.is_set() else CallTooLong(self._settings.max_seconds)
 
     async def _send(self, request: Request, responder: GenerateResponder, caller: "_Caller") -> bool:
-        """Returns whether the text is complete."""
+        """Send the text; return whether it is complete."""
         reason, last = None, None
         async with caller.open(request) as chunks:
             async for chunk in chunks:
@@ -115,7 +114,7 @@ class TextGenerationService(pb_grpc.TextGenerationServicer):
         return reason is not Reason.DRAINED
 
     async def _send_all(self, request: Request, responders: list[GenerateResponder], caller: "_Caller") -> bool:
-        """Runs the prompt once, generates all continuations from its end; returns whether all are complete."""
+        """Run the prompt once, generate all continuations from its end; return whether all are complete."""
         caller.model.streams.check_capacity(len(responders))
         caller.quota.check_capacity(len(responders))
         if len(request.forced):
@@ -134,7 +133,7 @@ class TextGenerationService(pb_grpc.TextGenerationServicer):
         return all(task.result() for task in sending)
 
     async def _prefill(self, request: Request, responders: list[GenerateResponder], caller: "_Caller") -> Output:
-        """Sends each continuation what is to be echoed; returns the last chunk, with the place after the prompt."""
+        """Send each continuation what is to be echoed; return the last chunk, with the place after the prompt."""
         async with caller.open(request.prefill_only()) as chunks:
             async for chunk in chunks:
                 if chunk.text:
@@ -142,7 +141,7 @@ class TextGenerationService(pb_grpc.TextGenerationServicer):
         return replace(chunk, text="", scores=None)
 
     async def _echo(self, chunk: Output, responders: list[GenerateResponder], caller: "_Caller") -> None:
-        """Sends a part of the prompt to all; one text is charged for already."""
+        """Send a part of the prompt to all; one text is charged for already."""
         caller.quota.charge((len(responders) - 1) * len(chunk.text))
         for responder in responders:
             message = responder.message(chunk, last=False)
@@ -150,7 +149,7 @@ class TextGenerationService(pb_grpc.TextGenerationServicer):
             caller.note_sent(replace(chunk, finish=None), message.text, None)
 
     async def _end_all(self, end: Output, responders: list[GenerateResponder], caller: "_Caller") -> bool:
-        """Ends texts whose time was over, or whose server drained, before the prompt had run."""
+        """Send the end to all, if it came before the prompt had run."""
         for responder in responders:
             await caller.write(responder.message(end))
         caller.note_sent(end, "", None)
@@ -168,19 +167,19 @@ class _Caller:
     def __init__(self, call: Call, model: ServedModel, quota: Quota, context: Context, keep_text: bool) -> None:
         self.model, self.quota = model, quota
         self._call, self._context, self._keep_text = call, context, keep_text
-        self._turn, self._consumer = asyncio.Lock(), StreamConsumer()
+        self._turn, self._reader = asyncio.Lock(), Reader()
 
     def open(self, request: Request) -> AbstractAsyncContextManager[Chunks]:
-        """Opens a text; gives its chunks."""
-        return self.model.streams.open(request, self._call.began, self.quota, self._consumer)
+        """Open a text; give its chunks."""
+        return self.model.streams.open(request, self._call.began, self.quota, self._reader)
 
     async def write(self, message: pb.GenerateResponse | pb.ScoreResponse) -> None:
         async with self._turn:
             await self._context.write(message)
-            self._consumer.took = time.monotonic()
+            self._reader.took = time.monotonic()
 
     def note_sent(self, chunk: Output, text: str, last: float | None) -> float:
-        """Notes a message with some text, of which the message before was written at `last`; returns now."""
+        """Note a message with some text, of which the message before was written at `last`; return now."""
         now = time.monotonic()
         self._call.note_message(len(chunk.text), None if last is None else now - last)
         if self._keep_text:

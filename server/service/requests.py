@@ -18,7 +18,7 @@ from server.service.sampling import merge_sampling, sampling_of
 from server.service.token_pb2 import TextState
 from server.settings import ServerSettings
 
-__all__ = ["ResponseContext", "generation_request", "scoring_request"]
+__all__ = ["ResponseDetails", "generation_request", "scoring_request"]
 
 MIN_DELAY, MAX_DELAY = 0.005, 10.0  # seconds
 MAX_TIME_LIMIT = 86_400.0  # seconds
@@ -29,14 +29,14 @@ CHOSEN_SEED_BITS = 53
 
 
 @dataclass(frozen=True)
-class ResponseContext:
+class ResponseDetails:
     """The facts that the responses to a request need, and the engine does not.
 
     Attributes:
         replica: decides the text beside its request.
         sampling: all of it, the resume token's included.
         continuations: the index of each text that is wanted.
-        max_chars: of the message, what was received included.
+        max_chars: the request's `max_chars`, received characters included.
         preceding: symbols before the first that is sent.
     """
 
@@ -51,24 +51,28 @@ class ResponseContext:
 
 def generation_request(
     message: pb.GenerateRequest, token: TextState | None, manifest: Manifest, ours: pb.Replica, settings: ServerSettings
-) -> tuple[Request, ResponseContext]:
+) -> tuple[Request, ResponseDetails]:
     """Return the request of the first continuation that is wanted. Raises InvalidField or WrongReplica."""
     _check_replica(message, token, ours)
-    prompt, sent = manifest.vocabulary.text_to_symbols(message.prompt), _received_symbols(message, token, manifest)
+    prompt, known = manifest.vocabulary.text_to_symbols(message.prompt), _received_symbols(message, token, manifest)
     max_chars = _max_chars(message, settings)
-    received = _generated_part(message, prompt, sent, max_chars)
+    known_generated = _generated_part(message, prompt, known, max_chars)
     sampling = merge_sampling(message.sampling, token)
-    origin, led = place_of(token, manifest)
-    most = settings.max_prompt_chars
+    origin, origin_tokens = place_of(token, manifest)
+    max_prompt = settings.max_prompt_chars
     forced = np.concatenate(
-        [led, _tokens("prompt", prompt, manifest, most), _tokens(_received_field(message), received, manifest, most)]
+        [
+            origin_tokens,
+            _tokens("prompt", prompt, manifest, max_prompt),
+            _tokens(_received_field(message), known_generated, manifest, max_prompt),
+        ]
     )
     unfinished = token.unfinished if token else ""
     continuations = _continuations(message, token, settings.most_continuations)
     request = Request(
         forced=forced,
-        silent=len(led) + len(sent) if message.echo else len(forced),
-        max_chars=max_chars - len(received),
+        silent=len(origin_tokens) + len(known) if message.echo else len(forced),
+        max_chars=max_chars - len(known_generated),
         sampling=sampling_of(sampling, manifest),
         seed=_seed(message, token),
         continuation=continuations[0],
@@ -78,9 +82,9 @@ def generation_request(
             skip=_min_chars(message, max_chars),
             tail=token.tail if token and not message.prompt else "",
         ),
-        received=received,
-        sent_chars=len(sent),
-        recent=(unfinished + prompt + received)[-MAX_PARTIAL_SYMBOLS:],
+        received=known_generated,
+        sent_chars=len(known),
+        recent=(unfinished + prompt + known_generated)[-MAX_PARTIAL_SYMBOLS:],
         chunking=Chunking(_max_delay(message.chunking, settings), _max_chunk_chars(message.chunking)),
         alternatives=_alternatives("logprobs", message.logprobs) if message.HasField("logprobs") else None,
         origin=origin,
@@ -88,28 +92,28 @@ def generation_request(
         snapshot=message.return_token,
         time_limit=_time_limit(message, settings),
     )
-    # What is given back first goes on after the unfinished character, but for a prompt, which begins anew.
-    preceding = sent if message.echo and prompt else unfinished + ("" if message.echo else prompt) + sent
-    return request, ResponseContext(
+    # The first symbols sent may complete the token's unfinished character, unless an echoed prompt comes first.
+    preceding = known if message.echo and prompt else unfinished + ("" if message.echo else prompt) + known
+    return request, ResponseDetails(
         manifest, ours, sampling, continuations, prompt_chars=len(prompt), max_chars=max_chars, preceding=preceding
     )
 
 
 def scoring_request(
     message: pb.ScoreRequest, token: TextState | None, manifest: Manifest, ours: pb.Replica, settings: ServerSettings
-) -> tuple[Request, ResponseContext]:
+) -> tuple[Request, ResponseDetails]:
     """Return the request of a text that is forced and sent, with scores. Raises InvalidField or WrongReplica."""
     _check_replica(message, token, ours)
     if not message.text:
         raise InvalidField("text", "is empty, there is nothing to score")
-    spelled, most = manifest.vocabulary.text_to_symbols, settings.max_prompt_chars
-    prompt = _tokens("prompt", spelled(message.prompt), manifest, most)
-    text = _tokens("text", spelled(message.text), manifest, most)
-    origin, led = place_of(token, manifest)
+    to_symbols, max_prompt = manifest.vocabulary.text_to_symbols, settings.max_prompt_chars
+    prompt = _tokens("prompt", to_symbols(message.prompt), manifest, max_prompt)
+    text = _tokens("text", to_symbols(message.text), manifest, max_prompt)
+    origin, origin_tokens = place_of(token, manifest)
     sampling = merge_sampling(pb.Sampling(), token)
     request = Request(
-        forced=np.concatenate([led, prompt, text]),
-        silent=len(led) + len(prompt),
+        forced=np.concatenate([origin_tokens, prompt, text]),
+        silent=len(origin_tokens) + len(prompt),
         max_chars=0,
         sampling=sampling_of(sampling, manifest),
         seed=token.seed if token else secrets.randbits(CHOSEN_SEED_BITS),
@@ -119,11 +123,11 @@ def scoring_request(
         origin=origin,
         snapshot=message.return_token,
     )
-    return request, ResponseContext(manifest, ours, sampling, [request.continuation])
+    return request, ResponseDetails(manifest, ours, sampling, [request.continuation])
 
 
 def _check_replica(message: pb.GenerateRequest | pb.ScoreRequest, token: TextState | None, ours: pb.Replica) -> None:
-    """Raises WrongReplica if the text began where another one may come out."""
+    """Raise WrongReplica if it began on a replica that could generate another text."""
     for what in ("digest", "precision", "numerics"):
         _check_equal("replica", what, message.replica, ours)
         if token and (what == "digest" or not message.other_numerics):

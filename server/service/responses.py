@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from bundle.vocabulary import CharacterDecoder, Vocabulary, partial_character
 from protos import charstream_pb2 as pb
 from server.engine.messages import Finish, Output, Reason, Request, Scores, Snapshot
-from server.service.requests import ResponseContext
+from server.service.requests import ResponseDetails
 from server.service.resume_tokens import Keys, text_state
 
 __all__ = ["GenerateResponder", "ScoreResponder"]
@@ -26,24 +26,24 @@ class GenerateResponder:
     """Makes the messages of one continuation, in their order."""
 
     request: Request
-    context: ResponseContext
+    details: ResponseDetails
     keys: Keys
     index: int
     _begun: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
-        self._decoder = CharacterDecoder(self.context.manifest.unit, self.context.preceding)
+        self._decoder = CharacterDecoder(self.details.manifest.unit, self.details.preceding)
 
     def message(self, chunk: Output, *, last: bool = True) -> pb.GenerateResponse:
         """Return the next message. `last`: the chunk's finish is the text's."""
         message = pb.GenerateResponse(text=self._decoder.push(chunk.text), index=self.index)
-        manifest = self.context.manifest
+        manifest = self.details.manifest
         if manifest.unit == "bytes":
             message.raw = chunk.text.encode("latin-1")
         if not self._begun:
             self._begun = True
-            seed, max_chars = self.request.seed, self.context.max_chars
-            message.started.CopyFrom(pb.Started(seed=seed, max_chars=max_chars, replica=self.context.replica))
+            seed, max_chars = self.request.seed, self.details.max_chars
+            message.started.CopyFrom(pb.Started(seed=seed, max_chars=max_chars, replica=self.details.replica))
         if chunk.scores:
             message.logprobs.CopyFrom(_logprobs(chunk.scores, manifest.vocabulary))
         if chunk.finish and last:
@@ -53,7 +53,7 @@ class GenerateResponder:
         return message
 
     def _add_place(self, message: pb.GenerateResponse, place: Snapshot) -> None:
-        token = _resume_token(place, self.request, self.context, self.keys, self.index)
+        token = _resume_token(place, self.request, self.details, self.keys, self.index)
         if message.HasField("finish"):
             if self.request.snapshot:
                 message.finish.resume_token = token
@@ -70,9 +70,9 @@ class GenerateResponder:
     def _finish(self, finish: Finish) -> pb.Finish:
         return pb.Finish(
             reason=REASONS[finish.reason],
-            stop=self.context.manifest.vocabulary.symbols_to_text(finish.stop),
+            stop=self.details.manifest.vocabulary.symbols_to_text(finish.stop),
             stop_chars_sent=finish.stop_chars_sent,
-            prompt_chars=self.context.prompt_chars,
+            prompt_chars=self.details.prompt_chars,
             generated_chars=finish.generated_chars,
             seed=self.request.seed,
             position=finish.position,
@@ -83,12 +83,12 @@ class GenerateResponder:
 class ScoreResponder:
     """Makes the messages of a text that is scored."""
 
-    def __init__(self, request: Request, context: ResponseContext, keys: Keys) -> None:
-        self._request, self._context, self._keys = request, context, keys
+    def __init__(self, request: Request, details: ResponseDetails, keys: Keys) -> None:
+        self._request, self._details, self._keys = request, details, keys
         self._chars, self._nats = 0, 0.0
 
     def message(self, chunk: Output) -> pb.ScoreResponse:
-        message, manifest = pb.ScoreResponse(), self._context.manifest
+        message, manifest = pb.ScoreResponse(), self._details.manifest
         if chunk.scores:
             self._chars += len(chunk.text)
             self._nats -= float(chunk.scores.chosen.sum(dtype="float64"))
@@ -100,7 +100,7 @@ class ScoreResponder:
             if chunk.snapshot:
                 index = self._request.continuation
                 message.summary.resume_token = _resume_token(
-                    chunk.snapshot, self._request, self._context, self._keys, index
+                    chunk.snapshot, self._request, self._details, self._keys, index
                 )
         return message
 
@@ -113,20 +113,20 @@ class ScoreResponder:
             # Beyond, a float ends.
             perplexity=math.exp(mean) if mean < LARGEST_NATS else math.inf,
             position=finish.position,
-            replica=self._context.replica,
+            replica=self._details.replica,
             timings=_timings(finish),
         )
 
 
-def _resume_token(place: Snapshot, request: Request, context: ResponseContext, keys: Keys, continuation: int) -> bytes:
+def _resume_token(place: Snapshot, request: Request, details: ResponseDetails, keys: Keys, continuation: int) -> bytes:
     state = text_state(
         place,
-        model=context.manifest.name,
-        replica=context.replica,
+        model=details.manifest.name,
+        replica=details.replica,
         seed=request.seed,
         continuation=continuation,
-        sampling=context.sampling,
-        unfinished=partial_character(context.manifest.unit, place.recent),
+        sampling=details.sampling,
+        unfinished=partial_character(details.manifest.unit, place.recent),
     )
     return keys.seal(state)
 

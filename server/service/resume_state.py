@@ -1,4 +1,4 @@
-"""The place that a resume token holds, checked against the model: an older version's may be one no engine can reach."""
+"""The place that a resume token holds: a correctly signed one may still hold a state that this model cannot have."""
 
 from collections.abc import Sequence
 
@@ -47,7 +47,7 @@ def _check_characters(numbers: Sequence[int], manifest: Manifest) -> None:
 
 
 def _check_values(origin: RowState, shape: ModelShape) -> None:
-    """Checks that values are finite and not far off: others could lead to tokens that there are not."""
+    """Check that values are finite and not far off: others could lead to tokens that there are not."""
     for name, array in zip(shape.state_names, origin.state, strict=True):
         bounded = name.startswith("h") and shape.bounded_state
         most = MAX_HIDDEN if bounded else np.finfo(np.float32).max

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from server.access.quotas import Quota
 from server.engine.messages import Cancel, Command, Handled, Output, Reason, Request
 from server.errors import Overloaded, ShuttingDown
-from server.streaming.text_stream import StreamConsumer, StreamLimits, TextStream
+from server.streaming.text_stream import Reader, StreamLimits, TextStream
 
 __all__ = ["Streams"]
 
@@ -47,15 +47,15 @@ class Streams:
         return len(self._open)
 
     def check_capacity(self, texts: int) -> None:
-        """Raises Overloaded if `texts` more may not be open."""
+        """Raise Overloaded if `texts` more may not be open."""
         if len(self._open) + texts > self._most:
             raise Overloaded.too_many(self._most)
 
     @asynccontextmanager
     async def open(
-        self, request: Request, submitted: float, quota: Quota, consumer: StreamConsumer
+        self, request: Request, submitted: float, quota: Quota, reader: Reader
     ) -> AsyncGenerator[AsyncGenerator[Output, None], None]:
-        """Opens a text that was asked for at the time.monotonic() `submitted`; gives its chunks, one a message.
+        """Open a text that was asked for at the time.monotonic() `submitted`; give its chunks, one a message.
 
         However the caller leaves, the text ends: that is what frees the row of a reader who is gone.
 
@@ -65,7 +65,7 @@ class Streams:
         self.check_capacity(1)
         number = next(self._numbers)
         stream = TextStream(
-            number, request, submitted, limits=self._limits, quota=quota, consumer=consumer, submit=self.submit
+            number, request, submitted, limits=self._limits, quota=quota, reader=reader, submit=self.submit
         )
         if self._conclusion:
             stream.conclude(self._conclusion)
@@ -78,24 +78,24 @@ class Streams:
                 self._close(stream)
 
     def _close(self, stream: TextStream) -> None:
-        """The stream's reader is gone, or has all."""
+        """Forget a stream whose reader is gone, or has all."""
         del self._open[stream.number]
         if not stream.is_finished:
             self.submit(Cancel(stream.number))
 
     def conclude_all(self, reason: Reason) -> None:
-        """Ends every text where it is: those that are open, and those that their calls open later."""
+        """End every text where it is: those that are open, and those that their calls open later."""
         self._conclusion = reason
         for stream in self._open.values():
             stream.conclude(reason)
 
     def fail_all(self) -> None:
-        """Ends every open stream with ShuttingDown."""
+        """End every open stream with ShuttingDown."""
         for stream in self._open.values():
             stream.fail(ShuttingDown())
 
     def deliver(self, outputs: list[Output]) -> None:
-        """Takes the outputs of a tick; called by the engine's thread."""
+        """Take the outputs of a tick; called by the engine's thread."""
         self._loop.call_soon_threadsafe(self._receive, outputs, time.monotonic())
 
     def _receive(self, outputs: list[Output], posted: float) -> None:
@@ -106,7 +106,7 @@ class Streams:
             self._hand_out()
 
     def _hand_out(self) -> None:
-        """Wakes some streams, and the others in the loop's next turns: so new calls are taken in between."""
+        """Wake some streams, and the others in the loop's next turns: so new calls are taken in between."""
         for _ in range(min(WOKEN_AT_ONCE, len(self._arrived))):
             output = self._arrived.popleft()
             stream = self._open.get(output.stream)
@@ -115,7 +115,7 @@ class Streams:
         self._loop.call_soon(self._hand_out if self._arrived else self._end_turn)
 
     def _end_turn(self) -> None:
-        """Tells the engine when those that were woken last have had their turn."""
+        """Tell the engine when those that were woken last have had their turn."""
         if self._arrived:
             self._hand_out()
         else:

@@ -11,7 +11,7 @@ from server.engine.messages import Command, Conclude, Finish, Grant, Output, Rea
 from server.errors import Overloaded
 from server.limits import LENT_CHARS
 
-__all__ = ["StreamConsumer", "StreamLimits", "TextStream"]
+__all__ = ["Reader", "StreamLimits", "TextStream"]
 
 # Far below the message size that clients accept, 4 MiB by default.
 MAX_CHUNK_CHARS, MAX_SCORED_CHARS = 65_536, 16_384
@@ -23,22 +23,22 @@ class StreamLimits:
 
     Attributes:
         window: characters that it may hold, generated and not yet taken by its reader.
-        tick: seconds that a tick takes at most; a text that allows a longer delay collects several.
+        chunk_seconds: the chunk delay; a text that allows more collects several outputs.
         max_wait: seconds that it may wait for its first row.
         max_seconds: seconds after which it has to go on in another call.
         reader_timeout: seconds that its reader may take nothing.
     """
 
     window: int
-    tick: float
+    chunk_seconds: float
     max_wait: float
     max_seconds: float
     reader_timeout: float
 
 
 @dataclass
-class StreamConsumer:
-    """Who takes the messages of one text, or of several by turns.
+class Reader:
+    """The reader of one text, or of several by turns.
 
     Attributes:
         took: time.monotonic() when a message had been taken last.
@@ -84,7 +84,7 @@ class OutputBuffer:
 
 
 class Credit:
-    """The characters that a text may have generated, of its window and of its identity's quota.
+    """How many characters of a text may be generated now, by its window and by its identity's quota.
 
     Attributes:
         window: the most that may be generated before the reader takes some.
@@ -97,16 +97,16 @@ class Credit:
         self._lent = 0  # characters charged, and not handed over yet
 
     def borrow(self, chars: int) -> float:
-        """Charges for characters that will be generated; returns the seconds until they may be."""
+        """Charge for characters that will be generated; return the seconds until they may be."""
         self._lent += chars
         return self._quota.charge(chars)
 
     def hand_over(self, chars: int) -> None:
-        """Counts characters as the reader's: who leaves while they are being sent may have them."""
+        """Count as delivered: they stay charged even if the reader leaves during the write."""
         self._lent -= chars
 
     def take(self, chars: int) -> int:
-        """Counts characters that the reader took; returns how many to grant: some now and then, not each message."""
+        """Count characters that the reader took; return how many to grant: some now and then, not each message."""
         self._taken += chars
         if self._taken < self.window // 4:
             return 0
@@ -114,7 +114,7 @@ class Credit:
         return grant
 
     def give_back(self) -> None:
-        """Ends the charge for characters that were not handed over."""
+        """End the charge for characters that were not handed over."""
         self._quota.charge(-self._lent)
 
 
@@ -122,25 +122,28 @@ class StreamTimers:
     """The timers of a text; all times are in seconds.
 
     Attributes:
-        patience: a context manager that raises TimeoutError when the reader has taken nothing for too long.
+        reader_deadline: a context manager that raises TimeoutError when the reader has taken nothing for too long.
         sending_since: time.monotonic() when the chunk was handed over that is being sent; 0 while there is none.
     """
 
-    def __init__(self, reader_timeout: float, consumer: StreamConsumer) -> None:
-        self.patience = asyncio.timeout(None)
+    def __init__(self, reader_timeout: float, reader: Reader) -> None:
+        self.reader_deadline = asyncio.timeout(None)
         self.sending_since = 0.0
-        self._reader_timeout, self._consumer = reader_timeout, consumer
+        self._reader_timeout, self._reader = reader_timeout, reader
         self._handles: dict[str, asyncio.TimerHandle] = {}
 
     def call_later(self, name: str, seconds: float, callback: Callable[..., None], *arguments: object) -> None:
-        """Sets the timer of that name."""
+        """Set the timer of that name."""
         self._handles[name] = asyncio.get_running_loop().call_later(seconds, callback, *arguments)
 
     def check_reader(self) -> None:
-        """Looks after the reader now and then: a timer for each chunk would cost more than sending it."""
-        taken = max(self.sending_since, self._consumer.took)
+        """Every quarter of `reader_timeout`, fail the text if its reader took nothing.
+
+        A timer for each chunk would cost more than sending it.
+        """
+        taken = max(self.sending_since, self._reader.took)
         if self.sending_since and time.monotonic() - taken > self._reader_timeout:
-            self.patience.reschedule(asyncio.get_running_loop().time())
+            self.reader_deadline.reschedule(asyncio.get_running_loop().time())
         else:
             self.call_later("reader", self._reader_timeout / 4, self.check_reader)
 
@@ -150,7 +153,7 @@ class StreamTimers:
 
 
 class TextStream:
-    """One text as it comes. What its reader has not taken is bounded by the window: then its row pauses.
+    """One text as it comes. What its reader has not taken is bounded by the window: beyond it its row pauses.
 
     Args:
         number: names the text in commands and outputs.
@@ -166,7 +169,7 @@ class TextStream:
         *,
         limits: StreamLimits,
         quota: Quota,
-        consumer: StreamConsumer,
+        reader: Reader,
         submit: Callable[[Command], None],
     ) -> None:
         self.number, self._limits, self._quota, self._submit = number, limits, quota, submit
@@ -175,14 +178,14 @@ class TextStream:
         self._request = replace(request, stream=number, window=window, identity=quota.identity, submitted=submitted)
         most = MAX_CHUNK_CHARS if request.alternatives is None else MAX_SCORED_CHARS
         self._chunk_chars = min(request.chunking.max_chars or window, most)
-        self._collect_seconds = max(0.0, request.chunking.max_delay - limits.tick)
+        self._collect_seconds = max(0.0, request.chunking.max_delay - limits.chunk_seconds)
         # A full message has nothing to wait for; and a row must not pause because its reader waits for more.
         self._buffer = OutputBuffer(min(self._chunk_chars, window // 4))
-        self._timers = StreamTimers(limits.reader_timeout, consumer)
+        self._timers = StreamTimers(limits.reader_timeout, reader)
         self._error: Exception | None = None
         self._is_submitted = False
         self._conclusion: Reason | None = None
-        self._called = asyncio.Event()  # need not wait until its characters are earned
+        self._wakes = asyncio.Event()  # set when waiting for the quota must stop: concluded or failed
 
     @property
     def is_finished(self) -> bool:
@@ -196,24 +199,24 @@ class TextStream:
         self._error = error
         self._buffer.ready.set()
         self._buffer.enough.set()
-        self._called.set()
+        self._wakes.set()
 
     def conclude(self, reason: Reason) -> None:
-        """Ends the text where it is."""
+        """End the text where it is."""
         self._conclusion = reason
-        self._called.set()
+        self._wakes.set()
         if self._is_submitted:
             self._submit(Conclude(self.number, reason))
 
     @asynccontextmanager
     async def read(self) -> AsyncGenerator[AsyncGenerator[Output, None], None]:
-        """Asks the engine for the text; gives its chunks to the task that sends them.
+        """Ask the engine for the text; give its chunks to the task that sends them.
 
         Raises:
             Overloaded: no row was free in time, or the reader takes nothing.
         """
         try:
-            async with self._timers.patience, aclosing(self._chunks()) as chunks:
+            async with self._timers.reader_deadline, aclosing(self._chunks()) as chunks:
                 await self._begin()
                 yield chunks
         except TimeoutError:
@@ -223,7 +226,7 @@ class TextStream:
             self._credit.give_back()
 
     async def _begin(self) -> None:
-        """Submits the text when it is its identity's turn. Raises Overloaded."""
+        """Submit the text when it is its identity's turn. Raises Overloaded."""
         request = self._request
         delay = self._credit.borrow(min(request.window, request.max_chars + len(request.forced) - request.silent))
         if delay > self._limits.max_wait:
@@ -234,7 +237,7 @@ class TextStream:
         self._timers.check_reader()
         if delay:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._called.wait(), delay)
+                await asyncio.wait_for(self._wakes.wait(), delay)
         if self._error:
             raise self._error
         self._submit(request)
@@ -247,7 +250,7 @@ class TextStream:
         self._timers.call_later(reason.name, left, self.conclude, reason)
 
     async def _chunks(self) -> AsyncGenerator[Output, None]:
-        """Yields chunks until the text ends; characters that came while a chunk was being sent share the next one."""
+        """Yield chunks until the text ends; characters that came while a chunk was being sent share the next one."""
         while True:
             await self._wait()
             output = self._buffer.take()
@@ -261,7 +264,7 @@ class TextStream:
                 return
 
     async def _wait(self) -> None:
-        """Waits for something worth a message. Raises Overloaded, or what the text failed with."""
+        """Wait for something worth a message. Raises Overloaded, or what the text failed with."""
         await self._buffer.ready.wait()
         if self._collect_seconds:
             with suppress(TimeoutError):
@@ -273,7 +276,7 @@ class TextStream:
             raise Overloaded.queue_timeout(self._limits.max_wait)
 
     def _split(self, output: Output) -> Iterator[Output]:
-        """Cuts it into messages that are not too long; what is not text goes with the last one."""
+        """Cut it into messages that are not too long; what is not text goes with the last one."""
         text, scores, size = output.text, output.scores, self._chunk_chars
         if len(text) <= size:
             yield output
@@ -285,7 +288,7 @@ class TextStream:
         yield replace(output, text=text[begin:], scores=scores and scores.part(begin))
 
     def _grant(self, chars: int) -> None:
-        """Gives credit back to the engine for what the reader took."""
+        """Give credit back to the engine for what the reader took."""
         if self.is_finished or not (chars := self._credit.take(chars)):
             return
         delay, grant = self._credit.borrow(chars), Grant(self.number, chars)

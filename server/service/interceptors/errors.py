@@ -63,7 +63,7 @@ async def _abort(context: Context, error: Exception) -> NoReturn:
 
 
 def _trailers(error: RequestError) -> tuple[tuple[str, str | bytes], ...]:
-    """Details for programs; and for stock clients, when to try again."""
+    """Return details for programs; and for stock clients, when to try again."""
     details = (STATUS_DETAILS, status_of(error).SerializeToString())
     if isinstance(error, Overloaded):
         return details, (PUSHBACK, str(int(error.retry_seconds * 1000)))

@@ -22,7 +22,7 @@ STEP = 0.001
 def runs(max_rows: int = 4, max_batch: int = 4) -> RunLimits:
     """As of a store in the host's memory."""
     steps = range(1, MAX_STEPS + 1)
-    return RunLimits(max_rows, max_batch, steps, steps, 1000, min(PREFILL_ROWS, max_batch), max_rows, beside=False)
+    return RunLimits(max_rows, max_batch, steps, steps, 1000, min(PREFILL_ROWS, max_batch), max_rows, overlaps=False)
 
 
 def scheduler(max_rows: int = 4, max_batch: int = 4, chunk_delay: float = 0.0205) -> Scheduler[Row]:
@@ -81,7 +81,7 @@ def test_a_newcomers_first_run_is_short_but_covers_its_prompt() -> None:
     s.add(newcomer(1, forced=10))
     s.admit()
     plan = s.plan()
-    assert (plan.steps, plan.hold) == (10 + FIRST_CHARS, True)
+    assert (plan.steps, plan.postpone) == (10 + FIRST_CHARS, True)
 
 
 def test_short_runs_for_newcomers_count_for_the_round_and_end_with_it() -> None:
@@ -96,7 +96,7 @@ def test_short_runs_for_newcomers_count_for_the_round_and_end_with_it() -> None:
         for r in plan.rows:
             r.fresh = False
         steps += plan.steps
-        if not plan.hold:
+        if not plan.postpone:
             rounds.append(steps)
             steps = 0
     assert len(rounds) > 5
@@ -109,7 +109,7 @@ def test_a_newcomer_whose_prompt_takes_the_round_anyway_delays_nobody() -> None:
     s.add(newcomer(1, forced=12))
     s.admit()
     plan = s.plan()
-    assert (plan.steps, plan.hold) == (20, False)
+    assert (plan.steps, plan.postpone) == (20, False)
 
 
 def test_a_long_prompt_is_read_in_an_area_of_its_own() -> None:
@@ -239,7 +239,7 @@ def test_a_stretched_run_is_never_longer_than_a_newcomer_may_wait() -> None:
 
 def device(max_rows: int = 8, newcomers: int = 8) -> RunLimits:
     """As of a store on a device."""
-    return RunLimits(max_rows, max_rows, (4, 16, 64), (4, 16), 16 * max_rows, 0, newcomers, beside=True)
+    return RunLimits(max_rows, max_rows, (4, 16, 64), (4, 16), 16 * max_rows, 0, newcomers, overlaps=True)
 
 
 @pytest.mark.parametrize(
@@ -270,11 +270,11 @@ def test_a_run_has_the_largest_number_of_steps_that_fits_and_is_needed(
 def test_a_newcomers_first_run_has_the_fewest_steps_that_cover_its_prompt() -> None:
     s = Scheduler(device(), 1.0, lambda rows, full: STEP)
     s.add(row(0))
-    for number, (forced, steps, hold) in enumerate([(0, 4, True), (1, 16, True), (12, 16, True), (13, 64, False)]):
+    for number, (forced, steps, postpone) in enumerate([(0, 4, True), (1, 16, True), (12, 16, True), (13, 64, False)]):
         s.add(newcomer(number, forced))
         s.admit()
         plan = s.plan()
-        assert (plan.steps, plan.hold) == (steps, hold)
+        assert (plan.steps, plan.postpone) == (steps, postpone)
         s.end(s.decode_rows[-1])
 
 
