@@ -80,7 +80,7 @@ def build(
     if precisions is None:
         precisions = USUAL[:1] if unsupported_reason(trained, "int8") else USUAL
     step = StepGraph(model).eval()
-    steps = {precision: step.at(precision) for precision in precisions}
+    steps = {precision: step.in_precision(precision) for precision in precisions}
     start = model.initial_state(PROBE_ROWS)
     manifest = Manifest(
         format=FORMAT,

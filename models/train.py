@@ -71,19 +71,19 @@ def train(run: Run, interrupt: object = None, on_check: OnCheck | None = None) -
         _warn_of_unread_text(run)
 
     recent, validation = _RecentSteps(run), ""
-    ahead = AsyncSteps(run.trainer, recent.add)
+    steps = AsyncSteps(run.trainer, recent.add)
     began, began_at = time.monotonic(), run.trainer.step
     with ProgressBar("train", " chars", run.chars, run.chars_done, shown=run.group.is_first) as bar:
         while not run.is_done:
             # take a step at the schedule's learning rate
             rate, number = run.learning_rate, run.trainer.step + 1
             loss_due = number % LOSS_EVERY == 0 or number == run.budget
-            ahead.step(rate, measure=loss_due)
+            steps.step(rate, measure=loss_due)
 
             # ask for orders; what follows them needs weights and losses that are settled
             orders = run.orders(interrupt)
             if loss_due or run.check_due or any(orders):
-                ahead.settle()
+                steps.settle()
 
             # show and note the loss
             bar.advance(run.chars_per_step, f"loss {recent.loss or math.nan:.3f}{validation}")
@@ -94,14 +94,14 @@ def train(run: Run, interrupt: object = None, on_check: OnCheck | None = None) -
             if orders.plan:
                 nats = run.plan((time.monotonic() - began) / (run.trainer.step - began_at))
                 bar.set_total(run.chars or 0)
-                run.say(f"{run.settings.limit:g} minutes allow {run.budget:,} steps, {run.chars:,} characters")
+                run.say(f"{run.settings.minutes_limit:g} minutes allow {run.budget:,} steps, {run.chars:,} characters")
             if orders.end:
                 run.stop_here()
 
             # validate and save, and now and then show what the model writes
             if run.check_due:
                 if not orders.plan:
-                    nats = run.check()
+                    nats = run.validate()
                 for share, name in MILESTONES.items():
                     if run.has_passed(share):
                         _show_sample(run, name)
@@ -126,7 +126,7 @@ class _RecentSteps:
         self._taken: deque[StepOutcome] = deque(maxlen=LOSS_EVERY)
 
     def add(self, outcome: StepOutcome) -> None:
-        if outcome.taken:
+        if outcome.accepted:
             self._taken.append(outcome)
             return
         trainer = self._run.trainer

@@ -28,8 +28,8 @@ class StepGraph(nn.Module):
         super().__init__()
         config = model.config
         self.config = config
-        self.reduce: Callable[[Tensor], Tensor] | None = None
-        self.kinds = len(config.shape.kinds)
+        self.to_matmul_input: Callable[[Tensor], Tensor] | None = None
+        self.kinds_per_layer = len(config.shape.kinds)
         weights = (layer_weights(model, number) for number in range(config.layers))
         first, *further = (LayerWeights(config.cell, config.gates, *pair) for pair in weights)
         self.layers = nn.ModuleList([FirstLayer(first), *map(FurtherLayer, further)])
@@ -40,7 +40,7 @@ class StepGraph(nn.Module):
         head = head_weights(model)
         self.head = Dense(head.weight.T, head.bias)
 
-    def at(self, precision: Precision) -> "StepGraph":
+    def in_precision(self, precision: Precision) -> "StepGraph":
         """Return this step with the matmuls of a precision; tables, sums and cell states stay float32.
 
         Raises:
@@ -54,11 +54,11 @@ class StepGraph(nn.Module):
         return self
 
     def _with_matmuls(
-        self, reduce: Callable[[Tensor], Tensor], dense: type[Int8Dense] | type[HalfDense]
+        self, to_matmul_input: Callable[[Tensor], Tensor], dense: type[Int8Dense] | type[HalfDense]
     ) -> "StepGraph":
-        """Return a copy whose matmuls read the results of `reduce`."""
+        """Return a copy whose matmuls read the results of `to_matmul_input`."""
         step = copy.deepcopy(self)
-        step.reduce = reduce
+        step.to_matmul_input = to_matmul_input
         for module in list(step.modules()):
             for name, child in module.named_children():
                 if isinstance(child, Dense):
@@ -70,34 +70,40 @@ class StepGraph(nn.Module):
         return (logits, *self.carry_to_state(carry))
 
     def state_to_carry(self, state: Sequence[Tensor]) -> list[Tensor]:
-        """Return the tensors that steps carry: the state, and what each layer reads of itself if that is not its h."""
-        return [*state, *(map(self._own_input, self.phis, state[:: self.kinds]) if self._carries_own_inputs else ())]
+        """Return the tensors that steps carry: the state and, with int8, fp16 or form pre, each layer's next input.
+
+        That is what its matmul reads of the layer itself.
+        """
+        if not self._carries_own_inputs:
+            return list(state)
+        return [*state, *map(self._own_input, self.phis, state[:: self.kinds_per_layer])]
 
     def carry_to_state(self, carry: Sequence[Tensor]) -> list[Tensor]:
         """Return the state among the carried tensors."""
-        return list(carry[: self.kinds * len(self.layers)])
+        return list(carry[: self.kinds_per_layer * len(self.layers)])
 
     def advance(self, token: Tensor, carry: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
         """Run one step: token [B] -> logits [B, V], and the carried tensors after it."""
         state = self.carry_to_state(carry)
-        own_inputs = carry[len(state) :] if self._carries_own_inputs else state[:: self.kinds]
+        own_inputs = carry[len(state) :] if self._carries_own_inputs else state[:: self.kinds_per_layer]
         x = token
         after: list[Tensor] = []
-        read: list[Tensor] = []
-        stream: Tensor | None = None
+        next_inputs: list[Tensor] = []
+        residual_sum: Tensor | None = None
         for number, (layer, phi, norm) in enumerate(zip(self.layers, self.phis, self.norms, strict=True)):
-            own = state[number * self.kinds : (number + 1) * self.kinds]
-            after += update(self.config.cell, self.config.form, phi, layer(x, own_inputs[number]), own)
-            h = self._output(phi, after[-self.kinds])
-            read.append(self._matmul_input(h))
-            stream = h if stream is None or not self.config.residual else stream + h
-            x = read[-1] if stream is h and isinstance(norm, nn.Identity) else self._matmul_input(norm(stream))
-        return self.head(x), after + (read if self._carries_own_inputs else [])
+            layer_state = state[number * self.kinds_per_layer : (number + 1) * self.kinds_per_layer]
+            after += update(self.config.cell, self.config.form, phi, layer(x, own_inputs[number]), layer_state)
+            h = self._output(phi, after[-self.kinds_per_layer])
+            next_inputs.append(self._matmul_input(h))
+            residual_sum = h if residual_sum is None or not self.config.residual else residual_sum + h
+            is_same = residual_sum is h and isinstance(norm, nn.Identity)
+            x = next_inputs[-1] if is_same else self._matmul_input(norm(residual_sum))
+        return self.head(x), after + (next_inputs if self._carries_own_inputs else [])
 
     @property
     def _carries_own_inputs(self) -> bool:
         """Whether a layer reads something other than its state's h."""
-        return self.reduce is not None or self.config.form == "pre"
+        return self.to_matmul_input is not None or self.config.form == "pre"
 
     def _output(self, phi: Activation, h: Tensor) -> Tensor:
         """Return a layer's output [B, O], given its h [B, H]."""
@@ -105,7 +111,7 @@ class StepGraph(nn.Module):
 
     def _matmul_input(self, x: Tensor) -> Tensor:
         """Return float32 values in the form that a matmul reads."""
-        return x if self.reduce is None else self.reduce(x)
+        return x if self.to_matmul_input is None else self.to_matmul_input(x)
 
     def _own_input(self, phi: Activation, h: Tensor) -> Tensor:
         """Return what a layer reads of itself in the next step, [B, O], given its h [B, H]."""
@@ -113,7 +119,7 @@ class StepGraph(nn.Module):
 
 
 class DecodeGraph(nn.Module):
-    """decode.onnx: K steps, in each of which a row is forced or sampled."""
+    """decode.*.onnx: K steps, in each of which a row is forced or sampled."""
 
     def __init__(self, step: StepGraph, vocab: int) -> None:
         super().__init__()
@@ -145,7 +151,7 @@ class DecodeGraph(nn.Module):
 
 
 class FullGraph(nn.Module):
-    """full.onnx: the same loop with bias, limits and the log-probabilities of all characters."""
+    """full.*.onnx: the same loop with bias, limits and the log-probabilities of all characters."""
 
     def __init__(self, step: StepGraph, vocab: int) -> None:
         super().__init__()

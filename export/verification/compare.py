@@ -49,7 +49,7 @@ def verify(manifest: Manifest, files: dict[str, bytes], model: CharLM | StepGrap
     with torch.no_grad():
         results = [_verify_step(manifest, files[STEP], _reference(model), rng)]
         for precision in manifest.precisions:
-            reduced = step.at(precision)
+            reduced = step.in_precision(precision)
             reference = _reference(model if reduced is step else reduced)
             counts = DEVICE_STEPS if precision in ON_DEVICE else (None,)
             for file, steps in product((decode_file, full_file), counts):

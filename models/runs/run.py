@@ -36,7 +36,14 @@ _RESERVE_SECONDS = 4.0
 
 
 class Orders(NamedTuple):
-    """Decisions between two steps, which the first process makes for all by its clock and its signals."""
+    """The next actions of all processes, decided by the first one, by its clock and its signals.
+
+    Attributes:
+        plan: turn the minutes into steps.
+        end: the time is up.
+        save: write a checkpoint.
+        leave: a signal came.
+    """
 
     plan: bool
     end: bool
@@ -54,7 +61,7 @@ class Run:
         began: `time.monotonic()` when this process began to work on the run.
 
     Attributes:
-        lock: closed at the end of the run; until then no other process trains into the folder.
+        lock: close it after the run: it holds the folder's lock.
     """
 
     def __init__(
@@ -71,7 +78,7 @@ class Run:
         self.lock = ExitStack()
         self._began = began - progress.seconds
         self._schedule = RateSchedule.of(settings)
-        if settings.limit is None and progress.budget is None:
+        if settings.minutes_limit is None and progress.budget is None:
             self._update(**plan_for_steps(self._most_steps or 1)._asdict())
 
     @property
@@ -100,7 +107,7 @@ class Run:
 
     @property
     def chars(self) -> int | None:
-        """Characters that the whole run trains on, counted again when read again; None until they are known."""
+        """Characters that the whole run trains on, each epoch counts; None until they are known."""
         return self.budget and self.budget * self.chars_per_step
 
     @property
@@ -123,18 +130,18 @@ class Run:
     @property
     def _can_plan(self) -> bool:
         """Whether no budget is set, and enough time or steps have passed to know how long a step takes."""
-        if self.budget is not None or self.settings.limit is None:
+        if self.budget is not None or self.settings.minutes_limit is None:
             return False
         most = self._most_steps
-        return self.seconds > CALIBRATION_SHARE * self.settings.limit * 60 or (
+        return self.seconds > CALIBRATION_SHARE * self.settings.minutes_limit * 60 or (
             most is not None and self.trainer.step >= CALIBRATION_SHARE * most
         )
 
     @property
     def _is_late(self) -> bool:
         """Whether the time left just suffices for the work after the last step. A resumed run keeps to its steps."""
-        limit = self.settings.limit
-        return limit is not None and not self.progress.resumed and self.seconds + self.progress.reserve > limit * 60
+        minutes = self.settings.minutes_limit
+        return minutes is not None and not self.progress.resumed and self.seconds + self.progress.reserve > minutes * 60
 
     @property
     def _save_due(self) -> bool:
@@ -158,17 +165,17 @@ class Run:
         """Turn the minutes into a budget of steps, and return the loss of the first check, whose duration it needs.
 
         Raises:
-            Diverged: as `check`.
+            Diverged: as `validate`.
             TooShort: no time would be left for a step.
         """
         began = time.monotonic()
-        nats = self.check()
+        nats = self.validate()
         self._in_first(lambda: self._plan(step_seconds, time.monotonic() - began))
         return nats
 
     def _plan(self, step_seconds: float, check_seconds: float) -> None:
         plan = plan_for_minutes(
-            self.settings.limit or 0.0,
+            self.settings.minutes_limit or 0.0,
             spent=self.seconds,
             steps_done=self.trainer.step,
             step_seconds=step_seconds,
@@ -189,8 +196,8 @@ class Run:
         if self.group.is_first:
             say(text)
 
-    def check(self) -> float | None:
-        """Validate on a sample of the held-out text, and save.
+    def validate(self) -> float | None:
+        """Validate on a sample, save, and make this the end if `patience` is used up.
 
         Returns:
             The loss in nats; None if nothing is held out.
@@ -198,7 +205,7 @@ class Run:
         Raises:
             Diverged: the loss is not finite.
         """
-        nats, best = self._in_first(self._validate)
+        nats, best = self._in_first(self._sample_loss)
         # First the best: if the process ends between the two, a resumed run makes the same check again.
         self._record_progress()
         if best:
@@ -213,8 +220,8 @@ class Run:
             self.stop_here()
         return nats
 
-    def _validate(self) -> tuple[float | None, bool]:
-        """Return the loss, and whether it is the best so far; estimate the time to reserve for the end."""
+    def _sample_loss(self) -> tuple[float | None, bool]:
+        """Return the loss of a sample, and whether it is the best so far; estimate the time to reserve for the end."""
         began, held_out = time.monotonic(), self.corpus.validation
         if not len(held_out):
             self._update(reserve=_RESERVE_SECONDS)

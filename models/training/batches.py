@@ -10,9 +10,9 @@ from torch import Tensor
 from models.data.text_files import CorpusError
 from models.training.settings import TrainSettings
 
-__all__ = ["Streams", "require_length", "send", "upload_text"]
+__all__ = ["DROPOUT", "Streams", "require_length", "send", "upload_text"]
 
-_OFFSETS, _NOISE = 0, 1  # uses of random numbers
+OFFSETS, NOISE, DROPOUT = range(3)  # uses of random numbers: each has its own, by its number and the seed
 _GPU_SHARE = 0.25  # of a GPU's free memory, for a text
 _BLOCK = 1 << 26
 
@@ -71,7 +71,7 @@ class Streams:
         """
         epoch, index = divmod(number, self.windows)
         begin, end = self._place(index), self._place(index + 1)
-        random = np.random.default_rng((self._settings.seed, _NOISE, number))
+        random = np.random.default_rng((self._settings.seed, NOISE, number))
         kept = self._choose_places(end - begin, random)
         places = (self._starts + kept)[:, self._part] + (self._offset(epoch) + begin)
         return self._replace_some(self._read(places), random), self._read(places + 1)
@@ -91,7 +91,7 @@ class Streams:
         """Return how far all stripes are turned around the text, which is a circle then."""
         if not self._settings.random_offsets:
             return 0
-        return int(np.random.default_rng((self._settings.seed, _OFFSETS, epoch)).integers(len(self._ids)))
+        return int(np.random.default_rng((self._settings.seed, OFFSETS, epoch)).integers(len(self._ids)))
 
     def _choose_places(self, length: int, random: np.random.Generator) -> Tensor:
         """Return the places to read of the next `length`, in order, [T, B], or [T, 1] if it is all of them."""

@@ -32,13 +32,13 @@ class StepOutcome(NamedTuple):
     Attributes:
         loss: mean loss per character, nats, without penalties.
         gradient_norm: before any clipping.
-        taken: whether the guard let it reach the weights.
+        accepted: whether the guard let it reach the weights.
         update_ratio: |change of the weights| / |weights|, if it was measured.
     """
 
     loss: float
     gradient_norm: float
-    taken: bool
+    accepted: bool
     update_ratio: float | None = None
 
 

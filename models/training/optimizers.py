@@ -66,14 +66,14 @@ class HeavyBall(Optimizer):
 
 def make_optimizer(settings: TrainSettings, parameters: Iterable[nn.Parameter]) -> Optimizer:
     """Make the optimiser of the settings; `update` takes its steps. torch's run as one operator where that is built."""
-    learned = [parameter for parameter in parameters if parameter.requires_grad]
+    trainable = [parameter for parameter in parameters if parameter.requires_grad]
     rate = settings.learning_rate
     rules: dict[str, Callable[[], Optimizer]] = {
-        "adam": lambda: Adam(learned, rate, betas=(settings.beta1, settings.beta2), fused=True),
-        "rmsprop": lambda: RMSprop(learned, rate, alpha=settings.rmsprop_decay, foreach=True),
-        "adagrad": lambda: Adagrad(learned, rate),
-        "momentum": lambda: HeavyBall(learned, rate, settings.momentum),
-        "sgd": lambda: SGD(learned, rate, fused=True),
+        "adam": lambda: Adam(trainable, rate, betas=(settings.beta1, settings.beta2), fused=True),
+        "rmsprop": lambda: RMSprop(trainable, rate, alpha=settings.rmsprop_decay, foreach=True),
+        "adagrad": lambda: Adagrad(trainable, rate),
+        "momentum": lambda: HeavyBall(trainable, rate, settings.momentum),
+        "sgd": lambda: SGD(trainable, rate, fused=True),
     }
     # AdamW is Adam with a decay that does not pass through its means; `update` gives that to every rule.
     return rules["adam" if settings.optimizer == "adamw" else settings.optimizer]()

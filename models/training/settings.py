@@ -220,7 +220,7 @@ class TrainSettings(_Run, _Optimisation, _Model, _Text):
         return self
 
     @property
-    def limit(self) -> float | None:
+    def minutes_limit(self) -> float | None:
         """Minutes for everything; None where only steps or characters bound the run."""
         return self.minutes or (None if self.steps or self.characters else DEFAULT_MINUTES)
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.utils import clip_grad_norm_, clip_grad_value_, get_total_norm
 
 from models.network.char_lm import CharLM, State
-from models.training.batches import Streams, send
+from models.training.batches import DROPOUT, Streams, send
 from models.training.distributed import ALONE, Group
 from models.training.loss import mean_nats, training_loss
 from models.training.loss_guard import LossGuard, StepOutcome
@@ -28,7 +28,6 @@ from models.training.settings import TrainSettings
 __all__ = ["Trainer"]
 
 _OPTIMIZER, _STATE, _AVERAGE = "optimizer.", "state.", "average."
-_DROPOUT = 2  # a use of random numbers; `Streams` has 0 and 1
 
 
 class Trainer:
@@ -42,8 +41,8 @@ class Trainer:
 
     def __init__(self, model: CharLM, streams: Streams, settings: TrainSettings, group: Group = ALONE) -> None:
         self.model, self.streams, self.settings, self.group = model.train(), streams, settings, group
-        self.learned = [weights for weights in model.parameters() if weights.requires_grad]
-        self.optimizer = make_optimizer(settings, self.learned)
+        self.trainable = [weights for weights in model.parameters() if weights.requires_grad]
+        self.optimizer = make_optimizer(settings, self.trainable)
         self.average = WeightAverage(model, settings.ema) if settings.ema else None
         self.guard = LossGuard(settings.batch * streams.sequence)
         self.state = model.initial_state(settings.batch // group.size)
@@ -66,12 +65,12 @@ class Trainer:
         with self.arithmetic.in_force():
             before = _copies(list(self.model.norms.buffers()))
             loss, norm = self._compute_gradients().tolist()
-            taken = self.guard.judge(self.step + 1, loss, norm)
-            ratio = self._update(learning_rate, measure) if taken else None
-            if not taken:
+            accepted = self.guard.judge(self.step + 1, loss, norm)
+            ratio = self._update(learning_rate, measure) if accepted else None
+            if not accepted:
                 self._discard_non_finite(before)
             self.step += 1
-            return StepOutcome(loss, norm, taken, None if ratio is None else ratio.item())
+            return StepOutcome(loss, norm, accepted, None if ratio is None else ratio.item())
 
     def train_step_unguarded(self, learning_rate: float, *, measure: bool = False) -> Tensor:
         """Learn from the next window whatever the guard may say, and without waiting for the device.
@@ -97,22 +96,22 @@ class Trainer:
         settings = self.settings
         training_loss(nats, len(x), self.model, settings.loss, settings.l1, settings.l2).backward()
         self.state = tuple(tensor.detach().to(self.model.head.weight.dtype) for tensor in state)
-        gradients = [weights.grad for weights in self.learned if weights.grad is not None]
+        gradients = [weights.grad for weights in self.trainable if weights.grad is not None]
         loss = nats.detach()
         self.group.average([*gradients, loss])
         return torch.stack([loss, get_total_norm(gradients).to(loss.dtype)])
 
     def _update(self, learning_rate: float, measure: bool) -> Tensor | None:
         """Clip the gradients and take the step. Returns the relative change of the weights if it is to be measured."""
-        settings, before = self.settings, _copies(self.learned) if measure else None
+        settings, before = self.settings, _copies(self.trainable) if measure else None
         if settings.clip_value:
-            clip_grad_value_(self.learned, settings.clip_value)
+            clip_grad_value_(self.trainable, settings.clip_value)
         if settings.clip_norm:
-            clip_grad_norm_(self.learned, settings.clip_norm)
+            clip_grad_norm_(self.trainable, settings.clip_norm)
         update(self.optimizer, learning_rate, settings.matrix_decay)
         if self.average:
             self.average.update()
-        return None if before is None else _relative_change(self.learned, before)
+        return None if before is None else _relative_change(self.trainable, before)
 
     def _state_before_step(self) -> State:
         """Return the carried state, but the initial one in the streams that begin anew."""
@@ -133,7 +132,7 @@ class Trainer:
 
     @contextmanager
     def use_average(self) -> Iterator[None]:
-        """Make the model the one to judge and to keep as long as the context lasts: with the mean weights, if any."""
+        """Give the model its mean weights, if `--ema`, inside the context: for validation and the best checkpoint."""
         if self.average is None:
             yield
         else:
@@ -166,7 +165,7 @@ class Trainer:
 
 
 def _seed(seed: int, step: int, rank: int) -> int:
-    return int(np.random.SeedSequence((seed, _DROPOUT, step, rank)).generate_state(1, np.uint64)[0] >> np.uint64(1))
+    return int(np.random.SeedSequence((seed, DROPOUT, step, rank)).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 def _copies(tensors: Sequence[Tensor]) -> list[Tensor]:

@@ -44,7 +44,7 @@ def test_what_a_layer_reads_is_cast_once_a_step(device_files: tuple[Manifest, di
 
 def test_a_state_stays_float32() -> None:
     """In 16 bits a cell state would lose what it adds up."""
-    step, token = StepGraph(tiny_model(hidden=8).model).at("fp16-cuda"), torch.zeros(2, dtype=torch.int64)
+    step, token = StepGraph(tiny_model(hidden=8).model).in_precision("fp16-cuda"), torch.zeros(2, dtype=torch.int64)
     state = [torch.full((2, 8), 0.1) for _ in range(4)]
     assert all(tensor.dtype == torch.float32 for tensor in step(token, *state))
 

@@ -82,7 +82,7 @@ def test_they_end_where_steps_end_that_are_judged_at_once(given: dict[str, Any],
     np.testing.assert_equal(_go(ahead, 40, ahead=True), outcomes)
     assert _same(ahead, judged)
     assert len(outcomes) == 40
-    assert any(not outcome.taken for outcome in outcomes) == bool(poisoned)
+    assert any(not outcome.accepted for outcome in outcomes) == bool(poisoned)
 
 
 def test_the_tenth_bad_step_in_a_row_ends_both_in_the_same_way() -> None:
@@ -101,7 +101,7 @@ def test_the_tenth_bad_step_in_a_row_ends_both_in_the_same_way() -> None:
 def test_who_is_told_hears_of_a_bad_step_when_the_trainer_has_just_passed_it() -> None:
     trainer = _trainer(_text(20), _settings())
     heard: list[tuple[int, bool]] = []
-    stepping = AsyncSteps(trainer, lambda outcome: heard.append((trainer.step, outcome.taken)), unjudged=True)
+    stepping = AsyncSteps(trainer, lambda outcome: heard.append((trainer.step, outcome.accepted)), unjudged=True)
     for _ in range(5):
         stepping.step(1e-3, measure=False)
     stepping.settle()

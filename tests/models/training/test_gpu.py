@@ -69,7 +69,7 @@ def test_no_step_waits_for_the_gpu(
         torch.cuda.set_sync_debug_mode("default")
     ahead.settle()
     assert len(outcomes) == 23
-    assert all(outcome.taken for outcome in outcomes)
+    assert all(outcome.accepted for outcome in outcomes)
 
 
 def test_it_learns_what_the_processor_learns(trainer: MakeTrainer, cell: dict[str, str]) -> None:

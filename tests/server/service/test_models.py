@@ -27,7 +27,7 @@ def loop_of(model: CharLM, manifest: Manifest, precision: Precision) -> bytes:
     config = model.config
     step = StepGraph(model).eval()
     shape = manifest.model.model_copy(update={"layers": config.layers, "hidden": config.hidden})
-    graph = DecodeGraph(step.at(precision), config.vocab)
+    graph = DecodeGraph(step.in_precision(precision), config.vocab)
     example = (torch.zeros(3, dtype=torch.int64), torch.full((2, 3), -1), torch.full((2, 3), 0.5), torch.ones(3))
     state = model.initial_state(3)
     return to_onnx(graph, (*example, *state), decode_inputs(shape), decode_outputs(shape), manifest.metadata())
