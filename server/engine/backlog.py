@@ -61,7 +61,7 @@ class DeliveryBacklog(Generic[R]):
             self._posted, self._period = now, now - self._posted
 
     def note_handled(self, ticks: int, seconds: float) -> None:
-        """The event loop is through with the posts of `ticks` ticks, `seconds` after the first of them."""
+        """Take in that the event loop is through with `ticks` ticks, `seconds` after the first of them."""
         self._unhandled_ticks -= ticks
         self._is_busy = seconds > LOOP_SHARE * self._period
 

@@ -179,12 +179,12 @@ class Request:
         return self.snapshot or self.checkpoint_chars > 0
 
     def prefill_only(self) -> "Request":
-        """The same, but it ends where the forced tokens end, with a snapshot."""
+        """Return the same, but ending where the forced tokens end, with a snapshot."""
         stops = replace(self.stops, strings=())
         return replace(self, max_chars=0, stops=stops, snapshot=True, checkpoint_chars=0)
 
     def after(self, place: Snapshot) -> "Request":
-        """The same from the place where the forced tokens end."""
+        """Return the same from the place where the forced tokens end."""
         forced = np.array(place.forced, np.int64)
         return replace(
             self, origin=place.state, forced=forced, silent=len(forced), sent_chars=place.text_chars, received=""
