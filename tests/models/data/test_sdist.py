@@ -64,6 +64,20 @@ def test_the_index_may_be_named_in_pips_file(index: Path, tmp_path: Path, monkey
     assert fetch_sdist("sample", "1.0", _put(index, {"setup.py": b""}))
 
 
+def test_another_index_is_asked_where_the_first_one_fails(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(download, "ATTEMPTS", 1)
+    monkeypatch.setenv("PIP_EXTRA_INDEX_URL", os.environ["PIP_INDEX_URL"])
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:1/simple")
+    assert fetch_sdist("sample", "1.0", _put(index, {"setup.py": b""}))
+
+
+def test_no_index_is_asked_where_pip_may_ask_none(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    digest = _put(index, {"setup.py": b""})
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    with pytest.raises(CorpusError, match="no-index"):
+        fetch_sdist("sample", "1.0", digest)
+
+
 def test_another_sha256_is_refused(index: Path) -> None:
     _put(index, {"setup.py": b""})
     with pytest.raises(CorpusError, match=r"sha256 .* instead of expected '0000"):
