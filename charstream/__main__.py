@@ -5,6 +5,8 @@ import os
 import sys
 from collections.abc import Sequence
 
+from charstream.parts import prefer_own_parts
+
 # command -> (module with `main(argv) -> int`, one line of help, the extra that brings what it imports)
 COMMANDS = {
     "data": ("models.data.command", "fetch and check a text to train on", "train"),
@@ -29,11 +31,12 @@ COMMANDS = {
         "all of it in a few minutes: data, train, export, verify, serve, stream, loadtest",
         "train,loadtest",
     ),
+    "completion": ("charstream.completion", "print a script by which your shell completes commands and flags", ""),
 }
 
 
 def usage() -> str:
-    lines = [f"  {name:10}{text}" for name, (_, text, _) in COMMANDS.items()]
+    lines = [f"  {name:12}{text}" for name, (_, text, _) in COMMANDS.items()]
     head = ["usage: charstream COMMAND [--help] ...", "       charstream --version", "", "commands:"]
     return "\n".join([*head, *lines])
 
@@ -67,12 +70,14 @@ def _run(name: str, rest: Sequence[str]) -> int:
         print(importlib.import_module("charstream.versions").describe_installation())
         return 0
     if name not in COMMANDS:
-        print(f"charstream: no command {name!r}; there are {', '.join(COMMANDS)}", file=sys.stderr)
+        near = importlib.import_module("charstream.settings_sources").nearest(name, COMMANDS)
+        print(f"charstream: no command {name!r}{near}; there are {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
     module, _, extra = COMMANDS[name]
     if module.startswith("client."):
         # Errors are one line: gRPC's own log would come before it. It reads this variable when it is imported.
         os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    prefer_own_parts()
     try:
         part = importlib.import_module(module)
     except ModuleNotFoundError as error:

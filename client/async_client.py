@@ -9,16 +9,17 @@ from typing import Any, Self, Unpack
 import grpc
 import grpc.aio
 
-from client.async_streams import AsyncContinuations, AsyncScoreStream, AsyncTextStream
-from client.channels import DEFAULT_ADDRESS, Servers
-from client.errors import from_rpc_error
-from client.generation_task import ContinuationsTask, TextTask
-from client.options import GenerateOptions, generate_request
-from client.results import ModelInfo, Progress, to_model
-from client.retry import UnaryTask
-from client.score_task import PART_CHARS, ScoreOptions, ScoreTask, score_request
-from client.stream_base import start_recovery
-from protos import charstream_pb2 as pb
+from charstream.protos import charstream_pb2 as pb
+
+from .async_streams import AsyncContinuations, AsyncScoreStream, AsyncTextStream
+from .channels import DEFAULT_ADDRESS, Servers
+from .errors import from_rpc_error
+from .generation_task import ContinuationsTask, TextTask
+from .options import GenerateOptions, generate_request
+from .results import ModelInfo, Progress, to_model
+from .retry import UnaryTask
+from .score_task import PART_CHARS, ScoreOptions, ScoreTask, score_request
+from .stream_base import start_recovery
 
 __all__ = ["AsyncClient"]
 

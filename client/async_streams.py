@@ -9,9 +9,9 @@ from typing import Self, TypeVar
 import grpc
 import grpc.aio
 
-from client.errors import CharstreamError, Unavailable, WrongReplica
-from client.results import ScoredPart, ScoreSummary
-from client.stream_base import ContinuationsBase, ScoreStreamBase, StreamBase, TextStreamBase
+from .errors import CharstreamError, Unavailable, WrongReplica
+from .results import ScoredPart, ScoreSummary
+from .stream_base import ContinuationsBase, ScoreStreamBase, StreamBase, TextStreamBase
 
 __all__ = ["AsyncContinuations", "AsyncScoreStream", "AsyncStream", "AsyncTextStream"]
 

@@ -4,12 +4,13 @@ import ipaddress
 import itertools
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import grpc
+from google.protobuf.message_factory import GetMessageClass
 
-from protos import charstream_pb2_grpc as rpc
+from charstream.protos import charstream_pb2 as pb
 
 __all__ = ["DEFAULT_ADDRESS", "Servers"]
 
@@ -58,8 +59,7 @@ class Servers:
         self.count = len(names)
         self.patience = patience
         self._channels = [_channel(kind, name, credentials) for name in names]
-        self._texts = [rpc.TextGenerationStub(channel) for channel in self._channels]  # type: ignore[no-untyped-call]
-        self._models = [rpc.ModelsStub(channel) for channel in self._channels]  # type: ignore[no-untyped-call]
+        self._methods = [dict(_methods(channel)) for channel in self._channels]
         # Many clients spread over the addresses, and so do the texts of one client.
         self._turns = itertools.count(random.randrange(len(names)))
 
@@ -69,7 +69,7 @@ class Servers:
 
     def method(self, name: str, number: int) -> Any:
         """Return gRPC's callable for an RPC, named as in charstream.proto, at the address of that number."""
-        return getattr(self._texts[number], name, None) or getattr(self._models[number], name)
+        return self._methods[number][name]
 
     def close(self) -> list[Any]:
         """End all calls. Return the awaitables of `grpc.aio`'s channels."""
@@ -83,6 +83,21 @@ def _channel(kind: Any, address: str, credentials: grpc.ChannelCredentials | Non
     if credentials is None:
         return kind.insecure_channel(address, options=options)
     return kind.secure_channel(address, credentials, options=options)
+
+
+def _methods(channel: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the RPCs of charstream.proto by name. The generated stubs would import `protos`, which may be another's."""
+    for service in pb.DESCRIPTOR.services_by_name.values():
+        for method in service.methods:
+            call = channel.unary_stream if method.server_streaming else channel.unary_unary
+            yield (
+                method.name,
+                call(
+                    f"/{service.full_name}/{method.name}",
+                    request_serializer=GetMessageClass(method.input_type).SerializeToString,
+                    response_deserializer=GetMessageClass(method.output_type).FromString,
+                ),
+            )
 
 
 def _check_token(addresses: Sequence[str], token: str | None, *, protected: bool) -> None:

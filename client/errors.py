@@ -22,7 +22,7 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 if TYPE_CHECKING:
-    from client.results import Progress
+    from .results import Progress
 
 __all__ = [
     "CharstreamError",

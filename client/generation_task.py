@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 
-from client.errors import CharstreamError, ServerError, WrongReplica
-from client.options import check_range
-from client.results import BEGINNING, Finish, Place, Progress, Started, required_replica, to_alternatives, to_replica
-from protos import charstream_pb2 as pb
+from charstream.protos import charstream_pb2 as pb
+
+from .errors import CharstreamError, ServerError, WrongReplica
+from .options import check_range
+from .results import BEGINNING, Finish, Place, Progress, Started, required_replica, to_alternatives, to_replica
 
 __all__ = ["ContinuationsTask", "TextTask"]
 

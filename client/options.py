@@ -7,8 +7,9 @@ from typing import Any, TypedDict
 
 from google.protobuf.duration_pb2 import Duration
 
-from client.results import Replica
-from protos import charstream_pb2 as pb
+from charstream.protos import charstream_pb2 as pb
+
+from .results import Replica
 
 __all__ = ["GenerateOptions", "check_names", "check_range", "check_text", "generate_request"]
 

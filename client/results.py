@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from protos import charstream_pb2 as pb
+from charstream.protos import charstream_pb2 as pb
 
 __all__ = [
     "BEGINNING",

@@ -4,7 +4,7 @@ import random
 from collections.abc import Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
-from client.errors import CharstreamError, DeadlineExceeded, InvalidRequest, Overloaded, Unavailable, WrongReplica
+from .errors import CharstreamError, DeadlineExceeded, InvalidRequest, Overloaded, Unavailable, WrongReplica
 
 __all__ = ["Recovery", "Task", "UnaryTask"]
 

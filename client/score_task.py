@@ -6,10 +6,11 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any, TypedDict
 
-from client.errors import CharstreamError, ServerError
-from client.options import check_names, check_range, check_text
-from client.results import Replica, ScoredPart, ScoreSummary, required_replica, to_alternatives, to_replica
-from protos import charstream_pb2 as pb
+from charstream.protos import charstream_pb2 as pb
+
+from .errors import CharstreamError, ServerError
+from .options import check_names, check_range, check_text
+from .results import Replica, ScoredPart, ScoreSummary, required_replica, to_alternatives, to_replica
 
 __all__ = ["PART_CHARS", "ScoreOptions", "ScoreTask", "score_request"]
 

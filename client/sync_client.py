@@ -7,16 +7,17 @@ from typing import Any, Self, Unpack
 
 import grpc
 
-from client.channels import DEFAULT_ADDRESS, Servers
-from client.errors import from_rpc_error
-from client.generation_task import ContinuationsTask, TextTask
-from client.options import GenerateOptions, generate_request
-from client.results import ModelInfo, Progress, to_model
-from client.retry import UnaryTask
-from client.score_task import PART_CHARS, ScoreOptions, ScoreTask, score_request
-from client.stream_base import start_recovery
-from client.sync_streams import Continuations, ScoreStream, TextStream
-from protos import charstream_pb2 as pb
+from charstream.protos import charstream_pb2 as pb
+
+from .channels import DEFAULT_ADDRESS, Servers
+from .errors import from_rpc_error
+from .generation_task import ContinuationsTask, TextTask
+from .options import GenerateOptions, generate_request
+from .results import ModelInfo, Progress, to_model
+from .retry import UnaryTask
+from .score_task import PART_CHARS, ScoreOptions, ScoreTask, score_request
+from .stream_base import start_recovery
+from .sync_streams import Continuations, ScoreStream, TextStream
 
 __all__ = ["Client"]
 

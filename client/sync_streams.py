@@ -7,9 +7,9 @@ from typing import Self, TypeVar
 
 import grpc
 
-from client.errors import WrongReplica
-from client.results import ScoredPart, ScoreSummary
-from client.stream_base import ContinuationsBase, ScoreStreamBase, StreamBase, TextStreamBase
+from .errors import WrongReplica
+from .results import ScoredPart, ScoreSummary
+from .stream_base import ContinuationsBase, ScoreStreamBase, StreamBase, TextStreamBase
 
 __all__ = ["Continuations", "ScoreStream", "Stream", "TextStream"]
 
