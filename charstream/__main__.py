@@ -1,6 +1,7 @@
 """The command `charstream`: find the part that does the work, import that part alone, and hand over to it."""
 
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -44,6 +45,7 @@ def usage() -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Return its exit code: 0 done, 1 failed, 2 wrong usage, 130 after Ctrl-C."""
     name, *rest = list(sys.argv[1:] if argv is None else argv) or ["--help"]
+    _prepare_output()
     try:
         try:
             return _run(name, rest)
@@ -89,6 +91,14 @@ def _run(name: str, rest: Sequence[str]) -> int:
         )
         return 2
     return int(part.main(rest))
+
+
+def _prepare_output() -> None:
+    """Escape what the terminal's encoding lacks, and write to nowhere where stdout or stderr is closed (`>&-`)."""
+    sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _forget_stdout() -> None:

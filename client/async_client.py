@@ -15,7 +15,7 @@ from .async_streams import AsyncContinuations, AsyncScoreStream, AsyncTextStream
 from .channels import DEFAULT_ADDRESS, Servers
 from .errors import from_rpc_error
 from .generation_task import ContinuationsTask, TextTask
-from .options import GenerateOptions, generate_request
+from .options import GenerateOptions, chooses_checkpoints, generate_request
 from .results import ModelInfo, Progress, to_model
 from .retry import UnaryTask
 from .score_task import PART_CHARS, ScoreOptions, ScoreTask, score_request
@@ -36,16 +36,21 @@ class AsyncClient:
         *,
         credentials: grpc.ChannelCredentials | None = None,
         token: str | None = None,
+        tls_name: str = "",
         patience: float = 30.0,
     ) -> None:
-        self._servers = Servers(grpc.aio, addresses, credentials=credentials, token=token, patience=patience)
+        self._servers = Servers(
+            grpc.aio, addresses, credentials=credentials, token=token, tls_name=tls_name, patience=patience
+        )
 
     def stream(
         self, prompt: str, *, timeout: float | None = None, resume: bool = True, **options: Unpack[GenerateOptions]
     ) -> AsyncTextStream:
         """See `Client.stream`."""
         request = generate_request(prompt, options, checkpoints=resume)
-        return AsyncTextStream(self._servers, TextTask(request), timeout=timeout, resume=resume)
+        return AsyncTextStream(
+            self._servers, TextTask(request, spaced=chooses_checkpoints(options)), timeout=timeout, resume=resume
+        )
 
     def go_on(self, progress: Progress, *, timeout: float | None = None) -> AsyncTextStream:
         """See `Client.go_on`."""
@@ -61,7 +66,8 @@ class AsyncClient:
         **options: Unpack[GenerateOptions],
     ) -> AsyncContinuations:
         """See `Client.continuations`."""
-        texts = ContinuationsTask(generate_request(prompt, options, checkpoints=resume), n)
+        request = generate_request(prompt, options, checkpoints=resume)
+        texts = ContinuationsTask(request, n, spaced=chooses_checkpoints(options))
         return AsyncContinuations(self._servers, texts, timeout=timeout, resume=resume)
 
     def score(

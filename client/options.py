@@ -11,25 +11,34 @@ from charstream.protos import charstream_pb2 as pb
 
 from .results import Replica
 
-__all__ = ["GenerateOptions", "check_names", "check_range", "check_text", "generate_request"]
+__all__ = [
+    "GenerateOptions",
+    "check_names",
+    "check_range",
+    "check_text",
+    "chooses_checkpoints",
+    "generate_request",
+]
 
-# After a break, a text is replayed from its last checkpoint: at most this much is computed twice. Most texts are
-# shorter and have no checkpoint.
-CHECKPOINT_CHARS = 16_384
+# After a break, a text is replayed from its last checkpoint: at most this much is computed twice. A checkpoint is some
+# kilobytes, so most texts are shorter and have none. Where servers are lost they may be lost again, perhaps sooner than
+# 16,384 characters take: from then on checkpoints come often, and each way back is short.
+CHECKPOINT_CHARS, CHECKPOINT_CHARS_AFTER_LOSS = 16_384, 2_048
 
+LARGEST = 2**32 - 1
 SEED_BITS = 53  # a seed that is chosen here stays exact in every language's numbers
 LARGEST_DURATION = 315_576_000_000.0  # seconds: what google.protobuf.Duration may hold
 
 # Least and greatest value that the message can hold; the server decides whether a value makes sense.
 RANGES = {
-    "max_chars": (1, 2**32 - 1),
-    "min_chars": (0, 2**32 - 1),
-    "top_k": (1, 2**32 - 1),
+    "max_chars": (1, LARGEST),
+    "min_chars": (0, LARGEST),
+    "top_k": (1, LARGEST),
     "seed": (0, 2**64 - 1),
-    "continuation": (0, 2**32 - 1),
-    "logprobs": (0, 2**32 - 1),
-    "max_chunk_chars": (1, 2**32 - 1),
-    "checkpoint_chars": (0, 2**32 - 1),
+    "continuation": (0, LARGEST),
+    "logprobs": (0, LARGEST),
+    "max_chunk_chars": (1, LARGEST),
+    "checkpoint_chars": (0, LARGEST),
 }
 
 # Options that the message takes as they are.
@@ -130,10 +139,20 @@ def generate_request(prompt: str, options: GenerateOptions, *, checkpoints: bool
             max_delay=_duration("max_chunk_delay", given.get("max_chunk_delay")),
         ),
         time_limit=_duration("time_limit", given.get("time_limit")),
-        checkpoint_chars=given.get("checkpoint_chars", CHECKPOINT_CHARS if checkpoints else 0) or None,
+        checkpoint_chars=given.get("checkpoint_chars", _checkpoint_chars(given) if checkpoints else 0) or None,
         replica=given["replica"].message() if "replica" in given else None,
         **{name: given[name] for name in SAME if name in given},
     )
+
+
+def chooses_checkpoints(options: GenerateOptions) -> bool:
+    """Return whether the caller leaves it to the client how often there are checkpoints."""
+    return options.get("checkpoint_chars") is None
+
+
+def _checkpoint_chars(given: Mapping[str, Any]) -> int:
+    """Return the spacing of checkpoints before a break, 0 for a text that ends before the first one."""
+    return 0 if given.get("max_chars", LARGEST) <= CHECKPOINT_CHARS else CHECKPOINT_CHARS
 
 
 def check_names(options: Iterable[str], kind: type) -> None:

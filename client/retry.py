@@ -35,7 +35,7 @@ class Task(Protocol[Item_co]):
     def message(self, now: float) -> Any:
         """The message to send next."""
 
-    def take(self, response: Any) -> Sequence[Item_co]:
+    def take(self, response: Any, now: float) -> Sequence[Item_co]:
         """Keep one message; return the items in it that are new to the caller."""
 
     def drop_token(self) -> bool:
@@ -57,7 +57,7 @@ class UnaryTask:
     def message(self, now: float) -> Any:
         return self._message
 
-    def take(self, response: Any) -> Sequence[Any]:
+    def take(self, response: Any, now: float) -> Sequence[Any]:
         return (response,)
 
     def drop_token(self) -> bool:
@@ -94,8 +94,8 @@ class Recovery(Generic[T]):
     def seconds_left(self, now: float) -> float | None:
         return None if self._deadline is None else max(0.0, self._deadline - now)
 
-    def take(self, response: Any) -> Sequence[T]:
-        items = self.task.take(response)
+    def take(self, response: Any, now: float) -> Sequence[T]:
+        items = self.task.take(response, now)
         if items:
             self._failures.clear()
         return items

@@ -104,7 +104,7 @@ class ScoreTask:
             part.replica.CopyFrom(required_replica(to_replica(last.replica), part.other_numerics))
         return part
 
-    def take(self, response: pb.ScoreResponse) -> Sequence[ScoredPart]:
+    def take(self, response: pb.ScoreResponse, now: float) -> Sequence[ScoredPart]:
         """Keep one message; return the news in it: after a break a part is scored again from its beginning."""
         chosen, alternatives = list(response.logprobs.chosen), to_alternatives(response.logprobs)
         self._bytes |= bool(response.raw)

@@ -12,7 +12,7 @@ from charstream.protos import charstream_pb2 as pb
 from .channels import DEFAULT_ADDRESS, Servers
 from .errors import from_rpc_error
 from .generation_task import ContinuationsTask, TextTask
-from .options import GenerateOptions, generate_request
+from .options import GenerateOptions, chooses_checkpoints, generate_request
 from .results import ModelInfo, Progress, to_model
 from .retry import UnaryTask
 from .score_task import PART_CHARS, ScoreOptions, ScoreTask, score_request
@@ -26,14 +26,15 @@ class Client:
     """A connection to one server, or to each of several replicas; calls may come from several threads.
 
     Args:
-        addresses: "host:port", or any other target that gRPC resolves; or several. Each text begins at another one,
-            and goes on at another one if its server is lost.
+        addresses: "host:port", "host" (port 50051), or any other target that gRPC resolves; or several. Each text
+            begins at another one, and goes on at another one if its server is lost.
         credentials: for TLS, as `grpc.ssl_channel_credentials` makes them.
         token: is sent as `authorization: Bearer TOKEN`; without credentials only to this machine.
+        tls_name: the name that the servers' certificate must have, where it is not that of the address.
         patience: seconds without a new character after which a broken text is given up.
 
     Raises:
-        ValueError: no address, or a token that can't be sent.
+        ValueError: no address, or none that can be asked; a token that can't be sent.
     """
 
     def __init__(
@@ -42,9 +43,12 @@ class Client:
         *,
         credentials: grpc.ChannelCredentials | None = None,
         token: str | None = None,
+        tls_name: str = "",
         patience: float = 30.0,
     ) -> None:
-        self._servers = Servers(grpc, addresses, credentials=credentials, token=token, patience=patience)
+        self._servers = Servers(
+            grpc, addresses, credentials=credentials, token=token, tls_name=tls_name, patience=patience
+        )
 
     def stream(
         self, prompt: str, *, timeout: float | None = None, resume: bool = True, **options: Unpack[GenerateOptions]
@@ -61,7 +65,9 @@ class Client:
             TypeError, ValueError: an option doesn't exist, or can't be sent. The stream raises the server's errors.
         """
         request = generate_request(prompt, options, checkpoints=resume)
-        return TextStream(self._servers, TextTask(request), timeout=timeout, resume=resume)
+        return TextStream(
+            self._servers, TextTask(request, spaced=chooses_checkpoints(options)), timeout=timeout, resume=resume
+        )
 
     def go_on(self, progress: Progress, *, timeout: float | None = None) -> TextStream:
         """Ask for the rest of a text that was given up, from its error's `progress`; the stream has the whole text."""
@@ -77,7 +83,8 @@ class Client:
         **options: Unpack[GenerateOptions],
     ) -> Continuations:
         """Ask for `n` texts that follow `prompt`, which the server reads once: see `stream`."""
-        texts = ContinuationsTask(generate_request(prompt, options, checkpoints=resume), n)
+        request = generate_request(prompt, options, checkpoints=resume)
+        texts = ContinuationsTask(request, n, spaced=chooses_checkpoints(options))
         return Continuations(self._servers, texts, timeout=timeout, resume=resume)
 
     def score(

@@ -157,8 +157,8 @@ def test_whether_a_temperature_makes_sense_is_the_servers_to_say(temperature: fl
 
 
 def test_a_reason_from_a_newer_server_does_not_break_the_client() -> None:
-    text = TextTask(build_request())
-    text.take(pb.GenerateResponse(text="a", finish=pb.Finish(reason=99)))  # type: ignore[arg-type]
+    text = TextTask(build_request(), spaced=True)
+    text.take(pb.GenerateResponse(text="a", finish=pb.Finish(reason=99)), 0.0)  # type: ignore[arg-type]
     assert text.is_done
     assert text.finish
     assert text.finish.reason == "unknown"
