@@ -15,7 +15,7 @@ from .async_streams import AsyncContinuations, AsyncScoreStream, AsyncTextStream
 from .channels import DEFAULT_ADDRESS, Servers
 from .errors import from_rpc_error
 from .generation_task import ContinuationsTask, TextTask
-from .options import GenerateOptions, chooses_checkpoints, generate_request
+from .options import GenerateOptions, chooses_checkpoints, documents, generate_request
 from .results import ModelInfo, Progress, to_model
 from .retry import UnaryTask
 from .score_task import PART_CHARS, ScoreOptions, ScoreTask, score_request
@@ -43,6 +43,7 @@ class AsyncClient:
             grpc.aio, addresses, credentials=credentials, token=token, tls_name=tls_name, patience=patience
         )
 
+    @documents(GenerateOptions)
     def stream(
         self, prompt: str, *, timeout: float | None = None, resume: bool = True, **options: Unpack[GenerateOptions]
     ) -> AsyncTextStream:
@@ -56,6 +57,7 @@ class AsyncClient:
         """See `Client.go_on`."""
         return AsyncTextStream(self._servers, TextTask.from_progress(progress, time.monotonic()), timeout=timeout)
 
+    @documents(GenerateOptions)
     def continuations(
         self,
         prompt: str,
@@ -70,6 +72,7 @@ class AsyncClient:
         texts = ContinuationsTask(request, n, spaced=chooses_checkpoints(options))
         return AsyncContinuations(self._servers, texts, timeout=timeout, resume=resume)
 
+    @documents(ScoreOptions)
     def score(
         self,
         text: str,

@@ -20,17 +20,22 @@ PART_CHARS = 50_000
 
 
 class ScoreOptions(TypedDict, total=False):
-    """The options of a score; those without a comment are as in `GenerateOptions`."""
+    """The options of a score. None is as if the option were absent: then its default counts."""
 
-    # A text before the scored one, which is not scored itself.
     prompt: str
-    # How many of the most probable characters to give at each place.
+    """A text before the scored one, which is not scored itself. Default: none."""
     alternatives: int
+    """How many (0 to 20) of the most probable characters to give at each place. Default: 0."""
     model: str
+    """NAME or NAME@VERSION of a served model. Default: the server's choice, where it has one."""
     resume_token: bytes
+    """The token of an earlier `finish` or `summary`: the text follows its place. Default: a new text."""
     return_token: bool
+    """`summary` gets a resume token. Default: False."""
     replica: Replica | None
+    """Only a replica that equals this one in the fields that are set may answer. Default: any."""
     other_numerics: bool
+    """Go on from a token, or after a break, also on servers of other precision or numerics. Default: False."""
 
 
 def score_request(options: ScoreOptions) -> pb.ScoreRequest:

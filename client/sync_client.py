@@ -12,7 +12,7 @@ from charstream.protos import charstream_pb2 as pb
 from .channels import DEFAULT_ADDRESS, Servers
 from .errors import from_rpc_error
 from .generation_task import ContinuationsTask, TextTask
-from .options import GenerateOptions, chooses_checkpoints, generate_request
+from .options import GenerateOptions, chooses_checkpoints, documents, generate_request
 from .results import ModelInfo, Progress, to_model
 from .retry import UnaryTask
 from .score_task import PART_CHARS, ScoreOptions, ScoreTask, score_request
@@ -50,6 +50,7 @@ class Client:
             grpc, addresses, credentials=credentials, token=token, tls_name=tls_name, patience=patience
         )
 
+    @documents(GenerateOptions)
     def stream(
         self, prompt: str, *, timeout: float | None = None, resume: bool = True, **options: Unpack[GenerateOptions]
     ) -> TextStream:
@@ -59,7 +60,7 @@ class Client:
             timeout: seconds for the whole text.
             resume: if the stream breaks, the text goes on by itself, at the same or another address, so that each
                 character comes once. False: the first failure is raised.
-            options: see `GenerateOptions`.
+            options: see below, or `GenerateOptions`.
 
         Raises:
             TypeError, ValueError: an option doesn't exist, or can't be sent. The stream raises the server's errors.
@@ -73,6 +74,7 @@ class Client:
         """Ask for the rest of a text that was given up, from its error's `progress`; the stream has the whole text."""
         return TextStream(self._servers, TextTask.from_progress(progress, time.monotonic()), timeout=timeout)
 
+    @documents(GenerateOptions)
     def continuations(
         self,
         prompt: str,
@@ -87,6 +89,7 @@ class Client:
         texts = ContinuationsTask(request, n, spaced=chooses_checkpoints(options))
         return Continuations(self._servers, texts, timeout=timeout, resume=resume)
 
+    @documents(ScoreOptions)
     def score(
         self,
         text: str,
@@ -100,7 +103,7 @@ class Client:
         Args:
             part_chars: longer texts are sent in parts of this many characters, each when the one before is scored.
             timeout: seconds for the whole text.
-            options: see `ScoreOptions`.
+            options: see below, or `ScoreOptions`.
 
         Raises:
             TypeError, ValueError: as `stream`.
