@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from charstream.protos import charstream_pb2 as pb
 
 from .errors import CharstreamError, ServerError, WrongReplica
-from .options import CHECKPOINT_CHARS_AFTER_LOSS, check_range
+from .options import CHECKPOINT_CHARS_AFTER_LOSS, CHECKPOINT_CHARS_ON_THE_WAY_BACK, check_range
 from .results import BEGINNING, Finish, Place, Progress, Started, required_replica, to_alternatives, to_replica
 
 __all__ = ["ContinuationsTask", "TextTask"]
@@ -29,6 +29,9 @@ class TextTask:
     def __init__(self, request: pb.GenerateRequest, *, spaced: bool) -> None:
         self._request, self._spaced = request, spaced
         self._requests = 0  # sent
+        self._has_news = True  # whether the last request brought characters that were not known
+        self._known = ""  # what comes next and is known already: see `_rest`
+        self.has_advanced = False
         self._parts: list[str] = []
         self._raw: list[bytes] = []  # from a model of bytes
         self._chars = 0  # or bytes, if the server counts those
@@ -85,7 +88,7 @@ class TextTask:
         """Return the request itself or, once the text has started, one for its rest."""
         if self._since is None:
             self._since = now
-        self._is_first, self.finish, self._requests = True, None, self._requests + 1
+        self._is_first, self.finish, self._requests, self._known = True, None, self._requests + 1, ""
         if self.started is None:
             return self._request
         self._base = self._checkpoint if self._checkpoint.text_chars <= self._chars else BEGINNING
@@ -109,6 +112,11 @@ class TextTask:
                 rest.min_chars = max(0, rest.min_chars - base.generated_chars)
         if self._spaced:
             rest.checkpoint_chars = CHECKPOINT_CHARS_AFTER_LOSS
+        if self._spaced and not self._has_news and not self._raw and not rest.other_numerics:
+            # A server was lost before it had read what came: the next one makes it again, with checkpoints on the way.
+            self._known, rest.received = rest.received, ""
+            rest.checkpoint_chars = CHECKPOINT_CHARS_ON_THE_WAY_BACK
+        self._has_news = False
         self.resumes += 1
         self.replayed_chars += len(rest.received_raw or rest.received)
         return rest
@@ -120,20 +128,35 @@ class TextTask:
             WrongReplica: the server can't go on with a text and began it again.
         """
         self._check_beginning(response)
-        text, seconds = response.text, self._seconds(now)
+        known, seconds = self._skip(response.text), self._seconds(now)
+        text = response.text[known:]
+        self._has_news |= bool(text)
         if text and self._first_seconds is None:
             self._first_seconds = seconds
         self._parts.append(text)
         if response.raw:
             self._raw.append(response.raw)
         self._chars += len(response.raw or text)
-        self.logprobs += response.logprobs.chosen
-        self.alternatives += to_alternatives(response.logprobs)
-        if response.HasField("checkpoint"):
+        self.logprobs += response.logprobs.chosen[known:]
+        self.alternatives += to_alternatives(response.logprobs)[known:]
+        self.has_advanced = response.HasField("checkpoint")
+        if self.has_advanced:
             self._take_checkpoint(response.checkpoint)
         if response.HasField("finish"):
             self.finish = self._to_finish(response.finish, seconds)
         return (text,) if text else ()
+
+    def _skip(self, text: str) -> int:
+        """Return how many characters of a message's text are known already.
+
+        Raises:
+            WrongReplica: they are others.
+        """
+        count = min(len(self._known), len(text))
+        if self._known[:count] != text[:count]:
+            raise WrongReplica("the server makes another text than the one that began")
+        self._known = self._known[count:]
+        return count
 
     def _check_beginning(self, response: pb.GenerateResponse) -> None:
         if not response.HasField("started"):
@@ -254,6 +277,10 @@ class ContinuationsTask:
         if response.index >= len(self.each):
             raise ServerError(f"a continuation {response.index} came, asked for were {len(self.each)}")
         return [(response.index, text) for text in self.each[response.index].take(response, now)]
+
+    @property
+    def has_advanced(self) -> bool:
+        return any(text.has_advanced for text in self._asked)
 
     def drop_token(self) -> bool:
         return any(text.drop_token() for text in self._asked)

@@ -32,6 +32,8 @@ __all__ = [
 # kilobytes, so most texts are shorter and have none. Where servers are lost they may be lost again, perhaps sooner than
 # 16,384 characters take: from then on checkpoints come often, and each way back is short.
 CHECKPOINT_CHARS, CHECKPOINT_CHARS_AFTER_LOSS = 16_384, 2_048
+# Where a server is lost even before it has read what came, each step has to count.
+CHECKPOINT_CHARS_ON_THE_WAY_BACK = 1_024
 
 LARGEST = 2**32 - 1
 SEED_BITS = 53  # a seed that is chosen here stays exact in every language's numbers
@@ -117,7 +119,7 @@ class GenerateOptions(SamplingOptions, total=False):
     """`finish` gets a resume token. Default: False."""
     checkpoint_chars: int | None
     """About how many characters are sent back at most after a break, from 64; 0: always all that came. Default: 16,384,
-    and 2,048 once a server was lost; none where no server takes another's tokens."""
+    and 2,048 or fewer once a server was lost; none where no server takes another's tokens."""
     replica: Replica | None
     """Only a replica that equals this one in the fields that are set may answer. Default: any."""
     other_numerics: bool

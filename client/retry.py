@@ -32,6 +32,10 @@ class Task(Protocol[Item_co]):
     def can_resume(self) -> bool:
         """Whether a message can ask for the missing rest alone."""
 
+    @property
+    def has_advanced(self) -> bool:
+        """Whether the last message made the way to the end shorter, even if it had no new item."""
+
     def message(self, now: float) -> Any:
         """The message to send next."""
 
@@ -48,7 +52,7 @@ class Task(Protocol[Item_co]):
 class UnaryTask:
     """A task with one answer, which comes as a whole or not at all."""
 
-    is_done = is_answered = has_begun = False
+    is_done = is_answered = has_begun = has_advanced = False
     can_resume = True
 
     def __init__(self, message: Any) -> None:
@@ -96,7 +100,7 @@ class Recovery(Generic[T]):
 
     def take(self, response: Any, now: float) -> Sequence[T]:
         items = self.task.take(response, now)
-        if items:
+        if items or self.task.has_advanced:
             self._failures.clear()
         return items
 

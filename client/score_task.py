@@ -95,6 +95,10 @@ class ScoreTask:
     def can_resume(self) -> bool:
         return True
 
+    @property
+    def has_advanced(self) -> bool:
+        return False
+
     def message(self, now: float) -> pb.ScoreRequest:
         """Return the request for the next part; after a break that is the same part again."""
         number = len(self._ends)

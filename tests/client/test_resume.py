@@ -127,6 +127,35 @@ def test_where_servers_are_lost_again_and_again_each_way_back_is_short(kind: str
 
 
 @both
+def test_servers_that_are_lost_before_they_have_read_what_came_still_get_on(kind: str) -> None:
+    """They make the known characters again, as there are checkpoints on that way, and the reader gets none twice."""
+    faults = [Fault("unavailable", 5_000), Fault("unavailable"), *[Fault("unavailable", 1_100)] * 10]
+    replica = Replica(faults, chunk=10)
+    with serving(replica.generate) as server:
+        options = {"seed": SEED, "max_chars": 9_000, "logprobs": 0, "echo": True}
+        outcome = read(kind, server.address, "stream", "ROMEO:", patience=2, **options)
+    assert_whole(outcome, "ROMEO:" + expected_text(9_000, SEED, "ROMEO:"))
+    assert outcome.stream.logprobs == [logprob_at(1 + i) for i in range(9_006)]
+    received = [len(request.received) for request in replica.requests]
+    assert received[1] > 4_900, "the usual way, once"
+    assert received[2:7] == [0] * 5
+    assert all(request.resume_token for request in replica.requests[3:7])
+
+
+@both
+def test_a_server_that_makes_another_text_than_it_said_is_left(kind: str) -> None:
+    replica = Replica([Fault("unavailable", 30), Fault("unavailable")], chunk=1)
+
+    def wrong(request: pb.GenerateRequest, context: grpc.ServicerContext) -> Iterator[pb.GenerateResponse]:
+        if len(replica.requests) == 2:
+            request.seed += 1
+        yield from replica.generate(request, context)
+
+    with serving(wrong) as one, serving(wrong) as two:
+        assert_whole(read(kind, [one.address, two.address], "stream", "ROMEO:", **OPTIONS))
+
+
+@both
 def test_where_no_server_takes_anothers_tokens_they_are_no_longer_sent(kind: str) -> None:
     faults = [Fault("unavailable", 17_000), Fault("token refused"), Fault("unavailable", 1_000)]
     replica = Replica(faults, chunk=10)
