@@ -40,12 +40,13 @@ def addresses() -> tuple[str, ...]:
     return tuple(address.strip() for address in given if address.strip()) or (DEFAULT_ADDRESS,)
 
 
-def _checked(address: str) -> str:
-    to_target(address)  # raises ValueError
+def _check_address(address: str) -> str:
+    """Return the address. Raises ValueError: it is none."""
+    to_target(address)
     return address
 
 
-Address = Annotated[str, AfterValidator(_checked)]
+Address = Annotated[str, AfterValidator(_check_address)]
 
 
 class ModelChoice(Settings):
