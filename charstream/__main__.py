@@ -1,9 +1,12 @@
 """The command `charstream`: find the part that does the work, import that part alone, and hand over to it."""
 
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
+
+from charstream.parts import prefer_own_parts
 
 # command -> (module with `main(argv) -> int`, one line of help, the extra that brings what it imports)
 COMMANDS = {
@@ -29,11 +32,12 @@ COMMANDS = {
         "all of it in a few minutes: data, train, export, verify, serve, stream, loadtest",
         "train,loadtest",
     ),
+    "completion": ("charstream.completion", "print a script by which your shell completes commands and flags", ""),
 }
 
 
 def usage() -> str:
-    lines = [f"  {name:10}{text}" for name, (_, text, _) in COMMANDS.items()]
+    lines = [f"  {name:12}{text}" for name, (_, text, _) in COMMANDS.items()]
     head = ["usage: charstream COMMAND [--help] ...", "       charstream --version", "", "commands:"]
     return "\n".join([*head, *lines])
 
@@ -41,6 +45,7 @@ def usage() -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Return its exit code: 0 done, 1 failed, 2 wrong usage, 130 after Ctrl-C."""
     name, *rest = list(sys.argv[1:] if argv is None else argv) or ["--help"]
+    _prepare_output()
     try:
         try:
             return _run(name, rest)
@@ -67,12 +72,14 @@ def _run(name: str, rest: Sequence[str]) -> int:
         print(importlib.import_module("charstream.versions").describe_installation())
         return 0
     if name not in COMMANDS:
-        print(f"charstream: no command {name!r}; there are {', '.join(COMMANDS)}", file=sys.stderr)
+        near = importlib.import_module("charstream.settings_sources").nearest(name, COMMANDS)
+        print(f"charstream: no command {name!r}{near}; there are {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
     module, _, extra = COMMANDS[name]
     if module.startswith("client."):
         # Errors are one line: gRPC's own log would come before it. It reads this variable when it is imported.
         os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    prefer_own_parts()
     try:
         part = importlib.import_module(module)
     except ModuleNotFoundError as error:
@@ -84,6 +91,14 @@ def _run(name: str, rest: Sequence[str]) -> int:
         )
         return 2
     return int(part.main(rest))
+
+
+def _prepare_output() -> None:
+    """Escape what the terminal's encoding lacks, and write to nowhere where stdout or stderr is closed (`>&-`)."""
+    sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _forget_stdout() -> None:

@@ -16,8 +16,9 @@ field `print_config: bool` prints the resulting settings by that flag, as such a
 
 import argparse
 import os
+import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,12 +33,13 @@ from charstream.settings_sources import (
     from_environment,
     from_file,
     is_tuple,
+    nearest,
     reason_of,
     to_toml,
     without_none,
 )
 
-__all__ = ["Positional", "Settings", "fail", "parse"]
+__all__ = ["Positional", "Settings", "fail", "parse", "parser_of"]
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,15 @@ class Settings(BaseModel):
 
 
 S = TypeVar("S", bound=Settings)
+PARSER: Sequence[str] = ["(no arguments: the parser itself)"]
+
+
+class _ParserMade(Exception):
+    """Carries a parser out of `parse`, which was given PARSER."""
+
+    def __init__(self, parser: argparse.ArgumentParser) -> None:
+        super().__init__()
+        self.parser = parser
 
 
 def parse(cls: type[S], argv: Sequence[str] | None, *, command: str, environment: str | None = None) -> S:
@@ -62,6 +73,8 @@ def parse(cls: type[S], argv: Sequence[str] | None, *, command: str, environment
             its value and the reason.
     """
     parser, words = _parser(cls, command, environment), sys.argv[1:] if argv is None else argv
+    if argv is PARSER:
+        raise _ParserMade(parser)
     # Flags may stand between positional arguments, which argparse can do; but then it does not know "--".
     flags = vars(parser.parse_args(words) if "--" in words else parser.parse_intermixed_args(words))
     given = Source(flags, where=lambda name: _flag(cls, name), mark=lambda name: "flag")
@@ -75,6 +88,15 @@ def parse(cls: type[S], argv: Sequence[str] | None, *, command: str, environment
         print("\n".join(_lines(settings, origins)))
         raise SystemExit(0)
     return settings
+
+
+def parser_of(main: Callable[[Sequence[str]], int]) -> argparse.ArgumentParser:
+    """Return the parser of a command whose `main` begins with `parse`, to complete its flags."""
+    try:
+        main(PARSER)
+    except _ParserMade as made:
+        return made.parser
+    raise AssertionError("a command's main begins with parse")
 
 
 def fail(command: str, reason: str, code: int = 2) -> NoReturn:
@@ -141,7 +163,9 @@ def _parser(cls: type[Settings], command: str, environment: str | None) -> argpa
 
 class _OneLineParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        fail(self.prog, f"{message}; see {self.prog} --help")
+        unknown = re.match(r"unrecognized arguments: (?:.* )??(--[^\s=]+)", message)
+        hint = nearest(unknown[1], self._option_string_actions) if unknown else ""
+        fail(self.prog, f"{message}{hint}; see {self.prog} --help")
 
 
 def _add(parser: argparse.ArgumentParser, name: str, field: FieldInfo) -> None:
@@ -157,10 +181,11 @@ def _add(parser: argparse.ArgumentParser, name: str, field: FieldInfo) -> None:
     else:
         options["metavar"] = _metavar(kind)
     if _is_positional(field):
-        parser.add_argument(name, **options)
+        action = parser.add_argument(name, **options)
     else:
         # The class finds out whether a required one is missing: the environment may have it.
-        parser.add_argument(_flag_of(name), dest=name, **options)
+        action = parser.add_argument(_flag_of(name), dest=name, **options)
+    action.kind = kind  # type: ignore[attr-defined]  # for completion
 
 
 def _help(field: FieldInfo) -> str:

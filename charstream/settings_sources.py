@@ -9,7 +9,7 @@ A file has a key for each field, with underscores or dashes, and values of TOML'
 import json
 import tomllib
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -18,7 +18,17 @@ from typing import Any, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-__all__ = ["FileError", "Source", "from_environment", "from_file", "is_tuple", "reason_of", "to_toml", "without_none"]
+__all__ = [
+    "FileError",
+    "Source",
+    "from_environment",
+    "from_file",
+    "is_tuple",
+    "nearest",
+    "reason_of",
+    "to_toml",
+    "without_none",
+]
 
 # These flags choose and print a configuration, and are no part of it.
 NOT_IN_FILES = {"config", "print_config"}
@@ -59,14 +69,19 @@ def from_file(cls: type[BaseModel], path: Path) -> Source:
     for key, value in _read_toml(path).items():
         name = fields.get(key.replace("-", "_"))
         if name is None:
-            near = get_close_matches(key.replace("-", "_"), fields, n=1)
-            hint = f"; the nearest is {near[0]}" if near else ""
-            raise FileError(f"{path}: {key!r} is no setting{hint}")
+            raise FileError(f"{path}: {key!r} is no setting{nearest(key.replace('-', '_'), fields)}")
         if name in found:
             raise FileError(f"{path}: {key}: stands there twice, with underscores and with dashes")
         found[name] = value
     _check_types(cls, found, path)
     return Source(found, where=lambda name: f"{path}: {name.rstrip('_')}", mark=lambda name: f"file {_escape(path)}")
+
+
+def nearest(word: str, names: Iterable[str]) -> str:
+    """Return "; the nearest is NAME" for a mistyped word, or "" if it neither begins nor resembles a name."""
+    names = list(names)
+    near = [name for name in names if name.startswith(word)] or get_close_matches(word, names, n=1)
+    return f"; the nearest is {near[0]}" if near else ""
 
 
 def reason_of(error: Mapping[str, Any]) -> str:

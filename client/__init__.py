@@ -1,6 +1,6 @@
 """The Python client of charstream: streams generated text over gRPC, blocking or with asyncio.
 
-    from client import Client
+    from charstream.client import Client
 
     with Client(["10.0.0.5:50051", "10.0.0.6:50051"]) as client:
         stream = client.stream("ROMEO:", max_chars=400, seed=7)
@@ -14,10 +14,10 @@ same with `async with` and `async for`.
 
 import sys
 
-from client.async_client import AsyncClient
-from client.async_streams import AsyncContinuations, AsyncScoreStream, AsyncTextStream
-from client.channels import DEFAULT_ADDRESS
-from client.errors import (
+from .async_client import AsyncClient
+from .async_streams import AsyncContinuations, AsyncScoreStream, AsyncTextStream
+from .channels import DEFAULT_ADDRESS
+from .errors import (
     CharstreamError,
     DeadlineExceeded,
     InvalidRequest,
@@ -28,11 +28,11 @@ from client.errors import (
     Unavailable,
     WrongReplica,
 )
-from client.options import GenerateOptions
-from client.results import Finish, ModelInfo, Progress, Replica, ScoredPart, ScoreSummary, Started, Training
-from client.score_task import ScoreOptions
-from client.sync_client import Client
-from client.sync_streams import Continuations, ScoreStream, TextStream
+from .options import GenerateOptions
+from .results import Finish, ModelInfo, Progress, Replica, ScoredPart, ScoreSummary, Started, Training
+from .score_task import ScoreOptions
+from .sync_client import Client
+from .sync_streams import Continuations, ScoreStream, TextStream
 
 __all__ = [
     "DEFAULT_ADDRESS",
@@ -66,4 +66,4 @@ __all__ = [
 ]
 
 # Pickles of Progress name the modules where its classes used to be.
-sys.modules["client.progress"] = sys.modules["client.values"] = sys.modules[Progress.__module__]
+sys.modules[f"{__name__}.progress"] = sys.modules[f"{__name__}.values"] = sys.modules[Progress.__module__]

@@ -9,16 +9,17 @@ from typing import Any, Self, Unpack
 import grpc
 import grpc.aio
 
-from client.async_streams import AsyncContinuations, AsyncScoreStream, AsyncTextStream
-from client.channels import DEFAULT_ADDRESS, Servers
-from client.errors import from_rpc_error
-from client.generation_task import ContinuationsTask, TextTask
-from client.options import GenerateOptions, generate_request
-from client.results import ModelInfo, Progress, to_model
-from client.retry import UnaryTask
-from client.score_task import PART_CHARS, ScoreOptions, ScoreTask, score_request
-from client.stream_base import start_recovery
-from protos import charstream_pb2 as pb
+from charstream.protos import charstream_pb2 as pb
+
+from .async_streams import AsyncContinuations, AsyncScoreStream, AsyncTextStream
+from .channels import DEFAULT_ADDRESS, Servers
+from .errors import from_rpc_error
+from .generation_task import ContinuationsTask, TextTask
+from .options import GenerateOptions, chooses_checkpoints, documents, generate_request
+from .results import ModelInfo, Progress, to_model
+from .retry import UnaryTask
+from .score_task import PART_CHARS, ScoreOptions, ScoreTask, score_request
+from .stream_base import start_recovery
 
 __all__ = ["AsyncClient"]
 
@@ -35,21 +36,28 @@ class AsyncClient:
         *,
         credentials: grpc.ChannelCredentials | None = None,
         token: str | None = None,
+        tls_name: str = "",
         patience: float = 30.0,
     ) -> None:
-        self._servers = Servers(grpc.aio, addresses, credentials=credentials, token=token, patience=patience)
+        self._servers = Servers(
+            grpc.aio, addresses, credentials=credentials, token=token, tls_name=tls_name, patience=patience
+        )
 
+    @documents(GenerateOptions)
     def stream(
         self, prompt: str, *, timeout: float | None = None, resume: bool = True, **options: Unpack[GenerateOptions]
     ) -> AsyncTextStream:
         """See `Client.stream`."""
         request = generate_request(prompt, options, checkpoints=resume)
-        return AsyncTextStream(self._servers, TextTask(request), timeout=timeout, resume=resume)
+        return AsyncTextStream(
+            self._servers, TextTask(request, spaced=chooses_checkpoints(options)), timeout=timeout, resume=resume
+        )
 
     def go_on(self, progress: Progress, *, timeout: float | None = None) -> AsyncTextStream:
         """See `Client.go_on`."""
         return AsyncTextStream(self._servers, TextTask.from_progress(progress, time.monotonic()), timeout=timeout)
 
+    @documents(GenerateOptions)
     def continuations(
         self,
         prompt: str,
@@ -60,9 +68,11 @@ class AsyncClient:
         **options: Unpack[GenerateOptions],
     ) -> AsyncContinuations:
         """See `Client.continuations`."""
-        texts = ContinuationsTask(generate_request(prompt, options, checkpoints=resume), n)
+        request = generate_request(prompt, options, checkpoints=resume)
+        texts = ContinuationsTask(request, n, spaced=chooses_checkpoints(options))
         return AsyncContinuations(self._servers, texts, timeout=timeout, resume=resume)
 
+    @documents(ScoreOptions)
     def score(
         self,
         text: str,

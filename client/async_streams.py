@@ -1,6 +1,7 @@
 """The streams of the asyncio client: the same as `client.sync_streams`, awaited."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from types import TracebackType
@@ -9,9 +10,9 @@ from typing import Self, TypeVar
 import grpc
 import grpc.aio
 
-from client.errors import CharstreamError, Unavailable, WrongReplica
-from client.results import ScoredPart, ScoreSummary
-from client.stream_base import ContinuationsBase, ScoreStreamBase, StreamBase, TextStreamBase
+from .errors import CharstreamError, Unavailable, WrongReplica
+from .results import ScoredPart, ScoreSummary
+from .stream_base import ContinuationsBase, ScoreStreamBase, StreamBase, TextStreamBase
 
 __all__ = ["AsyncContinuations", "AsyncScoreStream", "AsyncStream", "AsyncTextStream"]
 
@@ -33,7 +34,7 @@ class AsyncStream(StreamBase[T]):
             while again:
                 try:
                     async for response in self._call:
-                        for item in self._recovery.take(response):
+                        for item in self._recovery.take(response, time.monotonic()):
                             yield item
                 except (grpc.RpcError, WrongReplica) as error:
                     again = await self._ask_again(error)

@@ -4,16 +4,18 @@ import ipaddress
 import itertools
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import grpc
+from google.protobuf.message_factory import GetMessageClass
 
-from protos import charstream_pb2_grpc as rpc
+from charstream.protos import charstream_pb2 as pb
 
-__all__ = ["DEFAULT_ADDRESS", "Servers"]
+__all__ = ["DEFAULT_ADDRESS", "Servers", "host_and_port", "open_channel", "to_target"]
 
-DEFAULT_ADDRESS = "127.0.0.1:50051"
+DEFAULT_PORT = 50051
+DEFAULT_ADDRESS = f"127.0.0.1:{DEFAULT_PORT}"
 
 CHANNEL_OPTIONS = (
     # Channels with equal options would share one connection, but each client needs its own.
@@ -37,7 +39,8 @@ class Servers:
         patience: see `Client`.
 
     Raises:
-        ValueError: there is no address, or the token can't be sent, or anybody on the way could read it.
+        ValueError: there is no address, or what is given is none; or the token can't be sent, or anybody on the way
+            could read it.
     """
 
     def __init__(
@@ -47,6 +50,7 @@ class Servers:
         *,
         credentials: grpc.ChannelCredentials | None,
         token: str | None,
+        tls_name: str,
         patience: float,
     ) -> None:
         names = [addresses] if isinstance(addresses, str) else list(addresses)
@@ -57,9 +61,8 @@ class Servers:
         self.closed = False
         self.count = len(names)
         self.patience = patience
-        self._channels = [_channel(kind, name, credentials) for name in names]
-        self._texts = [rpc.TextGenerationStub(channel) for channel in self._channels]  # type: ignore[no-untyped-call]
-        self._models = [rpc.ModelsStub(channel) for channel in self._channels]  # type: ignore[no-untyped-call]
+        self._channels = [open_channel(kind, name, credentials, tls_name=tls_name) for name in names]
+        self._methods = [dict(_methods(channel)) for channel in self._channels]
         # Many clients spread over the addresses, and so do the texts of one client.
         self._turns = itertools.count(random.randrange(len(names)))
 
@@ -69,7 +72,7 @@ class Servers:
 
     def method(self, name: str, number: int) -> Any:
         """Return gRPC's callable for an RPC, named as in charstream.proto, at the address of that number."""
-        return getattr(self._texts[number], name, None) or getattr(self._models[number], name)
+        return self._methods[number][name]
 
     def close(self) -> list[Any]:
         """End all calls. Return the awaitables of `grpc.aio`'s channels."""
@@ -77,12 +80,90 @@ class Servers:
         return [channel.close() for channel in self._channels]
 
 
-def _channel(kind: Any, address: str, credentials: grpc.ChannelCredentials | None) -> Any:
+def open_channel(
+    kind: Any, address: str, credentials: grpc.ChannelCredentials | None = None, *, tls_name: str = ""
+) -> Any:
+    """Return a channel to one address. For the arguments see `Client`; raises ValueError as `to_target` does."""
     # A proxy leads nowhere from this machine to itself, and would read a token.
-    options = (*CHANNEL_OPTIONS, ("grpc.enable_http_proxy", int(not _is_loopback(address))))
+    options: tuple[tuple[str, int | str], ...] = (
+        *CHANNEL_OPTIONS,
+        ("grpc.enable_http_proxy", int(not _is_loopback(address))),
+    )
+    if tls_name:
+        options += (("grpc.ssl_target_name_override", tls_name),)
     if credentials is None:
-        return kind.insecure_channel(address, options=options)
-    return kind.secure_channel(address, credentials, options=options)
+        return kind.insecure_channel(to_target(address), options=options)
+    return kind.secure_channel(to_target(address), credentials, options=options)
+
+
+def to_target(address: str) -> str:
+    """Return an address as gRPC reads it, with the port where there is none: gRPC itself would take that of https.
+
+    Raises:
+        ValueError: it is no address, or a web address.
+    """
+    scheme, host, port = _parts(address)
+    if host is None:
+        return address
+    return f"{scheme}{f'[{host}]' if ':' in host else host}:{port or DEFAULT_PORT}"
+
+
+def host_and_port(address: str) -> tuple[str, int] | None:
+    """Return the host and the port of an address, or None if it has none, as a socket's."""
+    _, host, port = _parts(address)
+    return (host, int(port or DEFAULT_PORT)) if host and (port or "0").isdecimal() else None
+
+
+def _parts(address: str) -> tuple[str, str | None, str]:
+    """Return scheme, host and port of an address; of one that has other parts, such as a socket's, no host."""
+    if re.match(r"(unix|unix-abstract|vsock|xds|google-c2p):", address):
+        return "", None, ""
+    if (web := re.match(r"([a-z][a-z+.-]*)://", address)) and web[1] != "dns":
+        raise ValueError(
+            f"the address {address!r} begins with {web[0]}, host:port alone is expected; TLS is asked for by "
+            "credentials, on the command line by --tls or --tls-ca"
+        )
+    found = re.fullmatch(
+        r"(?P<scheme>dns:(?:///|//[^/]*/)?|ipv[46]:)?"
+        r"(?:\[(?P<v6>[^][]+)]|(?P<host>[^][:/,\s]+)|(?P<bare>[0-9a-f:.]*:[0-9a-f:.]*:[0-9a-f:.]*))(?::(?P<port>\w+))?",
+        address,
+        re.IGNORECASE,
+    )
+    if found:
+        host = found["v6"] or found["host"] or found["bare"]
+        if (not found["bare"] or _is_ip(host)) and _is_port(found["port"]):
+            return found["scheme"] or "", host, found["port"] or ""
+    if re.match("ipv[46]:", address) and "," in address:  # several, which gRPC reads itself
+        return "", None, ""
+    raise ValueError(
+        f"the address {address!r} is none: host:port is expected, such as {DEFAULT_ADDRESS} or [::1]:50051"
+    )
+
+
+def _is_ip(host: str) -> bool:
+    try:
+        return bool(ipaddress.ip_address(host.partition("%")[0]))
+    except ValueError:
+        return False
+
+
+def _is_port(port: str | None) -> bool:
+    return port is None or not port.isdecimal() or 0 < int(port) < 65_536
+
+
+def _methods(channel: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the RPCs of charstream.proto by name. The generated stubs would import `protos`, which may be another's."""
+    for service in pb.DESCRIPTOR.services_by_name.values():
+        for method in service.methods:
+            call = channel.unary_stream if method.server_streaming else channel.unary_unary
+            yield (
+                method.name,
+                call(
+                    f"/{service.full_name}/{method.name}",
+                    request_serializer=GetMessageClass(method.input_type).SerializeToString,
+                    response_deserializer=GetMessageClass(method.output_type).FromString,
+                ),
+            )
 
 
 def _check_token(addresses: Sequence[str], token: str | None, *, protected: bool) -> None:
@@ -97,11 +178,7 @@ def _check_token(addresses: Sequence[str], token: str | None, *, protected: bool
 
 def _is_loopback(address: str) -> bool:
     """Return whether the address by itself says that what is sent there stays on this machine."""
-    if address.startswith("unix:"):
+    if address.startswith(("unix:", "unix-abstract:")):
         return True
-    parts = re.fullmatch(r"(?:\[(?P<v6>[^]]*)]|(?P<host>[^:]*))(?::\w+)?", address)
-    host = (parts["v6"] or parts["host"]) if parts else ""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+    host = _parts(address)[1] or ""
+    return host == "localhost" or (_is_ip(host) and ipaddress.ip_address(host.partition("%")[0]).is_loopback)

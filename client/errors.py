@@ -22,7 +22,7 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 if TYPE_CHECKING:
-    from client.results import Progress
+    from .results import Progress
 
 __all__ = [
     "CharstreamError",
@@ -41,6 +41,8 @@ TOO_LARGE = "larger than max"  # gRPC's words, at the server or at this side
 # gRPC reports a broken connection as UNAVAILABLE, but a stream that was reset (by a proxy, say) as INTERNAL, and one
 # whose trailers are missing as UNKNOWN, with these words.
 CUT = ("Stream removed", "RST_STREAM")
+
+OTHER_NAME = "does not match SSL server name"
 
 D = TypeVar("D", bound=Message)
 
@@ -122,6 +124,9 @@ def from_rpc_error(error: grpc.RpcError) -> CharstreamError:
             return ModelNotFound(message)
         case grpc.StatusCode.FAILED_PRECONDITION:
             return WrongReplica(message)
+        # Said on this side: the certificate is another's, so the server is not the one that was meant.
+        case grpc.StatusCode.UNAUTHENTICATED if OTHER_NAME in message:
+            return Unavailable(message)
         case grpc.StatusCode.UNAUTHENTICATED | grpc.StatusCode.PERMISSION_DENIED:
             return NotAllowed(message)
         case grpc.StatusCode.RESOURCE_EXHAUSTED:

@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 
-from client.errors import CharstreamError, ServerError, WrongReplica
-from client.options import check_range
-from client.results import BEGINNING, Finish, Place, Progress, Started, required_replica, to_alternatives, to_replica
-from protos import charstream_pb2 as pb
+from charstream.protos import charstream_pb2 as pb
+
+from .errors import CharstreamError, ServerError, WrongReplica
+from .options import CHECKPOINT_CHARS_AFTER_LOSS, CHECKPOINT_CHARS_ON_THE_WAY_BACK, check_range
+from .results import BEGINNING, Finish, Place, Progress, Started, required_replica, to_alternatives, to_replica
 
 __all__ = ["ContinuationsTask", "TextTask"]
 
@@ -18,10 +19,19 @@ REASONS = {
 
 
 class TextTask:
-    """A task of `Recovery`: the one text that `request` describes."""
+    """A task of `Recovery`: the one text that `request` describes.
 
-    def __init__(self, request: pb.GenerateRequest) -> None:
-        self._request = request
+    Args:
+        spaced: once a server was lost, checkpoints are asked for more often than in `request`; False: the caller said
+            how often.
+    """
+
+    def __init__(self, request: pb.GenerateRequest, *, spaced: bool) -> None:
+        self._request, self._spaced = request, spaced
+        self._requests = 0  # sent
+        self._has_news = True  # whether the last request brought characters that were not known
+        self._known = ""  # what comes next and is known already: see `_rest`
+        self.has_advanced = False
         self._parts: list[str] = []
         self._raw: list[bytes] = []  # from a model of bytes
         self._chars = 0  # or bytes, if the server counts those
@@ -29,6 +39,7 @@ class TextTask:
         self._checkpoint = BEGINNING  # the newest one
         self._is_first = True  # no message of the answer has come
         self._since: float | None = None  # when the first request was made
+        self._first_seconds: float | None = None  # from then until the first characters came
         self.logprobs: list[float] = []
         self.alternatives: list[list[tuple[str, float]]] = []
         self.started: Started | None = None
@@ -38,11 +49,11 @@ class TextTask:
 
     @classmethod
     def from_progress(cls, progress: Progress, now: float) -> "TextTask":
-        text = cls(pb.GenerateRequest.FromString(progress.request))
+        text = cls(pb.GenerateRequest.FromString(progress.request), spaced=progress.spaced)
         text._parts, text._raw = [progress.text], [progress.raw] if progress.raw else []
         text._chars = len(progress.raw or progress.text)
         text._checkpoint = progress.checkpoint
-        text._since = now - progress.seconds
+        text._since, text._first_seconds = now - progress.seconds, progress.first_seconds
         text.logprobs = list(progress.logprobs)
         text.alternatives = [list(place) for place in progress.alternatives]
         text.started = progress.started
@@ -77,7 +88,7 @@ class TextTask:
         """Return the request itself or, once the text has started, one for its rest."""
         if self._since is None:
             self._since = now
-        self._is_first, self.finish = True, None
+        self._is_first, self.finish, self._requests, self._known = True, None, self._requests + 1, ""
         if self.started is None:
             return self._request
         self._base = self._checkpoint if self._checkpoint.text_chars <= self._chars else BEGINNING
@@ -99,29 +110,53 @@ class TextTask:
             rest.resume_token, rest.prompt, rest.echo = base.token, "", False
             if rest.min_chars:
                 rest.min_chars = max(0, rest.min_chars - base.generated_chars)
+        if self._spaced:
+            rest.checkpoint_chars = CHECKPOINT_CHARS_AFTER_LOSS
+        if self._spaced and not self._has_news and not self._raw and not rest.other_numerics:
+            # A server was lost before it had read what came: the next one makes it again, with checkpoints on the way.
+            self._known, rest.received = rest.received, ""
+            rest.checkpoint_chars = CHECKPOINT_CHARS_ON_THE_WAY_BACK
+        self._has_news = False
         self.resumes += 1
         self.replayed_chars += len(rest.received_raw or rest.received)
         return rest
 
-    def take(self, response: pb.GenerateResponse) -> Sequence[str]:
-        """Keep one message; return the characters in it, if there are any.
+    def take(self, response: pb.GenerateResponse, now: float) -> Sequence[str]:
+        """Keep one message, which came at `now`; return the characters in it, if there are any.
 
         Raises:
             WrongReplica: the server can't go on with a text and began it again.
         """
         self._check_beginning(response)
-        text = response.text
+        known, seconds = self._skip(response.text), self._seconds(now)
+        text = response.text[known:]
+        self._has_news |= bool(text)
+        if text and self._first_seconds is None:
+            self._first_seconds = seconds
         self._parts.append(text)
         if response.raw:
             self._raw.append(response.raw)
         self._chars += len(response.raw or text)
-        self.logprobs += response.logprobs.chosen
-        self.alternatives += to_alternatives(response.logprobs)
-        if response.HasField("checkpoint"):
+        self.logprobs += response.logprobs.chosen[known:]
+        self.alternatives += to_alternatives(response.logprobs)[known:]
+        self.has_advanced = response.HasField("checkpoint")
+        if self.has_advanced:
             self._take_checkpoint(response.checkpoint)
         if response.HasField("finish"):
-            self.finish = self._to_finish(response.finish)
+            self.finish = self._to_finish(response.finish, seconds)
         return (text,) if text else ()
+
+    def _skip(self, text: str) -> int:
+        """Return how many characters of a message's text are known already.
+
+        Raises:
+            WrongReplica: they are others.
+        """
+        count = min(len(self._known), len(text))
+        if self._known[:count] != text[:count]:
+            raise WrongReplica("the server makes another text than the one that began")
+        self._known = self._known[count:]
+        return count
 
     def _check_beginning(self, response: pb.GenerateResponse) -> None:
         if not response.HasField("started"):
@@ -142,11 +177,15 @@ class TextTask:
         if self.started and place.generated_chars < self.started.max_chars:
             self._checkpoint = place
 
-    def _to_finish(self, message: pb.Finish) -> Finish:
-        """Return the finish with the counts of the whole text.
+    def _to_finish(self, message: pb.Finish, seconds: float) -> Finish:
+        """Return the finish with the counts and times of the whole text, which took `seconds`.
 
-        After a checkpoint the server knows no prompt, and counts from there.
+        After a checkpoint the server knows no prompt, and counts from there. Of requests before its own it knows
+        nothing, so then the times are the caller's.
         """
+        first_seconds, total_seconds = message.timings.first_char_seconds, message.timings.total_seconds
+        if self._requests > 1 or self.resumes:
+            first_seconds, total_seconds = self._first_seconds or seconds, seconds
         prompt = self._request.prompt
         prompt_chars = len(prompt.encode() if self._raw else prompt) if self._base.token else message.prompt_chars
         return Finish(
@@ -156,8 +195,8 @@ class TextTask:
             generated_chars=self._base.generated_chars + message.generated_chars,
             seed=message.seed,
             queue_seconds=message.timings.queue_seconds,
-            first_char_seconds=message.timings.first_char_seconds,
-            total_seconds=message.timings.total_seconds,
+            first_char_seconds=first_seconds,
+            total_seconds=total_seconds,
             position=message.position,
             resume_token=message.resume_token,
             stop_chars_sent=message.stop_chars_sent,
@@ -165,6 +204,9 @@ class TextTask:
 
     def drop_token(self) -> bool:
         had_token, self._checkpoint = bool(self._base.token), BEGINNING
+        if self._spaced and had_token:  # no server takes another's tokens: they would be sent in vain
+            self._spaced = False
+            self._request.ClearField("checkpoint_chars")
         return had_token
 
     def attach_progress(self, error: CharstreamError, now: float) -> CharstreamError:
@@ -182,8 +224,13 @@ class TextTask:
             logprobs=tuple(self.logprobs),
             alternatives=tuple(tuple(place) for place in self.alternatives),
             checkpoint=self._checkpoint,
-            seconds=now - self._since if self._since is not None else 0.0,
+            seconds=self._seconds(now),
+            first_seconds=self._first_seconds,
+            spaced=self._spaced,
         )
+
+    def _seconds(self, now: float) -> float:
+        return 0.0 if self._since is None else now - self._since
 
 
 class ContinuationsTask:
@@ -191,16 +238,17 @@ class ContinuationsTask:
 
     Args:
         request: names no continuation.
+        spaced: as for `TextTask`.
     """
 
-    def __init__(self, request: pb.GenerateRequest, n: int) -> None:
+    def __init__(self, request: pb.GenerateRequest, n: int, *, spaced: bool) -> None:
         check_range("n", n, 1, 2**32 - 1)
         if request.HasField("continuation"):
             raise ValueError("continuation: it names one text; leave it out where several are asked for")
         self._request = pb.GenerateRequest()
         self._request.CopyFrom(request)
         self._request.n = n
-        self.each = [TextTask(_with_continuation(request, index)) for index in range(n)]
+        self.each = [TextTask(_with_continuation(request, index), spaced=spaced) for index in range(n)]
         self._asked: list[TextTask] = []  # the texts of the request that is being answered
 
     @property
@@ -225,10 +273,14 @@ class ContinuationsTask:
         messages = [text.message(now) for text in self._asked]
         return messages[0] if self.has_begun else self._request
 
-    def take(self, response: pb.GenerateResponse) -> Sequence[tuple[int, str]]:
+    def take(self, response: pb.GenerateResponse, now: float) -> Sequence[tuple[int, str]]:
         if response.index >= len(self.each):
             raise ServerError(f"a continuation {response.index} came, asked for were {len(self.each)}")
-        return [(response.index, text) for text in self.each[response.index].take(response)]
+        return [(response.index, text) for text in self.each[response.index].take(response, now)]
+
+    @property
+    def has_advanced(self) -> bool:
+        return any(text.has_advanced for text in self._asked)
 
     def drop_token(self) -> bool:
         return any(text.drop_token() for text in self._asked)

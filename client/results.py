@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from protos import charstream_pb2 as pb
+from charstream.protos import charstream_pb2 as pb
 
 __all__ = [
     "BEGINNING",
@@ -79,11 +79,16 @@ class Progress:
     checkpoint: Place
     seconds: float  # that have counted towards its time limit
     raw: bytes = b""  # from a model of bytes: all bytes that came; `text` is their complete characters
+    first_seconds: float | None = None  # from the call until the first characters came
+    spaced: bool = False  # whether the client chooses how often there are checkpoints
 
 
 @dataclass(frozen=True)
 class Finish:
-    """How a text ended. The server counts the seconds, from the arrival of the (last) request for the text."""
+    """How a text ended.
+
+    The server counts the seconds, from the arrival of the request; after a break the client does, from the call.
+    """
 
     # "stop", "length" or "deadline" (time_limit is over); "drained" if the server went away and the text did not go on;
     # "unknown" if the server is newer than this client

@@ -4,7 +4,7 @@ import random
 from collections.abc import Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
-from client.errors import CharstreamError, DeadlineExceeded, InvalidRequest, Overloaded, Unavailable, WrongReplica
+from .errors import CharstreamError, DeadlineExceeded, InvalidRequest, Overloaded, Unavailable, WrongReplica
 
 __all__ = ["Recovery", "Task", "UnaryTask"]
 
@@ -32,10 +32,14 @@ class Task(Protocol[Item_co]):
     def can_resume(self) -> bool:
         """Whether a message can ask for the missing rest alone."""
 
+    @property
+    def has_advanced(self) -> bool:
+        """Whether the last message made the way to the end shorter, even if it had no new item."""
+
     def message(self, now: float) -> Any:
         """The message to send next."""
 
-    def take(self, response: Any) -> Sequence[Item_co]:
+    def take(self, response: Any, now: float) -> Sequence[Item_co]:
         """Keep one message; return the items in it that are new to the caller."""
 
     def drop_token(self) -> bool:
@@ -48,7 +52,7 @@ class Task(Protocol[Item_co]):
 class UnaryTask:
     """A task with one answer, which comes as a whole or not at all."""
 
-    is_done = is_answered = has_begun = False
+    is_done = is_answered = has_begun = has_advanced = False
     can_resume = True
 
     def __init__(self, message: Any) -> None:
@@ -57,7 +61,7 @@ class UnaryTask:
     def message(self, now: float) -> Any:
         return self._message
 
-    def take(self, response: Any) -> Sequence[Any]:
+    def take(self, response: Any, now: float) -> Sequence[Any]:
         return (response,)
 
     def drop_token(self) -> bool:
@@ -94,9 +98,9 @@ class Recovery(Generic[T]):
     def seconds_left(self, now: float) -> float | None:
         return None if self._deadline is None else max(0.0, self._deadline - now)
 
-    def take(self, response: Any) -> Sequence[T]:
-        items = self.task.take(response)
-        if items:
+    def take(self, response: Any, now: float) -> Sequence[T]:
+        items = self.task.take(response, now)
+        if items or self.task.has_advanced:
             self._failures.clear()
         return items
 

@@ -6,10 +6,11 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any, TypedDict
 
-from client.errors import CharstreamError, ServerError
-from client.options import check_names, check_range, check_text
-from client.results import Replica, ScoredPart, ScoreSummary, required_replica, to_alternatives, to_replica
-from protos import charstream_pb2 as pb
+from charstream.protos import charstream_pb2 as pb
+
+from .errors import CharstreamError, ServerError
+from .options import check_names, check_range, check_text
+from .results import Replica, ScoredPart, ScoreSummary, required_replica, to_alternatives, to_replica
 
 __all__ = ["PART_CHARS", "ScoreOptions", "ScoreTask", "score_request"]
 
@@ -19,17 +20,22 @@ PART_CHARS = 50_000
 
 
 class ScoreOptions(TypedDict, total=False):
-    """The options of a score; those without a comment are as in `GenerateOptions`."""
+    """The options of a score. None is as if the option were absent: then its default counts."""
 
-    # A text before the scored one, which is not scored itself.
     prompt: str
-    # How many of the most probable characters to give at each place.
+    """A text before the scored one, which is not scored itself. Default: none."""
     alternatives: int
+    """How many (0 to 20) of the most probable characters to give at each place. Default: 0."""
     model: str
+    """NAME or NAME@VERSION of a served model. Default: the server's choice, where it has one."""
     resume_token: bytes
+    """The token of an earlier `finish` or `summary`: the text follows its place. Default: a new text."""
     return_token: bool
+    """`summary` gets a resume token. Default: False."""
     replica: Replica | None
+    """Only a replica that equals this one in the fields that are set may answer. Default: any."""
     other_numerics: bool
+    """Go on from a token, or after a break, also on servers of other precision or numerics. Default: False."""
 
 
 def score_request(options: ScoreOptions) -> pb.ScoreRequest:
@@ -89,6 +95,10 @@ class ScoreTask:
     def can_resume(self) -> bool:
         return True
 
+    @property
+    def has_advanced(self) -> bool:
+        return False
+
     def message(self, now: float) -> pb.ScoreRequest:
         """Return the request for the next part; after a break that is the same part again."""
         number = len(self._ends)
@@ -103,7 +113,7 @@ class ScoreTask:
             part.replica.CopyFrom(required_replica(to_replica(last.replica), part.other_numerics))
         return part
 
-    def take(self, response: pb.ScoreResponse) -> Sequence[ScoredPart]:
+    def take(self, response: pb.ScoreResponse, now: float) -> Sequence[ScoredPart]:
         """Keep one message; return the news in it: after a break a part is scored again from its beginning."""
         chosen, alternatives = list(response.logprobs.chosen), to_alternatives(response.logprobs)
         self._bytes |= bool(response.raw)

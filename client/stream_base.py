@@ -7,12 +7,12 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 import grpc
 
-from client.channels import Servers
-from client.errors import CharstreamError, Unavailable, from_rpc_error
-from client.generation_task import ContinuationsTask, TextTask
-from client.results import Finish, ScoredPart, ScoreSummary, Started
-from client.retry import Recovery, Task
-from client.score_task import ScoreTask
+from .channels import Servers
+from .errors import CharstreamError, Unavailable, from_rpc_error
+from .generation_task import ContinuationsTask, TextTask
+from .results import Finish, ScoredPart, ScoreSummary, Started
+from .retry import Recovery, Task
+from .score_task import ScoreTask
 
 __all__ = ["ContinuationsBase", "ScoreStreamBase", "StreamBase", "TextStreamBase", "start_recovery"]
 

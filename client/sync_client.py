@@ -7,16 +7,17 @@ from typing import Any, Self, Unpack
 
 import grpc
 
-from client.channels import DEFAULT_ADDRESS, Servers
-from client.errors import from_rpc_error
-from client.generation_task import ContinuationsTask, TextTask
-from client.options import GenerateOptions, generate_request
-from client.results import ModelInfo, Progress, to_model
-from client.retry import UnaryTask
-from client.score_task import PART_CHARS, ScoreOptions, ScoreTask, score_request
-from client.stream_base import start_recovery
-from client.sync_streams import Continuations, ScoreStream, TextStream
-from protos import charstream_pb2 as pb
+from charstream.protos import charstream_pb2 as pb
+
+from .channels import DEFAULT_ADDRESS, Servers
+from .errors import from_rpc_error
+from .generation_task import ContinuationsTask, TextTask
+from .options import GenerateOptions, chooses_checkpoints, documents, generate_request
+from .results import ModelInfo, Progress, to_model
+from .retry import UnaryTask
+from .score_task import PART_CHARS, ScoreOptions, ScoreTask, score_request
+from .stream_base import start_recovery
+from .sync_streams import Continuations, ScoreStream, TextStream
 
 __all__ = ["Client"]
 
@@ -25,14 +26,15 @@ class Client:
     """A connection to one server, or to each of several replicas; calls may come from several threads.
 
     Args:
-        addresses: "host:port", or any other target that gRPC resolves; or several. Each text begins at another one,
-            and goes on at another one if its server is lost.
+        addresses: "host:port", "host" (port 50051), or any other target that gRPC resolves; or several. Each text
+            begins at another one, and goes on at another one if its server is lost.
         credentials: for TLS, as `grpc.ssl_channel_credentials` makes them.
         token: is sent as `authorization: Bearer TOKEN`; without credentials only to this machine.
+        tls_name: the name that the servers' certificate must have, where it is not that of the address.
         patience: seconds without a new character after which a broken text is given up.
 
     Raises:
-        ValueError: no address, or a token that can't be sent.
+        ValueError: no address, or none that can be asked; a token that can't be sent.
     """
 
     def __init__(
@@ -41,10 +43,14 @@ class Client:
         *,
         credentials: grpc.ChannelCredentials | None = None,
         token: str | None = None,
+        tls_name: str = "",
         patience: float = 30.0,
     ) -> None:
-        self._servers = Servers(grpc, addresses, credentials=credentials, token=token, patience=patience)
+        self._servers = Servers(
+            grpc, addresses, credentials=credentials, token=token, tls_name=tls_name, patience=patience
+        )
 
+    @documents(GenerateOptions)
     def stream(
         self, prompt: str, *, timeout: float | None = None, resume: bool = True, **options: Unpack[GenerateOptions]
     ) -> TextStream:
@@ -54,18 +60,21 @@ class Client:
             timeout: seconds for the whole text.
             resume: if the stream breaks, the text goes on by itself, at the same or another address, so that each
                 character comes once. False: the first failure is raised.
-            options: see `GenerateOptions`.
+            options: see below, or `GenerateOptions`.
 
         Raises:
             TypeError, ValueError: an option doesn't exist, or can't be sent. The stream raises the server's errors.
         """
         request = generate_request(prompt, options, checkpoints=resume)
-        return TextStream(self._servers, TextTask(request), timeout=timeout, resume=resume)
+        return TextStream(
+            self._servers, TextTask(request, spaced=chooses_checkpoints(options)), timeout=timeout, resume=resume
+        )
 
     def go_on(self, progress: Progress, *, timeout: float | None = None) -> TextStream:
         """Ask for the rest of a text that was given up, from its error's `progress`; the stream has the whole text."""
         return TextStream(self._servers, TextTask.from_progress(progress, time.monotonic()), timeout=timeout)
 
+    @documents(GenerateOptions)
     def continuations(
         self,
         prompt: str,
@@ -76,9 +85,11 @@ class Client:
         **options: Unpack[GenerateOptions],
     ) -> Continuations:
         """Ask for `n` texts that follow `prompt`, which the server reads once: see `stream`."""
-        texts = ContinuationsTask(generate_request(prompt, options, checkpoints=resume), n)
+        request = generate_request(prompt, options, checkpoints=resume)
+        texts = ContinuationsTask(request, n, spaced=chooses_checkpoints(options))
         return Continuations(self._servers, texts, timeout=timeout, resume=resume)
 
+    @documents(ScoreOptions)
     def score(
         self,
         text: str,
@@ -92,7 +103,7 @@ class Client:
         Args:
             part_chars: longer texts are sent in parts of this many characters, each when the one before is scored.
             timeout: seconds for the whole text.
-            options: see `ScoreOptions`.
+            options: see below, or `ScoreOptions`.
 
         Raises:
             TypeError, ValueError: as `stream`.

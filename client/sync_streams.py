@@ -1,15 +1,16 @@
 """The streams of the blocking client: texts and scores as they come."""
 
 import threading
+import time
 from collections.abc import Iterator
 from types import TracebackType
 from typing import Self, TypeVar
 
 import grpc
 
-from client.errors import WrongReplica
-from client.results import ScoredPart, ScoreSummary
-from client.stream_base import ContinuationsBase, ScoreStreamBase, StreamBase, TextStreamBase
+from .errors import WrongReplica
+from .results import ScoredPart, ScoreSummary
+from .stream_base import ContinuationsBase, ScoreStreamBase, StreamBase, TextStreamBase
 
 __all__ = ["Continuations", "ScoreStream", "Stream", "TextStream"]
 
@@ -31,7 +32,7 @@ class Stream(StreamBase[T]):
             while again:
                 try:
                     for response in self._call:
-                        yield from self._recovery.take(response)
+                        yield from self._recovery.take(response, time.monotonic())
                 except (grpc.RpcError, WrongReplica) as error:
                     again = self._ask_again(error)
                 else:

@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         fail(COMMAND, "needs locust, which the extra brings: pip install 'charstream[loadtest]'")
     if settings.report:
         settings.report.mkdir(parents=True, exist_ok=True)
-    with one_line_errors(COMMAND), connect(settings) as client:
+    with one_line_errors(COMMAND, settings), connect(settings) as client:
         model = settings.model
         served = [client.model(model, timeout=CONNECT_SECONDS)] if model else client.models(timeout=CONNECT_SECONDS)
     names = ", ".join(info.name for info in served)

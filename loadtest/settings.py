@@ -7,14 +7,14 @@ from typing import TypeVar, get_origin
 from pydantic import Field
 
 from charstream.settings import Settings
-from client.commands.common import Connection
+from client.commands.common import Connection, ModelChoice
 
 __all__ = ["LoadtestSettings", "Scenario", "Thresholds", "add_flags", "from_flags", "to_flags"]
 
 S = TypeVar("S", bound=Settings)
 
 
-class Scenario(Settings):
+class Scenario(ModelChoice):
     """The requests of the users."""
 
     prompt: tuple[str, ...] = Field(
@@ -22,7 +22,6 @@ class Scenario(Settings):
         min_length=1,
         description="a text to continue; given several times, the users take turns with them",
     )
-    model: str = Field("", description="name of the model; needed where several are served")
     max_chars: int = Field(200, ge=1, description="characters of each text")
     temperature: float | None = Field(None, description="the server's default where it isn't given")
     wait: float = Field(0.0, ge=0, description="seconds between the end of a user's text and its next request")
@@ -51,7 +50,7 @@ class LoadtestSettings(Thresholds, Scenario, Connection):
 def add_flags(parser: ArgumentParser, cls: type[Settings]) -> None:
     """Declare the fields of `cls` to locust's parser; the class checks their values afterwards."""
     for name, field in cls.model_fields.items():
-        text = f"{field.description} (default: {field.default})".replace("%", "%%")
+        text = f"{field.description} (default: {field.get_default(call_default_factory=True)})".replace("%", "%%")
         many = "append" if get_origin(field.annotation) is tuple else "store"
         action = "store_true" if field.annotation is bool else many
         parser.add_argument(_flag(name), dest=name, action=action, help=text)

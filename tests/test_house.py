@@ -141,9 +141,17 @@ def _imported(module: str, tree: ast.Module, own: set[str]) -> Iterator[str]:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if alias.name in own)
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{module}: imports are absolute"
-            for name in (f"{node.module}.{alias.name}" for alias in node.names):
-                yield from [name] if name in own else {str(node.module)} & own
+            source = _imported_from(module, node)
+            for name in (f"{source}.{alias.name}" for alias in node.names):
+                yield from [name] if name in own else {source} & own
+
+
+def _imported_from(module: str, node: ast.ImportFrom) -> str:
+    if not node.level:
+        return str(node.module)
+    assert module.startswith("client"), f"{module}: imports are absolute (the client's: see charstream/parts.py)"
+    assert node.level == 1, f"{module}: a relative import is of the same folder"
+    return f"{module if f'{module}.__init__' in trees() else module.rpartition('.')[0]}.{node.module}"
 
 
 def longest_chain(wing: str) -> list[str]:

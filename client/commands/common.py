@@ -1,6 +1,7 @@
-"""Shared by the client's commands: the connection to the servers, and how an error ends the process."""
+"""Shared by the client's commands: the flags for servers and model, and how an error ends the process."""
 
 import os
+import socket
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,23 +9,54 @@ from pathlib import Path
 from typing import Annotated
 
 import grpc
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from charstream.settings import Settings, fail
-from client.channels import DEFAULT_ADDRESS
+from client.channels import DEFAULT_ADDRESS, host_and_port, to_target
 from client.commands.files import read_bytes, read_text
-from client.errors import CharstreamError, InvalidRequest, ModelNotFound
+from client.errors import OTHER_NAME, CharstreamError, InvalidRequest, ModelNotFound, NotAllowed, Unavailable
 from client.sync_client import Client
 
-__all__ = ["TOKEN", "Connection", "Tls", "addresses", "connect", "one_line", "one_line_errors"]
+__all__ = [
+    "TOKEN",
+    "Address",
+    "Connection",
+    "ModelChoice",
+    "Tls",
+    "addresses",
+    "connect",
+    "hint",
+    "one_line",
+    "one_line_errors",
+]
 
-TOKEN = "CHARSTREAM_TOKEN"
+MODEL, TOKEN = "CHARSTREAM_MODEL", "CHARSTREAM_TOKEN"
+PROBE_SECONDS = 2.0
 
 
 def addresses() -> tuple[str, ...]:
     """Return the addresses in the variable CHARSTREAM_ADDRESS, or the one where a server listens by default."""
     given = os.environ.get("CHARSTREAM_ADDRESS", "").split(",")
     return tuple(address.strip() for address in given if address.strip()) or (DEFAULT_ADDRESS,)
+
+
+def _check_address(address: str) -> str:
+    """Return the address. Raises ValueError: it is none."""
+    to_target(address)
+    return address
+
+
+Address = Annotated[str, AfterValidator(_check_address)]
+
+
+class ModelChoice(Settings):
+    """The flag that chooses a model."""
+
+    model: str = Field(
+        default_factory=lambda: os.environ.get(MODEL, ""),
+        description="NAME or NAME@VERSION of the model, one that `charstream models` lists; without it the server "
+        f"chooses, where it can. The variable {MODEL} changes the default",
+    )
 
 
 class Tls(Settings):
@@ -38,6 +70,9 @@ class Tls(Settings):
         description="PEM file with the certificate to show to a server that wants one; with it the connection has TLS",
     )
     tls_client_key: Path | None = Field(None, description="PEM file with its private key")
+    tls_name: str = Field(
+        "", description="the name that the server's certificate has to have, where it is not the one in --host"
+    )
 
     @model_validator(mode="after")
     def _is_whole(self) -> "Tls":
@@ -85,9 +120,10 @@ class Tls(Settings):
 class Connection(Tls):
     """The flags that tell where the servers are, and what proves the caller's identity to them."""
 
-    host: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
+    host: tuple[Address, ...] = Field(
         default_factory=addresses,
-        description="a server's host:port; given several times, a text that loses its server goes on at another one. "
+        description="a server's host:port, or host for port 50051; given several times, a text that loses its server "
+        "goes on at another one. "
         "The variable CHARSTREAM_ADDRESS changes the default; it may name several, with commas between",
     )
     # No flag takes the token itself: everybody on the machine can read the arguments of a process.
@@ -108,18 +144,68 @@ def connect(settings: Connection) -> Client:
     Raises:
         ValueError: a file can't be used; or the token can't be sent at all, or not without TLS.
     """
-    return Client(settings.host, credentials=settings.credentials(), token=settings.token())
+    return Client(settings.host, credentials=settings.credentials(), token=settings.token(), tls_name=settings.tls_name)
 
 
 @contextmanager
-def one_line_errors(command: str) -> Iterator[None]:
+def one_line_errors(command: str, settings: Connection) -> Iterator[None]:
     """End the process with one line on stderr after an error: code 2 if the request has to change, otherwise 1."""
     try:
         yield
     except (InvalidRequest, ModelNotFound, ValueError) as error:
-        fail(command, one_line(error))
+        fail(command, one_line(error) + hint(error, settings))
     except CharstreamError as error:
-        fail(command, one_line(error), code=1)
+        fail(command, one_line(error) + hint(error, settings), code=1)
+
+
+def hint(error: Exception, settings: Connection) -> str:
+    """Return the end of a line that names the flag by which the error may go away, or ""."""
+    found = ""
+    match error:
+        case InvalidRequest(field="model") if "empty" in str(error):
+            found = f"choose one with --model NAME or the variable {MODEL}"
+        case NotAllowed() if settings.token() is None:
+            found = f"--token-file FILE or the variable {TOKEN} gives it the token"
+        case NotAllowed():
+            source = TOKEN if settings.token_file is None else f"--token-file {settings.token_file}"
+            found = f"the token that was sent is that of {source}"
+        case Unavailable():
+            found = _connection_hint(str(error), settings)
+    return found and f": {found}"
+
+
+def _connection_hint(message: str, settings: Connection) -> str:
+    if "WRONG_VERSION_NUMBER" in message:
+        return "it speaks no TLS: leave out --tls and the flags that begin with it"
+    if "CERTIFICATE_VERIFY_FAILED" in message:
+        return "its certificate is from nobody known here: --tls-ca FILE names the authority, or the certificate itself"
+    if "Hostname Verification" in message or OTHER_NAME in message:
+        return "its certificate has another name than --host: --tls-name NAME says which"
+    if "failed to connect" not in message:
+        return ""
+    if settings.credentials() is None and any(map(_speaks_tls, settings.host)):
+        return "it speaks TLS: give --tls-ca FILE with its authority, or --tls"
+    if "Socket closed" in message and settings.credentials() and not settings.tls_client_cert:
+        return "a server that wants to see a certificate closes like this: --tls-client-cert and --tls-client-key"
+    if "refused" in message:
+        return "nobody listens there; `charstream serve` starts a server, --host says where one is"
+    return ""
+
+
+def _speaks_tls(address: str) -> bool:
+    """Return whether somebody at the address answers a TLS handshake, whatever the certificate."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.set_alpn_protocols(["h2"])
+    place = host_and_port(address)
+    try:
+        with (
+            socket.create_connection(place or ("", 0), timeout=PROBE_SECONDS) as connection,
+            context.wrap_socket(connection),
+        ):
+            return True
+    except (OSError, ValueError):
+        return False
 
 
 def one_line(error: Exception) -> str:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from charstream.settings import Positional
-from client.commands.common import Connection
+from client.commands.common import Connection, ModelChoice
 from client.commands.files import STDIN, read_bytes, read_text
 from client.options import GenerateOptions
 
@@ -32,21 +32,25 @@ def _to_bias(given: Any) -> Any:
     return char, number
 
 
+def _unescape_prompt(text: str | None) -> str | None:
+    return None if text is None else unescape(text)
+
+
 Escaped = Annotated[str, AfterValidator(unescape)]
 CharBias = Annotated[tuple[str, float], BeforeValidator(_to_bias)]
 
 
-class StreamSettings(Connection):
+class StreamSettings(ModelChoice, Connection):
     r"""Streams the characters that follow a prompt to stdout, and how it ended to stderr.
-    In --stop, --allowed, --banned and --bias, \n, \t, \r and \\ are understood."""
+    In the prompt, --stop, --allowed, --banned and --bias, \n, \t, \r and \\ (a backslash) are understood; what comes
+    from standard input or a file is taken as it is."""
 
-    prompt: Annotated[str | None, Positional()] = Field(
+    prompt: Annotated[str | None, Positional(), AfterValidator(_unescape_prompt)] = Field(
         None,
         description='the text to continue. "-": from standard input, less one line end at its end; so too where none '
         "is given and standard input is a pipe or a file. None, or '': the model begins a text. "
         'One that begins with "-" comes last, after the flags and "--"',
     )
-    model: str = Field("", description="NAME or NAME@VERSION of the model; needed where several are served")
     max_chars: int | None = Field(None, description="generate at most so many characters")
     min_chars: int | None = Field(None, description="stop strings count after so many generated characters")
     temperature: float | None = Field(None, description="divides the logits: below 1 safer, above 1 wilder")
@@ -110,7 +114,8 @@ def generate_options(settings: StreamSettings) -> GenerateOptions:
     """Return the options for the client. Raises ValueError: the file of --token-in can't be read, or is empty."""
     delay = settings.max_chunk_delay
     return {
-        "model": settings.model,
+        # A token has the model of its text: only a flag overrides it, not the variable.
+        "model": settings.model if settings.token_in is None or "model" in settings.model_fields_set else "",
         "max_chars": settings.max_chars,
         "min_chars": settings.min_chars,
         "temperature": 0.0 if settings.greedy else settings.temperature,

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import ClassVar
 
-from client.commands.common import one_line
+from client.commands.common import hint, one_line
 from client.commands.conversation import Conversation, Turn
 from client.commands.flags import StreamSettings, generate_options, unescape
 from client.commands.printing import write
@@ -87,7 +87,7 @@ class Interactive:
         except (CharstreamError, ValueError, OSError) as error:
             if not self._terminal:
                 raise
-            print(one_line(error), file=sys.stderr)
+            print(one_line(error) + hint(error, self._settings), file=sys.stderr)
 
     def _obey(self, line: str) -> None:
         if line.startswith("/") and not line.startswith("//"):

@@ -1,6 +1,5 @@
 """`charstream models`: the models of a server, as a table or as JSON."""
 
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -9,6 +8,7 @@ from pydantic import Field
 
 from charstream.settings import parse
 from client.commands.common import Connection, connect, one_line_errors
+from client.commands.printing import json_line, write
 from client.results import ModelInfo, Training
 
 __all__ = ["ModelsSettings", "main"]
@@ -28,10 +28,10 @@ class ModelsSettings(Connection):
 def main(argv: Sequence[str] | None = None) -> int:
     """Return the exit code 0; end with 1 and one line on stderr if no server answers."""
     settings = parse(ModelsSettings, argv, command="charstream models")
-    with one_line_errors("charstream models"), connect(settings) as client:
+    with one_line_errors("charstream models", settings), connect(settings) as client:
         models = client.models()
     if settings.json_:
-        print(json.dumps([asdict(model) for model in models], ensure_ascii=False, indent=2))
+        write(json_line([asdict(model) for model in models], indent=2))
     else:
         print(_table([HEADER, *map(_row, models)]))
     return 0

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -20,16 +21,37 @@ def write(text: str) -> None:
 
 
 def print_text(stream: TextStream, echo: str) -> None:
-    chunks = iter(stream)
+    chunks, begun = iter(stream), False
     try:
         write(echo + next(chunks, ""))  # a refused request prints nothing
+        begun = True
         for text in chunks:
             write(text)
     finally:
-        if stream.text and sys.stdout.isatty():
-            write("\n")  # so that what comes next has a line of its own
+        if begun:
+            _end_line(echo + stream.text)
     if stream.finish:
         print(_summary(stream.finish, stream.raw), file=sys.stderr)
+
+
+def _end_line(text: str) -> None:
+    """Give what comes next a line of its own where it follows `text`: on a terminal, or in one file or pipe (2>&1).
+
+    Where stdout goes elsewhere it has the text and nothing else.
+    """
+    if not text or text.endswith("\n"):
+        return
+    if sys.stdout.isatty():
+        write("\n")
+    elif _share_one_place():
+        print(file=sys.stderr, flush=True)
+
+
+def _share_one_place() -> bool:
+    try:
+        return os.path.samestat(os.fstat(sys.stdout.fileno()), os.fstat(sys.stderr.fileno()))
+    except (AttributeError, OSError, ValueError):  # there is none, it is closed, or Python replaced it
+        return False
 
 
 def print_json(stream: TextStream) -> None:
@@ -132,8 +154,11 @@ class _Chunks:
         return chunk
 
 
-def json_line(value: dict[str, Any]) -> str:
-    return json.dumps(value, ensure_ascii=False, default=_base64) + "\n"
+def json_line(value: Any, indent: int | None = None) -> str:
+    """Return a value as JSON, in ASCII where stdout cannot carry all characters."""
+    encoding = (sys.stdout and sys.stdout.encoding) or "ascii"
+    is_ascii = not encoding.lower().startswith("utf")
+    return json.dumps(value, ensure_ascii=is_ascii, indent=indent, default=_base64) + "\n"
 
 
 def _base64(token: bytes) -> str:
@@ -141,10 +166,24 @@ def _base64(token: bytes) -> str:
 
 
 def _summary(finish: Finish, raw: bytes) -> str:
-    """Return one line with the server's own figures, to which the network adds nothing."""
+    """Return one line with the times of `Finish`."""
     speed = finish.generated_chars / finish.total_seconds if finish.total_seconds else 0.0
     stop, unit = f" {finish.stop!r}" if finish.stop else "", "bytes" if raw else "characters"
     return (
         f"{finish.reason}{stop}: {finish.generated_chars} {unit}, {speed:,.0f} {unit if raw else 'chars'}/s, "
-        f"first after {finish.first_char_seconds * 1000:.1f} ms, seed {finish.seed}"
+        f"first after {finish.first_char_seconds * 1000:.1f} ms, seed {finish.seed}{_reason_of_nothing(finish)}"
     )
+
+
+def _reason_of_nothing(finish: Finish) -> str:
+    """Return why there is no text, or "" if there is one."""
+    if finish.generated_chars:
+        return ""
+    if finish.reason == "stop":
+        return (
+            "; the model began with the stop string: another --seed begins otherwise, --min-chars N looks for it only "
+            "after N characters"
+        )
+    if finish.reason == "deadline":
+        return "; --time-limit was over before the first character: the server may be busy, give it longer"
+    return ""

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from charstream.settings import Positional, parse
-from client.commands.common import Connection, connect, one_line_errors
+from client.commands.common import Connection, ModelChoice, connect, one_line_errors
 from client.commands.files import read_text
 from client.commands.printing import json_line, write
 from client.commands.surprise import legend, paint
@@ -26,13 +26,12 @@ HEADER = ("file", "characters", "nats/char", "bits/char", "perplexity")
 MOST_COLORED = 20_000  # characters: as much as somebody may look at
 
 
-class ScoreSettings(Connection):
+class ScoreSettings(ModelChoice, Connection):
     """Tells how probable texts are to a model: characters, nats and bits per character, perplexity per character.
     Each text is read from the start character on with one state that is never reset: the protocol that `charstream
     train` calls carried."""
 
     file: Annotated[tuple[Path, ...], Positional()] = Field(description='UTF-8 text; "-" is standard input')
-    model: str = Field("", description="NAME or NAME@VERSION of the model; needed where several are served")
     color: Literal["auto", "always", "never"] = Field(
         "auto",
         description="print the text, each character's background telling its surprise; auto: on a terminal, "
@@ -58,7 +57,7 @@ class ScoreSettings(Connection):
 def main(argv: Sequence[str] | None = None) -> int:
     """Return the exit code 0; end with 1 if something failed, with 2 if a text or a flag is wrong."""
     settings = parse(ScoreSettings, argv, command=COMMAND)
-    with one_line_errors(COMMAND), connect(settings) as client:
+    with one_line_errors(COMMAND, settings), connect(settings) as client:
         texts = {path: _read(path) for path in settings.file}
         model = _model(client, settings)
         if model:

@@ -20,7 +20,7 @@ COMMAND = "charstream stream"
 def main(argv: Sequence[str] | None = None) -> int:
     """Return the exit code 0; end with 1 if something failed, with 2 if the request is wrong."""
     settings = parse(StreamSettings, argv, command=COMMAND)
-    with one_line_errors(COMMAND), connect(settings) as client:
+    with one_line_errors(COMMAND, settings), connect(settings) as client:
         if settings.interactive:
             Interactive(client, settings).run()
         elif settings.n > 1:

@@ -3,7 +3,7 @@
 //     node stream.mjs 'ROMEO:' --max-chars 400 --seed 7 --host 127.0.0.1:50051 --host 127.0.0.1:50052
 
 import { once } from 'node:events'
-import { realpathSync } from 'node:fs'
+import { readFileSync, realpathSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
@@ -28,14 +28,18 @@ const ELSEWHERE = new Set([grpc.status.UNAVAILABLE, grpc.status.RESOURCE_EXHAUST
  *
  * @param {string[]} hosts replicas, host:port
  * @param {object} request a GenerateRequest for one continuation
+ * @param {object} [access] `credentials`, as grpc.credentials makes them, for TLS; `token`, the caller's, which is sent
+ *   in the clear without TLS
  */
-export async function* stream(hosts, request) {
+export async function* stream(hosts, request, { credentials = grpc.credentials.createInsecure(), token } = {}) {
   request = { ...request, received: '' }
+  const metadata = new grpc.Metadata()
+  if (token) metadata.set('authorization', `Bearer ${token}`)
   let lostAt = 0
   let failures = 0
   for (let turn = 0; ; turn++) {
-    const client = new TextGeneration(hosts[turn % hosts.length], grpc.credentials.createInsecure(), CHANNEL)
-    const call = client.generate(request)
+    const client = new TextGeneration(hosts[turn % hosts.length], credentials, CHANNEL)
+    const call = client.generate(request, metadata)
     let finish = null
     let problem = new Error('the stream ended without saying how')
     try {
@@ -65,30 +69,88 @@ export async function* stream(hosts, request) {
   }
 }
 
-function usage() {
-  const { values, positionals } = parseArgs({
-    allowPositionals: true,
-    options: {
-      host: { type: 'string', multiple: true, default: ['127.0.0.1:50051'] },
-      'max-chars': { type: 'string' },
-      seed: { type: 'string' },
-      temperature: { type: 'string' },
-    },
-  })
-  // What is not given stays undefined, and so unset: the server decides.
-  const number = (name) => (values[name] === undefined ? undefined : Number(values[name]))
+const OPTIONS = {
+  host: { type: 'string', multiple: true, default: ['127.0.0.1:50051'] },
+  model: { type: 'string' },
+  'max-chars': { type: 'string' },
+  temperature: { type: 'string' },
+  seed: { type: 'string' },
+  stop: { type: 'string', multiple: true },
+  tls: { type: 'boolean' },
+  'tls-ca': { type: 'string' },
+  help: { type: 'boolean', short: 'h' },
+}
+
+const HELP = `usage: node stream.mjs [PROMPT] [flags]
+
+Streams the characters that follow PROMPT to stdout, and how the text ended to stderr.
+
+  --host HOST:PORT   a server; given several times, a text goes on at the next one (default: 127.0.0.1:50051)
+  --model NAME       NAME or NAME@VERSION of the model; or the variable CHARSTREAM_MODEL
+  --max-chars N      most characters to generate (default: the server's)
+  --temperature X    below 1 safer, above 1 wilder, 0 always the most probable character (default: 1)
+  --seed N           same seed, same text (default: a random one, which is printed)
+  --stop TEXT        the text ends before it; may be given several times
+  --tls              TLS, with the certificate authorities that come with Node.js
+  --tls-ca FILE      TLS, with the certificate authorities in this PEM file
+  --help             print this, and end
+
+The variable CHARSTREAM_TOKEN has the caller's token; no flag takes it, as everybody on a machine can read those.`
+
+/** Wrong usage ends with exit code 2, what failed with 1. */
+function refuse(reason) {
+  throw Object.assign(new Error(reason), { exitCode: 2 })
+}
+
+/** Reads the command line. What is not given stays undefined, and so unset: the server decides. */
+function readCommand() {
+  const { values, positionals } = parse()
+  const isWeb = (host) => /^(?!dns:)[a-z]+:\/\//.test(host)
+  const isNear = (host) => /^(unix:.*|(localhost|127\.[\d.]+|\[::1\])(:\d+)?)$/.test(host)
+  for (const host of values.host.filter(isWeb)) refuse(`--host: ${host}: host:port is expected; TLS is --tls or --tls-ca`)
+  const token = process.env.CHARSTREAM_TOKEN
+  const credentials = secured(values)
+  const far = values.host.find((host) => !isNear(host))
+  if (token && far && !credentials) refuse(`anybody on the way to ${far} could read the token: give --tls or --tls-ca`)
   const request = {
     prompt: positionals.join(' '),
-    sampling: { temperature: number('temperature') },
-    max_chars: number('max-chars'),
+    model: values.model ?? process.env.CHARSTREAM_MODEL,
+    sampling: { temperature: number(values, 'temperature') },
+    max_chars: number(values, 'max-chars'),
     seed: values.seed,
+    stop: values.stop,
   }
-  return { hosts: values.host, request }
+  return { hosts: values.host, request, access: { credentials, token }, help: values.help }
+}
+
+function parse() {
+  try {
+    return parseArgs({ allowPositionals: true, options: OPTIONS })
+  } catch (error) {
+    return refuse(`${error.message}; see --help`)
+  }
+}
+
+function number(values, name) {
+  const given = values[name]
+  if (given === undefined) return undefined
+  if (!given.trim() || !Number.isFinite(Number(given))) refuse(`--${name}: ${given} is no number`)
+  return Number(given)
+}
+
+function secured(values) {
+  if (!values.tls && !values['tls-ca']) return undefined
+  try {
+    return grpc.credentials.createSsl(values['tls-ca'] && readFileSync(values['tls-ca']))
+  } catch (error) {
+    return refuse(`--tls-ca: ${error.message}`)
+  }
 }
 
 async function main() {
-  const { hosts, request } = usage()
-  const text = stream(hosts, request)
+  const { hosts, request, access, help } = readCommand()
+  if (help) return console.log(HELP)
+  const text = stream(hosts, request, access)
   for (;;) {
     const { value, done } = await text.next()
     if (done) return console.error(`\n${value.generated_chars} characters, seed ${value.seed}`)
@@ -100,6 +162,6 @@ if (process.argv[1] && realpathSync(process.argv[1]) === fileURLToPath(import.me
   process.stdout.on('error', () => process.exit()) // its reader left
   main().catch((error) => {
     console.error(`stream: ${error.details || error.message}`)
-    process.exitCode = 1
+    process.exitCode = error.exitCode ?? 1
   })
 }

@@ -103,8 +103,11 @@ def test_every_part_runs_by_itself(module: str) -> None:
 
 
 def test_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["trian"]) == 2
-    assert "no command 'trian'" in capsys.readouterr().err
+    for word, nearest in [("trian", "train"), ("stre", "stream"), ("eval", "evaluate")]:
+        assert main([word]) == 2
+        assert f"no command '{word}'; the nearest is {nearest};" in capsys.readouterr().err
+    assert main(["xyz"]) == 2
+    assert "nearest" not in capsys.readouterr().err
 
 
 def test_usage_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:

@@ -28,9 +28,10 @@ class Read:
 def read(kind: str, addresses: str | Sequence[str], method: str, *args: Any, **options: Any) -> Read:
     """Call `method` of a new client and read its stream.
 
-    "patience", "token" and "credentials" are the client's own options; those of "each" are called after each item.
+    "patience", "token", "credentials" and "tls_name" are the client's own options; those of "each" are called after
+    each item.
     """
-    own = {name: options.pop(name) for name in ("patience", "token", "credentials") if name in options}
+    own = {name: options.pop(name) for name in ("patience", "token", "credentials", "tls_name") if name in options}
     each: Each = options.pop("each", ())
     if kind == "blocking":
         return _blocking(Client(addresses, **own), each, method, *args, **options)

@@ -5,6 +5,7 @@ import struct
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import grpc
 import pytest
 
 from client import AsyncClient, Client, Unavailable
+from client.channels import to_target
 from protos import charstream_pb2 as pb
 from tests.client.reading import both, read, read_error
 from tests.client.replica import Fault, Replica
@@ -71,6 +73,98 @@ def test_a_token_that_anybody_could_read_is_not_sent(address: str) -> None:
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "127.9.9.9:1", "[::1]:1", "localhost:1", "unix:/tmp/charstream"])
 def test_on_this_machine_a_token_needs_no_tls(address: str) -> None:
     Client(address, token="secret").close()
+
+
+@both
+@pytest.mark.parametrize("form", ["{}", "ipv4:{}", "dns:///{}", "dns:{}", "localhost:{port}", "ipv6:[::1]:{port6}"])
+def test_addresses_of_this_machine_need_no_proxy(kind: str, form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(tell_token) as server:
+        relay = _relay_from_ipv6(server.address) if "6" in form.replace("ipv4", "") else nullcontext("0")
+        with relay as port6:
+            address = form.format(server.address, port=server.address.rpartition(":")[2], port6=port6)
+            for name in ("http_proxy", "grpc_proxy", "https_proxy"):
+                monkeypatch.setenv(name, f"http://{dead_address()}")
+            outcome = read(kind, address, "stream", "a", token="secret")
+    assert (outcome.error, outcome.stream.text) == (None, "Bearer secret")
+
+
+@contextmanager
+def _relay_from_ipv6(address: str) -> Iterator[str]:
+    """Yield a port of [::1] that leads to `address`, once."""
+    try:
+        listener = socket.create_server(("::1", 0), family=socket.AF_INET6)
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    host, _, port = address.rpartition(":")
+
+    def copy(source: socket.socket, target: socket.socket) -> None:
+        with suppress(OSError):
+            while data := source.recv(65_536):
+                target.sendall(data)
+
+    def serve() -> None:
+        near, _ = listener.accept()
+        far = socket.create_connection((host, int(port)))
+        threading.Thread(target=copy, args=(far, near), daemon=True).start()
+        copy(near, far)
+        near.close()
+        far.close()
+
+    threading.Thread(target=serve, daemon=True).start()
+    with listener:
+        yield str(listener.getsockname()[1])
+
+
+@pytest.mark.parametrize(
+    ("address", "target"),
+    [
+        ("10.0.0.5", "10.0.0.5:50051"),
+        ("replica-1.example.org", "replica-1.example.org:50051"),
+        ("my_service:7", "my_service:7"),
+        ("[::1]", "[::1]:50051"),
+        ("::1", "[::1]:50051"),
+        ("2001:db8::7", "[2001:db8::7]:50051"),
+        ("[2001:db8::7]:7", "[2001:db8::7]:7"),
+        ("ipv4:10.0.0.5", "ipv4:10.0.0.5:50051"),
+        ("ipv4:10.0.0.5:7,10.0.0.6:7", "ipv4:10.0.0.5:7,10.0.0.6:7"),
+        ("ipv6:[::1]", "ipv6:[::1]:50051"),
+        ("dns:///far", "dns:///far:50051"),
+        ("dns://8.8.8.8/far:7", "dns://8.8.8.8/far:7"),
+        ("unix:///run/charstream", "unix:///run/charstream"),
+    ],
+)
+def test_an_address_without_a_port_means_ours(address: str, target: str) -> None:
+    assert to_target(address) == target
+
+
+@pytest.mark.parametrize(
+    ("address", "says"),
+    [
+        ("http://10.0.0.5:50051", "begins with http://, host:port alone is expected; TLS is asked for by credentials"),
+        ("https://10.0.0.5:50051", "begins with https://"),
+        ("grpc://10.0.0.5:50051", "begins with grpc://"),
+        ("", "is none: host:port is expected, such as 127.0.0.1:50051 or"),
+        ("10.0.0.5:50051/", "is none"),
+        ("10.0.0.5:0", "is none"),
+        ("10.0.0.5:500510", "is none"),
+        ("1:2:3", "is none"),
+        ("two words", "is none"),
+    ],
+)
+def test_what_is_no_address_is_refused_and_named(address: str, says: str) -> None:
+    with pytest.raises(ValueError, match=r"^the address ") as caught:
+        Client(address)
+    assert repr(address) in str(caught.value)
+    assert says in str(caught.value)
+
+
+@both
+def test_a_certificate_may_have_another_name(kind: str, certificate: tuple[bytes, bytes]) -> None:
+    trusted = grpc.ssl_channel_credentials(certificate[1])
+    with serving(tell_token, credentials=grpc.ssl_server_credentials([certificate])) as server:
+        address = server.address.replace("127.0.0.1", "localhost")
+        assert isinstance(read_error(kind, address, "stream", "a", credentials=trusted), Unavailable)
+        assert not read(kind, address, "stream", "a", credentials=trusted, tls_name="127.0.0.1").error
 
 
 @pytest.mark.parametrize("token", ["", "two words", "line\n", "é"])

@@ -1,11 +1,13 @@
 """The options that a caller may pass, and the fields of the message that they become."""
 
 import math
+import pydoc
+import re
 from typing import Any
 
 import pytest
 
-from client import Client, Replica
+from client import AsyncClient, Client, Replica, ScoreOptions
 from client.generation_task import TextTask
 from client.options import GenerateOptions, generate_request
 from protos import charstream_pb2 as pb
@@ -157,8 +159,25 @@ def test_whether_a_temperature_makes_sense_is_the_servers_to_say(temperature: fl
 
 
 def test_a_reason_from_a_newer_server_does_not_break_the_client() -> None:
-    text = TextTask(build_request())
-    text.take(pb.GenerateResponse(text="a", finish=pb.Finish(reason=99)))  # type: ignore[arg-type]
+    text = TextTask(build_request(), spaced=True)
+    text.take(pb.GenerateResponse(text="a", finish=pb.Finish(reason=99)), 0.0)  # type: ignore[arg-type]
     assert text.is_done
     assert text.finish
     assert text.finish.reason == "unknown"
+
+
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+def test_help_and_editors_say_what_each_option_means(kind: type) -> None:
+    for method, options in [("stream", GenerateOptions), ("continuations", GenerateOptions), ("score", ScoreOptions)]:
+        text = getattr(kind, method).__doc__
+        for option in options.__annotations__:
+            about = re.search(rf"\n    {option}: .+(\n        .+)*", text)
+            assert about, f"{method}: nothing about {option}"
+            assert "Default: " in " ".join(about[0].split())
+        assert max(map(len, text.splitlines())) <= 120
+    assert "Divides the logits" in pydoc.render_doc(Client.stream)
+
+
+def test_a_mistyped_option_is_answered_with_the_nearest() -> None:
+    with pytest.raises(TypeError, match="no option 'temprature'; the nearest is temperature;"):
+        build_request(temprature=1)

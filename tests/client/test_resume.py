@@ -113,6 +113,88 @@ def test_by_default_a_long_text_has_checkpoints_and_replays_stay_short(kind: str
 
 
 @both
+def test_where_servers_are_lost_again_and_again_each_way_back_is_short(kind: str) -> None:
+    """The servers die every 3,000 characters, so a text that began anew each time would never come to its end."""
+    replica = Replica([Fault("unavailable", 3_000)] * 40, chunk=10)
+    with serving(replica.generate) as server:
+        outcome = read(kind, server.address, "stream", "", seed=SEED, max_chars=60_000)
+    assert_whole(outcome, expected_text(60_000, SEED))
+    first, second, *others = [len(request.received) for request in replica.requests]
+    assert (first, second > 2_900) == (0, True), "nothing was known to go wrong"
+    assert max(others) < 2_100
+    assert {request.checkpoint_chars for request in replica.requests[1:]} == {2_048}
+    assert outcome.stream.replayed_chars < 3_000 + 2_100 * outcome.stream.resumes
+
+
+@both
+def test_servers_that_are_lost_before_they_have_read_what_came_still_get_on(kind: str) -> None:
+    """They make the known characters again, as there are checkpoints on that way, and the reader gets none twice."""
+    faults = [Fault("unavailable", 5_000), Fault("unavailable"), *[Fault("unavailable", 1_100)] * 10]
+    replica = Replica(faults, chunk=10)
+    with serving(replica.generate) as server:
+        options = {"seed": SEED, "max_chars": 9_000, "logprobs": 0, "echo": True}
+        outcome = read(kind, server.address, "stream", "ROMEO:", patience=2, **options)
+    assert_whole(outcome, "ROMEO:" + expected_text(9_000, SEED, "ROMEO:"))
+    assert outcome.stream.logprobs == [logprob_at(1 + i) for i in range(9_006)]
+    received = [len(request.received) for request in replica.requests]
+    assert received[1] > 4_900, "the usual way, once"
+    assert received[2:7] == [0] * 5
+    assert all(request.resume_token for request in replica.requests[3:7])
+
+
+@both
+def test_a_server_that_makes_another_text_than_it_said_is_left(kind: str) -> None:
+    replica = Replica([Fault("unavailable", 30), Fault("unavailable")], chunk=1)
+
+    def wrong(request: pb.GenerateRequest, context: grpc.ServicerContext) -> Iterator[pb.GenerateResponse]:
+        if len(replica.requests) == 2:
+            request.seed += 1
+        yield from replica.generate(request, context)
+
+    with serving(wrong) as one, serving(wrong) as two:
+        assert_whole(read(kind, [one.address, two.address], "stream", "ROMEO:", **OPTIONS))
+
+
+@both
+def test_where_no_server_takes_anothers_tokens_they_are_no_longer_sent(kind: str) -> None:
+    faults = [Fault("unavailable", 17_000), Fault("token refused"), Fault("unavailable", 1_000)]
+    replica = Replica(faults, chunk=10)
+    with serving(replica.generate) as server:
+        assert_whole(read(kind, server.address, "stream", "", seed=SEED, max_chars=20_000), expected_text(20_000, SEED))
+    assert [request.checkpoint_chars for request in replica.requests] == [16_384, 2_048, 0, 0]
+    assert len(replica.requests[3].received) > 17_900
+
+
+def test_a_text_that_ends_before_its_first_checkpoint_has_none_and_the_callers_own_stay() -> None:
+    for options, expected in [
+        ({"max_chars": 16_384}, [0, 2_048]),
+        ({"checkpoint_chars": 300}, [300, 300]),
+        ({"checkpoint_chars": 16_384}, [16_384, 16_384]),
+        ({"checkpoint_chars": 0}, [0, 0]),
+    ]:
+        replica = Replica([Fault("unavailable", 10)], chunk=1)
+        with serving(replica.generate) as server, Client(server.address) as client:
+            client.stream("ROMEO:", **options).read()  # type: ignore[arg-type]
+        assert [request.checkpoint_chars for request in replica.requests] == expected
+
+
+@both
+def test_after_a_break_the_times_are_the_callers(kind: str) -> None:
+    """A server knows of its own request only: its first character is not the reader's, and its seconds are not all."""
+    replica = Replica([Fault("unavailable", 20)], chunk=1)
+
+    def slow(request: pb.GenerateRequest, context: grpc.ServicerContext) -> Iterator[pb.GenerateResponse]:
+        for message in replica.generate(request, context):
+            if message.HasField("started"):
+                time.sleep(0.3)
+            yield message
+
+    with serving(slow) as server:
+        finish = read(kind, server.address, "stream", "ROMEO:", **OPTIONS).stream.finish
+    assert 0.3 <= finish.first_char_seconds < 0.6 <= finish.total_seconds < 10
+
+
+@both
 def test_a_checkpoint_at_the_very_end_does_not_hide_how_it_ended(kind: str) -> None:
     replica = Replica([Fault("unavailable", CHARS)], chunk=1)
     with serving(replica.generate) as server:

@@ -103,7 +103,7 @@ def test_health_checks_ask_the_server_as_it_listens() -> None:
     for folder, (python, *module, _, address, ca_flag, ca, name_flag, name) in probes:
         assert (python, module) == ("python3", ["-m", "client.commands.health"])
         asked = parse(HealthSettings, ["--host", address, ca_flag, ca, name_flag, name], command="health")
-        assert asked.host == f"127.0.0.1:{config(folder).port}"
+        assert asked.host == (f"127.0.0.1:{config(folder).port}",)
         assert asked.tls_ca
         assert asked.tls_ca.parent == config(folder).tls_cert.parent  # type: ignore[union-attr]
 

@@ -1,5 +1,6 @@
 """The client in Node.js that people copy: it prints the text that the server has for the request, whatever breaks."""
 
+import os
 import re
 import shutil
 import signal
@@ -12,6 +13,7 @@ import pytest
 
 from protos import charstream_pb2 as pb
 from protos import charstream_pb2_grpc as pb_grpc
+from tests.client.scripted import serving, tell_token
 from tests.conftest import ServerProcess, ready, start_server, stop
 
 ROOT = Path(__file__).parents[2]
@@ -54,9 +56,10 @@ def replicas(bundles: Path) -> Iterator[list[ServerProcess]]:
         stop(process)
 
 
-def run(example: Path, *arguments: str) -> "subprocess.Popen[str]":
+def run(example: Path, *arguments: str, **variables: str) -> "subprocess.Popen[str]":
     command = ["node", str(example / "stream.mjs"), PROMPT, *arguments]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    environment = os.environ | variables
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
 
 
 def reference(server: ServerProcess, **request: object) -> str:
@@ -96,3 +99,51 @@ def test_it_gives_up_in_one_line(example: Path, server: ServerProcess) -> None:
     assert (process.returncode, text) == (1, "")
     assert len(notes.splitlines()) == 1
     assert "'é'" in notes
+
+
+def test_model_stop_and_seed_are_those_of_the_request(example: Path, server: ServerProcess) -> None:
+    flags = ("--host", server.address, "--max-chars", "500", "--seed", "7", "--stop", "e", "--stop", "a")
+    for variables, more in [({"CHARSTREAM_MODEL": "tiny"}, ()), ({"CHARSTREAM_MODEL": "huge"}, ("--model", "tiny@1"))]:
+        text, _ = run(example, *flags, *more, **variables).communicate(timeout=RUN_SECONDS)
+        assert text == reference(server, max_chars=500, seed=7, stop=["e", "a"])
+    process = run(example, *flags, CHARSTREAM_MODEL="huge")
+    assert "huge" in process.communicate(timeout=RUN_SECONDS)[1]
+    assert process.returncode == 1
+
+
+def test_over_tls_the_server_sees_the_token(example: Path, certificate_files: tuple[Path, Path]) -> None:
+    key, certificate = certificate_files
+    pair = (key.read_bytes(), certificate.read_bytes())
+    with serving(tell_token, credentials=grpc.ssl_server_credentials([pair])) as server:
+        flags = ("--host", server.address, "--tls-ca", str(certificate))
+        assert run(example, *flags).communicate(timeout=RUN_SECONDS)[0] == "none"
+        assert run(example, *flags, CHARSTREAM_TOKEN="secret").communicate(timeout=RUN_SECONDS)[0] == "Bearer secret"
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--temprature", "1"], "--temprature"),
+        (["--max-chars", "many"], "--max-chars: many is no number"),
+        (["--host", "http://127.0.0.1:1"], "host:port is expected; TLS is --tls"),
+        (["--host", "far.example:1"], "far.example:1 could read the token: give --tls"),
+        (["--tls-ca", "no/such/file"], "no/such/file"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_exit_code_2(example: Path, flags: list[str], says: str) -> None:
+    process = run(example, *flags, CHARSTREAM_TOKEN="secret")
+    text, notes = process.communicate(timeout=RUN_SECONDS)
+    assert (process.returncode, text, notes.count("\n")) == (2, "", 1)
+    assert notes.startswith("stream: ")
+    assert says in notes
+
+
+def test_help_names_every_flag(example: Path) -> None:
+    process = run(example, "--help")
+    text, _ = process.communicate(timeout=RUN_SECONDS)
+    assert process.returncode == 0
+    source = (example / "stream.mjs").read_text()
+    declared = re.search(r"const OPTIONS = \{\n(.*?)\n\}", source, re.DOTALL)
+    assert declared
+    for name in re.findall(r"^  '?([\w-]+)'?: ", declared[1], re.MULTILINE):
+        assert f"--{name} " in text

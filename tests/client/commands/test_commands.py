@@ -2,23 +2,27 @@
 
 import json
 import os
+import shlex
 import signal
 import stat
 import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import grpc
 import pytest
+from google.rpc import error_details_pb2
 from grpc_health.v1 import health, health_pb2_grpc
 
 from client import Client
 from client.commands import health as health_command
+from protos import charstream_pb2 as pb
 from tests.client.replica import Fault, Replica, expected_text
-from tests.client.scripted import ScriptedServer, dead_address, endless, serving, tell_token
-from tests.conftest import Charstream, ServerProcess
+from tests.client.scripted import ScriptedServer, abort, dead_address, endless, finish, serving, tell_token
+from tests.conftest import Charstream, Done, ServerProcess
 
 SECONDS = 30
 # A shell that runs the tests in the background has them ignore SIGINT, and so would the commands.
@@ -192,6 +196,75 @@ def test_characters_can_be_allowed_banned_and_preferred(charstream: Charstream, 
     assert set(generated("--greedy", "--bias=-=100", "--bias", "x=-1e2")) == {"-"}
 
 
+def test_a_prompt_may_be_written_with_escapes_and_what_is_piped_is_taken_as_it_is(
+    charstream: Charstream, server: ServerProcess
+) -> None:
+    flags = ("--host", server.address, "--max-chars", "20", "--seed", "7")
+    with Client(server.address) as client:
+        after_line = client.stream("ROMEO:\n", max_chars=20, seed=7).read()
+        after_backslash = client.stream("ROMEO:\\n", max_chars=20, seed=7).read()
+    assert charstream("stream", r"ROMEO:\n", *flags).stdout == "ROMEO:\n" + after_line
+    assert charstream("stream", r"ROMEO:\\n", *flags).stdout == "ROMEO:\\n" + after_backslash
+    assert charstream("stream", *flags, stdin=r"ROMEO:\n").stdout == "ROMEO:\\n" + after_backslash
+
+
+def test_a_text_that_ends_at_once_says_why(charstream: Charstream, server: ServerProcess) -> None:
+    flags = ("stream", "a", "--host", server.address, "--greedy", "--bias", "x=100", "--stop", "x")
+    done = charstream(*flags)
+    assert (done.returncode, done.stdout) == (0, "a")
+    assert "0 characters" in done.stderr
+    assert "--min-chars N" in done.stderr
+    assert "--min-chars" not in charstream(*flags, "--min-chars", "3").stderr
+
+
+def test_on_one_terminal_the_summary_has_a_line_of_its_own(server: ServerProcess, text: str) -> None:
+    """As in a file or a pipe that both go to; where they go apart, stdout has the text alone (the first test)."""
+    terminal, ours = os.openpty()
+    process = subprocess.Popen(command("stream", "ROMEO:", "--host", server.address, *FLAGS), stdout=ours, stderr=ours)
+    os.close(ours)
+    shown = b""
+    with suppress(OSError):  # the terminal's other end is closed
+        while data := os.read(terminal, 65_536):
+            shown += data
+    os.close(terminal)
+    assert process.wait(SECONDS) == 0
+    piped = subprocess.run(
+        command("stream", "ROMEO:", "--host", server.address, *FLAGS),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=SECONDS,
+    ).stdout
+    for both in (shown.decode().replace("\r\n", "\n"), piped.decode()):
+        assert both.startswith("ROMEO:" + text.rstrip("\n") + "\nlength: 120 characters")
+
+
+def test_a_terminal_that_lacks_characters_gets_them_escaped_and_json_in_ascii() -> None:
+    def emoji(request: pb.GenerateRequest, context: grpc.ServicerContext) -> Iterator[pb.GenerateResponse]:
+        yield from [pb.GenerateResponse(text="a\U0001f469é"), finish(3)]
+
+    with serving(emoji) as server:
+        for encoding, plain, as_json in [
+            ("ascii", "a\\U0001f469\\xe9", r'{"text": "a\ud83d\udc69\u00e9"}'),
+            ("latin-1", "a\\U0001f469é", r'{"text": "a\ud83d\udc69\u00e9"}'),
+            ("utf-8", "a\U0001f469é", '{"text": "a\U0001f469é"}'),
+        ]:
+            for flags, expected in [((), plain), (("--json",), as_json)]:
+                done = subprocess.run(
+                    command("stream", "", "--host", server.address, *flags),
+                    env=os.environ | {"PYTHONIOENCODING": encoding},
+                    capture_output=True,
+                    timeout=SECONDS,
+                )
+                assert (done.returncode, done.stdout.decode(encoding).partition("\n")[0]) == (0, expected)
+
+
+def test_a_closed_stdout_ends_nothing(server: ServerProcess) -> None:
+    quoted = shlex.join(command("stream", "ROMEO:", "--host", server.address, *FLAGS))
+    done = subprocess.run(["sh", "-c", f"{quoted} >&-"], capture_output=True, text=True, timeout=SECONDS)
+    assert (done.returncode, done.stderr.count("\n")) == (0, 1)
+    assert done.stderr.startswith("length: 120 characters")
+
+
 def test_a_stop_string_may_be_written_with_escapes(charstream: Charstream, server: ServerProcess) -> None:
     flags = ("stream", "ROMEO:", "--host", server.address, "--max-chars", "5000", "--seed", "7", "--stop", r"\n")
     before = charstream(*flags)
@@ -245,16 +318,66 @@ def test_a_token_comes_from_a_file_or_a_variable(
 
 
 def test_a_server_with_a_certificate(charstream: Charstream, certificate_files: tuple[Path, Path]) -> None:
+    """And whoever asks it otherwise is told which flag is missing."""
     key, certificate = certificate_files
-    credentials = grpc.ssl_server_credentials([(key.read_bytes(), certificate.read_bytes())])
-    with serving(tell_token, credentials=credentials) as server:
-        flags = ("stream", "", "--host", server.address)
-        assert charstream(*flags, "--tls-ca", str(certificate)).stdout == "none"
-        assert charstream(*flags, "--tls").returncode == 1, "nobody that gRPC trusts has signed it"
-        assert charstream(*flags).returncode == 1
+    pair = [(key.read_bytes(), certificate.read_bytes())]
+    with serving(tell_token, credentials=grpc.ssl_server_credentials(pair)) as server:
+        flags, ca = ("stream", "", "--host", server.address), ("--tls-ca", str(certificate))
+        assert charstream(*flags, *ca).stdout == "none"
+        assert_hint(charstream(*flags, "--tls"), "from nobody known here: --tls-ca FILE")
+        assert_hint(charstream(*flags), "it speaks TLS: give --tls-ca FILE")
+        named = ("stream", "", "--host", server.address.replace("127.0.0.1", "localhost"), *ca)
+        assert_hint(charstream(*named), "another name than --host: --tls-name NAME")
+        assert charstream(*named, "--tls-name", "127.0.0.1").stdout == "none"
         no_certificate = charstream(*flags, "--tls-ca", str(key))
     assert (no_certificate.returncode, no_certificate.stderr.count("\n")) == (2, 1)
     assert "no certificate" in no_certificate.stderr
+    with serving(tell_token, credentials=grpc.ssl_server_credentials(pair, pair[0][1], True)) as server:
+        assert_hint(charstream("stream", "", "--host", server.address, *ca), "--tls-client-cert and --tls-client-key")
+    with serving(tell_token) as server:
+        assert_hint(charstream("stream", "", "--host", server.address, *ca), "speaks no TLS: leave out --tls")
+
+
+def assert_hint(done: Done, hint: str) -> None:
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert hint in done.stderr
+
+
+def test_who_has_no_token_or_a_wrong_one_is_told_where_it_comes_from(
+    charstream: Charstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serving(Replica([Fault("unauthenticated")] * 2).generate) as server:
+        flags = ("stream", "", "--host", server.address)
+        assert_hint(charstream(*flags), "--token-file FILE or the variable CHARSTREAM_TOKEN")
+        monkeypatch.setenv("CHARSTREAM_TOKEN", "wrong")
+        assert_hint(charstream(*flags), "the token that was sent is that of CHARSTREAM_TOKEN")
+
+
+def test_a_variable_chooses_the_model_and_who_chose_none_is_told_how(
+    charstream: Charstream, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    models = []
+
+    def several(request: pb.GenerateRequest, context: grpc.ServicerContext) -> Iterator[pb.GenerateResponse]:
+        models.append(request.model)
+        if not request.model and not request.resume_token:
+            violation = error_details_pb2.BadRequest.FieldViolation(field="model", description="is empty")
+            detail = error_details_pb2.BadRequest(field_violations=[violation])
+            abort(context, grpc.StatusCode.INVALID_ARGUMENT, "model: is empty, served are a, b", detail)
+        yield from tell_token(request, context)
+
+    (tmp_path / "token").write_bytes(b"{}")
+    with serving(several) as server:
+        flags = ("stream", "", "--host", server.address)
+        refused = charstream(*flags)
+        monkeypatch.setenv("CHARSTREAM_MODEL", "a")
+        assert charstream(*flags).returncode == 0
+        assert charstream(*flags, "--model", "b").returncode == 0
+        assert charstream(*flags, "--token-in", tmp_path / "token").returncode == 0
+        assert charstream(*flags, "--token-in", tmp_path / "token", "--model", "b").returncode == 0
+    assert models == ["", "a", "b", "", "b"], "a token has a model of its own"
+    assert refused.returncode == 2
+    assert refused.stderr.endswith("choose one with --model NAME or the variable CHARSTREAM_MODEL\n")
 
 
 def test_health_is_asked_of_the_first_address_over_tls(

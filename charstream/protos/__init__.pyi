@@ -1,0 +1,1 @@
+from protos import charstream_pb2 as charstream_pb2
