@@ -1,5 +1,6 @@
 """The symbols that a model knows: texts, symbols and tokens, and how one becomes the other."""
 
+import codecs
 from collections.abc import Iterable
 from functools import cached_property
 from typing import Literal
@@ -7,10 +8,21 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["ALL_BYTES", "Unit", "UnknownCharacter", "Vocabulary", "singular"]
+__all__ = [
+    "ALL_BYTES",
+    "MAX_PARTIAL_SYMBOLS",
+    "CharacterDecoder",
+    "Unit",
+    "UnknownCharacter",
+    "Vocabulary",
+    "partial_character",
+    "singular",
+]
 
 Unit = Literal["characters", "bytes"]
 ALL_BYTES = "".join(map(chr, range(256)))
+# Bytes that a character may have without being complete.
+MAX_PARTIAL_SYMBOLS = 3
 
 
 def singular(unit: Unit) -> str:
@@ -110,3 +122,28 @@ class Vocabulary:
 
 def _codes(symbols: str) -> NDArray[np.uint32]:
     return np.frombuffer(symbols.encode("utf-32-le", "surrogatepass"), np.uint32)
+
+
+class CharacterDecoder:
+    """Takes symbols as they come and gives the characters that they complete; U+FFFD stands for what is no UTF-8.
+
+    Args:
+        before: symbols that stand before the first one, and are not given.
+    """
+
+    def __init__(self, unit: Unit, before: str = "") -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace") if unit == "bytes" else None
+        self.push(before[-MAX_PARTIAL_SYMBOLS:])
+
+    def push(self, symbols: str) -> str:
+        return self._decoder.decode(symbols.encode("latin-1")) if self._decoder else symbols
+
+    @property
+    def waiting(self) -> str:
+        """The symbols of the character that is not complete."""
+        return self._decoder.getstate()[0].decode("latin-1") if self._decoder else ""
+
+
+def partial_character(unit: Unit, symbols: str) -> str:
+    """Return the end of some symbols that begins a character which is not complete."""
+    return CharacterDecoder(unit, symbols).waiting

@@ -7,7 +7,7 @@ from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-__all__ = ["describe_installation", "installed_versions", "processor"]
+__all__ = ["describe_installation", "installed_versions", "instruction_sets", "processor"]
 
 CPUINFO = Path("/proc/cpuinfo")
 PACKAGES = ("onnxruntime", "onnxruntime-gpu", "grpcio", "protobuf", "numpy", "torch", "onnx", "locust")
@@ -33,7 +33,7 @@ def describe_installation() -> str:
         **installed_versions(*PACKAGES),
         "providers": ", ".join(_providers()) or "none",
         "processor": f"{processor()}, {os.cpu_count()} cores",
-        "instructions": ", ".join(_instruction_sets()) or "unknown",
+        "instructions": ", ".join(instruction_sets()) or "unknown",
     }
     return "\n".join(f"{name:16}{text}" for name, text in lines.items())
 
@@ -52,7 +52,7 @@ def processor() -> str:
     return _cpuinfo().get("model name") or platform.processor() or platform.machine()
 
 
-def _instruction_sets() -> list[str]:
+def instruction_sets() -> list[str]:
     cpuinfo = _cpuinfo()
     flags = set((cpuinfo.get("flags") or cpuinfo.get("Features") or "").split())
     return [name for name, names in INSTRUCTION_SETS.items() if names & flags]

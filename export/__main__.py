@@ -14,7 +14,7 @@ from charstream.settings import Positional, Settings, fail, parse
 from export.build import PRECISIONS, USUAL, build, unsupported_reason
 from export.verification.compare import verify
 from export.verify import print_report
-from models.progress import say
+from models.terminal import say
 from models.training.checkpoint import Trained, load
 
 COMMAND = "charstream export"

@@ -15,10 +15,11 @@ from bundle.vocabulary import UnknownCharacter, Vocabulary
 from charstream.settings import Positional, Settings, fail, parse
 from export.verification.onnx_evaluator import OnnxEvaluator
 from export.verification.onnx_session import OnnxSession
-from models.data.corpus import DEFAULT_SPLIT, NAMED, Corpus, open_corpus, require_same_text
+from models.data.corpus import NAMED, Corpus, open_corpus, require_same_text
+from models.data.split import DEFAULT_SPLIT
 from models.data.text_files import CorpusError
-from models.evaluation.evaluation import Evaluated, Evaluation, evaluate
-from models.evaluation.losses import TorchReader
+from models.evaluation.evaluation import EvaluatedModel, Evaluation, evaluate
+from models.evaluation.losses import TorchEvaluator
 from models.training.checkpoint import load, read
 
 __all__ = ["EvaluateSettings", "main", "open_model", "tokens_of_part"]
@@ -48,7 +49,7 @@ class EvaluateSettings(Settings):
     json_: bool = Field(False, description="print the result as JSON")
 
 
-def open_model(settings: EvaluateSettings) -> tuple[Evaluated, EvaluateSettings]:
+def open_model(settings: EvaluateSettings) -> tuple[EvaluatedModel, EvaluateSettings]:
     """Return the model to evaluate, and the settings with the run's own text and split where none were given.
 
     Raises:
@@ -61,13 +62,14 @@ def open_model(settings: EvaluateSettings) -> tuple[Evaluated, EvaluateSettings]
             raise ValueError(f"{settings.model} has no {settings.precision}, only {', '.join(manifest.precisions)}")
         evaluator = OnnxEvaluator(OnnxSession(bundle.files[full_file(settings.precision)]), manifest)
         name = f"bundle {settings.model} in {settings.precision}"
-        model = Evaluated(name, evaluator, manifest.vocabulary, manifest.start_text)
+        model = EvaluatedModel(name, evaluator, manifest.vocabulary, manifest.start_text)
         return model, settings.model_copy(update={"split": settings.split or manifest.training.split or DEFAULT_SPLIT})
     if settings.precision != "fp32":
         raise ValueError(f"{settings.model} is a training run, which has fp32 only: export it, evaluate the bundle")
     trained = load(settings.model)
     run = read(settings.model)[0].settings
-    model = Evaluated(f"run {settings.model}", TorchReader(trained.model), trained.vocabulary, trained.start_text)
+    losses = TorchEvaluator(trained.model)
+    model = EvaluatedModel(f"run {settings.model}", losses, trained.vocabulary, trained.start_text)
     own = {"split": run.split, "data": run.data} if run else {"split": DEFAULT_SPLIT}
     given = {name: value for name in ("split", "data") if (value := getattr(settings, name))}
     return model, settings.model_copy(update=own | given)

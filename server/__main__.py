@@ -1,4 +1,4 @@
-"""charstream serve."""
+"""The command `charstream serve`."""
 
 import asyncio
 import logging
@@ -8,19 +8,20 @@ import sys
 from collections.abc import Sequence
 
 from charstream.settings import fail, parse
+from server.errors import CannotStart
 from server.observe import logs
-from server.server import CannotStart, Server
+from server.server import Server
 from server.settings import ServerSettings
 
 COMMAND = "charstream serve"
-# Open files that are no connections: libraries, models while they are read, the log, the metrics port's.
+# Open files that are no connections: libraries, models while they are read, the log, those of the metrics port.
 OTHER_FILES = 128
 
 log = logging.getLogger("charstream.server")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit codes: 0 drained; 1 could not start, or an engine broke; 2 wrong usage; 128 + N a second signal N."""
+    """Exit code 0: drained; 1: could not start, or an engine broke; 2: wrong usage; 128 + N: a second signal N."""
     settings = parse(ServerSettings, argv, command=COMMAND, environment="CHARSTREAM_")
     logs.configure(settings)
     _allow_open_files(settings.max_connections + OTHER_FILES)
@@ -30,15 +31,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         if settings.log_format == "json":
             log.critical("cannot start: %s", error)
             return 1
-        logging.shutdown()  # what the log says of it comes first
+        logging.shutdown()  # the log's lines about it come first
         fail(COMMAND, str(error), code=1)
     logging.shutdown()
-    # A model that is just being loaded is not waited for: Python would.
+    # Python would wait for a model that is just being loaded.
     os._exit(code)
 
 
 def _allow_open_files(wanted: int) -> None:
-    """As many as the connections need, or the system gives."""
+    """Raise the limit of open files to `wanted`, or as far as the system allows."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
     if most < wanted:

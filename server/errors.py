@@ -1,4 +1,4 @@
-"""Errors of a request, and what a client sees of them.
+"""The server's errors: of a request, with the status that its client sees, and of the start.
 
     RequestError
     ├── InvalidField      INVALID_ARGUMENT     the caller must change a field
@@ -9,6 +9,7 @@
     ├── Unauthenticated   UNAUTHENTICATED      the caller must show a token, or another one
     ├── CallTooLong       UNAVAILABLE          the caller may go on in another call
     └── ShuttingDown      UNAVAILABLE          the caller may try another replica
+    CannotStart           the process ends with exit code 1
 
 Any other exception reaches the client as INTERNAL with an id; the log has the id and the traceback.
 docs/errors.md lists each with its causes and remedies.
@@ -16,14 +17,11 @@ docs/errors.md lists each with its causes and remedies.
 
 from collections.abc import Sequence
 
-from google.protobuf.any_pb2 import Any as AnyMessage
-from google.protobuf.duration_pb2 import Duration
-from google.protobuf.message import Message
-from google.rpc import error_details_pb2, status_pb2
 from grpc import StatusCode
 
 __all__ = [
     "CallTooLong",
+    "CannotStart",
     "InvalidField",
     "ModelNotFound",
     "ModelUnusable",
@@ -32,9 +30,8 @@ __all__ = [
     "ShuttingDown",
     "Unauthenticated",
     "WrongReplica",
-    "listed",
-    "shown",
-    "status_of",
+    "join_names",
+    "quote",
 ]
 
 RETRY_SECONDS = 1.0
@@ -42,23 +39,27 @@ MAX_SHOWN_CHARS = 64
 MAX_LISTED = 8
 
 
-def shown(value: str) -> str:
-    """What came, for an error: clients refuse a status of more than a few kilobytes."""
+def quote(value: str) -> str:
+    """Return a caller's value for an error text, cut short: clients refuse a status of more than a few kilobytes."""
     return repr(value) if len(value) <= MAX_SHOWN_CHARS else f"{value[:MAX_SHOWN_CHARS]!r}..."
 
 
-def listed(names: Sequence[str]) -> str:
-    """What there is, for an error: as many as a status has room for."""
+def join_names(names: Sequence[str]) -> str:
+    """Return names for an error text, as many as a status has room for."""
     more = len(names) - MAX_LISTED
-    shown_names = ", ".join(names[:MAX_LISTED]) or "none"
-    return f"{shown_names} and {more} more" if more > 0 else shown_names
+    first = ", ".join(names[:MAX_LISTED]) or "none"
+    return f"{first} and {more} more" if more > 0 else first
+
+
+class CannotStart(RuntimeError):
+    """A server lacks something it needs, or must not listen where it is told to; the message is one line."""
 
 
 class RequestError(Exception):
     """A request cannot be served; the message is for the caller."""
 
     code = StatusCode.UNKNOWN
-    limit = ""  # the setting that it went beyond, if one
+    limit = ""  # the setting that the request went beyond, if there is one
 
 
 class InvalidField(RequestError):
@@ -72,20 +73,20 @@ class InvalidField(RequestError):
 
 
 class WrongReplica(RequestError):
-    """The text began on a server that differs from this one in `what`: digest, precision or numerics."""
+    """The text began on a server with another digest, precision or numerics; `what` says which of them differs."""
 
     code = StatusCode.FAILED_PRECONDITION
 
     def __init__(self, field: str, what: str, theirs: str, ours: str) -> None:
         self.what = what
-        super().__init__(f"{field}: the text began with {what} {shown(theirs)}, here it is {ours!r}")
+        super().__init__(f"{field}: the text began with {what} {quote(theirs)}, here it is {ours!r}")
 
 
 class ModelNotFound(RequestError):
     code = StatusCode.NOT_FOUND
 
     def __init__(self, name: str, served: list[str]) -> None:
-        super().__init__(f"model: {shown(name)} is not served; served are {listed(served)}")
+        super().__init__(f"model: {quote(name)} is not served; served are {join_names(served)}")
 
 
 class ModelUnusable(RequestError):
@@ -98,7 +99,7 @@ class ModelUnusable(RequestError):
 
 
 class Overloaded(RequestError):
-    """Beyond the setting `limit`; what is wanted may be had after `retry_seconds`."""
+    """The request goes beyond the setting `limit`; it may be served after `retry_seconds`."""
 
     code = StatusCode.RESOURCE_EXHAUSTED
 
@@ -112,11 +113,11 @@ class Overloaded(RequestError):
         return cls("max_waiting", reason)
 
     @classmethod
-    def too_long(cls, seconds: float) -> "Overloaded":
+    def queue_timeout(cls, seconds: float) -> "Overloaded":
         return cls("max_wait", f"no row of the batch was free for {seconds:g} s, the limit (--max-wait)")
 
     @classmethod
-    def not_loaded(cls, model: str, seconds: float, limited: bool) -> "Overloaded":
+    def load_timeout(cls, model: str, seconds: float, limited: bool) -> "Overloaded":
         if limited:
             reason = "no memory (--model-memory) was free for it"
             return cls("model_memory", f"model: {model} was not loaded in {seconds:g} s, {reason}")
@@ -130,18 +131,18 @@ class Overloaded(RequestError):
         return cls("identity_streams", reason)
 
     @classmethod
-    def earned_late(cls, identity: str, rate: float, seconds: float) -> "Overloaded":
+    def rate_limited(cls, identity: str, rate: float, seconds: float) -> "Overloaded":
         who = identity or "anonymous callers"
         reason = f"{who}: {rate:g} characters a second are the limit (--identity-chars), and more are asked for already"
         return cls("identity_chars", reason, seconds)
 
     @classmethod
-    def given_up(cls, rate: float, seconds: float) -> "Overloaded":
+    def too_many_cancels(cls, rate: float, seconds: float) -> "Overloaded":
         reason = f"this connection gave up more than {rate:g} calls a second, the limit (--connection-cancels)"
         return cls("connection_cancels", reason, seconds)
 
     @classmethod
-    def not_read(cls, seconds: float) -> "Overloaded":
+    def reader_timeout(cls, seconds: float) -> "Overloaded":
         return cls("reader_timeout", f"nothing was read for {seconds:g} s, the limit (--reader-timeout)", 0.0)
 
 
@@ -165,28 +166,3 @@ class ShuttingDown(RequestError):
 
     def __init__(self) -> None:
         super().__init__("the server is shutting down")
-
-
-def status_of(error: RequestError) -> status_pb2.Status:
-    """The google.rpc.Status that goes to the client, with details where they help."""
-    status = status_pb2.Status(code=error.code.value[0], message=str(error))
-    match error:
-        case InvalidField():
-            violation = error_details_pb2.BadRequest.FieldViolation(field=error.field, description=error.reason)
-            _add(status, error_details_pb2.BadRequest(field_violations=[violation]))
-        case WrongReplica():
-            difference = error_details_pb2.PreconditionFailure.Violation(
-                type="REPLICA", subject=error.what, description=str(error)
-            )
-            _add(status, error_details_pb2.PreconditionFailure(violations=[difference]))
-        case Overloaded():
-            delay = Duration()
-            delay.FromMilliseconds(int(error.retry_seconds * 1000))
-            _add(status, error_details_pb2.RetryInfo(retry_delay=delay))
-    return status
-
-
-def _add(status: status_pb2.Status, detail: Message) -> None:
-    packed = AnyMessage()
-    packed.Pack(detail)
-    status.details.append(packed)

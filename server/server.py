@@ -7,14 +7,14 @@ import signal
 from contextlib import suppress
 
 import grpc
-from grpc_health.v1 import health, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
 
-from protos import charstream_pb2, charstream_pb2_grpc
-from server.access.authentication import Access
-from server.access.cancel_limit import Leavers
-from server.access.listener import CannotStart, bind, files_of
+from server.access.authentication import Authenticator
+from server.access.cancel_limit import CancelLimit
+from server.access.listener import bind, files_of
 from server.catalog.catalog import Catalog
+from server.catalog.model_factory import ModelFactory
+from server.engine.messages import Reason
+from server.errors import CannotStart
 from server.observe.metrics import Stage
 from server.observe.observers import Observation
 from server.runtime.host_runner import RuntimeMissing, check_runtime
@@ -25,16 +25,16 @@ from server.service.interceptors.decoding import DecodingInterceptor
 from server.service.interceptors.errors import ErrorInterceptor
 from server.service.models import ModelsService
 from server.service.resume_tokens import Keys
+from server.service.rpcs import METHODS, SERVICES, add_services
 from server.settings import ServerSettings
 
-__all__ = ["CannotStart", "Server"]
+__all__ = ["Server"]
 
 log = logging.getLogger("charstream.server")
 
-SERVICES = [service.full_name for service in charstream_pb2.DESCRIPTOR.services_by_name.values()]
 # Cancelled calls get this long to leave before the process ends.
 LAST_SECONDS = 1.0
-# What else is in a request.
+# A request's other fields.
 REQUEST_OVERHEAD_BYTES = 64 << 10
 LEAST_PENDING = 1000  # gRPC's default
 
@@ -43,17 +43,20 @@ class Server:
     """One process's server. `run` returns its exit code."""
 
     def __init__(self, settings: ServerSettings) -> None:
-        self._settings, self._observation = settings, Observation(settings)
-        self._catalog = Catalog(settings, self._observation.metrics, self._on_engine_error)
-        self._ending, self._drain = asyncio.Event(), asyncio.Event()  # signalled; refuses calls
+        self._settings, self._observation = settings, Observation(settings, METHODS)
+        metrics = self._observation.metrics
+        factory = ModelFactory(settings, metrics, self._on_engine_error)
+        self._catalog = Catalog(settings, factory, metrics.count_load_failure)
+        self._ending, self._drain = asyncio.Event(), asyncio.Event()  # a signal came; calls are refused
         self._health = Health(SERVICES)
         self._engine_error: BaseException | None = None
 
     async def run(self) -> int:
-        """Serves until a signal comes. Returns 0 after a drain, 1 if an engine broke. Raises CannotStart."""
+        """Serve until a signal comes. Return 0 after a drain, 1 if an engine broke. Raises CannotStart."""
         with files_of("--tokens"):
-            access = Access(self._settings.tokens)
-        calls = CallInterceptor(access, self._observation.observers, Leavers(self._settings.connection_cancels))
+            authenticator = Authenticator(self._settings.tokens)
+        cancel_limit = CancelLimit(self._settings.connection_cancels)
+        calls = CallInterceptor(authenticator, self._observation.observers, cancel_limit)
         interceptors = [ErrorInterceptor(), calls, DecodingInterceptor()]
         server = grpc.aio.server(options=_options(self._settings), interceptors=interceptors)
         port = bind(server, self._settings)
@@ -66,16 +69,13 @@ class Server:
         return 1 if self._engine_error else 0
 
     async def _start(self, server: grpc.aio.Server) -> bool:
-        """Returns False if it is to end already."""
+        """Load the models and serve them. Return False if a signal came first."""
         self._handle_signals()
         keys = self._read_keys()
         if not await self._load():
             return False
         generation = TextGenerationService(self._catalog, self._settings, keys, self._drain)
-        charstream_pb2_grpc.add_TextGenerationServicer_to_server(generation, server)  # type: ignore[no-untyped-call]
-        charstream_pb2_grpc.add_ModelsServicer_to_server(ModelsService(self._catalog, self._settings), server)  # type: ignore[no-untyped-call]
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        reflection.enable_server_reflection([*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
+        add_services(server, generation, ModelsService(self._catalog, self._settings), self._health)
         await server.start()
         self._observation.metrics.stage = Stage.READY
         return True
@@ -88,7 +88,7 @@ class Server:
         return keys
 
     async def _load(self) -> bool:
-        """Returns False if a signal came first."""
+        """Return False if a signal came first."""
         loading, ending = asyncio.create_task(self._load_models()), asyncio.create_task(self._ending.wait())
         await asyncio.wait([loading, ending], return_when=asyncio.FIRST_COMPLETED)
         ending.cancel()
@@ -128,11 +128,11 @@ class Server:
         self._observation.metrics.stage = Stage.BROKEN
         self._ending.set()
         self._drain.set()
-        self._catalog.fail_streams()
+        self._fail_streams()
 
     async def _finish(self, server: grpc.aio.Server) -> None:
         self._health.stop_serving()
-        # Who balances load needs a while to notice; calls that come until then are served, unless an engine breaks.
+        # Load balancers need a while to notice; calls that come until then are served, unless an engine breaks.
         with suppress(TimeoutError):
             await asyncio.wait_for(self._drain.wait(), self._settings.drain_delay)
         self._drain.set()
@@ -141,38 +141,42 @@ class Server:
                 await self._catalog.wait_until_idle()
         except TimeoutError:
             log.warning("the grace is over: remaining streams are cut")
-            self._catalog.drain_streams()
+            self._catalog.loader.give_up()
+            for model in self._catalog.loader:
+                model.streams.conclude_all(Reason.DRAINED)  # texts end where they are, and can go on elsewhere
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._catalog.wait_until_idle(), LAST_SECONDS)
-            self._catalog.fail_streams()
+            self._fail_streams()
         await server.stop(LAST_SECONDS)
         self._catalog.stop()
         self._observation.close()
         log.info("ended")
 
-
-def _largest_request(settings: ServerSettings) -> int:
-    """Bytes: a prompt and what was received, each of characters of at most 4 bytes, and a token."""
-    return 8 * settings.max_prompt_chars + settings.max_token_bytes + REQUEST_OVERHEAD_BYTES
+    def _fail_streams(self) -> None:
+        self._catalog.loader.give_up()
+        for model in self._catalog.loader:
+            model.streams.fail_all()
 
 
 def _options(settings: ServerSettings) -> list[tuple[str, int]]:
-    # A flood of calls that are given up passes through the same queue: it must not push the others out.
+    # Calls that are given up pass through the same queue: a flood of them must not push the others out.
     pending = max(LEAST_PENDING, settings.most_texts)
+    # A prompt and received text, each of characters of at most 4 bytes, and a resume token.
+    largest_request = 8 * settings.max_prompt_chars + settings.max_token_bytes + REQUEST_OVERHEAD_BYTES
     return [
         ("grpc.so_reuseport", 0),
         ("grpc.keepalive_time_ms", int(settings.keepalive * 1000)),
         ("grpc.keepalive_timeout_ms", int(settings.keepalive_timeout * 1000)),
-        # grpc 1.85 waits for the answer by this one, 60 s by default, not by keepalive_timeout_ms.
+        # grpc 1.85 waits for the answer as long as this option says, 60 s by default, not keepalive_timeout_ms.
         ("grpc.http2.ping_timeout_ms", int(settings.keepalive_timeout * 1000)),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.max_pings_without_data", 0),
         # How often clients may probe us.
         ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
-        # Calls that arrive together are cancelled from here on, before ours can say what the limit is.
+        # Beyond these, gRPC cancels calls that arrive together, before our code can say what the limit is.
         ("grpc.server.max_pending_requests", pending),
         ("grpc.server.max_pending_requests_hard_limit", 3 * pending),
-        ("grpc.max_receive_message_length", _largest_request(settings)),
+        ("grpc.max_receive_message_length", largest_request),
         ("grpc.max_allowed_incoming_connections", settings.max_connections),
         ("grpc.max_concurrent_streams", settings.connection_streams),
         ("grpc.max_connection_idle_ms", int(settings.connection_idle * 1000)),

@@ -8,8 +8,7 @@ from pydantic import Field, model_validator
 
 from bundle.manifest import ON_DEVICE
 from charstream.settings import Settings
-from server.access.quotas import BURST_SECONDS, LENT_CHARS
-from server.engine.stop_strings import LONGEST_STOP
+from server.limits import BURST_SECONDS, LENT_CHARS, LONGEST_STOP
 
 __all__ = ["ServerSettings"]
 
@@ -168,7 +167,7 @@ class ServerSettings(Settings):
 
     @model_validator(mode="after")
     def _stop_strings_fit(self) -> "ServerSettings":
-        # What may begin a stop string is held back, and nobody reads it; the reader gives credit in quarters.
+        # Text that may begin a stop string is held back, and nobody reads it; a reader gives credit back in quarters.
         if 2 * self.max_stop_chars > self.stream_buffer:
             raise ValueError("--max-stop-chars must be at most half of --stream-buffer")
         return self
@@ -185,12 +184,12 @@ class ServerSettings(Settings):
 
     @property
     def most_texts(self) -> int:
-        """That may be open, running and waiting, of one model."""
+        """Texts of one model that may be open, running and waiting."""
         return self.max_rows + self.max_waiting
 
     @property
     def most_continuations(self) -> int:
-        """That could ever be had at a time."""
+        """Continuations of one request that other limits leave possible."""
         return min(self.max_continuations, self.most_texts, self.identity_streams or self.max_continuations)
 
     @property

@@ -96,21 +96,21 @@ def _comments(text: str) -> str:
 def attributes() -> dict[str, int]:
     """How many attributes each class has, inherited ones too, by dotted name; declarations of settings apart."""
     classes = [(module, node) for module, node in nodes() if isinstance(node, ast.ClassDef)]
-    named: dict[str, list[ast.ClassDef]] = {}
-    for _, node in classes:
-        named.setdefault(node.name, []).append(node)
+    named: dict[tuple[str, str], list[ast.ClassDef]] = {}  # by wing and name
+    for module, node in classes:
+        named.setdefault((module.partition(".")[0], node.name), []).append(node)
 
-    def family(node: ast.ClassDef) -> tuple[set[str], set[str]]:
-        """The names of all its base classes, and its attributes."""
+    def family(wing: str, node: ast.ClassDef) -> tuple[set[str], set[str]]:
+        """The names of all its base classes, and its attributes; bases of other wings are settings at most."""
         above, found = set(), _own_attributes(node)
         for base in (ast.unparse(base).partition("[")[0].rpartition(".")[2] for base in node.bases):
             above.add(base)
-            for other in named.get(base, ()) if base != node.name else ():
-                names, inherited = family(other)
+            for other in named.get((wing, base), ()) if base != node.name else ():
+                names, inherited = family(wing, other)
                 above, found = above | names, found | inherited
         return above, found
 
-    families = {f"{module}.{node.name}": family(node) for module, node in classes}
+    families = {f"{module}.{node.name}": family(module.partition(".")[0], node) for module, node in classes}
     return {name: len(found) for name, (above, found) in families.items() if not above & DECLARATIONS}
 
 
@@ -191,6 +191,12 @@ def test_no_class_carries_too_much() -> None:
     limits = {name: ATTRIBUTES.get(name.rpartition(".")[2], ATTRIBUTES_OF_A_CLASS) for name in attributes()}
     assert {name: count for name, count in attributes().items() if count > limits[name]} == {}
     assert set(ATTRIBUTES) <= {name.rpartition(".")[2] for name in limits}
+
+
+def test_the_engine_knows_no_asyncio() -> None:
+    """import-linter, which holds its other limits, does not see the standard library."""
+    engine = {module: tree for module, tree in trees().items() if module.startswith("server.engine.")}
+    assert [module for module, tree in engine.items() if any(_imported(module, tree, {"asyncio"}))] == []
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Texts whose servers are killed: is every character there, once, and the right one?
+"""Kill the servers of running texts: is every character there, once, and the right one?
 
 Two servers share a file of keys; every few seconds one of them gets SIGKILL and is started again. Streams of the Python
 client go on by themselves, half of them from checkpoints, the others by replay. At the end each text is asked for once
@@ -9,15 +9,13 @@ import argparse
 import asyncio
 import secrets
 import signal
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 from pathlib import Path
 
-from benchmarks.support.served import address_of, serve, untrained_bundle
+from benchmarks.support.servers import ServerProcess, serving, untrained_bundle
 from client import AsyncClient, AsyncTextStream
 
 PROMPT = "To be, or not to be, that is the question:\n"
@@ -26,124 +24,93 @@ CHECKPOINT_CHARS = 256
 PATIENCE = 120.0
 
 
-@dataclass
-class Text:
-    """One text as it came, and how."""
-
-    seed: int
-    checkpoints: bool
-    text: str
-    generated_chars: int
-    seconds: float
-    resumes: int
-    replayed_chars: int
-
-
-@dataclass
 class Replicas:
-    """Server processes that keep their addresses."""
+    """Two server processes that keep their addresses."""
 
-    bundle: Path
-    keys: Path
-    processes: list["subprocess.Popen[str]"] = field(default_factory=list)
-    addresses: list[str] = field(default_factory=list)
-    kills: int = 0
+    def __init__(self, bundle: Path, keys: Path) -> None:
+        self._bundle, self._keys, self.kills = bundle, keys, 0
+        self._servers = [self._serve(0), self._serve(0)]
+        self.addresses = [server.address for server in self._servers]
 
-    def start(self) -> None:
-        self.processes.append(self._serve(0))
-        self.addresses.append(address_of(self.processes[-1]))
-
-    async def kill(self, number: int) -> None:
-        """SIGKILL, and the same again at the same address."""
-        self.processes[number].send_signal(signal.SIGKILL)
+    async def kill(self) -> None:
+        """Kill one after the other, and start the same again at the same address."""
+        number = self.kills % len(self._servers)
         self.kills += 1
-        await asyncio.to_thread(self.processes[number].communicate)
-        self.processes[number] = self._serve(int(self.addresses[number].rpartition(":")[2]))
-        await asyncio.to_thread(address_of, self.processes[number])
+        await asyncio.to_thread(self._servers[number].stop, signal.SIGKILL)
+        port = int(self.addresses[number].rpartition(":")[2])
+        self._servers[number] = await asyncio.to_thread(self._serve, port)
 
     def stop(self) -> None:
-        for process in self.processes:
-            process.send_signal(signal.SIGKILL)
-            process.communicate()
+        for server in self._servers:
+            server.stop(signal.SIGKILL)
 
-    def _serve(self, port: int) -> "subprocess.Popen[str]":
-        return serve(self.bundle, port, "--resume-keys", str(self.keys), "--threads", "1")
+    def _serve(self, port: int) -> ServerProcess:
+        return serving(self._bundle, "--resume-keys", str(self._keys), "--threads", "1", port=port)
 
 
-@dataclass
-class Chaos:
-    """Readers of one text each."""
+class Readers:
+    """Readers of one text each, which go on by themselves when their server is killed."""
 
-    client: AsyncClient
-    chars: int
-    texts: list[Text] = field(default_factory=list)
-    running: set[AsyncTextStream] = field(default_factory=set)
+    def __init__(self, client: AsyncClient, chars: int) -> None:
+        self._client, self._chars = client, chars
+        self.streams: dict[int, AsyncTextStream] = {}  # by seed
+        self.texts: dict[int, str] = {}
+        self.seconds: list[float] = []
 
     async def read(self, seed: int) -> None:
-        begin, checkpoints = time.perf_counter(), seed % 2 == 0
-        stream = ask(self.client, seed, self.chars, CHECKPOINT_CHARS if checkpoints else 0)
-        self.running.add(stream)
-        text = await stream.read()
-        self.running.remove(stream)
-        assert stream.finish
-        seconds = time.perf_counter() - begin
-        chars = stream.finish.generated_chars
-        self.texts.append(Text(seed, checkpoints, text, chars, seconds, stream.resumes, stream.replayed_chars))
+        begin, every = time.perf_counter(), CHECKPOINT_CHARS if seed % 2 == 0 else 0
+        stream = self._client.stream(
+            PROMPT, seed=seed, max_chars=self._chars, temperature=TEMPERATURE, checkpoint_chars=every
+        )
+        self.streams[seed] = stream
+        self.texts[seed] = await stream.read()
+        self.seconds.append(time.perf_counter() - begin)
 
     @property
-    def seen(self) -> int:
-        return sum(text.resumes for text in (*self.texts, *self.running))
+    def resumes(self) -> int:
+        return sum(stream.resumes for stream in self.streams.values())
 
 
-def ask(client: AsyncClient, seed: int, chars: int, checkpoint_chars: int) -> AsyncTextStream:
-    return client.stream(PROMPT, seed=seed, max_chars=chars, temperature=TEMPERATURE, checkpoint_chars=checkpoint_chars)
-
-
-async def disturb(replicas: Replicas, chaos: Chaos, resumes: int, every: float) -> None:
-    """Kills one server after the other until so many resumes were seen, or all texts ended."""
+async def disturb(replicas: Replicas, readers: Readers, resumes: int, every: float) -> None:
+    """Kill one server after the other until `resumes` were seen, or all texts ended."""
     await asyncio.sleep(every)
-    while chaos.running and chaos.seen < resumes:
+    while len(readers.texts) < len(readers.streams) and readers.resumes < resumes:
         killed = time.perf_counter()
-        await replicas.kill(replicas.kills % 2)
-        sys.stderr.write(f"kill {replicas.kills}: {chaos.seen:,} resumes, {len(chaos.texts)} texts ended\n")
+        await replicas.kill()
+        sys.stderr.write(f"kill {replicas.kills}: {readers.resumes:,} resumes, {len(readers.texts)} texts ended\n")
         await asyncio.sleep(max(0.0, every - (time.perf_counter() - killed)))
 
 
-async def undisturbed(address: str, seeds: Sequence[int], chars: int, at_once: int) -> dict[int, str]:
-    """The texts of one call each."""
-    waiting, texts = iter(seeds), dict[int, str]()
+async def read_undisturbed(address: str, seeds: Iterable[int], chars: int) -> dict[int, str]:
+    """Return the texts by seed, each of one call."""
     async with AsyncClient(address) as client:
 
-        async def read() -> None:
-            for seed in waiting:
-                texts[seed] = await client.stream(
-                    PROMPT, seed=seed, max_chars=chars, temperature=TEMPERATURE, resume=False
-                ).read()
+        async def read(seed: int) -> str:
+            stream = client.stream(PROMPT, seed=seed, max_chars=chars, temperature=TEMPERATURE, resume=False)
+            return await stream.read()
 
-        await asyncio.gather(*(read() for _ in range(at_once)))
-    return texts
+        return dict(zip(seeds, await asyncio.gather(*map(read, seeds)), strict=True))
 
 
 async def run(replicas: Replicas, streams: int, chars: int, resumes: int, every: float) -> bool:
-    """Whether no text was harmed, by enough resumes."""
+    """Return whether no text was harmed, after enough resumes."""
     async with AsyncClient(replicas.addresses, patience=PATIENCE) as client:
-        chaos = Chaos(client, chars)
-        await asyncio.gather(*map(chaos.read, range(streams)), disturb(replicas, chaos, resumes, every))
-    shortest = min(text.seconds for text in chaos.texts)
-    print(f"{len(chaos.texts)} texts of {chars:,} characters, the shortest took {shortest:.1f} s")
-    print(f"{replicas.kills} kills, {chaos.seen:,} resumes")
-    for name, checkpoints in (("checkpoints", True), ("replay", False)):
-        _report(name, [text for text in chaos.texts if text.checkpoints is checkpoints])
-    expected = await undisturbed(replicas.addresses[0], [text.seed for text in chaos.texts], chars, streams)
-    wrong = [text for text in chaos.texts if text.text != expected[text.seed] or text.generated_chars != chars]
+        readers = Readers(client, chars)
+        await asyncio.gather(*map(readers.read, range(streams)), disturb(replicas, readers, resumes, every))
+    print(f"{streams} texts of {chars:,} characters, the shortest took {min(readers.seconds):.1f} s")
+    print(f"{replicas.kills} kills, {readers.resumes:,} resumes")
+    for name, first in (("checkpoints", 0), ("replay", 1)):
+        chosen = [readers.streams[seed] for seed in range(first, streams, 2)]
+        count, again = sum(stream.resumes for stream in chosen), sum(stream.replayed_chars for stream in chosen)
+        print(f"{name}: {count:,} resumes, {again:,} characters forced again, {again / max(1, count):,.0f} each")
+    expected = await read_undisturbed(replicas.addresses[0], range(streams), chars)
+    wrong = [
+        seed
+        for seed, stream in readers.streams.items()
+        if readers.texts[seed] != expected[seed] or not stream.finish or stream.finish.generated_chars != chars
+    ]
     print(f"texts that differ from the undisturbed ones: {len(wrong)}")
-    return not wrong and chaos.seen >= resumes
-
-
-def _report(name: str, texts: Sequence[Text]) -> None:
-    resumes, again = sum(text.resumes for text in texts), sum(text.replayed_chars for text in texts)
-    each = again / max(1, resumes)
-    print(f"{name}: {resumes:,} resumes, {again:,} characters forced again, {each:,.0f} each")
+    return not wrong and readers.resumes >= resumes
 
 
 def main() -> int:
@@ -152,7 +119,7 @@ def main() -> int:
     parser.add_argument("--bundle", type=Path, help="default: an untrained LSTM 2x256")
     parser.add_argument("--streams", type=int, default=300, help="texts at a time (%(default)s)")
     parser.add_argument("--chars", type=int, default=6000, help="characters of a text (%(default)s)")
-    parser.add_argument("--resumes", type=int, default=1000, help="until so many were seen (%(default)s)")
+    parser.add_argument("--resumes", type=int, default=1000, help="no server is killed after that number (%(default)s)")
     parser.add_argument("--every", type=float, default=5.0, help="seconds between two kills (%(default)s)")
     settings = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -162,8 +129,6 @@ def main() -> int:
         bundle = settings.bundle or untrained_bundle(Path(folder, "chaos"), hidden=256, sharpness=40)
         replicas = Replicas(bundle, keys)
         try:
-            replicas.start()
-            replicas.start()
             passed = asyncio.run(run(replicas, settings.streams, settings.chars, settings.resumes, settings.every))
         finally:
             replicas.stop()

@@ -1,24 +1,23 @@
-"""Same seed, same text: requests alone, one after the other, and again at random among 64 other streams.
+"""Compare texts of the same seeds: requests alone, one after the other, and again at random among 64 other streams.
 
     python -m benchmarks.correctness.determinism [--bundle FOLDER]
 
-For each precision. Exit code 0: no text differs.
+Each precision is compared. Exit code 0: no text differs.
 """
 
 import asyncio
 import random
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import grpc
 from pydantic import Field
 
+from benchmarks.support.load import open_stub
 from benchmarks.support.machine import describe_machine
-from benchmarks.support.served import serving, untrained_bundle
+from benchmarks.support.servers import given_or_untrained, serving
 from bundle.read import read_bundle
 from charstream.settings import Settings, parse
 from protos import charstream_pb2 as pb
@@ -27,18 +26,17 @@ from protos import charstream_pb2_grpc as pb_grpc
 __all__ = ["compare", "random_request"]
 
 OTHERS, AT_A_TIME = 64, 24
-OPTIONS = [("grpc.use_local_subchannel_pool", 1)]
 
 
 class DeterminismSettings(Settings):
-    """Compares the texts of requests alone and under load."""
+    """Compare the texts of requests alone and under load."""
 
     bundle: Path | None = Field(None, description="the bundle to serve (default: an untrained LSTM 2x512)")
     requests: int = Field(2000, ge=1, description="requests, each made twice")
 
 
 def random_request(seed: int, symbols: str) -> pb.GenerateRequest:
-    """Prompts of no, some and thousands of characters; with and without limits, stop strings and chunk limits."""
+    """Return a request with no, some or thousands of characters of prompt, with or without limits and stop strings."""
     rng = random.Random(seed)
     length = rng.choice([0, 0, rng.randint(1, 31), rng.randint(32, 400), rng.randint(32, 400), 3000 * (seed % 25 == 0)])
     request = pb.GenerateRequest(
@@ -59,8 +57,8 @@ def random_request(seed: int, symbols: str) -> pb.GenerateRequest:
     return request
 
 
-class Compared(NamedTuple):
-    """What two rounds of the same requests came to; seconds of each."""
+class Comparison(NamedTuple):
+    """The results of the same requests alone and among others, with the seconds that each took."""
 
     characters: int
     alone: float
@@ -74,33 +72,31 @@ class Compared(NamedTuple):
         )
 
 
-def compare(address: str, requests: Sequence[pb.GenerateRequest]) -> Compared:
-    """Each request alone, and again among others."""
+def compare(address: str, requests: Sequence[pb.GenerateRequest]) -> Comparison:
+    """Make each request alone, and again among others."""
     begin = time.monotonic()
-    expected = asyncio.run(alone(address, requests))
+    expected = asyncio.run(read_alone(address, requests))
     middle = time.monotonic()
-    found = asyncio.run(among_others(address, requests))
+    found = asyncio.run(read_among_others(address, requests))
     different = sum(a != b for a, b in zip(expected, found, strict=True))
-    return Compared(sum(map(len, expected)), middle - begin, time.monotonic() - middle, different)
+    return Comparison(sum(map(len, expected)), middle - begin, time.monotonic() - middle, different)
 
 
 async def text_of(stub: pb_grpc.TextGenerationStub, request: pb.GenerateRequest) -> str:
     return "".join([response.text async for response in stub.Generate(request)])
 
 
-async def alone(address: str, requests: Sequence[pb.GenerateRequest]) -> list[str]:
-    async with grpc.aio.insecure_channel(address, OPTIONS) as channel:
-        stub = pb_grpc.TextGenerationStub(channel)
+async def read_alone(address: str, requests: Sequence[pb.GenerateRequest]) -> list[str]:
+    async with open_stub(address) as stub:
         return [await text_of(stub, request) for request in requests]
 
 
-async def among_others(address: str, requests: Sequence[pb.GenerateRequest]) -> list[str]:
-    """In random order, 24 at a time, while 64 other texts run."""
+async def read_among_others(address: str, requests: Sequence[pb.GenerateRequest]) -> list[str]:
+    """Make the requests in random order, 24 at a time, while 64 other texts run."""
     order = random.Random(0).sample(range(len(requests)), len(requests))
     texts = [""] * len(requests)
     waiting = iter(order)
-    async with grpc.aio.insecure_channel(address, OPTIONS) as channel:
-        stub = pb_grpc.TextGenerationStub(channel)
+    async with open_stub(address) as stub:
 
         async def other(seed: int) -> None:
             while True:
@@ -120,8 +116,7 @@ async def among_others(address: str, requests: Sequence[pb.GenerateRequest]) -> 
 def main(argv: Sequence[str] | None = None) -> int:
     settings = parse(DeterminismSettings, argv, command="python -m benchmarks.correctness.determinism")
     differences = 0
-    with tempfile.TemporaryDirectory() as folder:
-        bundle = settings.bundle or untrained_bundle(Path(folder) / "lstm-2x512")
+    with given_or_untrained(settings.bundle) as bundle:
         manifest = read_bundle(bundle).manifest
         requests = [random_request(seed, manifest.symbols) for seed in range(settings.requests)]
         print(describe_machine())

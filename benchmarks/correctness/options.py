@@ -1,13 +1,12 @@
-"""Does every option work, and with every other? Each row of a table is a model that is trained with its options,
-exported, verified, and streamed from a server.
+"""Train, export, verify and stream a model for each row of a table in which every option meets every other.
 
     python -m benchmarks.correctness.options [--only ROW] [--processes 2]
 
-Every structure of a layer (the cells, and each activation of an rnn in both forms) comes at least once; every two
-values of the other options meet in some row, but for pairs that make no sense and are named. A row must come below the
-entropy of its validation text's symbols: it must learn from more than how frequent each is. One row begins with zeros,
-and must not. What depends on the machine (bfloat16, devices) is not in it. The text is generated. The table goes to
-stdout; exit code 1 if a row missed something.
+Every structure of a layer (the cells, and each activation of an rnn in both forms) occurs at least once; every two
+values of the other options meet in some row, except for pairs that make no sense and are named. A row's loss must fall
+below the entropy of its validation text's symbols: it must learn more than their frequencies. One row begins with
+zeros, and must not. Settings that depend on the machine (bfloat16, devices) are left out. The text is generated. The
+table goes to stdout; exit code 1 if a row missed something.
 """
 
 import io
@@ -20,7 +19,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import redirect_stderr
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -28,8 +27,8 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
-from benchmarks.correctness.options_rows import DIVERGING, LEFT_OUT, Row, rows
-from benchmarks.support.served import serving
+from benchmarks.correctness.option_rows import DIVERGING, LEFT_OUT, Row, rows
+from benchmarks.support.servers import serving
 from bundle.write import write_bundle
 from charstream.settings import Settings, fail, parse
 from client import CharstreamError, Client
@@ -37,12 +36,9 @@ from export.build import USUAL, build
 from export.verification.compare import verify
 from models.data.corpus import open_corpus
 from models.network.generate import generate
-from models.progress import say
-from models.table import table
+from models.terminal import say, table
 from models.train import train_model
 from models.training.checkpoint import load
-
-__all__ = ["Outcome", "attempt", "main", "streamed", "write_text"]
 
 COMMAND = "python -m benchmarks.correctness.options"
 WORDS = ("the", "sea", "is", "low", "tonight", "and", "cafés", "close", "at", "one", "señor")
@@ -51,23 +47,23 @@ CHARS, SEED = 100, 7  # of a streamed text
 
 
 class OptionsSettings(Settings):
-    """Trains, exports, verifies and serves a model for each row of a table of options."""
+    """Train, export, verify and serve a model for each row of a table of options."""
 
     only: tuple[str, ...] = Field((), description="this row and no other")
     processes: int = Field(0, ge=0, description="rows at a time, each in one thread; 0: as many as cores")
 
 
-@dataclass(frozen=True)
+@dataclass
 class Outcome:
-    """What became of a row.
+    """The results of one row.
 
     Attributes:
         nats, entropy: loss on the validation text, and the entropy of its symbols.
-        precisions: exported.
+        precisions: those that were exported.
         verified: whether ONNX Runtime computes what torch does.
-        expected: what torch writes.
+        expected: the text that torch writes.
         streamed: whether the server's text is the same.
-        seconds: all of it but for the server, processor time.
+        seconds: processor time of everything except the server.
         failure: what went wrong, one line.
     """
 
@@ -82,78 +78,74 @@ class Outcome:
     failure: str = ""
 
     @property
-    def learned(self) -> bool:
-        return self.nats < self.entropy
-
-    @property
-    def passed(self) -> bool:
-        as_expected = self.learned != self.row.fails and np.isfinite(self.nats)
+    def has_passed(self) -> bool:
+        as_expected = (self.nats < self.entropy) != self.row.must_fail and np.isfinite(self.nats)
         return bool(as_expected and self.precisions and self.verified and self.streamed and not self.failure)
 
     @property
     def cells(self) -> list[str]:
-        """Of the table."""
-        done = ("+".join(self.precisions) or "no", _yes(self.verified), _yes(self.streamed))
-        return [str(self.row), f"{self.nats:.3f}", f"{self.entropy:.3f}", *done]
+        """The row's cells in the printed table."""
+        yes = ["yes" if value else "no" for value in (self.verified, self.streamed)]
+        return [str(self.row), f"{self.nats:.3f}", f"{self.entropy:.3f}", "+".join(self.precisions) or "no", *yes]
 
 
 def write_text(path: Path) -> None:
-    """Lines of a few words, some 30,000 characters; some are two bytes long."""
+    """Write lines of a few words: about 30,000 characters, some of them two bytes long."""
     rng = random.Random(0)
     path.write_text("".join(rng.choice(WORDS) + rng.choice("   \n") for _ in range(TEXT_WORDS)), "utf-8")
 
 
 def attempt(row: Row, data: Path, folder: Path) -> Outcome:
-    """Trains, exports and verifies; leaves a bundle in the folder's `models`."""
+    """Train, export and verify a row's model; leave its bundle in the folder's `models`."""
     outcome, began = Outcome(row), time.process_time()
     try:
         with redirect_stderr(io.StringIO()):
-            for outcome in _stages(row, data, folder):  # noqa: B007 (the last one is the outcome)
-                pass
-    except Exception as error:  # whatever it is, the other rows go on, and the table tells it
-        outcome = replace(outcome, failure=f"{type(error).__name__}: {error}".splitlines()[0])
-    return replace(outcome, seconds=time.process_time() - began)
+            _train_and_export(outcome, data, folder)
+    except Exception as error:  # the other rows go on, and the table tells it
+        outcome.failure = _first_line(error)
+    outcome.seconds = time.process_time() - began
+    return outcome
 
 
-def _stages(row: Row, data: Path, folder: Path) -> Iterator[Outcome]:
-    """The outcome so far, after each thing that is done."""
-    run = folder / "runs" / row.name
+def _train_and_export(outcome: Outcome, data: Path, folder: Path) -> None:
+    row, run = outcome.row, folder / "runs" / outcome.row.name
     settings = row.settings(data, run)
-    nats = train_model(settings)["carried_nats"]
-    entropy = entropy_of(open_corpus(str(data), vocabulary=settings.vocabulary).validation)
-    yield (outcome := Outcome(row, nats, entropy))
+    outcome.nats = train_model(settings)["carried_nats"]
+    outcome.entropy = entropy_of(open_corpus(str(data), vocabulary=settings.vocabulary).validation)
     trained = load(run)
     manifest, files = build(trained, row.name, "1", USUAL[: 1 + row.int8])
-    yield (outcome := replace(outcome, precisions=manifest.precisions))
-    verified = all(found.has_passed for found in verify(manifest, files, trained.model))
+    outcome.precisions = manifest.precisions
+    outcome.verified = all(found.has_passed for found in verify(manifest, files, trained.model))
     write_bundle(folder / "models" / row.name, manifest, files)
-    expected = generate(trained.model, trained.vocabulary, trained.start_text, "", CHARS, seed=SEED)
-    yield replace(outcome, verified=verified, expected=expected)
+    outcome.expected = generate(trained.model, trained.vocabulary, trained.start_text, "", CHARS, seed=SEED)
 
 
 def entropy_of(ids: NDArray[np.integer]) -> float:
-    """Of how frequent each symbol is, nats: no model that knows only that has a lower loss on this text."""
+    """Return the entropy of the symbols' frequencies in nats; a model that knows only these has no lower loss."""
     counts = np.bincount(ids)
     shares = counts[counts > 0] / len(ids)
     return float(-(shares * np.log(shares)).sum())
 
 
-def streamed(outcome: Outcome, client: Client) -> Outcome:
-    """Asks a server for the text that torch wrote."""
-    if not outcome.expected:
-        return outcome
+def stream(outcome: Outcome, client: Client) -> None:
+    """Ask a server for the text that torch wrote."""
     try:
-        stream = client.stream("", model=outcome.row.name, max_chars=CHARS, seed=SEED)
-        text = "".join(stream)
+        reader = client.stream("", model=outcome.row.name, max_chars=CHARS, seed=SEED)
+        text = "".join(reader)
     except CharstreamError as error:
-        return replace(outcome, failure=f"{type(error).__name__}: {error}".splitlines()[0])
+        outcome.failure = _first_line(error)
+        return
     if outcome.row.options["vocabulary"] == "bytes":
-        text = stream.raw.decode("utf-8", "replace")
-    return replace(outcome, streamed=text == outcome.expected)
+        text = reader.raw.decode("utf-8", "replace")
+    outcome.streamed = text == outcome.expected
 
 
-def _attempted(chosen: Sequence[Row], folder: Path, processes: int) -> Iterator[Outcome]:
-    """As they come, in processes of one thread each."""
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0]
+
+
+def _attempt_all(chosen: Sequence[Row], folder: Path, processes: int) -> Iterator[Outcome]:
+    """Yield outcomes as they come, from processes of one thread each."""
     write_text(data := folder / "text.txt")
     os.environ["CHARSTREAM_CACHE"] = str(folder / "cache")
     context = multiprocessing.get_context("spawn")
@@ -161,28 +153,19 @@ def _attempted(chosen: Sequence[Row], folder: Path, processes: int) -> Iterator[
         waiting = [pool.submit(attempt, row, data, folder) for row in chosen]
         for done, future in enumerate(as_completed(waiting), 1):
             outcome = future.result()
-            say(f"{done} of {len(chosen)}: {_told(outcome)}")
+            facts = f"{outcome.row.name} {outcome.nats:.3f} nats, {outcome.entropy:.3f} entropy"
+            say(f"{done} of {len(chosen)}: {facts}, {outcome.seconds:.0f} s {outcome.failure}".rstrip())
             yield outcome
 
 
-def _served(outcomes: Sequence[Outcome], models: Path) -> list[Outcome]:
-    """One server has all bundles, and loads each when it is asked for."""
-    if not any(outcome.expected for outcome in outcomes):
-        return list(outcomes)
-    with (
-        serving(models, "--load", "lazy", "--precision", "fp32", "--threads", "1", "--no-log-calls") as server,
-        Client(server.address) as client,
-    ):
-        return [streamed(outcome, client) for outcome in outcomes]
-
-
-def _told(outcome: Outcome) -> str:
-    facts = f"{outcome.row.name} {outcome.nats:.3f} nats, {outcome.entropy:.3f} entropy"
-    return f"{facts}, {outcome.seconds:.0f} s{f', {outcome.failure}' if outcome.failure else ''}"
-
-
-def _yes(value: bool) -> str:
-    return "yes" if value else "no"
+def _stream_all(outcomes: Sequence[Outcome], models: Path) -> None:
+    """Let one server load each bundle when it is asked for."""
+    exported = [outcome for outcome in outcomes if outcome.expected]
+    flags = ("--load", "lazy", "--precision", "fp32", "--threads", "1", "--no-log-calls")
+    if exported:
+        with serving(models, *flags) as server, Client(server.address) as client:
+            for outcome in exported:
+                stream(outcome, client)
 
 
 def _print(outcomes: Sequence[Outcome], seconds: float) -> None:
@@ -192,7 +175,7 @@ def _print(outcomes: Sequence[Outcome], seconds: float) -> None:
         print(f"left out: {' with '.join(sorted(f'{name} {value}' for name, value in pair))}: {reason}")
     for phi, inits in DIVERGING.items():
         print(f"left out: {phi} with init {', '.join(inits)}: its state has no bound, and grows in each step")
-    missed = [outcome for outcome in outcomes if not outcome.passed]
+    missed = [outcome for outcome in outcomes if not outcome.has_passed]
     for outcome in missed:
         print(f"missed: {outcome.row.name} {outcome.failure}".rstrip())
     print(f"{len(outcomes)} rows, {len(missed)} missed, {seconds:.0f} s")
@@ -206,10 +189,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     chosen = [every[name] for name in settings.only or every]
     processes = settings.processes or len(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory() as name:
-        outcomes = sorted(_attempted(chosen, Path(name), processes), key=lambda outcome: chosen.index(outcome.row))
-        outcomes = _served(outcomes, Path(name) / "models")
+        outcomes = sorted(_attempt_all(chosen, Path(name), processes), key=lambda outcome: chosen.index(outcome.row))
+        _stream_all(outcomes, Path(name) / "models")
     _print(outcomes, time.monotonic() - began)
-    return 0 if all(outcome.passed for outcome in outcomes) else 1
+    return 0 if all(outcome.has_passed for outcome in outcomes) else 1
 
 
 if __name__ == "__main__":

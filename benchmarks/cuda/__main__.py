@@ -1,4 +1,4 @@
-"""Everything that is to be known of a machine with a GPU, in one call:
+"""Measure everything that should be known of a machine with a GPU, in one call:
 
     python -m benchmarks.cuda [--bundle FOLDER] [--data FILE] [--part NAME]
 
@@ -27,7 +27,7 @@ LIMIT, LIMITS = 240.0, {"export": 420.0, "determinism": 420.0}
 
 
 def run(settings: CudaSettings, part: Part) -> str | None:
-    """Runs a part in a process of its own; says what went wrong."""
+    """Run a part in a process of its own; return what went wrong."""
     limit = LIMITS.get(part, LIMIT) + (60 * settings.minutes if part == "loss" else 0)
     alone = settings.model_copy(update={"part": (part,)})
     command = [sys.executable, "-m", "benchmarks.cuda", *to_flags(alone, CudaSettings)]
@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run_all(settings: CudaSettings) -> dict[Part, str]:
-    """What went wrong, by part."""
+    """Run the parts; return what went wrong by part."""
     left_out = {"export"} if settings.bundle else set()
     left_out |= set() if settings.minutes else {"loss"}
     failed: dict[Part, str] = {}

@@ -1,4 +1,4 @@
-"""The decode graphs for a device, without an engine: what a run takes, with and without the copies around it."""
+"""The decode graphs for a device, without an engine: the time of a run, with and without the copies around it."""
 
 from collections.abc import Mapping
 from itertools import cycle
@@ -10,7 +10,7 @@ from benchmarks.speed.graphs import seconds_of
 from bundle.graph_contract import DEVICE_STEPS
 from bundle.manifest import Precision
 from bundle.read import Bundle, decode_file
-from server.engine.state_store import Inputs, idle_inputs
+from server.engine.state_store import RunInput, idle_input
 from server.runtime.device_arrays import DeviceArrays, Kind
 from server.runtime.device_runner import Bound, Buffer, DeviceRunner
 from server.runtime.host_runner import Provider
@@ -19,14 +19,14 @@ __all__ = ["Step", "runner_of", "time_steps"]
 
 
 class Step(NamedTuple):
-    """Seconds of a step: of the graph alone, and with what the engine copies in and out."""
+    """Seconds of a step: of the graph alone, and with the engine's copies in and out."""
 
     alone: float
     copied: float
 
 
-class Remembering(DeviceRunner):
-    """Keeps what was bound, so that it can be run without copies; in the order of `DeviceArrays.kinds`."""
+class RecordingRunner(DeviceRunner):
+    """A runner that keeps what it bound, in the order of `DeviceArrays.kinds`, so that it can run without copies."""
 
     bound: list[Bound]
 
@@ -35,29 +35,29 @@ class Remembering(DeviceRunner):
         return self.bound[-1]
 
 
-def runner_of(bundle: Bundle, precision: Precision, provider: Provider) -> Remembering:
+def runner_of(bundle: Bundle, precision: Precision, provider: Provider) -> RecordingRunner:
     """Raises CannotRun, RuntimeMissing."""
     graphs = {(False, steps): bundle.files[decode_file(precision, steps)] for steps in DEVICE_STEPS}
-    return Remembering(graphs, threads=1, provider=provider, tf32=False)
+    return RecordingRunner(graphs, threads=1, provider=provider, tf32=False)
 
 
-def time_steps(runner: Remembering, bundle: Bundle, rows: int, seconds: float) -> dict[int, Step]:
-    """By the number of steps of a run, in a bucket of so many rows. Raises CannotRun."""
+def time_steps(runner: RecordingRunner, bundle: Bundle, rows: int, seconds: float) -> dict[int, Step]:
+    """Return the times by the number of steps of a run, in a bucket of `rows`. Raises CannotRun."""
     vocab, source = len(bundle.manifest.symbols), np.arange(rows)
     runner.bound = []
     arrays = DeviceArrays(runner, bundle.manifest, [rows], 1, {False: DEVICE_STEPS})
     bound = dict(zip(arrays.kinds, runner.bound, strict=True))
 
-    def with_copies(kind: Kind, inputs: Inputs) -> None:
+    def with_copies(kind: Kind, inputs: RunInput) -> None:
         arrays.give(kind, source, inputs)
         arrays.run(kind, captured=True)
 
-    def timed(steps: int) -> Step:
-        inputs = idle_inputs(rows, rows, steps, vocab)
+    def time_run(steps: int) -> Step:
+        inputs = idle_input(rows, rows, steps, vocab)
         halves = cycle(kind for kind in arrays.kinds if kind.steps == steps)
         # First with copies: that writes what the others run with, and captures.
         copied = seconds_of(lambda: with_copies(next(halves), inputs), seconds)
         alone = seconds_of(lambda: bound[next(halves)].run(captured=True), seconds)
         return Step(alone / steps, copied / steps)
 
-    return {steps: timed(steps) for steps in DEVICE_STEPS}
+    return {steps: time_run(steps) for steps in DEVICE_STEPS}

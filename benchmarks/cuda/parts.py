@@ -1,4 +1,4 @@
-"""The parts of benchmarks/cuda/__main__.py: each prints what it finds, and leaves in a folder what others need."""
+"""The parts of benchmarks/cuda/__main__.py: each prints its figures, and leaves in a folder what others need."""
 
 import json
 import math
@@ -8,9 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-import numpy as np
 from pydantic import Field
 
 from bundle.manifest import Precision
@@ -29,7 +28,7 @@ SMALL = {"layers": 1, "hidden": 32, "embedding": 8, "batch": 8, "sequence": 16}
 
 
 class CudaSettings(Settings):
-    """Measures graphs, engine, server and training on a GPU."""
+    """Measure graphs, engine, server and training on a GPU."""
 
     provider: Literal["cuda", "cpu"] = Field("cuda", description="cpu: a rehearsal")
     precision: Literal["fp16-cuda", "fp32-cuda"] = Field("fp16-cuda", description="of the graphs")
@@ -40,7 +39,7 @@ class CudaSettings(Settings):
     folder: Path | None = Field(None, description="where parts leave what others need (default: a temporary one)")
     data: str = Field("tinyshakespeare", description="text to train on: a name or a file")
     rows: int = Field(1024, ge=1, description="texts at a time, B")
-    seconds: float = Field(2.0, gt=0, description="of each measurement")
+    seconds: float = Field(2.0, gt=0, description="duration of each measurement")
     clients: int = Field(4, ge=1, description="processes that read what the server sends")
     requests: int = Field(1000, ge=1, description="requests, each made twice")
     minutes: float = Field(10.0, ge=0, description="for the part loss; 0 leaves it out")
@@ -51,15 +50,19 @@ class CudaSettings(Settings):
 
     @property
     def paths(self) -> list[Path]:
-        exported = [self.shared / name for name in SIZES if (self.shared / name / MANIFEST).exists()]
+        exported = [self.file(name) for name in SIZES if (self.file(name) / MANIFEST).exists()]
         if not self.bundle and not exported:
-            raise SystemExit(f"{self.shared} has no bundle: run the part export first, or give --bundle")
+            raise SystemExit(f"{self.folder} has no bundle: run the part export first, or give --bundle")
         return list(self.bundle) or exported
 
-    @property
-    def shared(self) -> Path:
+    def file(self, name: str) -> Path:
+        """Return the path of a file or folder that a part leaves."""
         assert self.folder
-        return self.folder
+        return self.folder / name
+
+    def result(self, name: str) -> Any:
+        """Return the figures that another part left; None if it did not."""
+        return json.loads(self.file(name).read_text()) if self.file(name).exists() else None
 
     @property
     def device(self) -> str:
@@ -71,16 +74,16 @@ def say(text: str) -> None:
 
 
 def export(settings: CudaSettings) -> None:
-    """Side by side, and without their cost in nats, which no speed depends on."""
+    """Export both side by side, and without their cost in nats, which no speed depends on."""
     with ProcessPoolExecutor(len(SIZES), get_context("spawn")) as pool:
-        exported = {pool.submit(_export, settings.shared / name, settings.precision): name for name in SIZES}
+        exported = {pool.submit(_export, settings.file(name), settings.precision): name for name in SIZES}
         for future in as_completed(exported):
             say(f"{exported[future]}: {future.result():.0f} s")
 
 
 def _export(folder: Path, precision: Precision) -> float:
-    """Seconds that it took."""
-    from benchmarks.support.served import untrained_bundle
+    """Return the seconds that it took."""
+    from benchmarks.support.servers import untrained_bundle
 
     (layers, hidden), begin = SIZES[folder.name], time.monotonic()
     untrained_bundle(folder, layers=layers, hidden=hidden, precisions=("fp32", precision))
@@ -88,7 +91,7 @@ def _export(folder: Path, precision: Precision) -> float:
 
 
 def device(settings: CudaSettings) -> None:
-    """The device's own speed, which the roofline lines of the graphs are made of."""
+    """Measure the device's own speed, from which the roofline lines of the graphs are made."""
     import torch
 
     from benchmarks.cuda.roofline import rates
@@ -98,7 +101,7 @@ def device(settings: CudaSettings) -> None:
     found = rates(settings.provider, kind, settings.seconds)
     name = torch.cuda.get_device_name(0) if settings.provider == "cuda" else "the processor"
     say(f"{name}: copies {found.copy / 1e9:,.0f} GB/s, matmuls {found.matmul / 1e12:,.2f} TFLOP/s in {kind}")
-    (settings.shared / RATES).write_text(json.dumps(found))
+    settings.file(RATES).write_text(json.dumps(found))
 
 
 def graph(settings: CudaSettings) -> None:
@@ -117,7 +120,7 @@ def graph(settings: CudaSettings) -> None:
                 )
             speeds.setdefault(name, max(rows / alone for alone, _ in found.values()))
     say(f"For 2x512: bar {CHARS_BAR:,.0f} chars/s; in a bucket of 1 the aim is {STEP_AIM} us a step")
-    (settings.shared / SPEEDS).write_text(json.dumps(speeds))
+    settings.file(SPEEDS).write_text(json.dumps(speeds))
 
 
 def engine(settings: CudaSettings) -> None:
@@ -125,7 +128,7 @@ def engine(settings: CudaSettings) -> None:
     from server.runtime.load import load
     from server.settings import ServerSettings
 
-    speeds = _left(settings, SPEEDS) or {}
+    speeds = settings.result(SPEEDS) or {}
     for path, bundle in zip(settings.paths, settings.bundles(), strict=True):
         given = {"provider": settings.provider, "precision": settings.precision, "max_rows": settings.rows}
         for delay in DELAYS:
@@ -146,24 +149,26 @@ def grpc(settings: CudaSettings) -> None:
 
 
 def _grpc(settings: CudaSettings, path: Path, delay: int) -> None:
-    from benchmarks.support.load import bottleneck, clients_load
-    from benchmarks.support.served import serving
+    from benchmarks.support.load import bottleneck, clients_load, percentiles
+    from benchmarks.support.servers import serving
 
     with serving(path, *_serve_flags(settings), "--chunk-delay", str(delay)) as server:
         require_provider(settings, server.log)
         loads = clients_load(server.address, server.pid, settings.rows, settings.seconds, settings.clients)
-    gaps = [gap for load in loads for gap in load.gaps]
-    firsts = [first for load in loads for first in load.first_char]
+    first, gap = (
+        "{:.1f} (p99 {:.1f})".format(*percentiles([time for times in several for time in times]))
+        for several in ([load.first_char for load in loads], [load.gaps for load in loads])
+    )
     say(
         f"{path.name} gRPC, {settings.rows} texts, {delay} ms: {sum(load.chars_per_second for load in loads):,.0f} "
         f"chars/s, {sum(load.messages_per_second for load in loads):,.0f} messages/s; first character "
-        f"{_middle(firsts)} ms, gap {_middle(gaps)} ms\n  {bottleneck([load.cpu for load in loads])}"
+        f"{first} ms, gap {gap} ms\n  {bottleneck([load.cpu for load in loads])}"
     )
 
 
 def determinism(settings: CudaSettings) -> None:
     from benchmarks.correctness.determinism import compare, random_request
-    from benchmarks.support.served import serving
+    from benchmarks.support.servers import serving
 
     different = 0
     for path, bundle in zip(settings.paths, settings.bundles(), strict=True):
@@ -181,7 +186,7 @@ def training(settings: CudaSettings) -> None:
     from benchmarks.cuda.training import chars_per_second
 
     for number, options in enumerate((SMALL,) if settings.provider == "cpu" else TRAINED):
-        folder = settings.shared / f"training-{number}"
+        folder = settings.file(f"training-{number}")
         found = chars_per_second(settings.data, folder, settings.device, settings.seconds, **options)
         say(
             f"training, {options or 'LSTM 2x512'}: {found.chars_per_second:,.0f} chars/s, "
@@ -194,7 +199,7 @@ def loss(settings: CudaSettings) -> None:
 
     options = ({**SMALL, "characters": 20_000},) if settings.provider == "cpu" else LARGER
     best = math.inf
-    for found in losses(settings.data, settings.shared / "runs", settings.device, settings.minutes, options):
+    for found in losses(settings.data, settings.file("runs"), settings.device, settings.minutes, options):
         best = min(best, found.nats)
         say(
             f"{found.options}: {found.nats:.4f} nats after {found.characters:,} characters, {found.seconds:.0f} s; "
@@ -202,37 +207,26 @@ def loss(settings: CudaSettings) -> None:
         )
 
 
-PARTS: dict[Part, Callable[[CudaSettings], None]] = {
-    "export": export,
-    "device": device,
-    "graph": graph,
-    "engine": engine,
-    "grpc": grpc,
-    "determinism": determinism,
-    "training": training,
-    "loss": loss,
-}
+FUNCTIONS = (export, device, graph, engine, grpc, determinism, training, loss)
+PARTS: dict[Part, Callable[[CudaSettings], None]] = dict(zip(get_args(Part), FUNCTIONS, strict=True))
 
 
-def require_provider(settings: CudaSettings, said: str) -> None:
-    """A CUDA that does not load must not be measured as if it had. Raises SystemExit.
-
-    Args:
-        said: what runs, as onnxruntime or a server's log says it.
-    """
-    if settings.provider == "cuda" and not re.search(r"^CUDAExecutionProvider$|serves .*CUDAExecutionProvider", said):
-        raise SystemExit(f"CUDAExecutionProvider is not what runs here: {said}")
+def require_provider(settings: CudaSettings, found: str) -> None:
+    """Raise SystemExit if CUDA did not load, by the provider's name or the server's log."""
+    pattern = r"^CUDAExecutionProvider$|serves .*CUDAExecutionProvider"
+    if settings.provider == "cuda" and not re.search(pattern, found):
+        raise SystemExit(f"CUDAExecutionProvider is not what runs here: {found}")
 
 
 def _serve_flags(settings: CudaSettings) -> Sequence[str]:
-    from benchmarks.support.served import flags_of
+    from benchmarks.support.servers import flags_of
 
     return flags_of(provider=settings.provider, precision=settings.precision, max_rows=settings.rows, threads=1)
 
 
 def _roofline(settings: CudaSettings, bundle: Bundle, rows: int, seconds: float) -> str:
-    """The least time of a step by the device's own speed, if that was measured, and its share of what it took."""
-    found = _left(settings, RATES)
+    """Return a line with the least time of a step by the device's own speed, if the part device measured that."""
+    found = settings.result(RATES)
     if found is None:
         return ""
     from benchmarks.cuda.roofline import Rates, work_of
@@ -248,18 +242,5 @@ def _roofline(settings: CudaSettings, bundle: Bundle, rows: int, seconds: float)
     )
 
 
-def _left(settings: CudaSettings, name: str) -> Any:
-    """What another part left; None if it did not."""
-    file = settings.shared / name
-    return json.loads(file.read_text()) if file.exists() else None
-
-
 def _name(bundle: Bundle) -> str:
     return f"{bundle.manifest.name} ({bundle.manifest.model.layers}x{bundle.manifest.model.hidden})"
-
-
-def _middle(values: Sequence[float]) -> str:
-    if not values:
-        return "-"
-    middle, high = np.percentile(values, (50, 99))
-    return f"{middle:.1f} (p99 {high:.1f})"

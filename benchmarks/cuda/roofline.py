@@ -1,4 +1,4 @@
-"""What a step of a graph must move and compute at least, and how fast a device does such things."""
+"""The least that a step of a graph must move and compute, and how fast a device does that."""
 
 from typing import NamedTuple
 
@@ -11,11 +11,11 @@ from bundle.manifest import ModelShape
 
 __all__ = ["Rates", "Work", "rates", "work_of"]
 
-# Of what is measured: bytes of a copy, and rows of a square matrix.
+# Sizes of what is measured: bytes of a copy, and rows of a square matrix.
 COPIED = {"cuda": 1 << 30, "cpu": 1 << 26}
 MATRIX = {"cuda": 8192, "cpu": 512}
 AT_ONCE = 10  # calls between two waits for the device
-# Trips of the float32 states of a row in a step: it reads each, and writes each.
+# A step reads and writes each float32 of a row's states.
 TRIPS, FLOAT = 2, 4
 
 
@@ -27,27 +27,27 @@ class Rates(NamedTuple):
 
 
 class Work(NamedTuple):
-    """Of one step: bytes of the matmuls' weights, bytes of a row, and operations for a row."""
+    """The work of one step: bytes of the matmuls' weights, bytes of a row, and operations for a row."""
 
     weights: int
     row: int
     operations: int
 
     def seconds(self, rows: int, rates: Rates) -> float:
-        """The least time of a step of so many rows: of moving or of computing, whichever takes longer."""
+        """Return the least time of a step: that of moving or that of computing, whichever is longer."""
         moved = self.weights + rows * self.row
         return max(moved / rates.copy, rows * self.operations / rates.matmul)
 
 
 def rates(device: str, kind: torch.dtype, seconds: float) -> Rates:
-    """Measured with torch. `kind` is that of the matmul's factors."""
+    """Measure with torch. `kind` is the type of the matmul's factors."""
     numbers = torch.zeros(COPIED[device] // FLOAT, device=device)
     copy = torch.empty_like(numbers)
     size = MATRIX[device]
     factor = torch.ones(size, size, device=device, dtype=kind)
     product = torch.empty_like(factor)
 
-    def several(call: object, *arguments: torch.Tensor) -> float:
+    def time_calls(call: object, *arguments: torch.Tensor) -> float:
         def run() -> None:
             for _ in range(AT_ONCE):
                 call(*arguments)  # type: ignore[operator]
@@ -56,13 +56,13 @@ def rates(device: str, kind: torch.dtype, seconds: float) -> Rates:
 
         return seconds_of(run, seconds) / AT_ONCE
 
-    copying = several(copy.copy_, numbers)
-    multiplying = several(lambda: torch.mm(factor, factor, out=product))
+    copying = time_calls(copy.copy_, numbers)
+    multiplying = time_calls(lambda: torch.mm(factor, factor, out=product))
     return Rates(2 * COPIED[device] / copying, 2 * size**3 / multiplying)
 
 
 def work_of(graph: bytes, steps: int, shape: ModelShape) -> Work:
-    """Of a decode graph that is unrolled so many steps."""
+    """Return the work of a step of a decode graph that is unrolled `steps` times."""
     model = onnx.load_from_string(graph)
     weights = {tensor.name: tensor for tensor in model.graph.initializer}
     used = [

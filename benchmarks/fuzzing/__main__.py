@@ -1,17 +1,16 @@
-"""What others' bytes do to a server: no crash, no hang, no INTERNAL, nothing leaked.
+"""Fuzz a server with outsiders' bytes: no crash, no hang, no INTERNAL, nothing leaked.
 
 Each surface gets its inputs twice: in a process of its own, guided by coverage where atheris is installed, down to
 where they are trusted; and those that go over a wire, over real connections to a real server, beside another client.
 """
 
-import asyncio
 import json
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,19 +18,20 @@ from random import Random
 
 from pydantic import Field
 
-from benchmarks.fuzzing.connected import Target, connected, flags_of
+from benchmarks.fuzzing.connections import Target, flags_of, send_inputs
 from benchmarks.fuzzing.surface import Fault
-from benchmarks.fuzzing.surfaces import CONNECTED, NAMES, opened
+from benchmarks.fuzzing.surfaces import CONNECTED, NAMES, open_surface
 from benchmarks.support.machine import describe_machine
-from benchmarks.support.served import untrained_bundle
+from benchmarks.support.servers import serving, untrained_bundle
 from charstream.settings import Settings, fail, parse
 
 COMMAND = "python -m benchmarks.fuzzing"
-START_SECONDS, END_SECONDS = 60, 60
+END_SECONDS = 60
+TAIL_CHARS = 3000  # of a log that are shown
 
 
 class FuzzSettings(Settings):
-    """Fuzzes what outsiders' bytes reach. Exit code 1 after a fault."""
+    """Fuzz what outsiders' bytes reach. Exit code 1 after a fault."""
 
     surface: tuple[str, ...] = Field((), description=f"one of {', '.join(NAMES)}; may be repeated, default all")
     inputs: int = Field(10_000, ge=1, description="inputs in a process of its own")
@@ -43,118 +43,89 @@ class FuzzSettings(Settings):
 
 
 @dataclass
-class Found:
-    """What became of a surface's inputs."""
+class Result:
+    """The outcomes and statuses of a surface's inputs, and its faults."""
 
-    outcomes: dict[str, int]
+    outcomes: dict[str, int] = field(default_factory=dict)
     how: str = ""
     statuses: dict[str, int] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
 
+    def row(self, name: str, seconds: float) -> str:
+        """Return the result as a row of the printed table."""
+        sums = (f"{sum(counts.values()):,}" for counts in (self.outcomes, self.statuses))
+        inputs, connected = sums
+        columns = (name, inputs, self.how, _list(self.outcomes), connected, _list(self.statuses) or "-")
+        return f"| {' | '.join((*columns, str(len(self.faults)), f'{seconds:.0f}'))} |"
 
-def fuzzed(name: str, bundle: Path, settings: FuzzSettings) -> Found:
+
+def _list(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count:,} {what}" for what, count in sorted(counts.items()))
+
+
+def fuzz(name: str, bundle: Path, settings: FuzzSettings) -> Result:
     with tempfile.TemporaryDirectory() as folder:
-        found = _alone(name, bundle, Path(folder), settings)
+        result = _fuzz_in_process(name, bundle, Path(folder), settings)
     if name in CONNECTED and settings.connected:
-        _over_connections(name, bundle, found, settings)
-    return found
+        _fuzz_over_connections(name, bundle, result, settings)
+    return result
 
 
-def _alone(name: str, bundle: Path, folder: Path, settings: FuzzSettings) -> Found:
+def _fuzz_in_process(name: str, bundle: Path, folder: Path, settings: FuzzSettings) -> Result:
     command = [sys.executable, "-m", "benchmarks.fuzzing.guided", name, str(settings.inputs), str(bundle), str(folder)]
     ended = subprocess.run(command, capture_output=True, text=True, errors="replace")
-    found, result = Found({}), folder / "result.json"
-    if result.exists():
-        written = json.loads(result.read_text())
-        found = Found(written["outcomes"], "guided by coverage" if written["guided"] else "not guided")
+    result, written = Result(), folder / "result.json"
+    if written.exists():
+        found = json.loads(written.read_text())
+        result = Result(found["outcomes"], "guided by coverage" if found["guided"] else "not guided")
     for kind in ("crash", "timeout", "oom", "leak"):
         for file in folder.glob(f"{kind}-*"):
-            found.faults.append(_kept(name, file.name, file.read_bytes(), settings))
-    if ended.returncode or not result.exists():
-        found.faults.append(f"exit code {ended.returncode}: {_tail(ended.stdout + ended.stderr)}")
-    return found
+            result.faults.append(_keep(name, file.name, file.read_bytes(), settings))
+    if ended.returncode or not written.exists():
+        result.faults.append(f"exit code {ended.returncode}: {(ended.stdout + ended.stderr)[-TAIL_CHARS:]}")
+    return result
 
 
-def _over_connections(name: str, bundle: Path, found: Found, settings: FuzzSettings) -> None:
+def _fuzz_over_connections(name: str, bundle: Path, result: Result, settings: FuzzSettings) -> None:
     first = Random(settings.seed).getrandbits(32)
-    with opened(name, bundle) as surface, _server(bundle, found) as target:
+    with open_surface(name, bundle) as surface, _target(bundle, result) as target:
         inputs = [surface.input(first + number) for number in range(settings.connected)]
         try:
-            found.statuses = dict(asyncio.run(connected(surface, target, inputs)))
+            result.statuses = dict(send_inputs(surface, target, inputs))
         except Fault as fault:
-            found.faults.append(str(fault.args[0]))
+            result.faults.append(str(fault.args[0]))
             for data in fault.args[1:]:
-                found.faults.append(_kept(name, f"connected-{abs(hash(data)):x}", data, settings))
+                result.faults.append(_keep(name, f"connected-{abs(hash(data)):x}", data, settings))
 
 
 @contextmanager
-def _server(bundle: Path, found: Found) -> Iterator[Target]:
-    """A server of its own, which must end at once at the end: else it has texts that nobody reads."""
-    with tempfile.TemporaryDirectory() as folder:
-        log = Path(folder) / "log"
-        command = [sys.executable, "-m", "server", "--models", str(bundle), "--port", "0"]
-        with log.open("wb") as file:
-            process = subprocess.Popen([*command, *flags_of(Path(folder) / "keys")], stderr=file)
-        try:
-            yield Target(_address(process, log), process.pid, log.read_text)
-            process.send_signal(signal.SIGTERM)
-            code = process.wait(END_SECONDS)
-        finally:
-            process.kill()
-            process.wait()
-        if code or "the grace is over" in log.read_text():
-            found.faults.append(f"the server ended with {code}: {_tail(log.read_text())}")
+def _target(bundle: Path, result: Result) -> Iterator[Target]:
+    """Yield a server of its own, which must end at once at the end: else it has texts that nobody reads."""
+    with tempfile.TemporaryDirectory() as folder, serving(bundle, *flags_of(Path(folder) / "keys")) as server:
+        yield Target(server.address, server.pid, lambda: server.log)
+        code = server.stop(signal.SIGTERM, END_SECONDS)
+        if code or "the grace is over" in server.log:
+            result.faults.append(f"the server ended with {code}: {server.log[-TAIL_CHARS:]}")
 
 
-def _address(process: "subprocess.Popen[bytes]", log: Path) -> str:
-    end = time.monotonic() + START_SECONDS
-    while time.monotonic() < end and process.poll() is None:
-        _, found, rest = log.read_text().partition("listening on ")
-        if found and "\n" in rest:
-            return rest.split()[0]
-        time.sleep(0.05)
-    raise SystemExit(f"the server does not listen: {_tail(log.read_text())}")
-
-
-def _kept(name: str, file: str, data: bytes, settings: FuzzSettings) -> str:
-    """Writes an input to where it stays; returns how to give it again."""
+def _keep(name: str, file: str, data: bytes, settings: FuzzSettings) -> str:
+    """Write an input to the folder of faults; return the command that gives it again."""
     settings.faults.mkdir(parents=True, exist_ok=True)
     path = settings.faults / f"{name}-{file}"
     path.write_bytes(data)
     return f"{COMMAND} --surface {name} --replay {path}"
 
 
-def _tail(text: str) -> str:
-    return text[-3000:]
-
-
-def replayed(name: str, data: bytes, bundle: Path) -> int:
-    """Alone, and over a connection where there is one; raises what it raises."""
-    found = Found({})
-    with opened(name, bundle) as surface:
+def replay(name: str, data: bytes, bundle: Path) -> int:
+    """Give an input again, also over a connection if its surface has one. Raises what the surface raises."""
+    result = Result()
+    with open_surface(name, bundle) as surface:
         print(f"alone: {surface.take(data)}")
         if surface.method:
-            with _server(bundle, found) as target:
-                print(f"over a connection: {dict(asyncio.run(connected(surface, target, [data] * 2)))}")
-    print("\n".join(found.faults))
-    return 1 if found.faults else 0
-
-
-def _row(name: str, found: Found, seconds: float) -> str:
-    outcomes = ", ".join(f"{count:,} {what}" for what, count in sorted(found.outcomes.items()))
-    statuses = ", ".join(f"{count:,} {what}" for what, count in sorted(found.statuses.items())) or "-"
-    inputs, over = sum(found.outcomes.values()), sum(found.statuses.values())
-    columns = (
-        name,
-        f"{inputs:,}",
-        found.how,
-        outcomes,
-        f"{over:,}",
-        statuses,
-        str(len(found.faults)),
-        f"{seconds:.0f}",
-    )
-    return f"| {' | '.join(columns)} |"
+            with _target(bundle, result) as target:
+                print(f"over a connection: {dict(send_inputs(surface, target, [data] * 2))}")
+    print("\n".join(result.faults))
+    return 1 if result.faults else 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -165,16 +136,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         bundle = settings.bundle or untrained_bundle(Path(folder) / "lstm-1x8", layers=1, hidden=8)
         if settings.replay:
-            return replayed(names[0], settings.replay.read_bytes(), bundle)
+            return replay(names[0], settings.replay.read_bytes(), bundle)
         print(describe_machine())
         print("| surface | inputs | how | outcomes | connected | statuses | faults | seconds |", flush=True)
         print("|---|---|---|---|---|---|---|---|", flush=True)
         faults = []
         for name in names:
             begin = time.monotonic()
-            found = fuzzed(name, bundle, settings)
-            print(_row(name, found, time.monotonic() - begin), flush=True)
-            faults += [f"{name}: {fault}" for fault in found.faults]
+            result = fuzz(name, bundle, settings)
+            print(result.row(name, time.monotonic() - begin), flush=True)
+            faults += [f"{name}: {fault}" for fault in result.faults]
     print("\n".join(faults))
     return 1 if faults else 0
 

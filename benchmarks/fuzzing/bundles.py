@@ -1,58 +1,83 @@
-"""Manifests and ONNX files whose maker also writes their sha256: read as servers do, then loaded in a process apart."""
+"""Surfaces of manifests and ONNX files: read as servers read them, then loaded in another process."""
 
 import json
-import select
+import os
+import resource
 import shutil
-import subprocess
-import sys
 import tempfile
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
 from random import Random
 
 import onnx
 from google.protobuf.message import DecodeError
 
-from benchmarks.fuzzing.mutations import changed_bytes, changed_json, changed_message
+from benchmarks.fuzzing.mutations import change_bytes, change_json, change_message
 from benchmarks.fuzzing.surface import Fault, Surface
 from bundle.manifest import sha256
 from bundle.read import MANIFEST, STEP, BundleError, decode_file, full_file, read_bundle
+from server.runtime.host_runner import CannotRun
+from server.runtime.load import load
+from server.settings import ServerSettings
 
 __all__ = ["bundle_surfaces"]
 
 GRAPHS = (decode_file("fp32"), full_file("fp32"), STEP)
 LOAD_SECONDS = 60
+# A graph that takes more is refused for want of memory, and takes none from other processes.
+MOST_BYTES = 4 << 30
 REFUSED = "refused"
 
 
 class Loader:
-    """A process in which onnxruntime loads bundles and runs their probe: what ends it, ends no fuzzer."""
+    """A process in which onnxruntime loads bundles and runs their probe: a crash there does not end the fuzzer."""
 
     def __init__(self) -> None:
-        command = [sys.executable, "-m", "benchmarks.fuzzing.loader"]
-        pipe = subprocess.PIPE
-        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True)
+        context = get_context("spawn")
+        self._pipe, other = context.Pipe()
+        self._process = context.Process(target=_load_bundles, args=(other,), daemon=True)
+        self._process.start()
+        other.close()
 
     def load(self, folder: Path) -> str:
-        """Returns "OK" or "refused". Raises Fault."""
-        assert self._process.stdin
-        assert self._process.stdout
-        self._process.stdin.write(f"{folder}\n")
-        self._process.stdin.flush()
-        if not select.select([self._process.stdout], [], [], LOAD_SECONDS)[0]:
+        """Return "OK" or "refused". Raises Fault."""
+        self._pipe.send(folder)
+        if not self._pipe.poll(LOAD_SECONDS):
             self.end()
             raise Fault(f"loading takes more than {LOAD_SECONDS} s")
-        answer = self._process.stdout.readline().strip()
-        if not answer:
-            raise Fault(f"the process that loads ended with {self._process.wait()}")
+        try:
+            answer = str(self._pipe.recv())
+        except EOFError:
+            self._process.join()
+            raise Fault(f"the process that loads ended with {self._process.exitcode}") from None
         if answer not in ("OK", REFUSED):
             raise Fault(answer)
         return answer
 
     def end(self) -> None:
         self._process.kill()
-        self._process.communicate()
+        self._process.join()
+
+
+def _load_bundles(pipe: "Connection[str, Path]") -> None:
+    """Load each bundle whose folder comes in, and answer."""
+    resource.setrlimit(resource.RLIMIT_AS, (MOST_BYTES, MOST_BYTES))
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    settings = ServerSettings(provider="cpu", precision="fp32", threads=1)
+    while True:
+        try:
+            load(read_bundle(pipe.recv()), settings)
+            pipe.send("OK")
+        except EOFError:  # nobody asks any more
+            return
+        except CannotRun:
+            pipe.send(REFUSED)
+        except Exception as error:
+            pipe.send("".join(traceback.format_exception(error)))
 
 
 class Bundles:
@@ -64,15 +89,15 @@ class Bundles:
         self.graphs = [(self._folder / name).read_bytes() for name in GRAPHS]
 
     def take_manifest(self, data: bytes) -> str:
-        with self._replaced({MANIFEST: data}):
+        with self._replace({MANIFEST: data}):
             return self._outcome()
 
     def take_graph(self, data: bytes) -> str:
-        """The first byte says which of the files the others are."""
+        """Replace one graph: the first byte says which, the others are its content."""
         name, content = GRAPHS[data[0] % len(GRAPHS)] if data else STEP, data[1:]
         manifest = json.loads(self.manifest)
         manifest["files"][name] = {"sha256": sha256(content), "bytes": len(content)}
-        with self._replaced({name: content, MANIFEST: json.dumps(manifest).encode()}):
+        with self._replace({name: content, MANIFEST: json.dumps(manifest).encode()}):
             return self._outcome()
 
     def _outcome(self) -> str:
@@ -85,7 +110,7 @@ class Bundles:
         return self._loader.load(self._folder)
 
     @contextmanager
-    def _replaced(self, files: dict[str, bytes]) -> Iterator[None]:
+    def _replace(self, files: dict[str, bytes]) -> Iterator[None]:
         before = {name: (self._folder / name).read_bytes() for name in files}
         try:
             for name, data in files.items():
@@ -105,24 +130,24 @@ def bundle_surfaces(bundle: Path) -> Iterator[Sequence[Surface]]:
         bundles = Bundles(bundle, folder, loader)
         graphs = [bytes([number]) + data for number, data in enumerate(bundles.graphs)]
         yield (
-            Surface("manifests", [bundles.manifest], bundles.take_manifest, _changed_manifest),
-            Surface("graphs", graphs, bundles.take_graph, _changed_graph),
+            Surface("manifests", [bundles.manifest], bundles.take_manifest, _change_manifest),
+            Surface("graphs", graphs, bundles.take_graph, _change_graph),
         )
 
 
-def _changed_manifest(data: bytes, rng: Random) -> bytes:
+def _change_manifest(data: bytes, rng: Random) -> bytes:
     try:
-        return changed_json(data, rng) if rng.random() < 0.8 else changed_bytes(data, rng)
+        return change_json(data, rng) if rng.random() < 0.8 else change_bytes(data, rng)
     except (ValueError, RecursionError):  # no JSON any more
-        return changed_bytes(data, rng)
+        return change_bytes(data, rng)
 
 
-def _changed_graph(data: bytes, rng: Random) -> bytes:
-    """Most changes are of nodes, their attributes and edges: of weights any number is allowed."""
+def _change_graph(data: bytes, rng: Random) -> bytes:
+    """Change mostly nodes, their attributes and edges: weights may be any numbers."""
     which, content = data[:1], data[1:]
     try:
         model = onnx.ModelProto.FromString(content)
     except DecodeError:
-        return which + changed_bytes(content, rng)
+        return which + change_bytes(content, rng)
     plain = rng.random() < 0.2
-    return which + (changed_bytes(content, rng) if plain else changed_message(model, rng).SerializeToString())
+    return which + (change_bytes(content, rng) if plain else change_message(model, rng).SerializeToString())

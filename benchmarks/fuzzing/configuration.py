@@ -1,14 +1,14 @@
-"""A server's configuration: a TOML file, flags and variables."""
+"""The surface of a server's configuration: a TOML file, flags and variables."""
 
 import io
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from collections.abc import Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from random import Random
 from unittest.mock import patch
 
-from benchmarks.fuzzing.mutations import FLOATS, INTEGERS, TEXTS, changed_bytes, changed_text
+from benchmarks.fuzzing.mutations import FLOATS, INTEGERS, TEXTS, change_bytes, change_text
 from benchmarks.fuzzing.surface import Fault, Surface
 from charstream.settings import parse
 from server.settings import ServerSettings
@@ -16,7 +16,7 @@ from server.settings import ServerSettings
 __all__ = ["configuration_surface"]
 
 PREFIX = "CHARSTREAM_"
-# Between file, flags and variables: no command line and no variable has it.
+# The separator of file, flags and variables: no command line and no variable has it.
 BETWEEN = b"\0"
 SEEDS = (
     b'host = "127.0.0.1"\nport = 0\nmax-rows = 64\ngrace = 1.5\nlog_texts = true\nmodels = "bundles"\n',
@@ -26,8 +26,8 @@ SEEDS = (
 
 
 def configuration_surface(folder: Path) -> Surface:
-    """`folder`: for the files; its name must stay."""
-    return Surface("configuration", SEEDS, Configurations(folder / "settings.toml").take, _changed)
+    """Return the surface. The folder is for its files, and its name must stay."""
+    return Surface("configuration", SEEDS, Configurations(folder / "settings.toml").take, _change)
 
 
 class Configurations:
@@ -35,21 +35,21 @@ class Configurations:
         self._file = file
 
     def take(self, data: bytes) -> str:
-        """What is not refused in one line must come out as it went in."""
+        """Parse the settings: they must be refused in one line, or come out as they went in."""
         toml, *others = data.split(BETWEEN)
         texts = [os.fsdecode(other) for other in others]
         flags = [text for text in texts if not text.startswith(PREFIX)]
         self._file.write_bytes(toml)
         variables = dict(text.split("=", 1) for text in texts if text.startswith(PREFIX) and "=" in text)
-        with _environment(variables):
-            settings, printed = _parsed(["--config", str(self._file), *flags])
+        with patch.dict(os.environ, variables):
+            settings, printed = _parse(["--config", str(self._file), *flags])
             if settings is None:
                 return "printed" if printed else "refused"
-            printed = _parsed(["--config", str(self._file), *flags, "--print-config"])[1]
+            printed = _parse(["--config", str(self._file), *flags, "--print-config"])[1]
         if not all(map(_is_utf_8, others)):
             return "OK"  # no TOML file can say that
         self._file.write_text(printed)
-        if _parsed(["--config", str(self._file)])[0] != settings.model_copy(update={"config": self._file}):
+        if _parse(["--config", str(self._file)])[0] != settings.model_copy(update={"config": self._file}):
             raise Fault(f"--print-config prints another configuration:\n{printed}")
         return "OK"
 
@@ -62,8 +62,8 @@ def _is_utf_8(data: bytes) -> bool:
     return True
 
 
-def _parsed(argv: Sequence[str]) -> tuple[ServerSettings | None, str]:
-    """The settings; or what is printed, nothing if they are refused."""
+def _parse(argv: Sequence[str]) -> tuple[ServerSettings | None, str]:
+    """Return the settings, or what is printed instead; neither if they are refused."""
     out, errors = io.StringIO(), io.StringIO()
     try:
         with redirect_stdout(out), redirect_stderr(errors):
@@ -76,16 +76,10 @@ def _parsed(argv: Sequence[str]) -> tuple[ServerSettings | None, str]:
         return None, ""
 
 
-@contextmanager
-def _environment(variables: Mapping[str, str]) -> Iterator[None]:
-    with patch.dict(os.environ, variables):
-        yield
-
-
-def _changed(data: bytes, rng: Random) -> bytes:
-    """Bytes, or one more setting in one of the three places."""
+def _change(data: bytes, rng: Random) -> bytes:
+    """Change bytes, or add a setting in one of the three places."""
     if rng.random() < 0.4:
-        return changed_bytes(data, rng)
+        return change_bytes(data, rng)
     name, value = rng.choice(list(ServerSettings.model_fields)), _value(rng)
     flag = f"--{name.replace('_', '-')}"
     line = f"{name} = {value}\n".encode(errors="surrogateescape")
@@ -95,14 +89,6 @@ def _changed(data: bytes, rng: Random) -> bytes:
 
 
 def _value(rng: Random) -> str:
-    values = (
-        *map(str, INTEGERS),
-        *map(str, FLOATS),
-        *map(repr, TEXTS),
-        *TEXTS,
-        "[1, 2]",
-        "{a = 1}",
-        "true",
-        "1979-05-27",
-    )
-    return changed_text(rng.choice(values), rng) if rng.random() < 0.2 else rng.choice(values)
+    more = ("[1, 2]", "{a = 1}", "true", "1979-05-27")
+    values = (*map(str, INTEGERS), *map(str, FLOATS), *map(repr, TEXTS), *TEXTS, *more)
+    return change_text(rng.choice(values), rng) if rng.random() < 0.2 else rng.choice(values)

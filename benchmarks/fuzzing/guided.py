@@ -1,8 +1,9 @@
-"""Fuzzes one surface in this process, which ends with it: by atheris, which keeps what reaches new code, or without.
+"""Fuzz one surface in this process, which ends with it: by atheris, which keeps inputs that reach new code, or without.
 
     python -m benchmarks.fuzzing.guided SURFACE INPUTS BUNDLE FOLDER
 
-Writes FOLDER/result.json after all inputs; after a fault FOLDER has the input as crash-..., and the exit code is not 0.
+It writes FOLDER/result.json after all inputs; after a fault FOLDER has the input as crash-..., and the exit code is
+not 0.
 """
 
 import hashlib
@@ -18,23 +19,23 @@ __all__ = ["main"]
 
 TIMEOUT_SECONDS = 90
 LONGEST = 1 << 16
-# Of so many changes one is libFuzzer's own, which knows only what the bytes were compared with, and one is of a seed.
+# One change of four is libFuzzer's own, which knows only what the bytes were compared with, and one is of a seed.
 CHANGES = 4
 
 
 def main() -> None:
     name, inputs, bundle, folder = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]), Path(sys.argv[4])
-    (_guided if find_spec("atheris") else _unguided)(name, inputs, bundle, folder)
+    (_fuzz_guided if find_spec("atheris") else _fuzz_unguided)(name, inputs, bundle, folder)
 
 
-def _guided(name: str, inputs: int, bundle: Path, folder: Path) -> None:
+def _fuzz_guided(name: str, inputs: int, bundle: Path, folder: Path) -> None:
     import atheris
 
     with atheris.instrument_imports(include=["server", "bundle", "charstream", "tomllib"]):
-        from benchmarks.fuzzing.surfaces import opened
+        from benchmarks.fuzzing.surfaces import open_surface
 
     outcomes: Counter[str] = Counter()
-    with opened(name, bundle) as surface:
+    with open_surface(name, bundle) as surface:
 
         def take(data: bytes) -> None:
             outcomes[surface.take(data)] += 1
@@ -48,8 +49,8 @@ def _guided(name: str, inputs: int, bundle: Path, folder: Path) -> None:
                 case 0:
                     return bytes(atheris.Mutate(data, most))
                 case 1:
-                    return surface.changed(rng.choice(surface.seeds), rng)[:most]
-            return surface.changed(data, rng)[:most]
+                    return surface.change(rng.choice(surface.seeds), rng)[:most]
+            return surface.change(data, rng)[:most]
 
         corpus = folder / "corpus"
         corpus.mkdir()
@@ -61,11 +62,11 @@ def _guided(name: str, inputs: int, bundle: Path, folder: Path) -> None:
         atheris.Fuzz()
 
 
-def _unguided(name: str, inputs: int, bundle: Path, folder: Path) -> None:
-    from benchmarks.fuzzing.surfaces import opened
+def _fuzz_unguided(name: str, inputs: int, bundle: Path, folder: Path) -> None:
+    from benchmarks.fuzzing.surfaces import open_surface
 
     outcomes: Counter[str] = Counter()
-    with opened(name, bundle) as surface:
+    with open_surface(name, bundle) as surface:
         for number in range(inputs):
             data = surface.input(number)
             try:

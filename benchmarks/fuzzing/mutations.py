@@ -10,7 +10,7 @@ from typing import Any
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
-__all__ = ["changed_bytes", "changed_json", "changed_message", "changed_text"]
+__all__ = ["change_bytes", "change_json", "change_message", "change_text"]
 
 INTEGERS = (0, 1, -1, 2, 20, 21, 63, 64, 255, 2**31 - 1, 2**31, 2**32 - 1, 2**32, 2**53, 2**63 - 1, 2**64 - 1, -(2**63))
 FLOATS = (0.0, -0.0, 0.5, 1.0, -1.0, 1e-45, 1e-38, 1e-8, 100.0, 101.0, 3.4e38, 1e300, math.inf, -math.inf, math.nan)
@@ -25,8 +25,8 @@ _RANGES = {
 }
 
 
-def changed_bytes(data: bytes, rng: Random) -> bytes:
-    """With bits flipped, and pieces taken out, doubled, or put in."""
+def change_bytes(data: bytes, rng: Random) -> bytes:
+    """Return the bytes with bits flipped, and pieces taken out, doubled, or put in."""
     for _ in range(rng.randint(1, MOST_CHANGES)):
         begin, size = rng.randint(0, len(data)), rng.choice((1, 1, 2, 8, 64))
         head, piece, tail = data[:begin], data[begin : begin + size], data[begin + size :]
@@ -35,13 +35,13 @@ def changed_bytes(data: bytes, rng: Random) -> bytes:
     return data
 
 
-def changed_text(text: str, rng: Random) -> str:
+def change_text(text: str, rng: Random) -> str:
     place = rng.randint(0, len(text))
     return text[:place] + rng.choice(TEXTS) + text[place + rng.choice((0, 1, 8)) :]
 
 
-def changed_message(message: Message, rng: Random) -> Message:
-    """A copy with some fields changed, at any depth."""
+def change_message(message: Message, rng: Random) -> Message:
+    """Return a copy with some fields changed, at any depth."""
     changed = copy.deepcopy(message)
     for _ in range(rng.randint(1, MOST_CHANGES)):
         part = rng.choice(list(_parts(changed)))
@@ -50,8 +50,8 @@ def changed_message(message: Message, rng: Random) -> Message:
     return changed
 
 
-def changed_json(data: bytes, rng: Random) -> bytes:
-    """JSON with some of its values changed, at any depth. Raises ValueError if it is none."""
+def change_json(data: bytes, rng: Random) -> bytes:
+    """Return JSON with some of its values changed, at any depth. Raises ValueError if it is no JSON."""
     root = {"": json.loads(data)}
     for _ in range(rng.randint(1, MOST_CHANGES)):
         holder = rng.choice(list(_holders(root)))
@@ -62,10 +62,10 @@ def changed_json(data: bytes, rng: Random) -> bytes:
 
 
 def _change_json(holder: Any, key: Any, rng: Random) -> None:
-    """Takes a value out, changes it, or gives it to another key."""
+    """Take a value out, change it, or give it another key."""
     old, change = holder.pop(key), rng.random()
     if change > 0.2:
-        key = changed_text(key, rng) if isinstance(key, str) and change > 0.8 else key
+        key = change_text(key, rng) if isinstance(key, str) and change > 0.8 else key
         new = _json_value(old, rng)
         holder.insert(key, new) if isinstance(holder, list) else holder.update({key: new})
 
@@ -79,12 +79,12 @@ def _holders(value: Any) -> Iterator[Any]:
 
 def _json_value(old: Any, rng: Random) -> Any:
     if isinstance(old, str) and rng.random() < 0.5:
-        return changed_text(old, rng)
+        return change_text(old, rng)
     return rng.choice((*INTEGERS, *FLOATS, *TEXTS, None, True, [], {}, [old], {"a": old}, 10**30))
 
 
 def _parts(message: Message) -> Iterator[Message]:
-    """The message, and all that are in it."""
+    """Yield the message, and all messages in it."""
     yield message
     for field, value in message.ListFields():
         if field.message_type and not _is_map(field):
@@ -138,5 +138,5 @@ def _scalar(field: FieldDescriptor, old: Any, rng: Random) -> Any:
     if field.cpp_type == FieldDescriptor.CPPTYPE_ENUM:
         return rng.choice(field.enum_type.values).number
     if field.type == FieldDescriptor.TYPE_BYTES:
-        return changed_bytes(old or rng.randbytes(rng.choice((0, 1, 40, 300))), rng)
-    return changed_text(old or "", rng)
+        return change_bytes(old or rng.randbytes(rng.choice((0, 1, 40, 300))), rng)
+    return change_text(old or "", rng)

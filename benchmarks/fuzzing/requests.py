@@ -1,19 +1,21 @@
-"""The RPCs' messages and resume tokens, down to what the engine is asked."""
+"""Surfaces of the RPCs' messages and of resume tokens, as far as the engine's request."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from random import Random
 from typing import Any
 
 import numpy as np
 from google.protobuf.message import DecodeError, Message
 
-from benchmarks.fuzzing.mutations import changed_bytes, changed_message
+from benchmarks.fuzzing.mutations import change_bytes, change_message
 from benchmarks.fuzzing.surface import Fault, Surface
 from bundle.manifest import Manifest
 from protos import charstream_pb2 as pb
-from server.errors import RequestError, status_of
-from server.service.requests import Asked, generation_of, scoring_of
+from server.engine.messages import Request
+from server.errors import RequestError
+from server.service.interceptors.errors import status_of
+from server.service.requests import ResponseContext, generation_request, scoring_request
 from server.service.resume_tokens import Keys
 from server.service.token_pb2 import TextState
 from server.settings import ServerSettings
@@ -32,38 +34,29 @@ LIMITS = {
     "max_token_bytes": 16_384,
 }
 ALLOWED = ("OK", "INVALID_ARGUMENT", "NOT_FOUND", "FAILED_PRECONDITION", "RESOURCE_EXHAUSTED")
-# What is in a call's trailers: clients take 8 KB without asking.
+# A status is in a call's trailers, of which clients take 8 KB without asking.
 MOST_STATUS_BYTES = 4096
 
+REPLICA = pb.Replica(digest="d" * 64, precision="fp32", numerics="e" * 16)
 GENERATION, MODELS = "/charstream.v1.TextGeneration/", "/charstream.v1.Models/"
 
 
 @dataclass(frozen=True)
-class Model:
-    """What requests are checked against, of a model that is served."""
+class Requests:
+    """A server's checks of requests, without the server."""
 
     manifest: Manifest
-    replica: pb.Replica = field(
-        default_factory=lambda: pb.Replica(digest="d" * 64, precision="fp32", numerics="e" * 16)
-    )
-
-
-@dataclass(frozen=True)
-class Requests:
-    """A server's way with requests, without the server."""
-
-    model: Model
     keys: Keys
     settings: ServerSettings
 
     def generate(self, data: bytes) -> str:
-        return self._outcome(pb.GenerateRequest, data, lambda request: self._asked(request, generation_of))
+        return self._outcome(pb.GenerateRequest, data, lambda request: self._parse(request, generation_request))
 
     def score(self, data: bytes) -> str:
-        return self._outcome(pb.ScoreRequest, data, lambda request: self._asked(request, scoring_of))
+        return self._outcome(pb.ScoreRequest, data, lambda request: self._parse(request, scoring_request))
 
     def token(self, data: bytes) -> str:
-        """As a token of both kinds of requests."""
+        """Use the bytes as a resume token in both kinds of requests."""
         outcomes = (
             self.generate(pb.GenerateRequest(resume_token=data, logprobs=3, stop=["ab"]).SerializeToString()),
             self.score(pb.ScoreRequest(resume_token=data, text="ab").SerializeToString()),
@@ -72,8 +65,8 @@ class Requests:
             raise Fault(f"the same token is {' and '.join(outcomes)}")
         return outcomes[0]
 
-    def sealed(self, data: bytes) -> bytes:
-        """A token that says `data`; b"" for what cannot be said."""
+    def seal(self, data: bytes) -> bytes:
+        """Return a resume token of a serialised `TextState`; b"" for bytes that are none."""
         try:
             return self.keys.seal(TextState.FromString(data))
         except DecodeError:
@@ -96,23 +89,23 @@ class Requests:
             return error.code.name
         return "OK"
 
-    def _asked(self, request: Any, asked_of: Callable[..., Asked]) -> None:
-        token = self.keys.open(request.resume_token, self.settings.max_token_bytes) if request.resume_token else None
-        self._check(asked_of(request, token, self.model, self.settings))
+    def _parse(self, message: Any, parse: Callable[..., tuple[Request, ResponseContext]]) -> None:
+        token = self.keys.open(message.resume_token, self.settings.max_token_bytes) if message.resume_token else None
+        self._check(*parse(message, token, self.manifest, REPLICA, self.settings))
 
-    def _check(self, asked: Asked) -> None:
-        """What the engine takes for granted."""
-        wanted, vocab = asked.generation, len(self.model.manifest.symbols)
+    def _check(self, wanted: Request, context: ResponseContext) -> None:
+        """Check everything that the engine takes for granted."""
+        vocab = len(self.manifest.symbols)
         origin, sampling = wanted.origin, wanted.sampling
         holds = {
             "characters": not len(wanted.forced) or 0 <= wanted.forced.min() <= wanted.forced.max() < vocab,
             "silent": 0 <= wanted.silent <= len(wanted.forced),
             "max_chars": 0 <= wanted.max_chars <= self.settings.max_chars,
-            "texts": 1 <= len(asked.continuations) <= self.settings.max_continuations,
+            "texts": 1 <= len(context.continuations) <= self.settings.max_continuations,
             "seed": 0 <= wanted.seed < 2**64,
             "temperature": 0 <= sampling.temperature < np.inf,
             "bias": all(0 <= char < vocab and not value > 100 for char, value in sampling.bias),
-            "times": wanted.max_delay > 0 and (wanted.time_limit is None or wanted.time_limit > 0),
+            "times": wanted.chunking.max_delay > 0 and (wanted.time_limit is None or wanted.time_limit > 0),
             "origin": origin is None or (0 <= origin.token < vocab and 0 <= origin.position < 2**63),
             "state": origin is None or all(np.isfinite(array).all() for array in origin.state),
         }
@@ -122,46 +115,46 @@ class Requests:
 
 
 def request_surfaces(manifest: Manifest) -> list[Surface]:
-    requests = Requests(Model(manifest), Keys.of([KEY]), ServerSettings(**LIMITS))
+    requests = Requests(manifest, Keys.of([KEY]), ServerSettings(**LIMITS))
     states = [state.SerializeToString() for state in _states(manifest)]
-    generate = [message.SerializeToString() for message in _generate_seeds(requests.sealed(states[0]))]
-    score = [message.SerializeToString() for message in _score_seeds(requests.sealed(states[0]))]
-    tokens = [requests.sealed(state) for state in states]
+    generate = [message.SerializeToString() for message in _generate_seeds(requests.seal(states[0]))]
+    score = [message.SerializeToString() for message in _score_seeds(requests.seal(states[0]))]
+    tokens = [requests.seal(state) for state in states]
     listing, naming = pb.ListModelsRequest, pb.GetModelRequest
     names = [naming(name=name).SerializeToString() for name in ("", manifest.name, "a" * 64)]
 
-    def of_content(data: bytes) -> str:
-        return requests.token(requests.sealed(data))
+    def take_content(data: bytes) -> str:
+        return requests.token(requests.seal(data))
 
-    def asked_with(token: bytes) -> bytes:
+    def request_with(token: bytes) -> bytes:
         return pb.GenerateRequest(resume_token=token, max_chars=16, logprobs=3, stop=["ab"]).SerializeToString()
 
     return [
-        Surface("generate", generate, requests.generate, _of(pb.GenerateRequest), f"{GENERATION}Generate"),
-        Surface("score", score, requests.score, _of(pb.ScoreRequest), f"{GENERATION}Score"),
-        Surface("list_models", [b""], requests.plain(listing), _of(listing), f"{MODELS}ListModels"),
-        Surface("get_model", names, requests.plain(naming), _of(naming), f"{MODELS}GetModel"),
-        Surface("tokens", tokens, requests.token, changed_bytes, f"{GENERATION}Generate", asked_with),
+        Surface("generate", generate, requests.generate, _change_as(pb.GenerateRequest), f"{GENERATION}Generate"),
+        Surface("score", score, requests.score, _change_as(pb.ScoreRequest), f"{GENERATION}Score"),
+        Surface("list_models", [b""], requests.plain(listing), _change_as(listing), f"{MODELS}ListModels"),
+        Surface("get_model", names, requests.plain(naming), _change_as(naming), f"{MODELS}GetModel"),
+        Surface("tokens", tokens, requests.token, change_bytes, f"{GENERATION}Generate", request_with),
         Surface(
             "signed_tokens",
             states,
-            of_content,
-            _of(TextState),
+            take_content,
+            _change_as(TextState),
             f"{GENERATION}Generate",
-            lambda data: asked_with(requests.sealed(data)),
+            lambda data: request_with(requests.seal(data)),
         ),
     ]
 
 
-def _of(kind: type[Message]) -> Callable[[bytes, Random], bytes]:
-    def changed(data: bytes, rng: Random) -> bytes:
+def _change_as(kind: type[Message]) -> Callable[[bytes, Random], bytes]:
+    def change(data: bytes, rng: Random) -> bytes:
         try:
             message = kind.FromString(data)
         except DecodeError:
-            return changed_bytes(data, rng)
-        return changed_message(message, rng).SerializeToString() if rng.random() < 0.7 else changed_bytes(data, rng)
+            return change_bytes(data, rng)
+        return change_message(message, rng).SerializeToString() if rng.random() < 0.7 else change_bytes(data, rng)
 
-    return changed
+    return change
 
 
 def _generate_seeds(token: bytes) -> list[pb.GenerateRequest]:

@@ -1,4 +1,4 @@
-"""What outsiders' bytes reach first, each a function: bytes in, the outcome's name out; what is raised is a fault."""
+"""A surface that outsiders' bytes reach first: a function from bytes to an outcome's name; an exception is a fault."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ __all__ = ["Fault", "Surface"]
 
 
 class Fault(AssertionError):
-    """An input led to what no input may lead to."""
+    """An input has an effect that no input may have."""
 
 
 @dataclass(frozen=True)
@@ -16,21 +16,21 @@ class Surface:
     """Bytes that somebody else makes.
 
     Attributes:
-        take: what is done with them, down to where they are trusted; returns the outcome, raises at a fault.
-        changed: a seed made strange, but not so strange that nothing looks further into it.
+        take: handles them until they are trusted; returns the outcome, raises at a fault.
+        change: makes a seed strange, but not so strange that it is refused at the first look.
         method, request: how they go over a connection; without a method they do not.
     """
 
     name: str
     seeds: Sequence[bytes]
     take: Callable[[bytes], str]
-    changed: Callable[[bytes, Random], bytes]
+    change: Callable[[bytes, Random], bytes]
     method: str = ""
     request: Callable[[bytes], bytes] = bytes
 
     def input(self, number: int) -> bytes:
-        """One of the inputs that this surface can be given, the same for the same number."""
+        """Return an input for this surface, the same for the same number."""
         rng = Random(number)
         if number % 20 == 0:
             return rng.randbytes(rng.choice((0, 1, 4, 100, 2000)))
-        return self.changed(rng.choice(self.seeds), rng)
+        return self.change(rng.choice(self.seeds), rng)

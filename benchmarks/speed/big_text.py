@@ -1,10 +1,9 @@
-"""What a large text takes: anonymous memory of preparing it, and of training on it, beside what a small text takes.
+"""Measure the anonymous memory of preparing a large text and of training on it, beside that of a small text.
 
     python -m benchmarks.speed.big_text [--gigabytes 1]
 
-The text is generated; it lies, with what is prepared of it, in a temporary folder. Peaks are read from /proc (Linux):
-pages of mapped files can be given back at any time and are not counted. Exit code 1 if the large text takes
-more than 200 MB beyond the small one.
+The text is generated in a temporary folder. Peaks are read from /proc (Linux): pages of mapped files can be given back
+at any time and are not counted. Exit code 1 if the large text takes more than 200 MB beyond the small one.
 """
 
 import os
@@ -33,13 +32,13 @@ TRAIN = (
 
 
 class BigTextSettings(Settings):
-    """Measures the memory that a large text takes."""
+    """Measure the memory that a large text takes."""
 
     gigabytes: float = Field(1.0, gt=0, description="size of the text")
 
 
 def write_text(path: Path, size: int) -> None:
-    """Lines of a few words, at least `size` bytes."""
+    """Write lines of a few words, at least `size` bytes."""
     rng = random.Random(0)
     block = "".join(" ".join(rng.choices(WORDS, k=8)) + "\n" for _ in range(20_000)).encode()
     with path.open("wb") as file:
@@ -48,7 +47,7 @@ def write_text(path: Path, size: int) -> None:
 
 
 def peak_megabytes(*command: str, folder: Path) -> float:
-    """Runs a command of charstream; the most anonymous memory that it was seen to have."""
+    """Run a command of charstream; return the most anonymous memory that it was seen to have."""
     environment = {**os.environ, "CHARSTREAM_CACHE": str(folder / "cache")}
     process = subprocess.Popen(
         [sys.executable, "-m", "charstream", *command], env=environment, stdout=subprocess.DEVNULL, stderr=sys.stderr
@@ -63,7 +62,7 @@ def peak_megabytes(*command: str, folder: Path) -> float:
 
 
 def measure(text: Path, folder: Path) -> dict[str, float]:
-    """Peaks of preparing a text, and of training on it once it is prepared."""
+    """Return the peaks of preparing a text, and of training on it once it is prepared."""
     train = ("train", "--data", str(text), "--out", str(folder / text.stem), *TRAIN)
     found = {}
     for name, command in (("prepare", ("data", str(text))), ("train", train)):

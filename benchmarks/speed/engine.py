@@ -1,18 +1,18 @@
-"""An engine without gRPC: texts that never wait for a reader."""
+"""An engine without gRPC, whose texts never wait for a reader."""
 
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from threading import Event
+from dataclasses import replace
 
 import numpy as np
 
 from bundle.manifest import Manifest
 from server.engine.engine import Engine
-from server.engine.messages import Cancel, Delivery, Generation, Handled, Request, Sampling, Stop
+from server.engine.messages import Cancel, Chunking, Handled, Output, Request, Sampling, Shutdown
 from server.engine.state_store import Store
 
-__all__ = ["MAX_BATCH", "Meter", "engine_chars_per_second", "request", "started"]
+__all__ = ["MAX_BATCH", "Meter", "engine_chars_per_second", "request", "run_engine"]
 
 UNLIMITED = 2**31
 MAX_BATCH = 256  # rows of a run on the processor, as the server has them
@@ -22,55 +22,50 @@ class Meter:
     """Counts the characters that an engine delivers."""
 
     def __init__(self) -> None:
-        self.chars, self.finished, self.changed = 0, 0, Event()
+        self.chars = 0
 
     engine: Engine
 
-    def deliver(self, deliveries: list[Delivery]) -> None:
+    def deliver(self, outputs: list[Output]) -> None:
         self.engine.submit(Handled(1, 0.0))
-        self.chars += sum(len(delivery.text) for delivery in deliveries)
-        self.finished += sum(delivery.finish is not None for delivery in deliveries)
-        self.changed.set()
+        self.chars += sum(len(output.text) for output in outputs)
 
 
 @contextmanager
-def started(
-    store: Store, manifest: Manifest, meter: Meter, *, chunk_delay: float, prefix_bytes: int = 0
-) -> Iterator[Engine]:
-    """A running, warmed up engine."""
+def run_engine(store: Store, manifest: Manifest, meter: Meter, *, chunk_delay: float) -> Iterator[Engine]:
+    """Run a warmed up engine."""
 
-    def failed(error: BaseException) -> None:
+    def fail(error: BaseException) -> None:
         raise SystemExit(f"the engine broke: {error}")
 
     engine = Engine(
         store,
         manifest,
         chunk_delay=chunk_delay,
-        prefix_bytes=prefix_bytes,
+        prefix_bytes=0,
         max_wait=3600.0,
         deliver=meter.deliver,
-        failed=failed,
+        failed=fail,
     )
     meter.engine = engine
     engine.start_warm()
     try:
         yield engine
     finally:
-        engine.submit(Stop())
+        engine.submit(Shutdown())
         engine.join()
 
 
-def request(stream: int, *, chars: int = UNLIMITED, prompt_chars: int = 0, delay: float = 10.0) -> Request:
-    """A text that pauses for nobody."""
-    prompt = np.random.default_rng(stream).integers(0, 60, prompt_chars)
-    generation = Generation(prompt, prompt_chars, chars, Sampling(0.8), stream, max_delay=delay)
-    return Request(stream, generation, UNLIMITED, time.monotonic())
+def request(stream: int) -> Request:
+    """Return a request for a text that pauses for nobody and does not end."""
+    text = Request(np.zeros(0, np.int64), 0, UNLIMITED, Sampling(0.8), stream, chunking=Chunking(10.0))
+    return replace(text, stream=stream, window=UNLIMITED, submitted=time.monotonic())
 
 
 def engine_chars_per_second(store: Store, manifest: Manifest, rows: int, chunk_delay: float, seconds: float) -> float:
-    """Of so many texts, which the store must have room for."""
+    """Return the characters a second of `rows` texts, for which the store must have room."""
     meter = Meter()
-    with started(store, manifest, meter, chunk_delay=chunk_delay) as engine:
+    with run_engine(store, manifest, meter, chunk_delay=chunk_delay) as engine:
         for stream in range(rows):
             engine.submit(request(stream))
         time.sleep(seconds / 5)

@@ -1,4 +1,4 @@
-"""The decode graph in-process, and its matmuls alone: the bound that this runtime sets."""
+"""The decode graph in this process, and its matmuls alone: the bound that this runtime sets."""
 
 import time
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from onnx import GraphProto, TensorProto, helper
 from onnxruntime import InferenceSession
 
 from bundle.manifest import Manifest
-from server.engine.state_store import idle_inputs
+from server.engine.state_store import idle_input
 from server.runtime.host_runner import Runner
 from server.runtime.host_states import HostStates
 
@@ -18,12 +18,12 @@ __all__ = ["matmuls_of", "seconds_of", "time_graph", "time_matmuls"]
 
 STEPS = 16
 TEMPERATURE = 0.8
-# Limits of every row where the full graph is measured.
+# Every row has these limits where the full graph is measured.
 TOP_K, TOP_P, MIN_P = 40, 0.9, 0.01
 
 
 def seconds_of(call: Callable[[], object], seconds: float) -> float:
-    """Mean seconds of a call that is repeated for so long, after two that are not counted."""
+    """Return the mean seconds of a call that is repeated for `seconds`, after two calls that are not counted."""
     call()
     call()
     calls, begin = 0, time.perf_counter()
@@ -34,17 +34,17 @@ def seconds_of(call: Callable[[], object], seconds: float) -> float:
 
 
 def time_graph(runner: Runner, manifest: Manifest, rows: int, seconds: float, *, full: bool) -> float:
-    """Seconds of one step, in runs of 16 with two alternating halves of the state."""
+    """Return the seconds of one step, in runs of 16 with two alternating halves of the state."""
     vocab = len(manifest.symbols)
     states = HostStates(runner, manifest, rows, rows, np.empty(STEPS * rows * vocab, np.float32))
-    inputs = idle_inputs(rows, rows, STEPS, vocab)
+    inputs = idle_input(rows, rows, STEPS, vocab)
     inputs.temperature[:], inputs.limits.top_k[:] = TEMPERATURE, min(TOP_K, vocab)
     inputs.limits.top_p[:], inputs.limits.min_p[:] = TOP_P, MIN_P
     return seconds_of(lambda: states.run(inputs, full=full), seconds) / STEPS
 
 
 def matmuls_of(decode: bytes) -> InferenceSession:
-    """A graph of nothing but the matmuls that one step of a decode graph does with its weights."""
+    """Return a graph of nothing but the matmuls that one step of a decode graph does with its weights."""
     model = onnx.load_from_string(decode)
     weights = {tensor.name: tensor for graph in (model.graph, _body(model.graph)) for tensor in graph.initializer}
     used = [node for node in _body(model.graph).node if node.op_type in ("MatMul", "MatMulInteger")]
@@ -67,7 +67,7 @@ def matmuls_of(decode: bytes) -> InferenceSession:
 
 
 def time_matmuls(session: InferenceSession, rows: int, seconds: float) -> float:
-    """Seconds of one step's matmuls."""
+    """Return the seconds of one step's matmuls."""
     binding = session.io_binding()
     rng = np.random.default_rng(0)
     for value in session.get_inputs():

@@ -1,37 +1,43 @@
-"""What many streams take: an engine, and a server, with 4,096 rows before, while and after 4,096 texts run.
+"""Measure the memory of many streams: an engine, and a server, with 4,096 rows before, while and after 4,096 texts run.
 
     python -m benchmarks.speed.memory [--bundle FOLDER]
 
-Resident memory, read from /proc: of a process with nothing but the engine, and of the server's process, whose streams
-come from one asyncio process, this one.
+Resident memory is read from /proc: that of a process with nothing but the engine, and that of the server's process,
+whose streams come from one asyncio process, this one.
 """
 
 import asyncio
 import gc
-import subprocess
+import os
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import grpc
 from pydantic import Field
 
+from benchmarks.speed.engine import MAX_BATCH, Meter, request, run_engine
+from benchmarks.support.load import open_stubs
 from benchmarks.support.machine import describe_machine, resident_megabytes
-from benchmarks.support.served import serving, untrained_bundle
+from benchmarks.support.servers import ServerProcess, given_or_untrained, serving
+from bundle.read import decode_file, full_file, read_bundle
 from charstream.settings import Settings, parse
 from protos import charstream_pb2 as pb
-from protos import charstream_pb2_grpc as pb_grpc
+from server.engine.messages import Cancel
+from server.runtime.host_runner import Runner
+from server.runtime.host_states import HostStore
 
 CONNECTIONS = 16
 # Enough that every stream is still open when the last one has begun.
 ENDLESS_CHARS = 1_000_000
-SETTLE_SECONDS = 5.0
+BEGIN_SECONDS, SETTLE_SECONDS, POLL_SECONDS = 120.0, 5.0, 0.2
 
 
 class MemorySettings(Settings):
-    """Measures the memory of a server with many open streams."""
+    """Measure the memory of an engine, and of a server, with many open streams."""
 
     bundle: Path | None = Field(None, description="the bundle to serve (default: an untrained LSTM 2x512)")
     streams: int = Field(4096, ge=1, description="rows of the server, and streams that are open at a time")
@@ -39,72 +45,89 @@ class MemorySettings(Settings):
     seconds: float = Field(10.0, gt=0, description="seconds that all are open")
 
 
-async def hold_streams(address: str, pid: int, streams: int, seconds: float) -> tuple[float, int]:
-    """Opens the streams, reads all of them for so long, and cancels them; the largest memory seen, in megabytes, and
-    the streams that delivered."""
-    options = [("grpc.use_local_subchannel_pool", 1)]
-    channels = [grpc.aio.insecure_channel(address, options) for _ in range(min(CONNECTIONS, streams))]
+def measure_engine(folder: Path, streams: int, rounds: int, seconds: float) -> None:
+    """Print the memory of this process, which should have nothing but an engine in it."""
+    bundle, pid = read_bundle(folder), os.getpid()
+    manifest, precision = bundle.manifest, bundle.manifest.precisions[-1]
+    files = (bundle.files[decode_file(precision)], bundle.files[full_file(precision)])
+    runner = Runner(*files, manifest.model, len(manifest.symbols), threads=1)
+    meter = Meter()
+    with run_engine(HostStore(runner, manifest, streams, MAX_BATCH), manifest, meter, chunk_delay=0.02) as engine:
+        before = resident_megabytes(pid)
+        print(f"engine, warmed up, {precision}: {before:.0f} MB")
+        for number in range(rounds):
+            chars = meter.chars
+            for stream in range(streams):
+                engine.submit(request(stream))
+            largest, end = 0.0, time.monotonic() + seconds
+            while time.monotonic() < end:
+                time.sleep(POLL_SECONDS)
+                largest = max(largest, resident_megabytes(pid))
+            for stream in range(streams):
+                engine.submit(Cancel(stream))
+            time.sleep(1)
+            counted = f"{streams:,} texts, {meter.chars - chars:,} characters"
+            _print_round("engine", number, counted, before, largest, resident_megabytes(pid))
+
+
+async def hold_streams(server: ServerProcess, streams: int, seconds: float) -> tuple[float, int]:
+    """Open all streams, read them for some seconds and cancel them.
+
+    Returns:
+        The largest memory seen, in megabytes, and how many streams delivered.
+    """
     delivered: set[int] = set()
+    async with open_stubs(server.address, min(CONNECTIONS, streams)) as stubs:
 
-    async def read(number: int) -> None:
-        stub = pb_grpc.TextGenerationStub(channels[number % len(channels)])
-        call = stub.Generate(pb.GenerateRequest(max_chars=ENDLESS_CHARS, seed=number))
-        try:
-            async for _ in call:
-                delivered.add(number)
-        except grpc.aio.AioRpcError as error:
-            print(f"stream {number}: {error.code()}: {error.details()}", file=sys.stderr)
-        finally:
-            call.cancel()
+        async def read(number: int) -> None:
+            call = stubs[number % len(stubs)].Generate(pb.GenerateRequest(max_chars=ENDLESS_CHARS, seed=number))
+            try:
+                async for _ in call:
+                    delivered.add(number)
+            except grpc.aio.AioRpcError as error:
+                print(f"stream {number}: {error.code()}: {error.details()}", file=sys.stderr)
+            finally:
+                call.cancel()
 
-    tasks = [asyncio.create_task(read(number)) for number in range(streams)]
-    largest, begin, complete = 0.0, time.monotonic(), 0.0
-    while not complete or time.monotonic() - complete < seconds:
-        await asyncio.sleep(0.2)
-        largest = max(largest, resident_megabytes(pid))
-        if len(delivered) == streams and not complete:
-            complete = time.monotonic()
-        if time.monotonic() - begin > 120:
-            break
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
-    for channel in channels:
-        await channel.close()
+        tasks = [asyncio.create_task(read(number)) for number in range(streams)]
+        largest, give_up, end = 0.0, time.monotonic() + BEGIN_SECONDS, float("inf")
+        while time.monotonic() < min(end, give_up):
+            await asyncio.sleep(POLL_SECONDS)
+            largest = max(largest, resident_megabytes(server.pid))
+            if len(delivered) == streams:
+                end = min(end, time.monotonic() + seconds)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
     return largest, len(delivered)
 
 
-def measure_engine(bundle: Path, streams: int, rounds: int, seconds: float) -> None:
-    """In a process of its own: this one has torch in it."""
-    code = (
-        "import sys; from benchmarks.memory_engine import measure; "
-        "measure(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4]))"
-    )
-    arguments = [str(argument) for argument in (bundle, streams, rounds, seconds)]
-    subprocess.run([sys.executable, "-c", code, *arguments], check=True)
+def measure_server(bundle: Path, streams: int, rounds: int, seconds: float) -> None:
+    with serving(bundle, "--max-rows", str(streams)) as server:
+        before = resident_megabytes(server.pid)
+        print(f"server, ready: {before:.0f} MB")
+        for number in range(rounds):
+            largest, delivered = asyncio.run(hold_streams(server, streams, seconds))
+            gc.collect()
+            time.sleep(SETTLE_SECONDS)
+            counted = f"{delivered:,} of {streams:,} streams delivered"
+            _print_round("server", number, counted, before, largest, resident_megabytes(server.pid))
+
+
+def _print_round(name: str, number: int, counted: str, before: float, largest: float, after: float) -> None:
+    memory = f"at most {largest:.0f} MB; after them {after:.0f} MB ({after - before:+.0f})"
+    print(f"{name}, round {number + 1}: {counted}, {memory}", flush=True)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     settings = parse(MemorySettings, argv, command="python -m benchmarks.speed.memory")
-    with tempfile.TemporaryDirectory() as folder:
-        bundle = settings.bundle or untrained_bundle(Path(folder) / "lstm-2x512")
+    with given_or_untrained(settings.bundle) as bundle:
         print(describe_machine(), flush=True)
-        measure_engine(bundle, settings.streams, settings.rounds, settings.seconds)
-        with serving(bundle, "--max-rows", str(settings.streams)) as server:
-            before = resident_megabytes(server.pid)
-            print(f"server, ready: {before:.0f} MB")
-            for number in range(settings.rounds):
-                largest, delivered = asyncio.run(
-                    hold_streams(server.address, server.pid, settings.streams, settings.seconds)
-                )
-                gc.collect()
-                time.sleep(SETTLE_SECONDS)
-                after = resident_megabytes(server.pid)
-                print(
-                    f"server, round {number + 1}: {delivered:,} of {settings.streams:,} streams delivered, at most "
-                    f"{largest:.0f} MB; after them {after:.0f} MB ({after - before:+.0f})",
-                    flush=True,
-                )
+        sizes = (bundle, settings.streams, settings.rounds, settings.seconds)
+        # In a process of its own: this one may have torch in it.
+        with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+            pool.submit(measure_engine, *sizes).result()
+        measure_server(*sizes)
     return 0
 
 

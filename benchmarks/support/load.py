@@ -1,31 +1,31 @@
-"""Readers of a server, from one asyncio client in this process."""
+"""Readers that load a server, from one asyncio client or several."""
 
 import asyncio
-import os
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from multiprocessing import get_context
-from pathlib import Path
 from statistics import fmean
 
 import grpc
+import numpy as np
 
+from benchmarks.support.machine import thread_seconds
 from protos import charstream_pb2 as pb
 from protos import charstream_pb2_grpc as pb_grpc
 
-__all__ = ["CpuSeconds", "Load", "bearer", "bottleneck", "channel_to", "clients_load", "grpc_load"]
+__all__ = ["Load", "bearer", "bottleneck", "clients_load", "grpc_load", "open_stub", "open_stubs", "percentiles"]
 
 TEXT_CHARS = 2000
-CLIENT_SECONDS = 4.0  # in which a process of readers has begun
-BUSY = 0.85  # of a core: whom the others wait for
+CLIENT_SECONDS = 4.0  # until a process of readers has begun
+BUSY = 0.85  # share of a core from which on the others wait
 
 
 @dataclass(frozen=True)
 class Arrival:
-    """A chunk at the client: when, how many characters, and seconds since the chunk before (or since the call)."""
+    """A message at the client: when, how many characters, and seconds since the message before (or since the call)."""
 
     at: float
     chars: int
@@ -45,7 +45,7 @@ class CpuSeconds:
 
 @dataclass(frozen=True)
 class Load:
-    """What the readers of one measurement saw: characters and messages a second, and times in milliseconds."""
+    """The readers' figures of one measurement: characters and messages a second, and times in milliseconds."""
 
     chars_per_second: float
     messages_per_second: float
@@ -64,10 +64,9 @@ async def grpc_load(
     credentials: grpc.ChannelCredentials | None = None,
     token: str = "",
 ) -> Load:
-    """`streams` readers, each starting a new text when its last one ends, for so many seconds."""
-    async with channel_to(address, credentials) as channel:
-        stub = pb_grpc.TextGenerationStub(channel)
-        before, own, begin = _threads(pid), time.process_time(), time.perf_counter()
+    """Read with `streams` readers for some seconds; each begins a new text when its last one ends."""
+    async with open_stub(address, credentials) as stub:
+        before, own, begin = thread_seconds(pid), time.process_time(), time.perf_counter()
         end = begin + seconds
         # Arrivals are spread over a tenth of the time; what is counted lies after that.
         spread = seconds / 10
@@ -88,13 +87,11 @@ async def grpc_load(
 def clients_load(
     address: str, pid: int, streams: int, seconds: float, clients: int, text_chars: int = TEXT_CHARS
 ) -> list[Load]:
-    """`grpc_load` by several processes at the same time, among which the readers are divided."""
+    """Run `grpc_load` in several processes at the same time, among which the readers are divided."""
     begin = time.time() + CLIENT_SECONDS
     shares = [streams * (number + 1) // clients - streams * number // clients for number in range(clients)]
     with ProcessPoolExecutor(clients, get_context("spawn")) as pool:
-        found = [
-            pool.submit(_client_load, begin, address, pid, share, seconds, text_chars) for share in shares if share
-        ]
+        found = [pool.submit(_client_load, begin, address, pid, each, seconds, text_chars) for each in shares if each]
         return [future.result() for future in found]
 
 
@@ -104,21 +101,41 @@ def _client_load(begin: float, address: str, pid: int, streams: int, seconds: fl
 
 
 def bottleneck(cpus: Sequence[CpuSeconds]) -> str:
-    """Who was busy, as one measurement's clients saw it, and whom the others waited for."""
+    """Describe who was busy, as one measurement's clients saw it, and for whom the others waited."""
     engine, loop, others = (fmean(getattr(cpu, name) for cpu in cpus) for name in ("engine", "loop", "others"))
     shares = {"engine's thread": engine, "event loop": loop, "busiest client": max(cpu.client for cpu in cpus)}
     name = max(shares, key=lambda name: shares[name])
-    told = ", ".join(f"{name} {share:.2f}" for name, share in shares.items())
+    listed = ", ".join(f"{name} {share:.2f}" for name, share in shares.items())
     verdict = f"the bottleneck is the {name}" if shares[name] > BUSY else "nobody is busy all the time"
-    return f"CPU seconds a second: {told}, others {others:.2f}; {verdict}"
+    return f"CPU seconds a second: {listed}, others {others:.2f}; {verdict}"
 
 
-def channel_to(address: str, credentials: grpc.ChannelCredentials | None = None) -> grpc.aio.Channel:
-    """A connection that nobody else has."""
-    options = [("grpc.use_local_subchannel_pool", 1)]
+def percentiles(values: Sequence[float]) -> tuple[float, float]:
+    """Return the 50th and the 99th percentile; nan where there is no value."""
+    middle, high = np.percentile(values, (50, 99)) if values else (np.nan, np.nan)
+    return float(middle), float(high)
+
+
+@asynccontextmanager
+async def open_stub(
+    address: str, credentials: grpc.ChannelCredentials | None = None, options: Sequence[tuple[str, int]] = ()
+) -> AsyncIterator[pb_grpc.TextGenerationStub]:
+    """Open a connection that nobody else has."""
+    options = [("grpc.use_local_subchannel_pool", 1), *options]
     if credentials:
-        return grpc.aio.secure_channel(address, credentials, options)
-    return grpc.aio.insecure_channel(address, options)
+        channel = grpc.aio.secure_channel(address, credentials, options)
+    else:
+        channel = grpc.aio.insecure_channel(address, options)
+    async with channel:
+        yield pb_grpc.TextGenerationStub(channel)  # type: ignore[no-untyped-call]
+
+
+@asynccontextmanager
+async def open_stubs(
+    address: str, connections: int, options: Sequence[tuple[str, int]] = ()
+) -> AsyncIterator[list[pb_grpc.TextGenerationStub]]:
+    async with AsyncExitStack() as stack:
+        yield [await stack.enter_async_context(open_stub(address, options=options)) for _ in range(connections)]
 
 
 def bearer(token: str) -> tuple[tuple[str, str], ...]:
@@ -149,19 +166,8 @@ async def _reader(
     return arrivals
 
 
-def _threads(pid: int) -> dict[int, float]:
-    """CPU seconds of each thread of a process; none where the system does not say."""
-    tick = os.sysconf("SC_CLK_TCK")
-    found = {}
-    for stat in Path(f"/proc/{pid}/task").glob("*/stat"):
-        with suppress(OSError):  # it has just ended
-            fields = stat.read_text().rpartition(")")[2].split()
-            found[int(stat.parent.name)] = (int(fields[11]) + int(fields[12])) / tick
-    return found
-
-
 def _cpu(pid: int, before: dict[int, float], client: float, seconds: float) -> CpuSeconds:
-    used = {thread: total - before.get(thread, 0.0) for thread, total in _threads(pid).items()}
+    used = {thread: total - before.get(thread, 0.0) for thread, total in thread_seconds(pid).items()}
     loop = used.pop(pid, 0.0)
     engine = max(used.values(), default=0.0)
     others = sum(used.values()) - engine

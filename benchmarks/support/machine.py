@@ -1,32 +1,98 @@
-"""The machine and the versions that figures were measured with."""
+"""The machine and the versions that figures were measured with, and what a process holds (Linux)."""
 
 import os
 import platform
+import time
+from collections import Counter
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
-from charstream.versions import installed_versions, processor
+from charstream.versions import installed_versions, instruction_sets, processor
 
-__all__ = ["anonymous_megabytes", "describe_machine", "resident_megabytes"]
+__all__ = [
+    "ProcessLevel",
+    "anonymous_megabytes",
+    "describe_machine",
+    "resident_megabytes",
+    "settled_level",
+    "thread_seconds",
+]
+
+# Allocators keep something of every peak, which does not add up.
+KEPT_MEGABYTES = 32
 
 
 def describe_machine() -> str:
-    """One line: processor, cores, and the versions that matter."""
+    """Return one line: processor, its instruction sets, cores, and the versions that matter."""
     found = installed_versions("onnxruntime", "onnxruntime-gpu", "grpcio", "numpy", "torch")
     versions = ", ".join(f"{name} {version}" for name, version in found.items())
-    return f"{processor()}, {os.cpu_count()} cores, Python {platform.python_version()}, {versions}"
+    instructions = " ".join(instruction_sets()) or "no AVX2"
+    cores = f"{os.cpu_count()} cores"
+    return f"{processor()} ({instructions}), {cores}, Python {platform.python_version()}, {versions}"
 
 
 def resident_megabytes(pid: int) -> float:
-    """Resident memory of a process (Linux)."""
-    return _status(pid, "VmRSS")
+    return _memory(pid, "VmRSS")
 
 
 def anonymous_megabytes(pid: int) -> float:
-    """Of it, what is no mapped file (Linux); 0 of a process that has ended."""
-    return _status(pid, "RssAnon")
+    """Return the resident memory that is no mapped file; 0 for a process that has ended."""
+    return _memory(pid, "RssAnon")
 
 
-def _status(pid: int, name: str) -> float:
+def thread_seconds(pid: int) -> dict[int, float]:
+    """Return the CPU seconds of each thread; nothing where the system does not have them."""
+    tick, found = os.sysconf("SC_CLK_TCK"), {}
+    for stat in Path(f"/proc/{pid}/task").glob("*/stat"):
+        with suppress(OSError):  # it has just ended
+            fields = stat.read_text().rpartition(")")[2].split()
+            found[int(stat.parent.name)] = (int(fields[11]) + int(fields[12])) / tick
+    return found
+
+
+@dataclass(frozen=True)
+class ProcessLevel:
+    """Memory, open files and threads (by name) of a process."""
+
+    megabytes: float
+    files: int
+    threads: Counter[str]
+
+    @classmethod
+    def of(cls, pid: int) -> "ProcessLevel":
+        threads = Counter[str]()
+        for name in Path(f"/proc/{pid}/task").glob("*/comm"):
+            with suppress(OSError):  # it has just ended
+                threads[name.read_text().strip()] += 1
+        return cls(resident_megabytes(pid), len([*Path(f"/proc/{pid}/fd").iterdir()]), threads)
+
+    def growth(self, before: "ProcessLevel") -> list[str]:
+        """Return a description of each thing of which there is more than before."""
+        threads, memory = self.threads - before.threads, self.megabytes - before.megabytes
+        more = {
+            f"{self.files} files after {before.files}": self.files > before.files,
+            f"more threads: {dict(threads)}": self.threads.total() > before.threads.total(),
+            f"{self.megabytes:.0f} MB after {before.megabytes:.0f}": memory > KEPT_MEGABYTES,
+        }
+        return [description for description, is_more in more.items() if is_more]
+
+
+def settled_level(pid: int, before: ProcessLevel | None, seconds: float) -> ProcessLevel:
+    """Wait until a process holds no more than before (or, without that, than half a second ago); return the level.
+
+    After `seconds` it returns what there is then.
+    """
+    end, level = time.monotonic() + seconds, ProcessLevel.of(pid)
+    while time.monotonic() < end:
+        time.sleep(0.5)
+        last, level = level, ProcessLevel.of(pid)
+        if not level.growth(before or last):
+            break
+    return level
+
+
+def _memory(pid: int, name: str) -> float:
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     kilobytes = sum(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
     return kilobytes * 1024 / 1e6

@@ -1,7 +1,9 @@
-"""A Prometheus that reads one server."""
+"""A Prometheus that reads one server, and what deploy/observability asks it."""
 
 import json
 import math
+import re
+import shutil
 import socket
 import subprocess
 import time
@@ -15,32 +17,50 @@ from urllib.request import urlopen
 
 import yaml
 
-from benchmarks.support.queries import OBSERVABILITY, tool
+__all__ = [
+    "OBSERVABILITY",
+    "SCRAPE_SECONDS",
+    "Prometheus",
+    "alert_queries",
+    "dashboard_queries",
+    "free_port",
+    "metric_names",
+    "run_prometheus",
+    "tool",
+]
 
-__all__ = ["SCRAPE_SECONDS", "Prometheus", "free_port", "scraping"]
+ROOT = Path(__file__).parents[2]
+OBSERVABILITY = ROOT / "deploy" / "observability"
 
+KEYWORDS = {"and", "or", "unless", "bool", "offset"}
+# Strings, selectors, ranges and lists of labels.
+NO_METRICS = re.compile(
+    r'"[^"]*"|\{[^}]*\}|\[[^]]*\]|\b(?:by|without|on|ignoring|group_left|group_right)\s*\([^)]*\)', re.DOTALL
+)
+IDENTIFIERS = re.compile(r"(?<![\w.])[a-zA-Z_:][\w:]*(?!\s*\(|\w)")
+COMPARISON = re.compile(r"\s*(?:==|!=|>=|<=|>|<)\s*[\d.e]+\s*$")
 START_SECONDS = 60
 SCRAPE_SECONDS = 2
 
 
 class Prometheus:
-    """A running one."""
+    """A Prometheus that runs."""
 
     def __init__(self, port: int) -> None:
         self._url = f"http://127.0.0.1:{port}"
 
     def query(self, expression: str, at: float) -> list[float]:
-        """A value for each series of the answer, as it was at time.time() `at`; without those that are no number."""
+        """Return the value of each series of the answer at time.time() `at`, without those that are no number."""
         values = (float(series["value"][1]) for series in self._ask(expression, at))
         return [value for value in values if not math.isnan(value)]
 
     def span(self, metric: str, seconds: int, at: float) -> tuple[float, float]:
-        """The time.time() of the first and of the last sample in so many seconds: what rate() knows."""
+        """Return the time.time() of the first and the last sample in a range: rate() knows no others."""
         times = [time for series in self._ask(f"{metric}[{seconds}s]", at) for time, _ in series["values"]]
         return min(times), max(times)
 
     def wait_for_scrape(self, after: float) -> None:
-        """Waits until the server was read at a later time.time()."""
+        """Wait until the server was read later than time.time() `after`."""
         while not any(seen > after for seen in self.query('timestamp(up{job="charstream"})', time.time())):
             time.sleep(0.2)
 
@@ -57,8 +77,8 @@ class Prometheus:
 
 
 @contextmanager
-def scraping(folder: Path, port: int) -> Iterator[Prometheus]:
-    """Reads a metrics port of this machine as deploy/observability says, but more often, with its files in `folder`."""
+def run_prometheus(folder: Path, port: int) -> Iterator[Prometheus]:
+    """Read a metrics port of this machine as deploy/observability says, but more often, with its files in `folder`."""
     path = tool("prometheus")
     if path is None:
         raise SystemExit("prometheus is neither installed nor in .tools: make prometheus")
@@ -72,7 +92,7 @@ def scraping(folder: Path, port: int) -> Iterator[Prometheus]:
     )
     process = subprocess.Popen([path, *arguments])
     try:
-        yield _ready(process, Prometheus(own))
+        yield _wait_until_ready(process, Prometheus(own))
     finally:
         process.terminate()
         process.wait()
@@ -86,7 +106,7 @@ def _configuration(port: int) -> str:
     return yaml.safe_dump(settings)
 
 
-def _ready(process: "subprocess.Popen[bytes]", prometheus: Prometheus) -> Prometheus:
+def _wait_until_ready(process: "subprocess.Popen[bytes]", prometheus: Prometheus) -> Prometheus:
     end = time.monotonic() + START_SECONDS
     while not prometheus.is_ready():
         if process.poll() is not None or time.monotonic() > end:
@@ -98,3 +118,41 @@ def _ready(process: "subprocess.Popen[bytes]", prometheus: Prometheus) -> Promet
 def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         return int(taken.getsockname()[1])
+
+
+def tool(name: str) -> str | None:
+    """Return the path of `prometheus` or `promtool`, installed or fetched by `make prometheus`."""
+    return shutil.which(name) or shutil.which(name, path=str(ROOT / ".tools" / "usr" / "bin"))
+
+
+def dashboard_queries(interval: str) -> list[tuple[str, str]]:
+    """Return (panel, query) for all panels, servers and models; rates are over `interval`."""
+    dashboard = json.loads((OBSERVABILITY / "dashboard.json").read_text())
+    variables = (("$__rate_interval", interval), ("$instance", ".*"), ("$model", ".*"))
+    found = []
+    for panel in dashboard["panels"]:
+        for query in (target["expr"] for target in panel.get("targets", ())):
+            for name, value in variables:
+                query = query.replace(name, value)
+            found.append((panel["title"], query))
+    return found
+
+
+def alert_queries() -> list[tuple[str, str]]:
+    """Return (alert, expression that it compares with a threshold)."""
+    rules = yaml.safe_load((OBSERVABILITY / "alerts.yaml").read_text())
+    return [(rule["alert"], query) for rule in _rules(rules) for query in _operands(rule["expr"])]
+
+
+def metric_names(query: str) -> set[str]:
+    return set(IDENTIFIERS.findall(NO_METRICS.sub(" ", query))) - KEYWORDS
+
+
+def _rules(file: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    for group in file["groups"]:
+        yield from group["rules"]
+
+
+def _operands(expression: str) -> list[str]:
+    """Return what an alert looks at, without thresholds: it must have values even while the alert is silent."""
+    return [COMPARISON.sub("", part).strip() for part in re.split(r"\b(?:and|or|unless)\b", expression)]

@@ -1,1 +1,1 @@
-"""`charstream check`: what one looks at before, while and after a network is trained, each with a verdict."""
+"""`charstream check`: checks before, during and after the training of a network, each with a verdict."""

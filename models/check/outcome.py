@@ -1,6 +1,6 @@
-"""What a check comes to: findings in one line each, the figures behind them, and a plot.
+"""The outcome of a check: findings in one line each, the figures behind them, and a plot.
 
-`Report.to_json` is what `check.json` holds:
+`check.json` holds `Report.to_json`:
 
     {"run": "runs/demo" | null, "model": {...}, "verdict": "ok", "seconds": 70.1, "checks": [
         {"name": "loss", "title": "...", "verdict": "ok" | "warning" | "failed",
@@ -17,13 +17,11 @@ from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
 
-__all__ = ["REPORT", "Checked", "Finding", "Outcome", "Report", "Verdict", "failed", "ok", "warning", "worst"]
-
-REPORT = "check.json"
+__all__ = ["CheckResult", "Finding", "Outcome", "Report", "Verdict", "failure", "ok", "warning", "worst"]
 
 
 class Verdict(StrEnum):
-    """In the order of how bad they are."""
+    """From good to bad."""
 
     OK = "ok"
     WARNING = "warning"
@@ -31,7 +29,7 @@ class Verdict(StrEnum):
 
 
 class Finding(NamedTuple):
-    """A verdict and its reason: a line with the figure and, unless all is well, with what to do."""
+    """A verdict and its reason: a line with the figure and, unless all is well, with advice."""
 
     verdict: Verdict
     text: str
@@ -39,11 +37,11 @@ class Finding(NamedTuple):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one check found.
+    """The findings of one check.
 
     Args:
-        figures: numbers by name, as JSON takes them; without units in the name: nats.
-        draw: makes the plot; None where there is nothing to look at.
+        figures: numbers for JSON, by name; in nats unless the name has a unit.
+        draw: makes the plot; None if there is nothing to plot.
     """
 
     findings: tuple[Finding, ...]
@@ -55,8 +53,8 @@ class Outcome:
         return worst(finding.verdict for finding in self.findings)
 
 
-class Checked(NamedTuple):
-    """An outcome, and the check it is of."""
+class CheckResult(NamedTuple):
+    """An outcome, with the name and the title of the check."""
 
     name: str
     title: str
@@ -78,11 +76,11 @@ class Checked(NamedTuple):
 
 @dataclass(frozen=True)
 class Report:
-    """All that was checked, in order."""
+    """The results of all checks, in order."""
 
     run: str | None
     model: dict[str, Any]
-    checks: tuple[Checked, ...]
+    checks: tuple[CheckResult, ...]
 
     @property
     def verdict(self) -> Verdict:
@@ -102,7 +100,7 @@ class Report:
 
 
 def _as_json(value: Any) -> Any:
-    """JSON has no number that is none."""
+    """Replace numbers that are not finite, which JSON does not have, by null."""
     if isinstance(value, dict):
         return {key: _as_json(kept) for key, kept in value.items()}
     if isinstance(value, list):
@@ -118,7 +116,7 @@ def warning(text: str) -> Finding:
     return Finding(Verdict.WARNING, text)
 
 
-def failed(text: str) -> Finding:
+def failure(text: str) -> Finding:
     return Finding(Verdict.FAILED, text)
 
 

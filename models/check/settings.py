@@ -1,4 +1,4 @@
-"""What `charstream check` is told."""
+"""The settings of `charstream check`."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from charstream.settings import Positional
+from models.run_folder import CHECKS
 from models.training.settings import TrainSettings
 
 __all__ = ["CheckSettings", "Name"]
@@ -29,4 +30,4 @@ class CheckSettings(TrainSettings):
 
     @property
     def folder(self) -> Path:
-        return self.out or (self.run or Path()) / "check"
+        return self.out or (self.run or Path()) / CHECKS

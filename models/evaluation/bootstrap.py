@@ -1,4 +1,4 @@
-"""How far a mean of losses may be from the one of more such text: losses that stand in a row are not independent."""
+"""Confidence intervals of a mean loss, although the losses of neighbouring symbols are not independent."""
 
 import math
 from dataclasses import dataclass
@@ -10,8 +10,8 @@ __all__ = ["FEWEST", "LEVEL", "Interval", "autocorrelation", "block_length", "bo
 
 LEVEL = 0.95
 RESAMPLES = 2000
-FEWEST = 30  # values of which an interval can be told
-_LONGEST = 1 << 20  # values from which the length of the blocks is found
+FEWEST = 30  # values that an interval needs
+_LONGEST = 1 << 20  # the most values that the length of the blocks is computed from
 
 Floats = NDArray[np.floating]
 
@@ -32,11 +32,10 @@ class Interval:
 
 
 def bootstrap(values: Floats, seed: int = 0) -> Interval:
-    """The interval of the mean of a series by the circular block bootstrap (Politis and Romano, 1992).
+    """Return the interval of the mean of a series by the circular block bootstrap (Politis and Romano, 1992).
 
-    Blocks of values that stood together are drawn with replacement until a series of the old length is there, 2,000
-    times; the series is closed to a circle, so that each value is drawn equally often. The interval holds the middle
-    95 % of the means.
+    2,000 times, blocks of neighbouring values are drawn with replacement until they are as long as the series; it is
+    closed to a circle, so that each value is drawn equally often. The interval holds the middle 95 % of the means.
 
     Args:
         values: [N], N from `FEWEST`.
@@ -51,7 +50,7 @@ def bootstrap(values: Floats, seed: int = 0) -> Interval:
 
 
 def hoeffding(values: Floats) -> float:
-    """Half of the interval that Hoeffding's inequality (1963) gives: L sqrt(ln(2 / 0.05) / 2N).
+    """Return half of the interval by Hoeffding's inequality (1963): L sqrt(ln(2 / 0.05) / 2N).
 
     It holds for independent values in [0, L]. A loss has no such L; the largest one seen stands for it.
     """
@@ -59,7 +58,7 @@ def hoeffding(values: Floats) -> float:
 
 
 def block_length(values: Floats) -> int:
-    """The length of blocks that makes the error of the bootstrap's variance least.
+    """Return the length of blocks that minimises the error of the bootstrap's variance.
 
     Politis and White (2004), corrected by Patton, Politis and White (2009): (2 G^2 / D)^(1/3) N^(1/3), from the
     autocovariances up to twice the lag from which on they are no more than noise.
@@ -77,7 +76,7 @@ def block_length(values: Floats) -> int:
 
 
 def autocorrelation(values: Floats, lags: int) -> NDArray[np.float64]:
-    """Correlation of values with those 0 ... lags places later, [lags + 1]; of no more than the first million."""
+    """Return the correlation of values with those 0 ... lags places later, [lags + 1], from the first million."""
     centred = np.asarray(values[:_LONGEST], np.float64)
     centred = centred - centred.mean()
     lags = min(lags, len(centred) - 1)
@@ -86,7 +85,7 @@ def autocorrelation(values: Floats, lags: int) -> NDArray[np.float64]:
 
 
 def _last_clear_lag(correlation: NDArray[np.float64], size: int) -> int:
-    """The lag behind which several in a row are within what independent values show."""
+    """Return the lag after which several correlations in a row are as small as those of independent values."""
     noise, several = 2 * math.sqrt(math.log10(size) / size), max(5, math.ceil(math.sqrt(math.log10(size))))
     quiet = np.abs(correlation[1:]) < noise
     runs = np.convolve(quiet, np.ones(several, int), "valid") == several

@@ -1,4 +1,4 @@
-"""What a model loses on a text, by one of two protocols, how sure that is, and all of it in words."""
+"""The loss of a model on a text, by one of two protocols, with its confidence interval, as figures and in words."""
 
 import math
 import sys
@@ -9,44 +9,44 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from bundle.vocabulary import Unit, Vocabulary
+from bundle.vocabulary import Unit, Vocabulary, singular
 from models.data.text_files import CorpusError
 from models.evaluation.bootstrap import FEWEST, Interval, autocorrelation, bootstrap, hoeffding
-from models.evaluation.losses import Reader, carried_losses, windows_losses
-from models.progress import ProgressBar
+from models.evaluation.losses import LossEvaluator, carried_losses, windows_losses
+from models.terminal import ProgressBar
 
-__all__ = ["Evaluated", "Evaluation", "evaluate"]
+__all__ = ["EvaluatedModel", "Evaluation", "evaluate"]
 
 Protocol = Literal["carried", "windows"]
 
-# Symbols whose losses are one value of the bootstrap, at most, and how many values it should have: what correlates over
-# hundreds of symbols is too weak to be seen between single ones, and not too weak to matter.
+# The most symbols whose mean loss is one value of the bootstrap, and how many values it should have. Correlation over
+# hundreds of symbols is too weak to be seen between single symbols, and still matters.
 STRETCH, STRETCHES = 256, 100
 
 
 @dataclass(frozen=True)
-class Evaluated:
-    """A model that reads, and what its texts are made of; `name` is for people."""
+class EvaluatedModel:
+    """A model to evaluate, its vocabulary and its start character; `name` is for people."""
 
     name: str
-    reader: Reader
+    evaluator: LossEvaluator
     vocabulary: Vocabulary
     start_text: str
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Losses in nats per symbol, and what is to be said of them.
+    """Losses in nats per symbol, and how certain their mean is.
 
     Attributes:
         left_out: symbols at the end that fill no window.
-        characters: that the evaluated symbols come to; of bytes fewer.
-        largest: loss of a symbol.
-        stretch: symbols of one of the stretches of which the interval is made.
+        characters: number of characters of the evaluated symbols; fewer than the symbols if those are bytes.
+        largest: the largest loss of a symbol.
+        stretch: symbols of a stretch; the interval is made of the stretches' mean losses.
         neighbours, stretches: correlation of a symbol's loss with the next one's, and of a stretch's with the next's.
-        interval: None of too few stretches.
-        independent: symbols of independent losses that would tell as much.
-        hoeffding: half of the interval of that name.
+        interval: None if there are too few stretches.
+        independent: number of symbols with independent losses whose mean would be as certain.
+        hoeffding: half of the interval by Hoeffding's inequality.
     """
 
     model: str
@@ -73,11 +73,11 @@ class Evaluation:
 
     @property
     def perplexity(self) -> float:
-        """Infinite beyond what a float can tell."""
+        """e to the loss per symbol; infinite beyond the range of a float."""
         return math.exp(self.nats) if self.nats < math.log(sys.float_info.max) else math.inf
 
     def facts(self) -> dict[str, Any]:
-        """For programs; `nats`, `bits` and `perplexity` are per symbol."""
+        """Return the figures for JSON; `nats`, `bits` and `perplexity` are per symbol."""
         return {
             "model": self.model,
             "text": self.text,
@@ -98,10 +98,10 @@ class Evaluation:
         }
 
     def __str__(self) -> str:
-        return "\n".join([f"{self.model}, {self.text}", self._explained(), self._loss(), *self._sure()])
+        return "\n".join([f"{self.model}, {self.text}", self._explanation(), self._loss_line(), *self._uncertainty()])
 
-    def _explained(self) -> str:
-        unit = self.unit[:-1]
+    def _explanation(self) -> str:
+        unit = singular(self.unit)
         if self.protocol == "carried":
             return (
                 f"carried: one reader takes all of it, from the initial state and the start character on; each {unit}\n"
@@ -114,16 +114,16 @@ class Evaluation:
             f"{self.symbols // self.window:,} windows; {self.left_out:,} {self.unit} left out at the end."
         )
 
-    def _loss(self) -> str:
+    def _loss_line(self) -> str:
         text = (
-            f"{self.nats:.4f} nats per {self.unit[:-1]}, {self.nats / math.log(2):.4f} bits, "
+            f"{self.nats:.4f} nats per {singular(self.unit)}, {self.nats / math.log(2):.4f} bits, "
             f"perplexity {self.perplexity:.3f}, over {self.symbols:,} {self.unit}"
         )
         if self.unit == "bytes":
             text += f"; {self.nats_per_character:.4f} nats per character"
         return text
 
-    def _sure(self) -> list[str]:
+    def _uncertainty(self) -> list[str]:
         unit = self.unit
         if self.interval is None:
             return [f"no confidence interval: {self.symbols:,} {unit} are too few"]
@@ -138,16 +138,16 @@ class Evaluation:
         ]
 
 
-def evaluate(model: Evaluated, ids: NDArray[np.integer], text: str, protocol: Protocol, window: int) -> Evaluation:
-    """Reads all of a text.
+def evaluate(model: EvaluatedModel, ids: NDArray[np.integer], text: str, protocol: Protocol, window: int) -> Evaluation:
+    """Evaluate a model on the whole of a text.
 
     Args:
-        ids: its symbols, [N], in the model's numbers.
-        text: what it is, for people.
+        ids: the text's symbols, [N], in the model's numbers.
+        text: a name of the text, for people.
         window: symbols of a window, W; not used by the protocol `carried`.
 
     Raises:
-        CorpusError: it is shorter than a window and the character after it, or a loss is not finite.
+        CorpusError: the text is shorter than a window and the symbol after it, or a loss is not finite.
     """
     began = time.monotonic()
     losses = _losses(model, ids, text, protocol, window)
@@ -179,7 +179,7 @@ def evaluate(model: Evaluated, ids: NDArray[np.integer], text: str, protocol: Pr
 
 
 def _losses(
-    model: Evaluated, ids: NDArray[np.integer], text: str, protocol: Protocol, window: int
+    model: EvaluatedModel, ids: NDArray[np.integer], text: str, protocol: Protocol, window: int
 ) -> NDArray[np.float32]:
     if protocol == "windows" and len(ids) <= window:
         raise CorpusError(
@@ -187,13 +187,13 @@ def _losses(
         )
     with ProgressBar("evaluate", " chars", len(ids)) as bar:
         if protocol == "windows":
-            return windows_losses(model.reader, ids, window, bar)
+            return windows_losses(model.evaluator, ids, window, bar)
         start = int(model.vocabulary.symbols_to_tokens(model.start_text)[0])
-        return carried_losses(model.reader, ids, start, bar)
+        return carried_losses(model.evaluator, ids, start, bar)
 
 
 def _characters(vocabulary: Vocabulary, ids: NDArray[np.integer]) -> int:
-    """How many characters the symbols come to: of UTF-8 each has one byte that is not 10xxxxxx."""
+    """Count the characters of the symbols: in UTF-8 each has one byte that is not 10xxxxxx."""
     if vocabulary.unit == "characters":
         return len(ids)
     codes = np.array([ord(symbol) for symbol in vocabulary.symbols])

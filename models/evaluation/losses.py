@@ -1,6 +1,6 @@
-"""The loss of every symbol of a text, by one of two protocols, of whatever can read it.
+"""The loss of every symbol of a text under any model that evaluates losses, by one of two protocols.
 
-- carried: one reader takes the whole text, from the initial state and the start character on.
+- carried: the model reads the whole text once, from the initial state and the start character on.
 - windows: the text is cut, and each window is read from the zero state without a start character (nanoGPT's protocol).
 """
 
@@ -14,17 +14,26 @@ from numpy.typing import NDArray
 from torch import nn
 
 from models.network.char_lm import CharLM
-from models.progress import ProgressBar
+from models.terminal import ProgressBar
 
-__all__ = ["WARM_UP", "Parts", "Reader", "States", "TorchReader", "carried_losses", "carried_mean", "windows_losses"]
+__all__ = [
+    "LossEvaluator",
+    "States",
+    "TorchEvaluator",
+    "carried_losses",
+    "carried_mean",
+    "carried_nats",
+    "evaluated_chars",
+    "windows_losses",
+]
 
 STREAMS = 128
 WARM_UP = 256  # symbols read before a stream's own part, not counted
-STEPS = 128  # of a call
-LOGITS = 1 << 24  # numbers in those of one call, at most
-# Two readers stand in the same place if their states differ by no more than this, beside what the state is.
+STEPS = 128  # of one call
+LOGITS = 1 << 24  # the most logits of one call
+# States are taken for equal if they differ by no more than this, absolutely and relatively.
 SEAM = 1e-4
-# Or if it makes no difference: nats by which the losses of a part that was read again moved, on average.
+# Reading parts again ends when their losses moved by no more than this on average, in nats.
 SETTLED = 1e-5
 
 Floats = NDArray[np.float32]
@@ -32,20 +41,20 @@ Ids = NDArray[np.integer]
 States = tuple[Floats, ...]
 
 
-class Reader(Protocol):
-    """A model that reads S texts side by side; it only goes on from the state that it is given."""
+class LossEvaluator(Protocol):
+    """A model that reads S texts side by side; it keeps no state, but gets it and returns it."""
 
     def initial_state(self, streams: int) -> States:
-        """As every text begins: one [S, H] for each name of the model's state."""
+        """Return the state at the beginning of a text: one [S, H] for each name of the model's state."""
         ...
 
     def read(self, inputs: Ids, targets: Ids, state: States) -> tuple[Floats, States]:
-        """Losses of T steps in nats, [T, S], and the state after: inputs, targets [T, S]."""
+        """Return the losses of T steps in nats, [T, S], and the state after them; inputs and targets are [T, S]."""
         ...
 
 
-class TorchReader:
-    """A torch model, in eval mode while it reads."""
+class TorchEvaluator:
+    """The losses of a torch model, which is in eval mode while it reads."""
 
     def __init__(self, model: CharLM) -> None:
         self._model = model
@@ -70,13 +79,13 @@ class TorchReader:
 
 
 @dataclass(frozen=True)
-class Parts:
+class _Parts:
     """A text cut into S contiguous parts that are read side by side; the last one may be shorter.
 
     Attributes:
         ids: the text, [N].
-        start: the number of what stands before it.
-        streams, length: S parts of so many symbols.
+        start: the number of the start character, which stands before it.
+        streams, length: the number of parts, S, and the symbols of each.
     """
 
     ids: Ids
@@ -85,31 +94,34 @@ class Parts:
     length: int
 
     @classmethod
-    def of(cls, ids: Ids, start: int) -> "Parts":
+    def of(cls, ids: Ids, start: int) -> "_Parts":
         return cls(ids, start, *cls.sizes(len(ids)))
 
     @staticmethod
     def sizes(symbols: int) -> tuple[int, int]:
-        """Streams and their length; fewer of a short text, so that each is longer than its warm-up."""
+        """Return the number of parts and their length: fewer for a short text, each longer than its warm-up."""
         streams = max(1, min(STREAMS, symbols // (2 * WARM_UP)))
         return streams, -(-symbols // streams)
 
-    def warmed_up(self, reader: Reader) -> States:
-        """What each part begins with: the initial state, or the state after the symbols before it."""
-        everyone, state = np.arange(self.streams), reader.initial_state(self.streams)
+    def warm_up(self, evaluator: LossEvaluator) -> States:
+        """Return the first state of each part: the initial state, or the one after the 256 symbols before the part."""
+        everyone, state = np.arange(self.streams), evaluator.initial_state(self.streams)
         for places in self._places(everyone, -WARM_UP, 0):
-            _, state = reader.read(*self._inputs_and_targets(places), state)
-        for array, initial in zip(state, reader.initial_state(1), strict=True):
+            _, state = evaluator.read(*self._inputs_and_targets(places), state)
+        for array, initial in zip(state, evaluator.initial_state(1), strict=True):
             array[:1] = initial
         return state
 
     def read(
-        self, reader: Reader, state: States, parts: NDArray[np.integer], limit: int | None = None
+        self, evaluator: LossEvaluator, state: States, parts: NDArray[np.integer], limit: int | None = None
     ) -> Iterator[tuple[NDArray[np.integer], Floats, States]]:
-        """Reads some parts, or their first `limit` symbols: gives places [T, S] of the text, beyond its end too, the
-        losses [T, S] there, and the state after."""
+        """Read some parts, or their first `limit` symbols.
+
+        Yields:
+            Places in the text, [T, S], some of them beyond its end; the losses there, [T, S]; and the state after.
+        """
         for places in self._places(parts, 0, min(limit or self.length, self.length)):
-            losses, state = reader.read(*self._inputs_and_targets(places), state)
+            losses, state = evaluator.read(*self._inputs_and_targets(places), state)
             yield places, losses, state
 
     def _places(self, parts: NDArray[np.integer], begin: int, end: int) -> Iterator[NDArray[np.integer]]:
@@ -122,38 +134,43 @@ class Parts:
         return np.where(places == 0, self.start, before), self.ids[places.clip(0, last)]
 
 
-def carried_mean(reader: Reader, ids: Ids, start: int, limit: int | None = None) -> float:
-    """Mean of `carried_losses`, but for what a model still knows beyond 256 symbols: the parts start after a warm-up.
+def carried_mean(evaluator: LossEvaluator, ids: Ids, start: int, limit: int | None = None) -> float:
+    """Return nearly the mean of `carried_losses`, in one reading.
+
+    The text is cut into up to 128 contiguous parts that are read side by side. The first part begins as every text
+    does, with the initial state and the start character. Each other part first reads the 256 symbols before it,
+    uncounted, so that it begins with nearly the state that one reading of the whole text would have there. With a
+    trained model the difference is below 0.001 nats (`tests/models/evaluation/test_evaluate.py` holds it).
 
     Args:
-        ids: the text, [N].
+        ids: the text, [N] integers.
         start: the start character's number.
-        limit: count only so many symbols of each part: a sample, evenly spread over the text.
+        limit: count at most this many symbols of each part: a sample, evenly spread over the text.
     """
-    parts, total, count = Parts.of(ids, start), 0.0, 0
-    for places, losses, _ in parts.read(reader, parts.warmed_up(reader), np.arange(parts.streams), limit):
+    parts, total, count = _Parts.of(ids, start), 0.0, 0
+    for places, losses, _ in parts.read(evaluator, parts.warm_up(evaluator), np.arange(parts.streams), limit):
         counted = places < len(ids)
         total += float(losses[counted].sum(dtype=np.float64))
         count += int(counted.sum())
     return total / count
 
 
-def carried_losses(reader: Reader, ids: Ids, start: int, bar: ProgressBar) -> Floats:
-    """What one reader of the whole text loses at each symbol, [N].
+def carried_losses(evaluator: LossEvaluator, ids: Ids, start: int, bar: ProgressBar) -> Floats:
+    """Return the losses, [N], of one reading of the whole text.
 
-    The text is read in parts side by side. A part whose first state turns out not to be the one in which the part
-    before it ended is read again from that one, until all of them join, or no part's losses move any more: so the
-    losses are the single reader's, but for some 1e-5, unless a model hides what it keeps for longer than a part.
+    The text is read in parts side by side. A part whose first state differs from the last state of the part before it
+    is read again from that one, until all of them join, or no part's losses move any more. So the losses differ from
+    those of a single reading by some 1e-5, unless what the model keeps shows only after more than a part.
     """
-    parts, losses = Parts.of(ids, start), np.full(len(ids), np.inf, np.float32)
-    begins = parts.warmed_up(reader)
+    parts, losses = _Parts.of(ids, start), np.full(len(ids), np.inf, np.float32)
+    begins = parts.warm_up(evaluator)
     ends = tuple(array.copy() for array in begins)
     wrong: NDArray[np.integer] = np.arange(parts.streams)
     moved = np.inf
     while wrong.size and moved > SETTLED:
         moves = np.zeros(wrong.size)
         last = begin = tuple(array[wrong] for array in begins)
-        for places, found, state in parts.read(reader, begin, wrong):
+        for places, found, state in parts.read(evaluator, begin, wrong):
             counted = places < len(ids)
             moves += np.where(counted, np.abs(found - losses[places.clip(max=len(ids) - 1)]), 0).sum(0)
             losses[places[counted]] = found[counted]
@@ -162,30 +179,41 @@ def carried_losses(reader: Reader, ids: Ids, start: int, bar: ProgressBar) -> Fl
         moved = moves.max() / parts.length
         for array, end in zip(ends, last, strict=True):
             array[wrong] = end
-        wrong = 1 + _torn(begins, ends)
+        wrong = 1 + _broken_seams(begins, ends)
         for array, before in zip(begins, ends, strict=True):
             array[wrong] = before[wrong - 1]
     return losses
 
 
-def windows_losses(reader: Reader, ids: Ids, window: int, bar: ProgressBar) -> Floats:
-    """What is lost in windows that are read from the zero state, [windows, W]: x = ids[i : i + W], y one later.
+def carried_nats(model: CharLM, ids: Ids, start: int, *, limit: int | None = None) -> float:
+    """Return the mean loss per symbol of a torch model in nats, without dropout; see `carried_mean`."""
+    return carried_mean(TorchEvaluator(model), ids, start, limit)
 
-    The stride is W, and what is left at the end of the text makes no window.
+
+def evaluated_chars(symbols: int, limit: int | None = None) -> int:
+    """Return how many symbols of a text `carried_nats` reads, warm-up included: its time is proportional to them."""
+    streams, length = _Parts.sizes(symbols)
+    return streams * (WARM_UP + min(limit or length, length))
+
+
+def windows_losses(evaluator: LossEvaluator, ids: Ids, window: int, bar: ProgressBar) -> Floats:
+    """Return the losses, [windows, W], of windows that are read from the zero state: x = ids[i : i + W], y one later.
+
+    The stride is W; symbols at the end that fill no window are left out.
     """
     count = (len(ids) - 1) // window
     losses = np.empty((count, window), np.float32)
     for first in range(0, count, STREAMS):
         some = np.arange(first, min(first + STREAMS, count))
         places = some * window + np.arange(window)[:, None]
-        found, _ = reader.read(ids[places], ids[places + 1], reader.initial_state(len(some)))
+        found, _ = evaluator.read(ids[places], ids[places + 1], evaluator.initial_state(len(some)))
         losses[some] = found.T
         bar.advance(found.size)
     return losses
 
 
-def _torn(begins: States, ends: States) -> NDArray[np.integer]:
-    """The parts in whose last state the next one does not begin."""
+def _broken_seams(begins: States, ends: States) -> NDArray[np.integer]:
+    """Return the parts with another last state than the first state of the part after them."""
     torn = np.zeros(len(begins[0]) - 1, bool)
     for begin, end in zip(begins, ends, strict=True):
         torn |= (np.abs(begin[1:] - end[:-1]) > SEAM * (1 + np.abs(end[:-1]))).any(1)

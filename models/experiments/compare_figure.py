@@ -1,4 +1,4 @@
-"""A comparison in one picture: what the variants came to, and how they got there."""
+"""A figure of a comparison: the final losses of the variants, and their loss curves."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,44 +11,44 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter
 from numpy.typing import NDArray
 
-from models.experiments.variants import Compared
-from models.experiments.vary import shown
+from models.experiments.variants import VariantResult
+from models.experiments.vary import format_changes
 from models.reporting.curves import Axis, axis_label, read_curves
 from models.reporting.style import COLOURS, as_label, figure, legend
 
 __all__ = ["compare_figure"]
 
-_BEGINNING = 0.05  # of a curve: what a loss falls through there would squeeze the rest
+_BEGINNING = 0.05  # share of a curve whose losses, which fall steeply, are left out of the y axis' range
 _DASHES: tuple[Any, ...] = ("-", "--", ":", "-.", (0, (1, 4)), (0, (8, 2, 1, 2, 1, 2)))
 
 
 class _Layout:
-    """Which place and which look a variant has: its first option is the x axis, the others are a group, a colour."""
+    """The place and the look of a variant: its first option is the x axis, the others make a group with a colour."""
 
-    def __init__(self, compared: Sequence[Compared]) -> None:
+    def __init__(self, compared: Sequence[VariantResult]) -> None:
         self.option = next(iter(compared[0].changes))
         self.places = list(dict.fromkeys(one.changes[self.option] for one in compared))
         self.groups = list(dict.fromkeys(self.group(one) for one in compared))
 
-    def group(self, one: Compared) -> str:
-        return shown({name: value for name, value in one.changes.items() if name != self.option})
+    def group(self, one: VariantResult) -> str:
+        return format_changes({name: value for name, value in one.changes.items() if name != self.option})
 
-    def place(self, one: Compared) -> int:
+    def place(self, one: VariantResult) -> int:
         return self.places.index(one.changes[self.option])
 
     def colour(self, group: str) -> str:
         return COLOURS[self.groups.index(group) % len(COLOURS)]
 
-    def of_curve(self, one: Compared) -> dict[str, Any]:
-        """Colours tell the groups and dashes the first option; where there is one group, colours tell the option."""
+    def curve_style(self, one: VariantResult) -> dict[str, Any]:
+        """Return a colour for the group and dashes for the first option; with one group, a colour for the option."""
         place = self.place(one)
         if len(self.groups) == 1:
             return {"color": COLOURS[place % len(COLOURS)]}
         return {"color": self.colour(self.group(one)), "ls": _DASHES[place % len(_DASHES)]}
 
 
-def compare_figure(compared: Sequence[Compared], against: Axis) -> Figure:
-    """Left the losses over the first varied option, a line for each combination of the others; right the curves."""
+def compare_figure(compared: Sequence[VariantResult], against: Axis) -> Figure:
+    """Draw the losses over the first varied option, a line for each combination of the others; right, the curves."""
     layout = _Layout(compared)
     fig, (left, right) = figure(1, 2, size=(13.0, 4.6))
     _losses(left, compared, layout)
@@ -56,7 +56,7 @@ def compare_figure(compared: Sequence[Compared], against: Axis) -> Figure:
     return fig
 
 
-def _losses(axes: Axes, compared: Sequence[Compared], layout: _Layout) -> None:
+def _losses(axes: Axes, compared: Sequence[VariantResult], layout: _Layout) -> None:
     # Between values without an order there is no line.
     lines = all(isinstance(place, int | float) and not isinstance(place, bool) for place in layout.places)
     for group in layout.groups:
@@ -89,11 +89,11 @@ def _points(axes: Axes, points: Sequence[tuple[int, float | None]], look: dict[s
         axes.plot(*zip(*known, strict=True), **look)
 
 
-def _curves(axes: Axes, compared: Sequence[Compared], layout: _Layout, against: Axis) -> None:
+def _curves(axes: Axes, compared: Sequence[VariantResult], layout: _Layout, against: Axis) -> None:
     shown_losses = []
     for one in compared:
         x, losses = _validation(one, against)
-        axes.plot(x, losses, lw=1.3, label=as_label(shown(one.changes)), **layout.of_curve(one))
+        axes.plot(x, losses, lw=1.3, label=as_label(format_changes(one.changes)), **layout.curve_style(one))
         shown_losses.append(losses[x >= _BEGINNING * x.max(initial=0)])
     every = np.concatenate(shown_losses)
     if len(every):
@@ -106,7 +106,7 @@ def _curves(axes: Axes, compared: Sequence[Compared], layout: _Layout, against: 
     legend(axes, beside=True)
 
 
-def _validation(one: Compared, against: Axis) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _validation(one: VariantResult, against: Axis) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     run = read_curves(Path(one.run))
     validation = run.series("validation")
     return run.x(validation, against), validation.values

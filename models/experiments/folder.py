@@ -1,4 +1,4 @@
-"""A folder of many runs: what it was begun with, so that it can be gone on with, and what has come of it."""
+"""The folder of a search or a comparison: its settings, with which it can be resumed, its runs and results."""
 
 import json
 import shlex
@@ -7,12 +7,12 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import NoReturn, TypeVar
 
 from pydantic import ValidationError
 
 from charstream.settings import fail
-from models.atomic_files import whole
+from models.atomic_files import write_json
 from models.training.settings import TrainSettings
 
 __all__ = [
@@ -23,33 +23,32 @@ __all__ = [
     "begin_experiment",
     "open_experiment",
     "stoppable",
-    "write_json",
 ]
 
 SETTINGS, RESULTS, STUDY, RUNS = "settings.json", "results.json", "search.db", "runs"
-_OURS = {"data", "out", "seed"}  # keys that our settings.json has, and that of an editor has not
-# They say how this call goes, not what is tried.
+_OURS = {"data", "out", "seed"}  # keys of our settings.json, which that of an editor has not
+# Settings of one call, which do not change what is tried.
 _OF_THE_CALL = {"out", "resume", "overwrite", "json_"}
 
 S = TypeVar("S", bound=TrainSettings)
 
 
 class ExperimentError(ValueError):
-    """The folder is taken, or holds nothing to go on with; the message is one line."""
+    """The folder is taken, or holds nothing to resume; the message is one line."""
 
 
 def open_experiment(given: S, *, may_change: frozenset[str] = frozenset()) -> S:
-    """The settings to go by: those given, in a new folder, or with --resume those that the folder was begun with.
+    """Return the settings given, for a new folder, or with --resume those that the folder was begun with.
 
     Args:
-        may_change: fields that --resume may be given anew.
+        may_change: fields that --resume may change.
 
     Raises:
-        ExperimentError: there is one in the folder already, or what would be taken for its parts; with --resume there
-            is none, or one of other settings.
+        ExperimentError: the folder holds a search or a comparison already, or files with such names; with --resume it
+            holds none, or one of other settings.
     """
     if given.resume:
-        return _resumed(given, may_change)
+        return _resume(given, may_change)
     taken = [name for name in (SETTINGS, RESULTS, STUDY, RUNS) if (given.out / name).exists()]
     if taken and not _is_ours(given.out):
         raise ExperimentError(
@@ -63,8 +62,8 @@ def open_experiment(given: S, *, may_change: frozenset[str] = frozenset()) -> S:
 
 @contextmanager
 def stoppable(command: str, out: Path) -> Iterator[None]:
-    """Ctrl-C and SIGTERM end the command with a line that says how to go on; exit codes 130 and 143."""
-    before = signal.signal(signal.SIGTERM, _terminated)
+    """Let Ctrl-C and SIGTERM end the command with a line that says how to go on; exit codes 130 and 143."""
+    before = signal.signal(signal.SIGTERM, _raise_terminated)
     try:
         yield
     except KeyboardInterrupt as error:
@@ -75,15 +74,15 @@ def stoppable(command: str, out: Path) -> Iterator[None]:
 
 
 class _Terminated(KeyboardInterrupt):
-    pass
+    """SIGTERM came."""
 
 
-def _terminated(*_: object) -> NoReturn:
+def _raise_terminated(*_: object) -> NoReturn:
     raise _Terminated
 
 
 def begin_experiment(settings: TrainSettings) -> None:
-    """Makes the folder, with the settings for who goes on; does nothing where it is gone on with."""
+    """Make the folder and write the settings, with which it can be resumed; do nothing if it is being resumed."""
     if not settings.resume:
         if settings.overwrite and _is_ours(settings.out):
             _empty(settings.out)
@@ -92,14 +91,8 @@ def begin_experiment(settings: TrainSettings) -> None:
         write_json(settings.out / SETTINGS, json.loads(kept))
 
 
-def write_json(file: Path, content: Any) -> None:
-    """Whole or not at all."""
-    with whole(file) as new:
-        new.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-
-
 def _is_ours(folder: Path) -> bool:
-    """Whether a search or a comparison was begun there."""
+    """Whether a search or a comparison was begun in the folder."""
     try:
         kept = json.loads((folder / SETTINGS).read_bytes())
     except (OSError, ValueError):
@@ -108,13 +101,13 @@ def _is_ours(folder: Path) -> bool:
 
 
 def _empty(folder: Path) -> None:
-    """Removes what such a folder has of ours, and nothing else."""
+    """Remove the files of a search or a comparison from its folder, and nothing else."""
     shutil.rmtree(folder / RUNS, ignore_errors=True)
     for name in (SETTINGS, RESULTS, STUDY):
         (folder / name).unlink(missing_ok=True)
 
 
-def _resumed(given: S, may_change: frozenset[str]) -> S:
+def _resume(given: S, may_change: frozenset[str]) -> S:
     file = given.out / SETTINGS
     try:
         begun = type(given).model_validate_json(file.read_bytes())

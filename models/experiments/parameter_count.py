@@ -1,4 +1,4 @@
-"""How many hidden units give a model so many parameters."""
+"""The number of a model's parameters, and the number of hidden units that gives it."""
 
 from collections.abc import Callable
 
@@ -9,19 +9,19 @@ from models.training.settings import TrainSettings
 __all__ = ["hidden_for", "parameters_of"]
 
 _MOST = 8192  # hidden units that a model may have
-_SAMPLES = (2, 4, 6)  # even, as maxout needs them where it pools pairs
+_SAMPLES = (2, 4, 6)  # hidden units of small models; even, as maxout of the form pre needs them
 
 
 def parameters_of(settings: TrainSettings, vocab: int) -> int:
-    """The number of parameters of the model that is meant, for so many characters."""
+    """Return the number of parameters of the model of these settings with `vocab` characters."""
     return sum(parameter.numel() for parameter in CharLM(settings.model_of(vocab)).parameters())
 
 
 def hidden_for(settings: TrainSettings, vocab: int, parameters: int) -> int:
-    """The number of hidden units that brings a model nearest to so many parameters.
+    """Return the number of hidden units that brings a model nearest to `parameters`.
 
-    The number of parameters is a polynomial of second degree in the hidden units, whatever the model: three small
-    models tell which.
+    The number of parameters of every model is a polynomial of second degree in the hidden units: three small models
+    determine it.
     """
     counts = [parameters_of(variant(settings, {"hidden": hidden}, settings.out), vocab) for hidden in _SAMPLES]
     count = _parabola(counts)
@@ -30,7 +30,7 @@ def hidden_for(settings: TrainSettings, vocab: int, parameters: int) -> int:
 
 
 def _parabola(counts: list[int]) -> Callable[[int], float]:
-    """Through the three points, by Newton's divided differences."""
+    """Return the parabola through the points at `_SAMPLES`, by Newton's divided differences."""
     first, second, third = counts
     slope, bend = (second - first) / 2, (third - 2 * second + first) / 8
     return lambda hidden: first + slope * (hidden - 2) + bend * (hidden - 2) * (hidden - 4)

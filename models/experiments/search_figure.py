@@ -1,4 +1,4 @@
-"""A search in one picture: the losses in the order of the trials, and against each option."""
+"""A figure of a search: the losses in the order of the trials, and against each option."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,12 +15,12 @@ from models.reporting.style import COLOURS, figure, legend
 
 __all__ = ["search_figure"]
 
-_DECADES = 1e3  # in a narrower interval powers of ten alone would be few
-_SHOWN = 0.8  # of the losses: the worst would squeeze the others, and stand at the upper edge
+_DECADES = 1e3  # ratio of an interval's ends below which powers of ten alone would be too few numbers
+_SHOWN = 0.8  # share of the losses that is drawn to scale; the worst stand at the upper edge
 
 
 def search_figure(trials: Sequence[FrozenTrial], space: Sequence[Dimension], unit: str) -> Figure:
-    """Panels of the validation loss against the trial's number and against each option of the space."""
+    """Draw the validation loss against the trial's number, and against each option of the space."""
     panels = 1 + len(space)
     columns = 2 if panels in (2, 4) else 3
     rows = -(-panels // columns)
@@ -63,7 +63,7 @@ def _slice(axes: Axes, trials: Sequence[FrozenTrial], one: Dimension, top: float
 
 
 def _logarithmic(axes: Axes, one: Interval) -> None:
-    """All of the interval, a decade or more, with numbers that have room."""
+    """Show the whole interval, a decade or more, with numbers that do not overlap."""
     axes.set_xscale("log")
     margin = (one.high / one.low) ** 0.05
     axes.set_xlim(one.low / margin, one.high * margin)
@@ -95,7 +95,7 @@ def _points(axes: Axes, trials: Sequence[FrozenTrial], x: NDArray[np.float64], t
 
 
 def _top(trials: Sequence[FrozenTrial]) -> float:
-    """Of those that came to their end, if any did: a trial that was given up early has an early loss."""
+    """Return the largest loss that is drawn to scale, of the trials that were trained to the end, if there are any."""
     complete = [trial.value for trial in trials if trial.state is TrialState.COMPLETE]
     values = np.array(complete or [trial.value for trial in trials], np.float64)
     return float(np.quantile(values, _SHOWN)) if len(values) > 4 else float(values.max())

@@ -1,5 +1,6 @@
-"""Where a search looks: an interval of numbers or a choice for each option."""
+"""The space of a search: an interval of numbers or a choice of values for each option."""
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,12 +8,13 @@ from typing import Any
 
 from optuna.trial import Trial
 
-from models.experiments.vary import VaryError, kind_of, named, value_of, values_of
+from models.experiments.settings import SearchSettings
+from models.experiments.vary import VaryError, kind_of, split_option, value_of, values_of, variant
 
-__all__ = ["Choice", "Dimension", "Interval", "dimension"]
+__all__ = ["Choice", "Dimension", "Interval", "dimension", "require_possible"]
 
-_LOG_FROM = 10  # an interval whose ends are that far apart is one of orders of magnitude
-_FINE_WIDTH = 0.25  # of the whole interval
+_LOG_FROM = 10  # ratio of an interval's ends from which on it is logarithmic
+_FINE_WIDTH = 0.25  # share of the whole interval
 
 
 @dataclass(frozen=True)
@@ -34,8 +36,8 @@ class Interval:
             return trial.suggest_int(self.name, int(self.low), int(self.high), log=self.log)
         return trial.suggest_float(self.name, self.low, self.high, log=self.log)
 
-    def narrowed(self, values: Sequence[float]) -> "Interval":
-        """A quarter of the interval, around the mean of `values`, and inside it."""
+    def narrow(self, values: Sequence[float]) -> "Interval":
+        """Return a quarter of the interval around the mean of `values`, inside the interval."""
         to, back = (math.log, math.exp) if self.log else (float, float)
         low, high = to(self.low), to(self.high)
         width = (high - low) * _FINE_WIDTH
@@ -48,7 +50,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class Choice:
-    """A few values without an order."""
+    """A choice of a few values without an order."""
 
     name: str
     values: tuple[Any, ...]
@@ -60,8 +62,8 @@ class Choice:
     def suggest(self, trial: Trial) -> Any:
         return trial.suggest_categorical(self.name, self.values)
 
-    def narrowed(self, values: Sequence[Any]) -> "Choice":
-        """Itself: what is better of so few shows without looking closer."""
+    def narrow(self, values: Sequence[Any]) -> "Choice":
+        """Return the choice itself: of a few values the best shows without a closer look."""
         return self
 
 
@@ -69,8 +71,8 @@ Dimension = Interval | Choice
 
 
 def dimension(text: str) -> Dimension:
-    """NAME=LOW..HIGH or NAME=A,B,C. Raises VaryError."""
-    name, values = named(text)
+    """Return the dimension that is written NAME=LOW..HIGH or NAME=A,B,C. Raises VaryError."""
+    name, values = split_option(text)
     low, dots, high = values.partition("..")
     if not dots:
         return Choice(name, tuple(values_of(name, values)))
@@ -81,3 +83,18 @@ def dimension(text: str) -> Dimension:
     if first is None or last is None or not first < last:
         raise VaryError(f"{text!r}: {low} is not below {high}")
     return Interval(name, first, last, log=first > 0 and last >= _LOG_FROM * first, whole=kind is int)
+
+
+def require_possible(settings: SearchSettings, space: Sequence[Dimension]) -> None:
+    """Raise VaryError if no combination of the dimensions' ends is possible."""
+    reason = None
+    for values in itertools.product(*(one.ends for one in space)):
+        changes = {one.name: value for one, value in zip(space, values, strict=True)}
+        try:
+            variant(settings, changes, settings.out)
+        except VaryError as error:
+            reason = error
+        else:
+            return
+    if reason:
+        raise reason

@@ -1,4 +1,4 @@
-"""Settings of training that differ in a few options, given as NAME=VALUES."""
+"""Training settings that differ in a few options, which are given as NAME=VALUES."""
 
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
@@ -8,10 +8,18 @@ from typing import Annotated, Any
 from pydantic import TypeAdapter, ValidationError
 
 from charstream.settings_sources import reason_of
-from models.training.flags import overrides
-from models.training.settings import TrainSettings
+from models.training.settings import TrainSettings, overrides
 
-__all__ = ["VaryError", "kind_of", "named", "require_once", "shown", "value_of", "values_of", "variant"]
+__all__ = [
+    "VaryError",
+    "format_changes",
+    "kind_of",
+    "require_once",
+    "split_option",
+    "value_of",
+    "values_of",
+    "variant",
+]
 
 _FIXED = {"data", "out", "resume", "overwrite", "json_"}
 _INCOMPARABLE = {
@@ -21,11 +29,11 @@ _INCOMPARABLE = {
 
 
 class VaryError(ValueError):
-    """An option that is none, or that cannot have a value; the message is one line."""
+    """An option that cannot vary, or cannot have a value; the message is one line."""
 
 
-def named(text: str) -> tuple[str, str]:
-    """Splits NAME=VALUES; the name with dashes or underscores. Raises VaryError."""
+def split_option(text: str) -> tuple[str, str]:
+    """Split NAME=VALUES, and return the name with underscores. Raises VaryError."""
     name, equals, values = text.partition("=")
     name = name.strip().lstrip("-").replace("-", "_")
     names = [field for field in TrainSettings.model_fields if field not in _FIXED | _INCOMPARABLE.keys()]
@@ -40,7 +48,7 @@ def named(text: str) -> tuple[str, str]:
 
 
 def value_of(name: str, text: str) -> Any:
-    """An option's value as its type has it, a path as it is written. Raises VaryError."""
+    """Return an option's value in its type, a path as it is written. Raises VaryError."""
     field = TrainSettings.model_fields[name]
     try:
         value = TypeAdapter[Any](Annotated[field.annotation, field]).validate_python(text)  # type: ignore[arg-type]
@@ -50,7 +58,7 @@ def value_of(name: str, text: str) -> Any:
 
 
 def values_of(name: str, text: str) -> list[Any]:
-    """The values of A,B,C. Raises VaryError, also where one comes twice."""
+    """Return the values of A,B,C. Raises VaryError, also if a value is given twice."""
     values = [value_of(name, value.strip()) for value in text.split(",")]
     if len(set(values)) < len(values):
         raise VaryError(f"{name}={text}: a value is given twice; give each once")
@@ -58,21 +66,21 @@ def values_of(name: str, text: str) -> list[Any]:
 
 
 def require_once(names: Sequence[str], flag: str) -> None:
-    """Raises VaryError for an option that is given twice."""
+    """Raise VaryError for an option that is given twice."""
     for name in names:
         if names.count(name) > 1:
             raise VaryError(f"{flag} {name}=... is given twice: give all of its values in one")
 
 
 def kind_of(name: str) -> type | None:
-    """int or float, for an option that is a number; None for another."""
+    """Return int or float for an option that is a number, None for another option."""
     annotation = TrainSettings.model_fields[name].annotation
     kinds = {annotation, *getattr(annotation, "__args__", ())}
     return next((kind for kind in (int, float) if kind in kinds), None)
 
 
-def shown(changes: Mapping[str, Any]) -> str:
-    """Changed options in one line."""
+def format_changes(changes: Mapping[str, Any]) -> str:
+    """Return the changed options as text in one line."""
     return ", ".join(
         f"{name.replace('_', ' ')} {f'{value:.4g}' if isinstance(value, float) else value}"
         for name, value in changes.items()
@@ -80,9 +88,11 @@ def shown(changes: Mapping[str, Any]) -> str:
 
 
 def variant(base: TrainSettings, changes: Mapping[str, Any], out: Path) -> TrainSettings:
-    """The settings of `base`, but for the changes. Raises VaryError where they do not go together."""
+    """Return the settings of `base` with the changes. Raises VaryError if they do not go together."""
     given = {"preset": base.preset, **overrides(base), **changes, "out": out}
     try:
         return TrainSettings.model_validate(given)
     except ValidationError as error:
-        raise VaryError(f"{shown(changes)}: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from None
+        raise VaryError(
+            f"{format_changes(changes)}: {error.errors()[0]['msg'].removeprefix('Value error, ')}"
+        ) from None

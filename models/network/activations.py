@@ -1,4 +1,4 @@
-"""The nonlinearities of an Elman RNN, and what is known of them without a measurement."""
+"""The nonlinearities of an Elman RNN, with their largest slopes. Those with bounded values: `bundle.shape.BOUNDED`."""
 
 import math
 from collections.abc import Callable
@@ -31,25 +31,23 @@ class Phi:
 
     Attributes:
         make: a module that applies it, with parameters of its own if it has any.
-        bounded: whether its values lie between -1 and 1 whatever it is given.
         slope: the largest |phi'|, the gamma_phi of the bound on gradients through time (Pascanu et al., 2013); of
             prelu while its learned slope is at most 1.
     """
 
     make: Callable[[], nn.Module]
-    bounded: bool
     slope: float
 
 
 ACTIVATIONS: dict[str, Phi] = {
-    "tanh": Phi(nn.Tanh, True, 1.0),
-    "sigmoid": Phi(nn.Sigmoid, True, 1 / 4),
-    "relu": Phi(nn.ReLU, False, 1.0),
-    "leaky_relu": Phi(nn.LeakyReLU, False, 1.0),
-    "prelu": Phi(nn.PReLU, False, 1.0),
-    "elu": Phi(nn.ELU, False, 1.0),
-    "softplus": Phi(nn.Softplus, False, 1.0),
-    "hardtanh": Phi(nn.Hardtanh, True, 1.0),
-    "maxout": Phi(Maxout, False, 1.0),
-    "rbf": Phi(RadialBasis, True, math.sqrt(2 / math.e)),
+    "tanh": Phi(nn.Tanh, 1.0),
+    "sigmoid": Phi(nn.Sigmoid, 1 / 4),
+    "relu": Phi(nn.ReLU, 1.0),
+    "leaky_relu": Phi(nn.LeakyReLU, 1.0),
+    "prelu": Phi(nn.PReLU, 1.0),
+    "elu": Phi(nn.ELU, 1.0),
+    "softplus": Phi(nn.Softplus, 1.0),
+    "hardtanh": Phi(nn.Hardtanh, 1.0),
+    "maxout": Phi(Maxout, 1.0),
+    "rbf": Phi(RadialBasis, math.sqrt(2 / math.e)),
 }

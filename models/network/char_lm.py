@@ -23,7 +23,7 @@ Runner = Callable[[RecurrentLayer, Tensor, LayerState], tuple[Tensor, LayerState
 
 @dataclass(frozen=True)
 class LayerTrace:
-    """What a layer went through in T steps, one entry a step; outputs and states belong to the graph of the logits.
+    """The record of a layer's T steps, one entry a step; outputs and states belong to the graph of the logits.
 
     Attributes:
         sums: before the nonlinearities, [B, gates x H]; those of an LSTM and an RNN belong to the graph, too.
@@ -70,38 +70,38 @@ class CharLM(nn.Module):
 
     @property
     def state_names(self) -> tuple[str, ...]:
-        """h0, h1, ...; h0, c0, h1, c1, ... of an LSTM."""
+        """The names of the hidden states: h0, h1, ...; h0, c0, h1, c1, ... of an LSTM."""
         return self.config.shape.state_names
 
     def initial_state(self, batch: int) -> State:
-        """Zeros, as every text begins: one [batch, H] per name of `state_names`."""
+        """Return the zeros with which every text begins: one [batch, H] per name of `state_names`."""
         weight = self.head.weight
         return tuple(weight.new_zeros(batch, self.config.hidden) for _ in self.state_names)
 
     def forward(self, ids: Tensor, state: State) -> tuple[Tensor, State]:
-        """Runs T steps: ids [T, B] int64 -> logits [T, B, V] and the state after the last step."""
-        return self._through(ids, state, lambda layer, x, own: layer(x, own))
+        """Run T steps: ids [T, B] int64 -> logits [T, B, V] and the state after the last step."""
+        return self._run(ids, state, lambda layer, x, own: layer(x, own))
 
-    def unrolled(self, ids: Tensor, state: State) -> Unrolled:
-        """The same step by step, as in eval mode, keeping what the steps went through: ids [T, B], T from 1."""
+    def unroll(self, ids: Tensor, state: State) -> Unrolled:
+        """Run T steps one by one, as in eval mode, and keep a trace of them: ids [T, B], T from 1."""
         traces: list[LayerTrace] = []
 
-        def traced(layer: RecurrentLayer, x: Tensor, own: LayerState) -> tuple[Tensor, LayerState]:
+        def run_and_trace(layer: RecurrentLayer, x: Tensor, own: LayerState) -> tuple[Tensor, LayerState]:
             sums, outputs, states = map(list, zip(*unroll(layer, x, own), strict=True))
             traces.append(LayerTrace(sums, outputs, states))
             return torch.stack(outputs), states[-1]
 
-        with _evaluating(self):
-            logits, _ = self._through(ids, state, traced)
+        with _eval_mode(self):
+            logits, _ = self._run(ids, state, run_and_trace)
         return Unrolled(logits, tuple(traces))
 
-    def _through(self, ids: Tensor, state: State, run: Runner) -> tuple[Tensor, State]:
+    def _run(self, ids: Tensor, state: State, run_layer: Runner) -> tuple[Tensor, State]:
         x = self.dropout_input(self.embedding(ids))
         after: list[Tensor] = []
         stream: Tensor | None = None
         kinds, last = len(state) // self.config.layers, self.config.layers - 1
         for number, (layer, normalise) in enumerate(zip(self.layers, self.norms, strict=True)):
-            h, own = run(layer, x, state[number * kinds : (number + 1) * kinds])
+            h, own = run_layer(layer, x, state[number * kinds : (number + 1) * kinds])
             after += own
             stream = h if stream is None or not self.config.residual else stream + h
             x = (self.dropout if number < last else self.dropout_output)(normalise(stream))
@@ -109,7 +109,7 @@ class CharLM(nn.Module):
 
 
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
+def _eval_mode(model: nn.Module) -> Iterator[None]:
     training = model.training
     model.eval()
     try:

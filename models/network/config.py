@@ -1,39 +1,55 @@
 """The options that make a model."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from bundle.shape import Activation, Cell, Form, ModelShape
+from bundle.shape import Activation, Cell, Form, Hidden, Layers, ModelShape
 
-__all__ = ["Activation", "Cell", "Form", "Input", "ModelConfig", "Norm"]
+__all__ = ["Activation", "Cell", "Form", "Init", "Input", "ModelConfig", "ModelOptions", "Norm", "Rate"]
 
 Input = Literal["embedding", "onehot"]
 Norm = Literal["none", "batch", "layer"]
+Init = Literal[
+    "torch", "xavier_uniform", "xavier_normal", "lecun_normal", "he", "orthogonal", "normal", "uniform", "zeros"
+]
+Rate = Annotated[float, Field(ge=0, lt=1)]
 
 _GATES = {"rnn": 1, "gru": 3, "lstm": 4}
 _MAXOUT_PIECES = 2
 
 
-class ModelConfig(BaseModel):
-    """Enough to build a model and to load its weights."""
+class ModelOptions(BaseModel):
+    """The options of a model that a user chooses; the settings of training have them as flags."""
+
+    cell: Cell = Field("lstm", description="kind of the recurrent layers")
+    activation: Activation = Field("tanh", description="phi of an rnn")
+    form: Form = Field("post", description="of an rnn, post: h = phi(W h' + U x + b), or pre: h = W phi(h') + U x + b")
+    input: Input = Field("embedding", description="what the first layer reads of a character")
+    layers: Layers = Field(2, description="recurrent layers")
+    hidden: Hidden = Field(512, description="hidden units of a layer")
+    embedding: int = Field(128, ge=1, le=8192, description="size of a character's embedding")
+    dropout: Rate = Field(0.0, description="share of activations dropped in training, between layers")
+    dropout_input: Rate | None = Field(
+        None, description="the same of what the first layer reads (default: as --dropout)"
+    )
+    dropout_output: Rate | None = Field(None, description="the same before the head (default: as --dropout)")
+    locked_dropout: bool = Field(False, description="dropout masks stay the same along a window")
+    norm: Norm = Field("none", description="normalisation of what the layer above, or the head, reads")
+    residual: bool = Field(False, description="a layer adds to what it reads, from the second on")
+
+
+class ModelConfig(ModelOptions):
+    """Enough to build a model and to load its weights.
+
+    Of the sizes below V is `vocab`, E `embedding` (V with one-hot input), L `layers` and H `hidden`.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    cell: Cell = "lstm"
-    activation: Activation = Field("tanh", description="phi of an rnn")
-    form: Form = Field("post", description="of an rnn: h = phi(W h' + U x + b), or pre: h = W phi(h') + U x + b")
-    vocab: int = Field(ge=1, description="characters known, V")
-    input: Input = Field("embedding", description="what layer 0 reads: a learned row of numbers, or a unit vector")
-    layers: int = Field(2, ge=1, le=16, description="recurrent layers, L")
-    hidden: int = Field(512, ge=1, le=8192, description="hidden units of a layer, H")
-    embedding: int = Field(128, ge=1, le=8192, description="size of a character's embedding, E; V with onehot")
-    dropout_input: float = Field(0.0, ge=0, lt=1, description="dropout on what layer 0 reads")
-    dropout: float = Field(0.0, ge=0, lt=1, description="dropout between layers")
-    dropout_output: float = Field(0.0, ge=0, lt=1, description="dropout before the head")
-    locked_dropout: bool = Field(False, description="one mask for all steps of a window (Gal and Ghahramani, 2016)")
-    norm: Norm = Field("none", description="normalisation of what the layer above, or the head, reads")
-    residual: bool = Field(False, description="a layer adds to what it reads, from the second layer on")
+    vocab: int = Field(ge=1, description="characters known")
+    dropout_input: Rate = 0.0
+    dropout_output: Rate = 0.0
 
     @model_validator(mode="after")
     def _only_an_rnn_has_a_choice(self) -> Self:
@@ -51,23 +67,23 @@ class ModelConfig(BaseModel):
 
     @property
     def gates(self) -> int:
-        """Sums a hidden unit has: a layer's weights are [gates x H, ...]."""
+        """The number of sums that a hidden unit has: a layer's weights are [gates x H, ...]."""
         pieces = _MAXOUT_PIECES if (self.activation, self.form) == ("maxout", "post") else 1
         return _GATES[self.cell] * pieces
 
     @property
     def output(self) -> int:
-        """Size of what a layer hands up and reads again, O: H, or H/2 where maxout pools the state."""
+        """The size of what a layer hands up and reads again, O: H, or H/2 where maxout pools the state."""
         return self.hidden // _MAXOUT_PIECES if (self.activation, self.form) == ("maxout", "pre") else self.hidden
 
     @property
     def inputs(self) -> int:
-        """Size of what layer 0 reads."""
+        """The size of what layer 0 reads."""
         return self.vocab if self.input == "onehot" else self.embedding
 
     @property
     def shape(self) -> ModelShape:
-        """What a bundle says of it."""
+        """The part of the options that a bundle's manifest holds."""
         return ModelShape(
             cell=self.cell,
             activation=self.activation,

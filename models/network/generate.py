@@ -25,7 +25,7 @@ def generate(
     temperature: float = 1.0,
     seed: int = 0,
 ) -> str:
-    """Goes on after `prompt`.
+    """Continue `prompt`.
 
     The start character has position 0, the prompt's characters are forced outcomes at the positions 1, 2, ..., and
     the outcome at position p is decided by the uniform number of (seed, p).
@@ -33,7 +33,7 @@ def generate(
     Args:
         model: in eval mode, float32.
         start_text: the character before every text.
-        max_chars: how many characters to generate.
+        max_chars: the number of characters to generate.
         temperature: 0 takes the most probable character (the lowest number among equals).
 
     Returns:
@@ -49,13 +49,13 @@ def generate(
     outcomes, token = [], int(given[-1])
     for uniform in random:
         logits, state = model(torch.tensor([[token]]), state)
-        token = _outcome(logits[0, 0], temperature, float(uniform))
+        token = _draw(logits[0, 0], temperature, float(uniform))
         outcomes.append(token)
     return vocabulary.decode(np.array(outcomes, np.int64))
 
 
-def _outcome(logits: Tensor, temperature: float, uniform: float) -> int:
-    """The character that `uniform` in [0, 1) decides: logits [V]; inverse CDF in vocabulary order."""
+def _draw(logits: Tensor, temperature: float, uniform: float) -> int:
+    """Return the character that `uniform` in [0, 1) decides: logits [V]; inverse CDF in vocabulary order."""
     if temperature == 0:
         return int(logits.argmax())
     # Nothing overflows below the largest logit, however small the temperature.

@@ -4,26 +4,35 @@ Each gate's matrix is drawn for itself, [H, n_in] with n_out = H. All biases beg
 gates, which begin open (Jozefowicz et al., 2015): what a cell holds, it keeps until it learns better.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import Protocol
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor, nn, no_grad
 
-if TYPE_CHECKING:
-    from models.network.char_lm import CharLM
+from models.network.config import Init, ModelConfig
+from models.network.unrolled import Layer
 
-__all__ = ["Init", "initialise"]
+__all__ = ["initialise"]
 
-Init = Literal[
-    "torch", "xavier_uniform", "xavier_normal", "lecun_normal", "he", "orthogonal", "normal", "uniform", "zeros"
-]
 Fill = Callable[[Tensor], object]
 
 
-def initialise(model: "CharLM", init: Init, *, scale: float = 0.01, forget_bias: float = 1.0) -> None:
-    """Draws all weights anew, from torch's random numbers.
+class Network(Protocol):
+    """The parts of a `CharLM` whose weights are drawn."""
+
+    @property
+    def config(self) -> ModelConfig: ...
+    @property
+    def embedding(self) -> nn.Module: ...
+    @property
+    def layers(self) -> Sequence[Layer]: ...
+    @property
+    def head(self) -> nn.Linear: ...
+
+
+def initialise(model: Network, init: Init, *, scale: float = 0.01, forget_bias: float = 1.0) -> None:
+    """Draw all weights anew, from torch's random numbers.
 
     Args:
         init: torch: uniform within 1/sqrt(H), as torch's own layers begin; xavier_uniform and xavier_normal: variance
@@ -37,11 +46,12 @@ def initialise(model: "CharLM", init: Init, *, scale: float = 0.01, forget_bias:
     N(0, 1). normal, uniform and zeros fill it as every other matrix.
     """
     fill = _fills(scale, model.config.hidden)[init]
-    with torch.no_grad():
-        _embedding(model, fill if init in ("normal", "uniform", "zeros") else nn.init.normal_)
+    with no_grad():
+        if isinstance(model.embedding, nn.Embedding):
+            (fill if init in ("normal", "uniform", "zeros") else nn.init.normal_)(model.embedding.weight)
         for matrix in _matrices(model):
             fill(matrix)
-        _biases(model, forget_bias)
+        _set_biases(model, forget_bias)
 
 
 def _fills(scale: float, hidden: int) -> dict[str, Fill]:
@@ -59,20 +69,15 @@ def _fills(scale: float, hidden: int) -> dict[str, Fill]:
     }
 
 
-def _embedding(model: "CharLM", fill: Fill) -> None:
-    if isinstance(model.embedding, nn.Embedding):
-        fill(model.embedding.weight)
-
-
-def _matrices(model: "CharLM") -> Iterator[Tensor]:
-    """Each [n_out, n_in]."""
+def _matrices(model: Network) -> Iterator[Tensor]:
+    """Yield each gate's matrix and the head's, [n_out, n_in]."""
     for layer in model.layers:
         for stacked in (layer.weight_ih, layer.weight_hh):
             yield from stacked.chunk(model.config.gates)
     yield model.head.weight
 
 
-def _biases(model: "CharLM", forget_bias: float) -> None:
+def _set_biases(model: Network, forget_bias: float) -> None:
     for layer in model.layers:
         layer.bias_ih.zero_()
         layer.bias_hh.zero_()

@@ -7,10 +7,9 @@ from torch import Tensor, nn
 
 from models.network.activations import ACTIVATIONS
 from models.network.config import ModelConfig
-from models.network.cudnn import for_cudnn
 from models.network.unrolled import LayerState, unroll
 
-__all__ = ["BatchNorm", "LockedDropout", "OneHot", "RecurrentLayer", "dropout", "norm"]
+__all__ = ["BatchNorm", "LockedDropout", "OneHot", "RecurrentLayer", "dropout", "norm", "pack_for_cudnn"]
 
 _FUSED_RNN = {"tanh": torch.rnn_tanh, "relu": torch.rnn_relu}
 
@@ -50,7 +49,7 @@ class RecurrentLayer(nn.Module):
         self.fused = config.cell != "rnn" or (config.form == "post" and config.activation in _FUSED_RNN)
 
     def forward(self, x: Tensor, state: LayerState) -> tuple[Tensor, LayerState]:
-        """Runs T steps: x [T, B, I] and the state -> what is handed up [T, B, O], and the state after."""
+        """Run T steps: x [T, B, I] and the state -> what is handed up [T, B, O], and the state after."""
         if self.fused:
             return self._kernel(x, state)
         steps = unroll(self, x, state)
@@ -60,7 +59,7 @@ class RecurrentLayer(nn.Module):
         weights = [self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh]
         if not x.is_cuda:
             return self._run(x, state, weights)
-        given = for_cudnn(x, state, weights)
+        given = pack_for_cudnn(x, state, weights)
         with torch.autocast("cuda", enabled=False):
             return self._run(*given)
 
@@ -112,9 +111,29 @@ class LockedDropout(nn.Module):
 
 
 def dropout(rate: float, locked: bool) -> nn.Module:
+    """Return dropout with one mask a window, or with one a step."""
     return LockedDropout(rate) if locked else nn.Dropout(rate)
 
 
 def norm(config: ModelConfig) -> nn.Module:
-    """What normalises a layer's output before it is read."""
+    """Return the module that normalises a layer's output before it is read."""
     return {"none": nn.Identity, "batch": BatchNorm, "layer": nn.LayerNorm}[config.norm](config.output)
+
+
+def pack_for_cudnn(
+    x: Tensor, state: Sequence[Tensor], weights: Sequence[Tensor]
+) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    """Return input, state and weights in autocast's number type, the weights in one piece of memory.
+
+    Autocast itself would give cuDNN's recurrent kernels float16 whatever it was told, and gradients of a mean over
+    thousands of characters are too small for that. Weights in one piece are what cuDNN takes without another copy.
+
+    Args:
+        weights: weight_ih, weight_hh, bias_ih, bias_hh: the order in which cuDNN has them in memory.
+    """
+    device = x.device.type
+    kind = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+    flat = torch.cat([tensor.flatten() for tensor in weights]).to(kind)
+    parts = flat.split([tensor.numel() for tensor in weights])
+    together = [part.view_as(tensor) for part, tensor in zip(parts, weights, strict=True)]
+    return x.to(kind), [tensor.to(kind) for tensor in state], together

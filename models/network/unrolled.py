@@ -3,7 +3,6 @@
 The fused kernels of torch compute the same from the same parameters; here each step's parts can be looked at.
 """
 
-from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 import torch
@@ -16,7 +15,7 @@ LayerState = tuple[Tensor, ...]
 
 
 class Layer(Protocol):
-    """What the loop needs of a layer; shapes in models/network/layers.py."""
+    """The parts of a layer that the loop reads; shapes in models/network/layers.py."""
 
     cell: str
     form: str
@@ -42,7 +41,7 @@ class Step(NamedTuple):
 
 
 def unroll(layer: Layer, x: Tensor, state: LayerState) -> list[Step]:
-    """Runs T steps: x [T, B, I]. Outputs and states belong to one graph, so that gradients reach each of them."""
+    """Run T steps: x [T, B, I]. Outputs and states belong to one graph, so that gradients reach each of them."""
     step = {"lstm": _lstm, "gru": _gru, "rnn": _pre if layer.form == "pre" else _post}[layer.cell]
     steps: list[Step] = []
     for projected in nn.functional.linear(x, layer.weight_ih, layer.bias_ih).unbind():
@@ -50,28 +49,28 @@ def unroll(layer: Layer, x: Tensor, state: LayerState) -> list[Step]:
     return steps
 
 
-def _recurrent(layer: Layer, projected: Tensor, h: Tensor) -> Tensor:
-    """The gates' sums [B, gates x H]; the bias is in the projected input [B, gates x H]."""
+def _sums(layer: Layer, projected: Tensor, h: Tensor) -> Tensor:
+    """Return the gates' sums [B, gates x H]; the bias is in the projected input [B, gates x H]."""
     return torch.addmm(projected, h, layer.weight_hh.T)
 
 
 def _post(layer: Layer, projected: Tensor, state: LayerState) -> Step:
     """h = phi(W h' + U x + b) (Elman, 1990)."""
-    sums = _recurrent(layer, projected, state[0])
+    sums = _sums(layer, projected, state[0])
     h = layer.phi(sums)
     return Step(sums, h, (h,))
 
 
 def _pre(layer: Layer, projected: Tensor, state: LayerState) -> Step:
     """h = W phi(h') + U x + b, phi(h) is handed up (Pascanu et al., 2013)."""
-    h = _recurrent(layer, projected, layer.phi(state[0]))
+    h = _sums(layer, projected, layer.phi(state[0]))
     return Step(h, layer.phi(h), (h,))
 
 
 def _lstm(layer: Layer, projected: Tensor, state: LayerState) -> Step:
     """Gates in the order i f g o (Hochreiter and Schmidhuber, 1997; Gers et al., 2000)."""
-    sums = _recurrent(layer, projected, state[0])
-    i, f, g, o = _gates(sums, 4)
+    sums = _sums(layer, projected, state[0])
+    i, f, g, o = sums.chunk(4, 1)
     c = torch.sigmoid(f) * state[1] + torch.sigmoid(i) * torch.tanh(g)
     h = torch.sigmoid(o) * torch.tanh(c)
     return Step(sums, h, (h, c))
@@ -80,14 +79,10 @@ def _lstm(layer: Layer, projected: Tensor, state: LayerState) -> Step:
 def _gru(layer: Layer, projected: Tensor, state: LayerState) -> Step:
     """Gates in the order r z n; r scales W h' + b of the candidate, as in torch and cuDNN (Cho et al., 2014, v3)."""
     h = state[0]
-    of_x = _gates(projected, 3)
-    of_h = _gates(nn.functional.linear(h, layer.weight_hh, layer.bias_hh), 3)
+    of_x = projected.chunk(3, 1)
+    of_h = nn.functional.linear(h, layer.weight_hh, layer.bias_hh).chunk(3, 1)
     r, z = of_x[0] + of_h[0], of_x[1] + of_h[1]
     n = of_x[2] + torch.sigmoid(r) * of_h[2]
     candidate = torch.tanh(n)
     h = candidate + torch.sigmoid(z) * (h - candidate)
     return Step(torch.cat([r, z, n], 1), h, (h,))
-
-
-def _gates(sums: Tensor, gates: int) -> Sequence[Tensor]:
-    return sums.chunk(gates, 1)

@@ -1,4 +1,4 @@
-"""The loss curves of one run or several, with the learning rate and the gradient's norm below."""
+"""A figure of the loss curves of one run or several, with the learning rate and the gradient's norm below."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -11,14 +11,14 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter
 from numpy.typing import ArrayLike
 
-from models.reporting.curves import Axis, RunCurves, RunError, Series, axis_label, common_unit, smoothed
+from models.reporting.curves import Axis, RunCurves, RunError, Series, axis_label, common_unit, smooth
 from models.reporting.style import COLOURS, as_label, figure, legend
 
 __all__ = ["curve_figure"]
 
-_DASHES = ("-", "--", ":")  # of the runs that share a colour
-_FAR_APART = 20
-_BEGINNING = 0.03  # of the longest run: what a loss falls through there would squeeze the rest
+_DASHES = ("-", "--", ":")  # tell runs of one colour apart
+_FAR_APART = 20  # ratio of the largest to the smallest value from which on an axis is logarithmic
+_BEGINNING = 0.03  # share of the longest run whose losses, which fall steeply, are left out of the y axis' range
 
 
 class _Look(NamedTuple):
@@ -27,12 +27,12 @@ class _Look(NamedTuple):
 
 
 def curve_figure(runs: Sequence[RunCurves], against: Axis = "steps", *, title: str = "") -> Figure:
-    """Panels, one below the other, of what the runs have measured; their x axis is common.
+    """Draw the measurements of the runs in panels, one below the other, over a common x axis.
 
-    The training loss is thin, smoothed over a twentieth of its points, with the points themselves behind it where there
-    is one run; the validation loss has dots, and the loss on the whole validation part, known at the end, a star.
+    The training loss is a thin line, smoothed over a twentieth of its points, with the points themselves behind it if
+    there is one run. The validation loss has dots; the loss on the whole validation part, known at the end, is a star.
 
-    Raises RunError where none of them has measured a loss yet.
+    Raises RunError if none of the runs has measured a loss yet.
     """
     if not any(run.has_loss for run in runs):
         raise RunError(f"{' and '.join(str(run.folder) for run in runs)}: no loss measured yet")
@@ -58,7 +58,7 @@ def _looks(count: int) -> list[_Look]:
     return [_Look(COLOURS[i % len(COLOURS)], _DASHES[i // len(COLOURS) % len(_DASHES)]) for i in range(count)]
 
 
-# The panels: each draws one run's share of it.
+# The panels: each function draws one run's lines.
 
 
 def _loss(axes: Axes, run: RunCurves, look: _Look, against: Axis, alone: bool) -> None:
@@ -66,7 +66,7 @@ def _loss(axes: Axes, run: RunCurves, look: _Look, against: Axis, alone: bool) -
     first, second = (COLOURS[0], COLOURS[1]) if alone else (look.colour, look.colour)
     if alone:
         axes.plot(run.x(training, against), training.values, color=first, lw=0.6, alpha=0.3)
-    line = smoothed(training)
+    line = smooth(training)
     axes.plot(run.x(line, against), line.values, color=first, lw=0.9, ls=look.dashes)
     axes.plot(run.x(validation, against), validation.values, color=second, lw=1.6, ls=look.dashes, marker="o", ms=3.5)
     axes.plot(run.x(whole, against), whole.values, color=second, ls="", marker="*", ms=11, mec="white", zorder=3)
@@ -83,7 +83,7 @@ def _gradient_norm(axes: Axes, run: RunCurves, look: _Look, against: Axis, alone
         axes.plot(run.x(most, against), most.values, color=look.colour, lw=0.6, alpha=0.35, label="largest")
         axes.plot(run.x(mean, against), mean.values, color=look.colour, lw=1.2, label="mean")
     else:
-        line = smoothed(mean)
+        line = smooth(mean)
         axes.plot(run.x(line, against), line.values, color=look.colour, ls=look.dashes, lw=1.0)
     skipped = run.series("skipped")
     new = np.diff(skipped.values, prepend=0) > 0
@@ -96,7 +96,7 @@ def _gradient_norm(axes: Axes, run: RunCurves, look: _Look, against: Axis, alone
 
 
 def _update_ratio(axes: Axes, run: RunCurves, look: _Look, against: Axis, alone: bool) -> None:
-    line = smoothed(_positive(run.series("update_ratio")))
+    line = smooth(_positive(run.series("update_ratio")))
     axes.plot(run.x(line, against), line.values, color=look.colour, ls=look.dashes, lw=1.0)
 
 
@@ -106,7 +106,7 @@ def _from_zero(axes: Axes) -> None:
 
 
 def _fitting(axes: Axes) -> None:
-    """Logarithmic where the values lie far apart, otherwise from zero."""
+    """Make the axis logarithmic if the values lie far apart; otherwise begin it at zero."""
     values = np.concatenate([np.asarray(line.get_ydata(), np.float64) for line in axes.lines])
     if len(values) and values.max() > _FAR_APART * values.min():
         axes.set_yscale("log")
@@ -131,7 +131,7 @@ _OTHERS = (
 
 
 def _positive(series: Series) -> Series:
-    """What a logarithmic axis can show."""
+    """Return the points that a logarithmic axis can show."""
     some = series.values > 0
     return Series(series.steps[some], series.seconds[some], series.values[some])
 
@@ -145,7 +145,7 @@ def _to_nats(bits: ArrayLike) -> ArrayLike:
 
 
 def _frame_losses(axes: Axes, runs: Sequence[RunCurves], against: Axis, unit: str) -> None:
-    """A lower and an upper end that leave out how a loss falls at the very beginning; bits on the right."""
+    """Set the range of the y axis by the losses after the very beginning, and add an axis of bits on the right."""
     shown = [(run.x(series, against), series.values) for run in runs for series in _losses(run)]
     begins = _BEGINNING * max((float(x[-1]) for x, _ in shown if len(x)), default=0.0)
     values = np.concatenate([values[x >= begins] for x, values in shown]) if shown else np.zeros(0)
@@ -158,7 +158,7 @@ def _frame_losses(axes: Axes, runs: Sequence[RunCurves], against: Axis, unit: st
 
 
 def _losses(run: RunCurves) -> list[Series]:
-    return [smoothed(run.series("loss")), run.series("validation"), run.series("carried")]
+    return [smooth(run.series("loss")), run.series("validation"), run.series("carried")]
 
 
 def _legend(axes: Axes, runs: Sequence[RunCurves]) -> None:

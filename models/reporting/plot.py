@@ -1,4 +1,4 @@
-"""`charstream plot`: the loss curves of several runs in one picture, and their figures in a table."""
+"""`charstream plot`: draws the loss curves of several runs in one picture, and prints their results as a table."""
 
 import json
 import math
@@ -13,7 +13,7 @@ from charstream.settings import Positional, Settings, fail, parse
 from models.reporting.curve_figure import curve_figure
 from models.reporting.curves import Axis, RunCurves, RunError, common_unit, read_curves
 from models.reporting.style import FORMATS, save
-from models.table import table
+from models.terminal import table
 
 __all__ = ["PlotSettings", "main"]
 
@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def figures_of(run: RunCurves) -> dict[str, Any]:
-    """What a run came to so far; None for what it has not measured. Losses in nats per character or byte."""
+    """Return a run's results so far, losses in nats per character or byte; None for what it has not measured."""
     validation = run.series("validation").values
     whole = run.last("carried")
     return {
@@ -71,10 +71,10 @@ def figures_of(run: RunCurves) -> dict[str, Any]:
 
 def _as_table(rows: Sequence[dict[str, Any]], unit: str) -> str:
     head = ("run", "parameters", "steps", f"{unit}s", "seconds", "training", "validation", "all of it", "bits")
-    return table(head, [[_shown(value) for value in row.values()] for row in rows])
+    return table(head, [[_as_cell(value) for value in row.values()] for row in rows])
 
 
-def _shown(value: str | float | None) -> str:
+def _as_cell(value: str | float | None) -> str:
     if value is None:
         return "-"
     if isinstance(value, str):
@@ -83,7 +83,7 @@ def _shown(value: str | float | None) -> str:
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
-    """The folders' own names, or whole paths where two would be the same."""
+    """Return the folders' own names, or the whole paths if two names are equal."""
     names = [folder.resolve().name for folder in folders]
     return names if len(set(names)) == len(names) else [str(folder) for folder in folders]
 

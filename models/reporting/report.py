@@ -1,4 +1,4 @@
-"""`charstream report`: one page that tells all of a run, in one file that needs no network."""
+"""`charstream report`: writes a page about a run, in one file that needs no network."""
 
 import base64
 import json
@@ -14,23 +14,20 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationError
 
 from charstream.settings import Positional, Settings, fail, parse
-from models.atomic_files import whole
-from models.check.outcome import REPORT
-from models.progress import say
+from models.atomic_files import replacement
 from models.reporting.curve_figure import curve_figure
 from models.reporting.curves import RunCurves, RunError, read_curves
 from models.reporting.style import DOTS_PER_INCH, png
-from models.training.flags import overrides, train_command
-from models.training.settings import TrainSettings
+from models.run_folder import CHECK_REPORT, CHECKS, PAGE
+from models.terminal import say
+from models.training.settings import TrainSettings, overrides, train_command
 
-__all__ = ["CHECKS", "PAGE", "ReportSettings", "main", "make_report", "write_report"]
+__all__ = ["ReportSettings", "main", "make_report", "write_report"]
 
 COMMAND = "charstream report"
-PAGE = "report.html"
-CHECKS = "check"  # the folder in a run's where `charstream check` leaves what it found
 _SAMPLES = 6  # at most
 _LARGEST_EXPONENT = 709  # of e, in float64
-_POINTS_PER_INCH = 108  # of the page: CSS has 96, at which the letters of plots are smaller than the text's
+_POINTS_PER_INCH = 108  # on the page; at the 96 of CSS the letters in plots are smaller than the text's
 
 
 class ReportSettings(Settings):
@@ -52,21 +49,21 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def write_report(folder: Path) -> Path | None:
-    """The page, as `make_report` makes it; None, and a line on stderr, where that fails: the run is worth more."""
+    """Write the page as `make_report` does; if that fails, write a line to stderr and return None."""
     try:
         return make_report(folder)
-    except Exception as error:  # whatever it is, it must not end a run of hours
+    except Exception as error:  # whatever it is, a run of hours must not end with it
         say(f"{folder / PAGE} could not be written: {error}")
         return None
 
 
 def make_report(folder: Path) -> Path:
-    """Writes RUN/report.html from what lies in the run's folder. Raises RunError, OSError."""
+    """Write RUN/report.html from the files in the run's folder, and return its path. Raises RunError, OSError."""
     run = read_curves(folder)
     template = files("models.reporting").joinpath("report.html").read_text(encoding="utf-8")
     page = folder / PAGE
     text = Template(template).substitute(title=escape(run.name), body=_body(run))
-    with whole(page) as new:
+    with replacement(page) as new:
         new.write_text(text, encoding="utf-8", errors="replace")
     return page
 
@@ -102,7 +99,7 @@ def _lead(run: RunCurves) -> str:
 
 
 def _evaluation(run: RunCurves) -> str:
-    """What the losses come to, in the units in use."""
+    """Return a table of the losses, in nats, bits and perplexity."""
     rows = [
         ("training, the last steps", run.last("loss")),
         ("validation, a sample, the last", run.last("validation")),
@@ -135,16 +132,16 @@ def _when(step: int, run: RunCurves) -> str:
 
 
 def _spread(items: Sequence[tuple[int, str]], count: int) -> Sequence[tuple[int, str]]:
-    """The first, the last, and evenly spread ones between."""
+    """Return the first item, the last, and evenly spread ones between."""
     if len(items) <= count:
         return items
     return [items[round(i * (len(items) - 1) / (count - 1))] for i in range(count)]
 
 
 def _checks(folder: Path) -> str:
-    """Empty where there are none, or their file is damaged."""
+    """Return the findings and plots of the checks; empty if there are none, or their report is damaged."""
     try:
-        checks = json.loads((folder / REPORT).read_bytes())["checks"]
+        checks = json.loads((folder / CHECK_REPORT).read_bytes())["checks"]
         return "\n".join(_check(folder, check) for check in checks)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return ""
@@ -162,7 +159,7 @@ def _check(folder: Path, check: Mapping[str, Any]) -> str:
 
 
 def _configuration(run: RunCurves) -> str:
-    """Every setting, those in bold that are other than the preset's; and the command that gives them."""
+    """Return all settings, those in bold that differ from the preset's, and the command that gives them."""
     changed: Mapping[str, Any] = {}
     command = ""
     try:
@@ -189,7 +186,7 @@ def _value(value: Any) -> str:
 
 
 def _image(data: bytes, alternative: str) -> str:
-    """A PNG, as large as its letters are to be read at; the width stands in bytes 16 to 19 of the file."""
+    """Return a PNG as an element, at a width that makes its letters readable; bytes 16 to 19 hold its own width."""
     width = int.from_bytes(data[16:20], "big") * _POINTS_PER_INCH // DOTS_PER_INCH
     source = f"data:image/png;base64,{base64.b64encode(data).decode()}"
     return f'<img width="{width}" src="{source}" alt="{escape(alternative)}">'

@@ -1,4 +1,4 @@
-"""One process at a time trains into a folder."""
+"""A lock on a run's folder: one process at a time trains into it."""
 
 import fcntl
 import os
@@ -6,16 +6,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from models.run_folder import LOCK
 from models.training.checkpoint import CheckpointError
 
-__all__ = ["sole"]
-
-LOCK = ".lock"
+__all__ = ["locked_folder"]
 
 
 @contextmanager
-def sole(folder: Path) -> Iterator[None]:
-    """Makes the folder; within, no other process is here with it. The system lets go of what a killed process held.
+def locked_folder(folder: Path) -> Iterator[None]:
+    """Make the folder, and keep other processes out of this context with it until the block ends.
+
+    The operating system releases the lock of a process that was killed.
 
     Raises:
         CheckpointError: another process trains into the folder.
@@ -31,7 +32,7 @@ def sole(folder: Path) -> Iterator[None]:
                 "or name another folder by --out"
             ) from None
         except OSError:
-            pass  # a file system that has no locks
+            pass  # a file system without locks
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()

@@ -1,6 +1,6 @@
-"""A user's own torch weights, known by their shapes: embedding or one-hot, nn.LSTM, nn.GRU or nn.RNN, linear head.
+"""A user's own torch weights, recognised by shape: embedding or one-hot, nn.LSTM, nn.GRU or nn.RNN, linear head.
 
-What the modules were called does not matter; only the names that torch gives a recurrent layer's own tensors do.
+The names of the modules do not matter; only those that torch gives a recurrent layer's own tensors do.
 """
 
 import re
@@ -25,7 +25,7 @@ _EXPECTED = "expected are nn.Embedding or one-hot input, one nn.LSTM, nn.GRU or 
 
 
 class StateDictError(ValueError):
-    """Tensors are not those of a model that can be brought in; one line: what was found, what was expected."""
+    """The tensors are not those of a model that can be imported; the message is one line: found, expected."""
 
 
 @dataclass(frozen=True)
@@ -45,19 +45,19 @@ class ForeignModel:
 
 
 def model_of(tensors: Mapping[str, Tensor], vocab: int, activation: Activation) -> CharLM:
-    """The model in eval mode, float32.
+    """Return the model, in eval mode and float32.
 
     Args:
         tensors: a state dict.
         vocab: characters of its vocabulary, V.
-        activation: of an nn.RNN, whose tensors do not tell.
+        activation: phi of an nn.RNN, which its tensors do not show.
 
     Raises:
-        StateDictError: they are not such a model's.
+        StateDictError: they are not the tensors of such a model.
     """
-    foreign = _sorted_out(tensors)
+    foreign = _sort(tensors)
     cell = _cell(foreign)
-    embedding, weight, bias = _around(foreign, vocab)
+    embedding, weight, bias = _input_and_head(foreign, vocab)
     try:
         config = ModelConfig(
             cell=cell,
@@ -82,11 +82,11 @@ def model_of(tensors: Mapping[str, Tensor], vocab: int, activation: Activation) 
     return model
 
 
-def _sorted_out(tensors: Mapping[str, Tensor]) -> ForeignModel:
+def _sort(tensors: Mapping[str, Tensor]) -> ForeignModel:
     layers: dict[int, dict[str, Tensor]] = {}
     modules, others = set(), {}
     for name, tensor in tensors.items():
-        numbers = _numbers(name, tensor)
+        numbers = _as_float32(name, tensor)
         found = _OF_LAYER.fullmatch(name)
         if not found:
             others[name] = numbers
@@ -96,11 +96,11 @@ def _sorted_out(tensors: Mapping[str, Tensor]) -> ForeignModel:
         layers.setdefault(int(found["layer"]), {})[found["kind"]] = numbers
     if len(modules) != 1:
         raise StateDictError(f"{_list(modules) if modules else _shapes(tensors)}: {_EXPECTED}")
-    return ForeignModel([_checked(layers, number) for number in range(len(layers))], others)
+    return ForeignModel([_complete_layer(layers, number) for number in range(len(layers))], others)
 
 
-def _numbers(name: object, tensor: Tensor) -> Tensor:
-    """In float32, if they can be weights."""
+def _as_float32(name: object, tensor: Tensor) -> Tensor:
+    """Return the tensor in float32. Raises StateDictError if it cannot be weights."""
     if not isinstance(name, str):
         raise StateDictError(f"{name!r}: found as the name of a tensor, expected a text, as in model.state_dict()")
     if tensor.layout is not torch.strided or tensor.is_meta or not tensor.is_floating_point():
@@ -119,8 +119,8 @@ def _require_plain(name: str, found: re.Match[str]) -> None:
         raise StateDictError(f"{name}: an LSTM with proj_size is not supported, train it with proj_size=0")
 
 
-def _checked(layers: dict[int, dict[str, Tensor]], number: int) -> dict[str, Tensor]:
-    """A layer's four tensors, biases of zeros where it has none."""
+def _complete_layer(layers: dict[int, dict[str, Tensor]], number: int) -> dict[str, Tensor]:
+    """Check a layer's tensors, and return all four of them, with biases of zeros where it has none."""
     layer, first = layers.get(number, {}), layers[min(layers)]
     if not {"weight_ih", "weight_hh"} <= layer.keys():
         raise StateDictError(f"layer {number} has no weight_ih_l{number} and weight_hh_l{number}: {_EXPECTED}")
@@ -150,8 +150,8 @@ def _cell(foreign: ForeignModel) -> Cell:
     raise StateDictError(f"weight_hh_l0: found {[rows, hidden]}, expected are 1, 3 or 4 times as many rows as columns")
 
 
-def _around(foreign: ForeignModel, vocab: int) -> tuple[Tensor | None, Tensor, Tensor]:
-    """The embedding [V, E], None where the input is one-hot; the head's weight [V, H] and bias [V]."""
+def _input_and_head(foreign: ForeignModel, vocab: int) -> tuple[Tensor | None, Tensor, Tensor]:
+    """Return the embedding [V, E], None if the input is one-hot, and the head's weight [V, H] and bias [V]."""
     head = _head(foreign, vocab)
     bias_name = head.removesuffix("weight") + "bias"
     bias = foreign.others.get(bias_name, torch.zeros(vocab))
@@ -170,7 +170,7 @@ def _around(foreign: ForeignModel, vocab: int) -> tuple[Tensor | None, Tensor, T
 
 
 def _head(foreign: ForeignModel, vocab: int) -> str:
-    """The name of the head's weight: of several of its shape the one with a bias, or else the last one."""
+    """Return the name of the head's weight: among several of its shape the one with a bias, else the last one."""
     shaped = [name for name, tensor in foreign.others.items() if tensor.shape == (vocab, foreign.hidden)]
     with_bias = [name for name in shaped if name.removesuffix("weight") + "bias" in foreign.others]
     if not shaped:
@@ -182,7 +182,7 @@ def _head(foreign: ForeignModel, vocab: int) -> str:
 
 
 def _with_one_bias(layer: dict[str, Tensor], cell: Cell) -> dict[str, Tensor]:
-    """In a GRU the reset gate tells the two apart; elsewhere only their sum counts."""
+    """Return a layer's tensors, both biases added up but in a GRU, whose reset gate scales only one of them."""
     if cell == "gru":
         return layer
     weights = {name: layer[name] for name in ("weight_ih", "weight_hh")}

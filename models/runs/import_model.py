@@ -1,4 +1,4 @@
-"""`charstream import`: a model that was trained elsewhere becomes a run, which export takes."""
+"""`charstream import`: makes a run, which export takes, of a model that was trained elsewhere."""
 
 import io
 import json
@@ -21,9 +21,9 @@ from charstream.settings import Positional, Settings, fail, parse
 from models.data.corpus import open_corpus
 from models.network.char_lm import CharLM
 from models.network.config import Activation
+from models.run_folder import BEST, holds_run
 from models.runs.foreign_weights import StateDictError, model_of
-from models.runs.start import OF_A_RUN
-from models.training.checkpoint import BEST, MODEL, Header, Progress, save
+from models.training.checkpoint import MODEL, Header, Progress, save
 
 __all__ = ["ImportSettings", "main"]
 
@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         vocabularies = _vocabularies(settings)
         data = _read(settings.state_dict)
-        model, vocabulary = _fitting(_tensors(settings.state_dict, data), vocabularies, settings.activation)
+        model, vocabulary = _fit(_tensors(settings.state_dict, data), vocabularies, settings.activation)
         _save(settings, model, vocabulary, _start_text(vocabulary, settings.start_text), data)
     except ValueError as error:
         fail(COMMAND, str(error))
@@ -83,7 +83,7 @@ def _read(file: Path) -> bytes:
 
 
 def _tensors(file: Path, data: bytes) -> dict[str, Tensor]:
-    """Runs no code that a file may hold."""
+    """Read the tensors of a file, without running code that it may hold."""
     try:
         if file.suffix == ".safetensors":
             return safetensors.torch.load(data)
@@ -96,7 +96,7 @@ def _tensors(file: Path, data: bytes) -> dict[str, Tensor]:
 
 
 def _state_dict(file: Path, content: Any) -> dict[str, Tensor]:
-    """The state dict, or the only one among other things that a file holds, as trainers save them."""
+    """Return the content if it is a state dict, or the only state dict among its values, as trainers save them."""
     candidates = [content, *(content.values() if isinstance(content, Mapping) else ())]
     found = [dict(c) for c in candidates if isinstance(c, Mapping) and c and all(map(torch.is_tensor, c.values()))]
     if len(found) != 1:
@@ -104,10 +104,10 @@ def _state_dict(file: Path, content: Any) -> dict[str, Tensor]:
     return found[0]
 
 
-def _fitting(
+def _fit(
     tensors: Mapping[str, Tensor], vocabularies: Sequence[Vocabulary], activation: Activation
 ) -> tuple[CharLM, Vocabulary]:
-    """The model with the first vocabulary that has as many characters as it knows."""
+    """Return the model with the first vocabulary that has as many characters as the model."""
     errors = []
     for vocabulary in vocabularies:
         try:
@@ -118,7 +118,7 @@ def _fitting(
 
 
 def _vocabularies(settings: ImportSettings) -> list[Vocabulary]:
-    """The vocabulary; of a text that ends in a newline also the one without it, which an editor may have added."""
+    """Return the vocabulary; for a file that ends in a newline, perhaps an editor's, also the one without it."""
     if settings.data:
         return [open_corpus(settings.data).vocabulary]
     file = cast(Path, settings.vocabulary)
@@ -126,15 +126,15 @@ def _vocabularies(settings: ImportSettings) -> list[Vocabulary]:
         text = _read(file).decode("utf-8")
     except UnicodeDecodeError as error:
         raise StateDictError(f"{file}: not UTF-8 at byte {error.start}, expected a text in UTF-8") from error
-    listed = _listed(file, text)
+    listed = _parse_json(file, text)
     if listed is not None:
         return [_vocabulary(file, listed)]
     ends = [text, text[:-1]] if text.endswith("\n") and len(text) > 1 else [text]
     return [_vocabulary(file, list(one)) for one in ends]
 
 
-def _listed(file: Path, text: str) -> list[Any] | None:
-    """What a JSON list or object has; None of any other text."""
+def _parse_json(file: Path, text: str) -> list[Any] | None:
+    """Return the characters of a JSON list or object; None for any other text."""
     try:
         content = json.loads(text)
     except (ValueError, RecursionError):
@@ -157,7 +157,7 @@ def _vocabulary(file: Path, content: Sequence[Any]) -> Vocabulary:
 
 
 def _in_order(file: Path, numbers: Mapping[str, Any]) -> list[str]:
-    """The characters of {"a": 0, "b": 1}, or of {"0": "a", "1": "b"}."""
+    """Return the characters of {"a": 0, "b": 1}, or of {"0": "a", "1": "b"}, in the order of their numbers."""
     if all(isinstance(char, str) and number.isdecimal() for number, char in numbers.items()):
         numbers = {char: int(number) for number, char in numbers.items()}
     if not all(type(number) is int for number in numbers.values()) or sorted(numbers.values()) != [
@@ -175,7 +175,7 @@ def _start_text(vocabulary: Vocabulary, wanted: str | None) -> str:
 
 def _save(settings: ImportSettings, model: CharLM, vocabulary: Vocabulary, start_text: str, data: bytes) -> None:
     folder = settings.out
-    if any((folder / name).exists() for name in OF_A_RUN):
+    if holds_run(folder):
         raise StateDictError(f"{folder} holds a run; --out names another folder")
     folder.mkdir(parents=True, exist_ok=True)
     record = TrainingRecord(

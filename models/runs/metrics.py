@@ -1,41 +1,38 @@
-"""metrics.jsonl: what a run measured, one JSON object a line; and the same for TensorBoard, where it is wanted."""
+"""metrics.jsonl, the measurements of a run, one JSON object a line; TensorBoard gets the same where it is wanted."""
 
 import json
 import math
-from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
-from statistics import fmean
 from typing import Any, Protocol
 
-from models.training.trainer import StepOutcome
+from models.atomic_files import replacement
+from models.run_folder import METRICS, TENSORBOARD
 
-__all__ = ["BOARD", "METRICS", "BoardMissing", "Metrics", "Recent", "is_number", "parsed"]
+__all__ = ["BoardMissing", "Metrics", "is_number", "parse_line"]
 
-METRICS = "metrics.jsonl"
-BOARD = "tensorboard"  # the folder of TensorBoard's files
-_LARGEST = 1e38  # of what is measured, in float32
+_LARGEST = 1e38  # a measurement, in float32
 _MOST_STEPS = 2**53
 
 
 class BoardMissing(ValueError):
-    """TensorBoard is asked for, and not installed; one line."""
+    """TensorBoard is asked for, and not installed; the message is one line."""
 
 
 class Metrics:
-    """Appends to a run's metrics; every object has the number of steps done, `step`.
+    """Appends lines to a run's metrics; each has the number of steps done, `step`.
 
     Args:
         board: whether TensorBoard gets them too.
-        step: of the run so far; what TensorBoard's files have of later steps is superseded.
+        step: steps that the run has done; lines of later steps in TensorBoard's files are superseded.
 
     Raises:
-        BoardMissing
+        BoardMissing: TensorBoard is not installed.
     """
 
     def __init__(self, folder: Path, *, board: bool = False, step: int = 0) -> None:
         self._file = folder / METRICS
-        self._board = _writer(folder / BOARD, step) if board else None
+        self._board = _open_board(folder / TENSORBOARD, step) if board else None
 
     def add(self, *, step: int, **values: float | str) -> None:
         with self._file.open("a", encoding="utf-8") as file:
@@ -49,45 +46,16 @@ class Metrics:
             self._board.flush()
 
     def forget_after(self, step: int) -> None:
-        """Drops what was measured after the checkpoint that a run goes on from."""
+        """Drop the lines of steps after `step`, at which the checkpoint was made that the run goes on from."""
         text = self._file.read_text(encoding="utf-8", errors="replace") if self._file.exists() else ""
-        kept = [line for line in text.splitlines() if parsed(line).get("step", math.inf) <= step]
-        new = self._file.with_name(f".{METRICS}.new")
-        new.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
-        new.replace(self._file)
-
-
-class Recent:
-    """The last steps, as a line of the metrics tells of them.
-
-    Args:
-        steps: how many.
-    """
-
-    def __init__(self, steps: int) -> None:
-        self._taken: deque[StepOutcome] = deque(maxlen=steps)
-
-    def add(self, outcome: StepOutcome) -> None:
-        """Steps that were not taken count in no mean: what they have may be no number."""
-        if outcome.taken:
-            self._taken.append(outcome)
-
-    @property
-    def loss(self) -> float | None:
-        """Mean of the steps' losses; None before the first one."""
-        return fmean(outcome.loss for outcome in self._taken) if self._taken else None
-
-    def facts(self) -> dict[str, float]:
-        """loss, gradient_norm (mean), gradient_norm_max, and update_ratio of the last step."""
-        if self.loss is None:
-            return {}
-        norms = [outcome.gradient_norm for outcome in self._taken]
-        facts = {"loss": self.loss, "gradient_norm": fmean(norms), "gradient_norm_max": max(norms)}
-        ratio = self._taken[-1].update_ratio
-        return facts if ratio is None else {**facts, "update_ratio": ratio}
+        kept = [line for line in text.splitlines() if parse_line(line).get("step", math.inf) <= step]
+        with replacement(self._file) as new:
+            new.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
 
 
 class _Board(Protocol):
+    """The methods of TensorBoard's SummaryWriter that are used."""
+
     def add_scalar(self, tag: str, value: float, step: int) -> Any: ...
 
     def add_text(self, tag: str, text: str, step: int) -> Any: ...
@@ -95,7 +63,7 @@ class _Board(Protocol):
     def flush(self) -> Any: ...
 
 
-def _writer(folder: Path, step: int) -> _Board:
+def _open_board(folder: Path, step: int) -> _Board:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ModuleNotFoundError as error:
@@ -106,8 +74,8 @@ def _writer(folder: Path, step: int) -> _Board:
     return writer
 
 
-def parsed(line: str) -> dict[str, Any]:
-    """A line of metrics.jsonl; {} for one that a dying process cut off, or that is damaged."""
+def parse_line(line: str) -> dict[str, Any]:
+    """Return the content of a line of metrics.jsonl; {} for one that is damaged, or that a dying process cut off."""
     try:
         found = json.loads(line)
     except ValueError:
@@ -116,7 +84,7 @@ def parsed(line: str) -> dict[str, Any]:
 
 
 def is_number(value: object) -> bool:
-    """Whether it can be shown: no NaN, and nothing beyond what float32 has."""
+    """Whether a value is a number that plots can show: not NaN, and in the range of float32."""
     return isinstance(value, int | float) and abs(value) < _LARGEST
 
 

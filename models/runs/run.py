@@ -1,4 +1,4 @@
-"""A run: how far it is, and what it leaves in its folder."""
+"""A training run: its progress, its decisions between two steps, and the files that it writes."""
 
 import copy
 import math
@@ -8,15 +8,16 @@ from contextlib import ExitStack
 from typing import Any, NamedTuple, TypeVar
 
 from models.data.corpus import Corpus
-from models.evaluation.evaluate import carried_nats, evaluated_chars
+from models.evaluation.losses import carried_nats, evaluated_chars
 from models.network.generate import generate
-from models.progress import say
+from models.run_folder import BEST, LAST
 from models.runs.metrics import Metrics
-from models.runs.run_checkpoints import Keeping
-from models.training.checkpoint import Progress
+from models.runs.run_checkpoints import finalise_best, make_header
+from models.terminal import say
+from models.training.checkpoint import Header, Progress, save
 from models.training.loss_guard import Diverged
 from models.training.precision import Arithmetic
-from models.training.schedule import CALIBRATION_SHARE, Course, plan_for_minutes, plan_for_steps
+from models.training.schedule import CALIBRATION_SHARE, RateSchedule, plan_for_minutes, plan_for_steps
 from models.training.settings import TrainSettings
 from models.training.trainer import Trainer
 
@@ -24,18 +25,18 @@ __all__ = ["Orders", "Run"]
 
 T = TypeVar("T")
 
-CHECK_CHARS = 256  # of each of the held-out text's parts: a check reads a sample
-SAVE_SECONDS = 60  # between two checkpoints: no more than that is lost when the process dies
+CHECK_CHARS = 256  # read of each of the held-out text's parts: a check takes a sample
+SAVE_SECONDS = 60  # between two checkpoints: a process that dies loses no more than that
 SAMPLE_CHARS = 300
 SAMPLE_TEMPERATURE = 0.8
-# Kept free for a check and the final validation, should they take longer than they did; and for what no clock sees:
-# the last text, the files, the report, and Python's start before the clock's.
+# Time is kept free for a check and the final validation, which may take longer than the check before; and for what is
+# not timed: the last sample, the files, the report, and Python's start before the clock's.
 _RESERVE = 1.25
 _RESERVE_SECONDS = 4.0
 
 
 class Orders(NamedTuple):
-    """What the first process decides between two steps, by its clock and its signals, for all of them."""
+    """Decisions between two steps, which the first process makes for all by its clock and its signals."""
 
     plan: bool
     end: bool
@@ -48,13 +49,12 @@ class Run:
 
     Args:
         settings: those that the run was begun with.
-        progress: how far it is.
-        trainer: as far.
-        metrics: where the first process writes what was measured.
-        began: `time.monotonic()` when this process's share of its time began.
+        progress: how far the run is; `trainer` has done as many steps.
+        metrics: where the first process writes its measurements.
+        began: `time.monotonic()` when this process began to work on the run.
 
     Attributes:
-        held: what is to be closed at its end: the folder is its alone.
+        lock: closed at the end of the run; until then no other process trains into the folder.
     """
 
     def __init__(
@@ -68,18 +68,15 @@ class Run:
     ) -> None:
         self.settings, self.corpus, self.progress = settings, corpus, progress
         self.trainer, self.group, self.metrics = trainer, trainer.group, metrics
-        self.keeping = Keeping(settings, corpus, trainer)
-        self.held = ExitStack()
+        self.lock = ExitStack()
         self._began = began - progress.seconds
-        self._course = Course(
-            settings.schedule, settings.learning_rate, settings.warmup, settings.decay, settings.decay_steps
-        )
+        self._schedule = RateSchedule.of(settings)
         if settings.limit is None and progress.budget is None:
             self._update(**plan_for_steps(self._most_steps or 1)._asdict())
 
     @property
     def seconds(self) -> float:
-        """Wall clock spent on the run, in this process and those before."""
+        """Wall-clock time spent on the run, in this process and those before it."""
         return time.monotonic() - self._began
 
     @property
@@ -93,7 +90,7 @@ class Run:
 
     @property
     def _most_steps(self) -> int | None:
-        """What --steps and --characters allow; None: any number."""
+        """The largest number of steps that --steps and --characters allow; None: any number."""
         by_characters = self.settings.characters and max(1, self.settings.characters // self.chars_per_step)
         return min((steps for steps in (self.settings.steps, by_characters) if steps), default=None)
 
@@ -103,29 +100,29 @@ class Run:
 
     @property
     def chars(self) -> int | None:
-        """Characters that the whole run trains on, those read again counted again; None until known."""
+        """Characters that the whole run trains on, counted again when read again; None until they are known."""
         return self.budget and self.budget * self.chars_per_step
 
     @property
     def learning_rate(self) -> float:
-        """Of the step to come."""
-        return self._course.rate(self.trainer.step, self.budget)
+        """The learning rate of the step to come."""
+        return self._schedule.rate(self.trainer.step, self.budget)
 
     @property
-    def done(self) -> bool:
+    def is_done(self) -> bool:
         return self.budget is not None and self.trainer.step >= self.budget
 
     @property
     def check_due(self) -> bool:
-        return self.budget is not None and (self.done or self.trainer.step % self.progress.check_every == 0)
+        return self.budget is not None and (self.is_done or self.trainer.step % self.progress.check_every == 0)
 
     def orders(self, leave: object) -> Orders:
-        """What is to be done after a step; to leave if `leave` is true."""
-        return self.group.from_first(lambda: Orders(self._plannable, self._late, self._save_due, bool(leave)))
+        """Return the decisions after a step; if `leave` is true, the run is to be left."""
+        return self.group.from_first(lambda: Orders(self._can_plan, self._is_late, self._save_due, bool(leave)))
 
     @property
-    def _plannable(self) -> bool:
-        """Whether enough of the time, or of the steps, has gone to know what a step takes, and no budget is set."""
+    def _can_plan(self) -> bool:
+        """Whether no budget is set, and enough time or steps have passed to know how long a step takes."""
         if self.budget is not None or self.settings.limit is None:
             return False
         most = self._most_steps
@@ -134,36 +131,35 @@ class Run:
         )
 
     @property
-    def _late(self) -> bool:
-        """Whether the time left just suffices for what comes after the last step. A resumed run keeps to its steps."""
+    def _is_late(self) -> bool:
+        """Whether the time left just suffices for the work after the last step. A resumed run keeps to its steps."""
         limit = self.settings.limit
         return limit is not None and not self.progress.resumed and self.seconds + self.progress.reserve > limit * 60
 
     @property
     def _save_due(self) -> bool:
-        """Whether the last checkpoint is old."""
         return self.seconds - self.progress.seconds > SAVE_SECONDS
 
-    def passed(self, share: float) -> bool:
-        """Whether the run came past a share of its budget since the check before this one."""
-        if self.done:
+    def has_passed(self, share: float) -> bool:
+        """Whether the run passed a share of its budget since the check before this one."""
+        if self.is_done:
             return share == 1.0
         return self.trainer.step - self.progress.check_every < share * (self.budget or 0) <= self.trainer.step
 
     def set_arithmetic(self, arithmetic: Arithmetic) -> None:
-        """Settles, as long as the run stays on this kind of device, what its steps are computed with.
+        """Set what the steps are computed with, for as long as the run stays on this kind of device.
 
-        Another would not go on to the bit.
+        With another arithmetic a resumed run would not come to the same bits.
         """
         self._update(device=self.trainer.device.type, **arithmetic._asdict())
         self.trainer.arithmetic = arithmetic
 
     def plan(self, step_seconds: float) -> float | None:
-        """Turns the minutes into steps. Makes and returns the first check, whose time is part of the plan.
+        """Turn the minutes into a budget of steps, and return the loss of the first check, whose duration it needs.
 
         Raises:
             Diverged: as `check`.
-            TooShort: no step would be left.
+            TooShort: no time would be left for a step.
         """
         began = time.monotonic()
         nats = self.check()
@@ -183,47 +179,47 @@ class Run:
         self._update(**plan._asdict())
 
     def note(self, **values: float | str) -> None:
-        """Adds a line to the metrics."""
-        if self.group.first:
+        """Add a line to the metrics."""
+        if self.group.is_first:
             done = {self.settings.vocabulary: self.chars_done}
             self.metrics.add(step=self.trainer.step, seconds=round(self.seconds, 2), **done, **values)
 
     def say(self, text: str) -> None:
-        """Tells people."""
-        if self.group.first:
+        """Write a line for people, in the first process."""
+        if self.group.is_first:
             say(text)
 
     def check(self) -> float | None:
-        """Validates on a sample of the held-out text, and saves.
+        """Validate on a sample of the held-out text, and save.
 
         Returns:
             The loss in nats; None if nothing is held out.
 
         Raises:
-            Diverged: it is no number.
+            Diverged: the loss is not finite.
         """
         nats, best = self._in_first(self._validate)
-        # First the best: should the process end between the two, the same check is made again from the last one.
-        self._take_down()
+        # First the best: if the process ends between the two, a resumed run makes the same check again.
+        self._record_progress()
         if best:
-            self.keeping.best(self.progress)
-        self.keeping.last(self.progress)
+            self._save_best()
+        self._save_last()
         if nats is None:
             return None
         self.note(validation=nats)
         patience = self.settings.patience
-        if patience and self.progress.worse >= patience and not self.done:
+        if patience and self.progress.worse >= patience and not self.is_done:
             self.say(f"no better validation for {patience} of them: this is the end")
             self.stop_here()
         return nats
 
     def _validate(self) -> tuple[float | None, bool]:
-        """The loss, and whether it is the best so far."""
+        """Return the loss, and whether it is the best so far; estimate the time to reserve for the end."""
         began, held_out = time.monotonic(), self.corpus.validation
         if not len(held_out):
             self._update(reserve=_RESERVE_SECONDS)
             return None, False
-        with self.trainer.averaged():
+        with self.trainer.use_average():
             nats = carried_nats(self.trainer.model, held_out, self.corpus.start, limit=CHECK_CHARS)
         whole = evaluated_chars(len(held_out)) / evaluated_chars(len(held_out), CHECK_CHARS)
         reserve = _RESERVE_SECONDS + _RESERVE * (1 + whole) * (time.monotonic() - began)
@@ -235,13 +231,13 @@ class Run:
         return nats, best
 
     def finish(self) -> dict[str, Any]:
-        """Validates the best checkpoint on all of the held-out text, notes it there, and says what the run came to."""
+        """Validate the best checkpoint on the whole held-out text, note the loss in it, and return the run's result."""
         return self._in_first(self._finish)
 
     def _finish(self) -> dict[str, Any]:
         if self.progress.best is None:
-            self.keeping.best(self.progress)
-        record, nats = self.keeping.judged()
+            self._save_best()
+        record, nats = finalise_best(self.settings, self.corpus, self.trainer.device)
         if nats is not None:
             self.note(carried=nats)
         return {
@@ -251,7 +247,7 @@ class Run:
             "seconds": round(self.seconds, 1),
             "parameters": record.parameters,
             **self.trainer.arithmetic._asdict(),
-            "skipped": self.trainer.guard.verdict.skipped,
+            "skipped": self.trainer.guard.statistics.skipped,
             "best_step": record.steps,
             "carried_nats": nats,
             "unit": self.corpus.vocabulary.unit,
@@ -259,8 +255,8 @@ class Run:
         }
 
     def sample(self) -> str:
-        """What the model writes by now; takes no random number from training."""
-        with self.trainer.averaged():
+        """Return, and note, a text that the model writes now; no random number is taken from training."""
+        with self.trainer.use_average():
             model = copy.deepcopy(self.trainer.model).cpu().eval()
         text = generate(
             model,
@@ -275,20 +271,34 @@ class Run:
         return text
 
     def save(self) -> None:
-        """The last checkpoint: all that going on needs. A matter of the whole group."""
-        self._take_down()
-        self.keeping.last(self.progress)
+        """Write the last checkpoint. Every process of the group must call it."""
+        self._record_progress()
+        self._save_last()
 
-    def _take_down(self) -> None:
-        """How far the run is."""
-        self._update(step=self.trainer.step, seconds=self.seconds, guard=self.trainer.guard.verdict)
+    def _save_last(self) -> None:
+        """Write all that a resumed run needs. Every process gives its part, the first one writes."""
+        tensors = self.trainer.tensors()
+        if self.group.is_first:
+            save(self.settings.out, LAST, self._header, tensors)
+
+    def _save_best(self) -> None:
+        if self.group.is_first:
+            with self.trainer.use_average():
+                save(self.settings.out, BEST, self._header, self.trainer.weights())
+
+    @property
+    def _header(self) -> Header:
+        return make_header(self.settings, self.corpus, self.trainer.model, self.trainer.step, self.progress)
+
+    def _record_progress(self) -> None:
+        self._update(step=self.trainer.step, seconds=self.seconds, guard=self.trainer.guard.statistics)
 
     def stop_here(self) -> None:
-        """What was done is the whole run."""
+        """Make the steps done the whole budget."""
         self._update(budget=self.trainer.step)
 
     def _in_first(self, work: Callable[[], T]) -> T:
-        """Does something in the first process; all of them know what came of it, and how far the run is."""
+        """Do some work in the first process, and share its result and the progress with all."""
         result, self.progress = self.group.from_first(lambda: (work(), self.progress))
         return result
 

@@ -1,69 +1,49 @@
-"""The checkpoints that a run leaves in its folder."""
+"""The checkpoints of a run: the header that each begins with, and the final validation of the best one."""
 
-from typing import NamedTuple
+import torch
 
 from bundle.manifest import TrainingRecord
 from models.data.corpus import Corpus
-from models.evaluation.evaluate import carried_nats
-from models.training.checkpoint import BEST, LAST, Header, Progress, load, read, save
+from models.evaluation.losses import carried_nats
+from models.network.char_lm import CharLM
+from models.run_folder import BEST
+from models.training.checkpoint import Header, Progress, load, read, save
 from models.training.settings import TrainSettings
-from models.training.trainer import Trainer
 
-__all__ = ["Keeping"]
+__all__ = ["finalise_best", "make_header"]
 
 
-class Keeping(NamedTuple):
-    """What checkpoints are made of."""
+def make_header(settings: TrainSettings, corpus: Corpus, model: CharLM, step: int, progress: Progress) -> Header:
+    """Return the header of a checkpoint of `model` after `step` steps."""
+    return Header(
+        model=model.config,
+        symbols=corpus.vocabulary.symbols,
+        unit=corpus.vocabulary.unit,
+        start_text=corpus.start_text,
+        training=TrainingRecord(
+            data=corpus.name,
+            data_sha256=corpus.sha256,
+            split=settings.split,
+            parameters=sum(parameter.numel() for parameter in model.parameters()),
+            steps=step,
+            seconds=progress.seconds,
+            validation_nats={} if progress.best is None else {"carried_sample": progress.best},
+        ),
+        settings=settings,
+        progress=progress,
+    )
 
-    settings: TrainSettings
-    corpus: Corpus
-    trainer: Trainer
 
-    def last(self, progress: Progress) -> None:
-        """Writes all that going on needs. A matter of the whole group; the first process writes."""
-        tensors = self.trainer.tensors()
-        if self.trainer.group.first:
-            nats = {} if progress.best is None else {"carried_sample": progress.best}
-            save(self.settings.out, LAST, self._header(progress, nats), tensors)
+def finalise_best(settings: TrainSettings, corpus: Corpus, device: torch.device) -> tuple[TrainingRecord, float | None]:
+    """Validate the best checkpoint on the whole held-out text, and write the loss into it.
 
-    def best(self, progress: Progress) -> None:
-        """Writes the model as it is to be kept."""
-        if self.trainer.group.first:
-            nats = {} if progress.best is None else {"carried_sample": progress.best}
-            with self.trainer.averaged():
-                save(self.settings.out, BEST, self._header(progress, nats), self.trainer.weights())
-
-    def judged(self) -> tuple[TrainingRecord, float | None]:
-        """Validates the best checkpoint on all of the held-out text, and writes the loss into it.
-
-        Returns:
-            Its record, and the loss in nats; None if nothing is held out.
-        """
-        folder, held_out = self.settings.out, self.corpus.validation
-        header, tensors = read(folder)
-        if not len(held_out):
-            return header.training, None
-        nats = carried_nats(load(folder).model.to(self.trainer.device), held_out, self.corpus.start)
-        record = header.training.model_copy(update={"validation_nats": {"carried": nats}})
-        save(folder, BEST, header.model_copy(update={"training": record}), tensors)
-        return record, nats
-
-    def _header(self, progress: Progress, nats: dict[str, float]) -> Header:
-        model, vocabulary = self.trainer.model, self.corpus.vocabulary
-        return Header(
-            model=model.config,
-            symbols=vocabulary.symbols,
-            unit=vocabulary.unit,
-            start_text=self.corpus.start_text,
-            training=TrainingRecord(
-                data=self.corpus.name,
-                data_sha256=self.corpus.sha256,
-                split=self.settings.split,
-                parameters=sum(parameter.numel() for parameter in model.parameters()),
-                steps=self.trainer.step,
-                seconds=progress.seconds,
-                validation_nats=nats,
-            ),
-            settings=self.settings,
-            progress=progress,
-        )
+    Returns:
+        Its record, and the loss in nats; None if nothing is held out.
+    """
+    header, tensors = read(settings.out)
+    if not len(corpus.validation):
+        return header.training, None
+    nats = carried_nats(load(settings.out).model.to(device), corpus.validation, corpus.start)
+    record = header.training.model_copy(update={"validation_nats": {"carried": nats}})
+    save(settings.out, BEST, header.model_copy(update={"training": record}), tensors)
+    return record, nats

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a question that the training loop asks between two steps."""
+"""Ctrl-C and SIGTERM as a flag that the training loop looks at between two steps."""
 
 import signal
 from types import FrameType, TracebackType
@@ -10,7 +10,10 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupt:
-    """Remembers the first signal; a second one acts as if nobody had listened. A context manager, main thread only."""
+    """Remembers the first signal, and is true from then on; a second signal acts as usual.
+
+    A context manager, for the main thread only.
+    """
 
     def __init__(self) -> None:
         self.signal: int | None = None
@@ -20,7 +23,7 @@ class Interrupt:
 
     @property
     def exit_code(self) -> int:
-        """What a shell reports of a process that the signal ended; 0 if there was none."""
+        """The exit code by which a shell says that the signal ended a process; 0 if there was none."""
         return 128 + self.signal if self.signal else 0
 
     def __enter__(self) -> Self:

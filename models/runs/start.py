@@ -1,4 +1,4 @@
-"""How a run begins, anew or where it was left."""
+"""The beginning of a run: a new one, or one that goes on from its last checkpoint."""
 
 import shutil
 from collections.abc import Callable
@@ -12,75 +12,74 @@ from models.data.corpus import NAMED, Corpus, open_corpus
 from models.data.text_files import CorpusError
 from models.network.char_lm import CharLM
 from models.network.initialise import initialise
-from models.runs.folder_lock import sole
-from models.runs.metrics import BOARD, METRICS, Metrics
+from models.run_folder import BEST, CHECKS, LAST, METRICS, PAGE, TENSORBOARD, header_file, holds_run
+from models.runs.folder_lock import locked_folder
+from models.runs.metrics import Metrics
 from models.runs.run import Run
 from models.runs.warm_start import take_weights
-from models.training.autotune import device_of
-from models.training.batches import Streams
-from models.training.checkpoint import BEST, LAST, CheckpointError, Progress, read, tensor_files
+from models.training.batches import Streams, upload_text
+from models.training.checkpoint import CheckpointError, Progress, read, tensor_files
 from models.training.distributed import ALONE, Group, require_shareable
-from models.training.precision import Arithmetic
+from models.training.precision import Arithmetic, device_of
 from models.training.settings import TrainSettings
 from models.training.trainer import Trainer
-from models.training.upload import uploaded
 
-__all__ = ["OF_A_RUN", "begin", "new_model", "new_trainer", "resume"]
+__all__ = ["begin", "new_model", "new_trainer", "resume"]
 
-# A folder with one of these files is a run's.
-OF_A_RUN = (f"{LAST}.json", f"{BEST}.json", METRICS)
-# Settings that --resume may be given other than they were: the text is known by its sha256.
-_FREE = {"data", "out", "preset", "device", "tensorboard", "resume", "overwrite", "json_"}
+# Settings that --resume may change: the text is known by its sha256.
+_CHANGEABLE = {"data", "out", "preset", "device", "tensorboard", "resume", "overwrite", "json_"}
 
 
 def begin(settings: TrainSettings, began: float, group: Group = ALONE) -> Run:
-    """A new run in an empty or new folder, or with --overwrite in the place of an old one.
+    """Begin a new run, in a folder without one, or with --overwrite in the place of an old run.
 
     Raises:
-        CannotCompute, CannotShare: there is no such device; several processes cannot do this.
-        CheckpointError: there is a run in the folder, or another process trains into it; the run to begin from cannot
-            be used.
-        CorpusError: the text cannot be had, or is too short for the sizes.
+        CannotCompute, CannotShare: there is no such device; several processes cannot train with these settings.
+        CheckpointError: the folder holds a run, or another process trains into it; the run to begin from cannot be
+            used.
+        CorpusError: the text cannot be read, or is too short for the sizes.
     """
-    corpus = _corpus(settings, group)
+    corpus = _open_corpus(settings, group)
     trainer = new_trainer(settings, corpus, group)
 
-    def begun() -> Run:
-        group.from_first(lambda: _make_room(settings))
-        metrics = Metrics(settings.out, board=settings.tensorboard and group.first)
-        kept = settings.model_copy(update={"data": _from_anywhere(settings.data)})
+    def make() -> Run:
+        group.from_first(lambda: _remove_old_run(settings))
+        metrics = Metrics(settings.out, board=settings.tensorboard and group.is_first)
+        # A resumed run finds the text from any working directory.
+        is_path = settings.data not in NAMED and "://" not in settings.data
+        kept = settings.model_copy(update={"data": str(Path(settings.data).resolve())}) if is_path else settings
         return Run(kept, corpus, Progress(), trainer, metrics, began)
 
-    return _alone(settings.out, group, begun)
+    return _lock(settings.out, group, make)
 
 
 def resume(given: TrainSettings, began: float, group: Group = ALONE) -> Run:
-    """The run in a folder, where its last checkpoint left it.
+    """Go on with the run in a folder from its last checkpoint.
 
     Raises:
-        CannotCompute, CannotShare: there is no such device; several processes cannot do this.
-        CheckpointError: no run there, a damaged one, other settings than it was begun with, or another text; another
-            process trains into the folder.
-        CorpusError: the text cannot be had any more.
+        CannotCompute, CannotShare: as in `begin`.
+        CheckpointError: no run is there, or a damaged one, or one of other settings or another text; another process
+            trains into the folder.
+        CorpusError: the text cannot be read any more.
     """
     _require_last(given.out)
-    return _alone(given.out, group, lambda: _resumed(given, began, group))
+    return _lock(given.out, group, lambda: _restore(given, began, group))
 
 
-def _resumed(given: TrainSettings, began: float, group: Group) -> Run:
-    header, tensors = read(given.out / f"{LAST}.json")
+def _restore(given: TrainSettings, began: float, group: Group) -> Run:
+    header, tensors = read(header_file(given.out, LAST))
     if header.settings is None:
         raise CheckpointError(f"{given.out} was not trained here: begin a run with --init-from {given.out} instead")
-    settings = _settings_of(given, header.settings)
-    corpus = _corpus(settings, group)
-    _same_text(corpus, header.training.data_sha256)
+    settings = _resumed_settings(given, header.settings)
+    corpus = _open_corpus(settings, group)
+    _require_same_text(corpus, header.training.data_sha256)
     trainer = new_trainer(settings, corpus, group)
     try:
         trainer.restore(header.progress.step, tensors)
     except (RuntimeError, KeyError) as error:
         raise CheckpointError(f"{given.out}: the tensors do not fit the model {header.model.model_dump()}") from error
-    trainer.guard.verdict = header.progress.guard
-    metrics = Metrics(settings.out, board=settings.tensorboard and group.first, step=trainer.step)
+    trainer.guard.statistics = header.progress.guard
+    metrics = Metrics(settings.out, board=settings.tensorboard and group.is_first, step=trainer.step)
     group.from_first(lambda: metrics.forget_after(trainer.step))
     progress = header.progress.model_copy(update={"resumed": True})
     if progress.device != trainer.device.type:
@@ -92,10 +91,10 @@ def _resumed(given: TrainSettings, began: float, group: Group) -> Run:
 
 
 def new_model(settings: TrainSettings, vocabulary: Vocabulary) -> CharLM:
-    """A model with its first weights, those of --init-from or by the seed; in float64 if that is the precision.
+    """Return a model with its first weights, those of --init-from or by the seed; in float64 if that is the precision.
 
     Raises:
-        CheckpointError: the run to begin from cannot be used.
+        CheckpointError: the run of --init-from cannot be used.
     """
     torch.manual_seed(settings.seed)
     model = CharLM(settings.model_of(len(vocabulary)))
@@ -107,99 +106,93 @@ def new_model(settings: TrainSettings, vocabulary: Vocabulary) -> CharLM:
 
 
 def new_trainer(settings: TrainSettings, corpus: Corpus, group: Group = ALONE) -> Trainer:
-    """Before the first step. Raises what `begin` does, but for the folder."""
+    """Return a trainer before its first step. Raises as `begin`, apart from the folder."""
     group.from_first(lambda: require_shareable(settings, group))
-    vocabulary, mine, device = corpus.vocabulary, group.part(settings.batch), torch.device(device_of(settings.device))
-    text = uploaded(corpus.training, device)
-    streams = Streams(corpus.training, len(vocabulary), settings, mine, text)
-    return Trainer(new_model(settings, vocabulary).to(device), streams, settings, group)
+    own, device = group.own_streams(settings.batch), torch.device(device_of(settings.device))
+    text = upload_text(corpus.training, device)
+    streams = Streams(corpus.training, len(corpus.vocabulary), settings, own, text)
+    return Trainer(new_model(settings, corpus.vocabulary).to(device), streams, settings, group)
 
 
-def _corpus(settings: TrainSettings, group: Group) -> Corpus:
-    """The first process prepares the text, all open it."""
+def _open_corpus(settings: TrainSettings, group: Group) -> Corpus:
+    """Open the text in all processes, after the first one has prepared it."""
 
-    def opened() -> Corpus:
+    def open_text() -> Corpus:
         return open_corpus(settings.data, vocabulary=settings.vocabulary, split=settings.split)
 
-    def prepared() -> None:
-        if not settings.resume and _holds_run(settings.out):
-            with sole(settings.out):  # says it where the run still goes on
+    def prepare() -> None:
+        if not settings.resume and holds_run(settings.out):
+            with locked_folder(settings.out):  # first of all: the run there may still go on
                 _require_free(settings)
         if not settings.data:
             raise CorpusError(f"--data is missing: {', '.join(NAMED)}, a text file, a folder of .txt files, or a URL")
-        opened()
+        open_text()
 
-    group.from_first(prepared)
-    return opened()
+    group.from_first(prepare)
+    return open_text()
 
 
 def _require_free(settings: TrainSettings) -> None:
     folder = settings.out
-    if settings.overwrite or not _holds_run(folder):
+    if settings.overwrite or not holds_run(folder):
         return
     ways = {
         LAST: "go on with it by --resume, or ",
         BEST: f"begin another with its weights by --init-from {folder}, or ",
     }
-    way = next((way for name, way in ways.items() if (folder / f"{name}.json").exists()), "")
+    way = next((way for name, way in ways.items() if header_file(folder, name).exists()), "")
     raise CheckpointError(f"{folder} holds a run: {way}replace it by --overwrite")
 
 
 def _require_last(folder: Path) -> None:
-    if (folder / f"{LAST}.json").exists():
+    if header_file(folder, LAST).exists():
         return
-    if (folder / f"{BEST}.json").exists():
+    if header_file(folder, BEST).exists():
         raise CheckpointError(
             f"{folder} holds weights, but no {LAST}.json to go on from: begin another run by --init-from {folder}"
         )
     raise CheckpointError(f"{folder}: no checkpoint there to go on from ({LAST}.json is missing)")
 
 
-def _holds_run(folder: Path) -> bool:
-    return any((folder / name).exists() for name in OF_A_RUN)
-
-
-def _alone(folder: Path, group: Group, make: Callable[[], Run]) -> Run:
-    """What `make` gives; until its `held` is closed, no other process trains into the folder."""
-    with ExitStack() as held:
-        group.from_first(lambda: held.enter_context(sole(folder)))
+def _lock(folder: Path, group: Group, make: Callable[[], Run]) -> Run:
+    """Make a run that keeps other processes out of the folder until its `lock` is closed."""
+    with ExitStack() as lock:
+        group.from_first(lambda: lock.enter_context(locked_folder(folder)))
         run = make()
-        run.held = held.pop_all()
+        run.lock = lock.pop_all()
         return run
 
 
-def _make_room(settings: TrainSettings) -> None:
-    """Removes the run that --overwrite replaces, and no file that is not of a run."""
+def _remove_old_run(settings: TrainSettings) -> None:
+    """Remove the run that --overwrite replaces, and no files but a run's."""
     _require_free(settings)
     folder = settings.out
-    if not _holds_run(folder):
+    if not holds_run(folder):
         return
     for file in (*tensor_files(folder, BEST), *tensor_files(folder, LAST)):
         file.unlink()
-    for name in (*OF_A_RUN, "report.html"):
-        (folder / name).unlink(missing_ok=True)
-    for name in (BOARD, "check"):
+    for file in (header_file(folder, LAST), header_file(folder, BEST), folder / METRICS, folder / PAGE):
+        file.unlink(missing_ok=True)
+    for name in (TENSORBOARD, CHECKS):
         shutil.rmtree(folder / name, ignore_errors=True)
 
 
-def _settings_of(given: TrainSettings, kept: TrainSettings) -> TrainSettings:
-    """Those that the run was begun with, and of those given what may be new. Raises CheckpointError."""
-    for name in given.model_fields_set - _FREE:
+def _resumed_settings(given: TrainSettings, kept: TrainSettings) -> TrainSettings:
+    """Return the settings that the run was begun with, with the changes that are allowed. Raises CheckpointError."""
+    for name in given.model_fields_set - _CHANGEABLE:
         if getattr(given, name) != getattr(kept, name):
             raise CheckpointError(
                 f"{given.out} was begun with {name.replace('_', '-')} {getattr(kept, name)}, "
                 f"not {getattr(given, name)}: leave it out to go on, or begin another run"
             )
-    free = {name: getattr(given, name) for name in _FREE & given.model_fields_set if getattr(given, name) != ""}
-    return kept.model_copy(update={"resume": True, "preset": kept.preset, **free})
+    changes = {
+        name: getattr(given, name) for name in _CHANGEABLE & given.model_fields_set if getattr(given, name) != ""
+    }
+    return kept.model_copy(update={"resume": True, "preset": kept.preset, **changes})
 
 
-def _same_text(corpus: Corpus, sha256: str) -> None:
+def _require_same_text(corpus: Corpus, sha256: str) -> None:
     if corpus.sha256 != sha256:
         raise CheckpointError(
             f"{corpus.path} is not the text of the run: its sha256 is {corpus.sha256[:12]}..., not {sha256[:12]}..."
         )
-
-
-def _from_anywhere(data: str) -> str:
-    return data if data in NAMED or "://" in data else str(Path(data).resolve())

@@ -1,4 +1,4 @@
-"""Another run's weights as the first ones of a new run."""
+"""A warm start: another run's weights as the first weights of a new run."""
 
 from pathlib import Path
 
@@ -15,10 +15,10 @@ __all__ = ["take_weights"]
 
 @torch.no_grad()
 def take_weights(model: CharLM, vocabulary: Vocabulary, source: Path) -> None:
-    """Copies the weights of the run at `source`; rows of characters that it did not know stay as they are.
+    """Copy the weights of the run at `source`; rows of characters that it did not know stay as they are.
 
     Raises:
-        CheckpointError: no checkpoint there, or of another kind of model.
+        CheckpointError: no checkpoint is there, or one of another kind of model.
     """
     trained = load(source)
     if trained.vocabulary.unit != vocabulary.unit:
@@ -39,7 +39,7 @@ def take_weights(model: CharLM, vocabulary: Vocabulary, source: Path) -> None:
 
 
 def _by_character(model: CharLM) -> dict[str, int]:
-    """The tensors that have a row or a column for each character, and which of their axes that is."""
+    """Return the tensors that have a row or a column for each character, and the axis of it."""
     reads = {"layers.0.weight_ih": 1} if model.config.input == "onehot" else {"embedding.weight": 0}
     return {**reads, "head.weight": 0, "head.bias": 0}
 
@@ -47,7 +47,7 @@ def _by_character(model: CharLM) -> dict[str, int]:
 def _require_equal_shapes(
     source: Path, own: dict[str, Tensor], given: dict[str, Tensor], by_character: dict[str, int]
 ) -> None:
-    """But for the number of characters."""
+    """Raise CheckpointError unless the shapes are equal, apart from the number of characters."""
     found, wanted = _shapes(given, by_character), _shapes(own, by_character)
     for name in sorted(found.keys() | wanted.keys()):
         if found.get(name) != wanted.get(name):
@@ -58,7 +58,7 @@ def _require_equal_shapes(
 
 
 def _require_equal_kinds(source: Path, own: ModelConfig, given: ModelConfig) -> None:
-    """What no shape tells."""
+    """Raise CheckpointError unless options are equal that no shape shows."""
     for name in ("activation", "form", "residual"):
         found, wanted = getattr(given, name), getattr(own, name)
         if found != wanted:
@@ -69,7 +69,7 @@ def _require_equal_kinds(source: Path, own: ModelConfig, given: ModelConfig) -> 
 
 
 def _shapes(tensors: dict[str, Tensor], by_character: dict[str, int]) -> dict[str, str]:
-    """As people write them, [V, 512], where V is any number of characters."""
+    """Return the shapes as text, such as [V, 512], where V is any number of characters."""
     return {name: _shape(tensor, by_character.get(name)) for name, tensor in tensors.items()}
 
 
@@ -79,6 +79,6 @@ def _shape(tensor: Tensor, by_character: int | None) -> str:
 
 
 def _common(here: Vocabulary, there: Vocabulary) -> tuple[Tensor, Tensor]:
-    """The numbers of the characters that both know, in one and in the other."""
+    """Return the numbers of the common characters, in one vocabulary and in the other."""
     both = "".join(symbol for symbol in here.symbols if symbol in set(there.symbols))
     return torch.from_numpy(here.symbols_to_tokens(both)), torch.from_numpy(there.symbols_to_tokens(both))

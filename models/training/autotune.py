@@ -1,51 +1,28 @@
-"""How this machine trains a model fastest: a matter of the instructions it has, and of the model's size."""
+"""The arithmetic in which this machine trains a model fastest, found by timing steps."""
 
 import copy
 import math
 import os
 import time
 from collections.abc import Callable, Sequence
+from functools import cache, partial
 from pathlib import Path
 
 import torch
 
 from models.training.distributed import ALONE
-from models.training.precision import Arithmetic, allow_tf32
+from models.training.precision import Arithmetic, CannotCompute
 from models.training.trainer import Trainer
 
-__all__ = ["CannotCompute", "described", "device_of", "fastest"]
+__all__ = ["describe_arithmetic", "fastest_arithmetic"]
 
 _LEAST_STEPS, _LEAST_SECONDS = 2, 0.3  # of a measurement
 _WORTH_IT = 0.85  # share of the plainer way's time
 _SIBLINGS = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
 
 
-class CannotCompute(ValueError):
-    """A device or an arithmetic is asked for that is not there; one line."""
-
-
-def device_of(wanted: str) -> str:
-    """What `--device` means here: under torchrun each process has a GPU of its own.
-
-    That GPU multiplies float32 exactly from then on, unless an arithmetic says otherwise.
-
-    Raises:
-        CannotCompute: there is no such GPU.
-    """
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if wanted == "cpu" or (wanted == "auto" and not count):
-        return "cpu"
-    name, _, number = wanted.replace("auto", "cuda").partition(":")
-    number = number or os.environ.get("LOCAL_RANK", "0")
-    if int(number) >= count:
-        raise CannotCompute(f"--device {wanted}: torch finds {count} GPUs here, not number {number}; use --device cpu")
-    torch.cuda.set_device(int(number))
-    allow_tf32(False)
-    return f"{name}:{number}"
-
-
-def fastest(trainer: Trainer) -> Arithmetic:
-    """Times real steps on a copy; the trainer stays as it was.
+def fastest_arithmetic(trainer: Trainer) -> Arithmetic:
+    """Time real steps on a copy and return the fastest arithmetic; the trainer stays as it was.
 
     If the run's precision is left to the machine, TF32 (on a GPU) and bfloat16 are taken where they are clearly faster
     than what is more exact. On the processor one thread unless all of them are clearly faster: it stays as fast when
@@ -54,7 +31,7 @@ def fastest(trainer: Trainer) -> Arithmetic:
     Raises:
         CannotCompute: bfloat16 is asked for, and torch does not have it here.
     """
-    seconds, precision = _measured(trainer), trainer.settings.precision
+    seconds, precision = cache(partial(_seconds_if_possible, trainer)), trainer.settings.precision
     on_gpu = trainer.device.type == "cuda"
     exact, tf32, bf16 = Arithmetic(False, 1), Arithmetic(False, 1, tf32=True), Arithmetic(True, 1)
     if precision == "bf16" and seconds(bf16) == math.inf:
@@ -67,8 +44,8 @@ def fastest(trainer: Trainer) -> Arithmetic:
     return best if on_gpu else _first_unless_slower([best, best._replace(threads=threads)], seconds)
 
 
-def described(trainer: Trainer) -> str:
-    """What a trainer computes with, and where."""
+def describe_arithmetic(trainer: Trainer) -> str:
+    """Return in words what a trainer computes with, and where."""
     bf16, threads, tf32 = trainer.arithmetic
     exact = "float64" if trainer.settings.precision == "fp64" else "float32"
     name = "bfloat16" if bf16 else f"{exact} with TF32 products" if tf32 else exact
@@ -78,7 +55,7 @@ def described(trainer: Trainer) -> str:
 
 
 def _first_unless_slower(ways: Sequence[Arithmetic], seconds: Callable[[Arithmetic], float]) -> Arithmetic:
-    """Each way against the best of those before it, which are plainer."""
+    """Return the best way: each must clearly beat the best of those before it, which are plainer."""
     best, *others = ways
     for way in others:
         if way != best and seconds(way) < _WORTH_IT * seconds(best):
@@ -87,7 +64,7 @@ def _first_unless_slower(ways: Sequence[Arithmetic], seconds: Callable[[Arithmet
 
 
 def _physical_cores() -> int:
-    """Those that this process may use: two threads of one core share its arithmetic, and wait for each other."""
+    """Count the cores of this process: two threads of one core share its arithmetic, and wait for each other."""
     usable = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
     return len({_siblings(cpu) for cpu in usable})
 
@@ -99,22 +76,10 @@ def _siblings(cpu: int) -> str:
         return str(cpu)
 
 
-def _measured(trainer: Trainer) -> Callable[[Arithmetic], float]:
-    """Seconds of a step, each arithmetic timed once."""
-    known: dict[Arithmetic, float] = {}
-
-    def seconds(arithmetic: Arithmetic) -> float:
-        if arithmetic not in known:
-            known[arithmetic] = _seconds_if_any(copy.deepcopy(trainer), arithmetic)
-        return known[arithmetic]
-
-    return seconds
-
-
-def _seconds_if_any(trainer: Trainer, arithmetic: Arithmetic) -> float:
-    """Infinity where torch has no bfloat16 for this model: for an LSTM, on processors without AVX-512."""
+def _seconds_if_possible(trainer: Trainer, arithmetic: Arithmetic) -> float:
+    """Time a step on a copy; infinity where torch has no bfloat16 for the model: an LSTM without AVX-512."""
     try:
-        return _step_seconds(trainer, arithmetic)
+        return _step_seconds(copy.deepcopy(trainer), arithmetic)
     except RuntimeError:
         if not arithmetic.bf16:
             raise
@@ -122,8 +87,8 @@ def _seconds_if_any(trainer: Trainer, arithmetic: Arithmetic) -> float:
 
 
 def _step_seconds(trainer: Trainer, arithmetic: Arithmetic) -> float:
-    """The fastest of some steps after the first: what disturbs a measurement only makes it longer."""
-    # The other processes of a group are not asked.
+    """Return the time of the fastest of some steps after the first: disturbances only make a step longer."""
+    # The other processes of a group take no part.
     trainer.arithmetic, trainer.group = arithmetic, ALONE
     trainer.train_step(learning_rate=0.0)
     began = time.perf_counter()

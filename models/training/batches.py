@@ -1,4 +1,4 @@
-"""The training text as parallel streams for truncated backpropagation."""
+"""The training text as parallel streams for truncated backpropagation, on the processor or on a GPU."""
 
 from typing import Any
 
@@ -9,23 +9,24 @@ from torch import Tensor
 
 from models.data.text_files import CorpusError
 from models.training.settings import TrainSettings
-from models.training.upload import sent
 
-__all__ = ["Streams", "require_length"]
+__all__ = ["Streams", "require_length", "send", "upload_text"]
 
-_OFFSETS, _NOISE = 0, 1  # what random numbers are for
+_OFFSETS, _NOISE = 0, 1  # uses of random numbers
+_GPU_SHARE = 0.25  # of a GPU's free memory, for a text
+_BLOCK = 1 << 26
 
 
 class Streams:
-    """B readers of B contiguous stripes of a text, each window after window, epoch after epoch.
+    """B streams through B contiguous stripes of a text, each window after window, epoch after epoch.
 
     A window depends on its number only: there is no position to save, and no random generator.
 
     Args:
         ids: the text's characters, [N] integers.
-        vocab: how many characters there are.
+        vocab: the number of distinct characters.
         settings: sizes, noise, and the seed of it.
-        part: of the streams, those to read; the others are for other processes.
+        part: the streams to read; the others are for other processes.
         text: the same characters on a GPU, [N]: then windows are cut there. Otherwise they are cut from `ids`.
 
     Raises:
@@ -45,59 +46,59 @@ class Streams:
         self.sequence = settings.sequence if settings.batch > 1 else max(1, min(settings.sequence, len(ids) - 1))
         require_length(len(ids), settings.batch, self.sequence, settings.drop_rate)
         self._stripe = (len(ids) - 1) // settings.batch
-        self._starts = sent(torch.arange(settings.batch) * self._stripe, self._device)
-        self._all = sent(torch.arange(self.sequence)[:, None], self._device)
-        self.windows = self._windows()
+        self._starts = send(torch.arange(settings.batch) * self._stripe, self._device)
+        self._all = send(torch.arange(self.sequence)[:, None], self._device)
+        self.windows = self._count_windows()
 
     def __deepcopy__(self, memo: object) -> "Streams":
         return self  # nothing in it changes, and the text may be larger than memory
 
     @property
-    def unread(self) -> float:
+    def unread_share(self) -> float:
         """The share of the text that no window predicts, in any epoch."""
         if self._settings.random_offsets:
             return 0.0
         return 1 - self._settings.batch * self._place(self.windows) / (len(self._ids) - 1)
 
     def begins_epoch(self, number: int) -> bool:
-        """Whether the streams jump before a window: the state is the initial one there."""
+        """Tell whether the streams jump before a window: the state is the initial one there."""
         return number % self.windows == 0
 
     def window(self, number: int) -> tuple[Tensor, Tensor]:
-        """Inputs and targets of one step, each [T, B] int64: what is read, and the text's next characters.
+        """Return inputs and targets of one step, each [T, B] int64: characters, and the text's next ones.
 
         They lie where the text does.
         """
         epoch, index = divmod(number, self.windows)
         begin, end = self._place(index), self._place(index + 1)
         random = np.random.default_rng((self._settings.seed, _NOISE, number))
-        kept = self._kept(end - begin, random)
+        kept = self._choose_places(end - begin, random)
         places = (self._starts + kept)[:, self._part] + (self._offset(epoch) + begin)
-        return self._replaced(self._read(places), random), self._read(places + 1)
+        return self._replace_some(self._read(places), random), self._read(places + 1)
 
-    def _windows(self) -> int:
-        """Of an epoch: as many as a stripe has whole."""
+    def _count_windows(self) -> int:
+        """Return the number of windows of an epoch: those that fit whole into a stripe."""
         count = self._stripe // self.sequence
         while self._place(count) > self._stripe:
             count -= 1
         return count
 
     def _place(self, index: int) -> int:
-        """Where a window of an epoch begins in its stripe: windows that leave characters out reach further."""
+        """Return where a window of an epoch begins in its stripe: windows that leave characters out reach further."""
         return int(index * self.sequence / (1 - self._settings.drop_rate))
 
     def _offset(self, epoch: int) -> int:
-        """How far all stripes are turned around the text, which is a circle then."""
+        """Return how far all stripes are turned around the text, which is a circle then."""
         if not self._settings.random_offsets:
             return 0
         return int(np.random.default_rng((self._settings.seed, _OFFSETS, epoch)).integers(len(self._ids)))
 
-    def _kept(self, length: int, random: np.random.Generator) -> Tensor:
-        """The places that are read of the next `length`, in order, [T, B], or [T, 1] if it is all of them."""
+    def _choose_places(self, length: int, random: np.random.Generator) -> Tensor:
+        """Return the places to read of the next `length`, in order, [T, B], or [T, 1] if it is all of them."""
         if length == self.sequence:
             return self._all
         order = random.random((length, len(self._starts))).argpartition(self.sequence - 1, axis=0)
-        return self._sent(np.sort(order[: self.sequence], axis=0))
+        return self._send(np.sort(order[: self.sequence], axis=0))
 
     def _read(self, places: Tensor) -> Tensor:
         places = places % len(self._ids)
@@ -105,38 +106,60 @@ class Streams:
             return torch.from_numpy(self._ids[places.numpy()].astype(np.int64))
         return self._text[places].long()
 
-    def _replaced(self, inputs: Tensor, random: np.random.Generator) -> Tensor:
-        """With a share of the characters replaced by any others, or the same by chance."""
+    def _replace_some(self, inputs: Tensor, random: np.random.Generator) -> Tensor:
+        """Replace a share of the characters by any others, or the same by chance."""
         rate = self._settings.replace_rate
         if not rate:
             return inputs
         # Drawn for all streams, so that each reads the same however they are shared between processes.
         shape = len(inputs), len(self._starts)
         chosen, others = random.random(shape) < rate, random.integers(self._vocab, size=shape)
-        return torch.where(self._sent(chosen[:, self._part]), self._sent(others[:, self._part]), inputs)
+        return torch.where(self._send(chosen[:, self._part]), self._send(others[:, self._part]), inputs)
 
-    def _sent(self, array: NDArray[Any]) -> Tensor:
-        return sent(torch.from_numpy(array), self._device)
+    def _send(self, array: NDArray[Any]) -> Tensor:
+        return send(torch.from_numpy(array), self._device)
 
 
 def require_length(chars: int, batch: int, sequence: int, drop_rate: float = 0.0) -> None:
-    """Raises CorpusError unless every stream has one window of its own; the message has sizes that would do."""
+    """Raise CorpusError unless every stream has one window of its own; the message has sizes that would do."""
 
-    def needed(batch: int, sequence: int) -> int:
+    def least_chars(batch: int, sequence: int) -> int:
         return batch * int(sequence / (1 - drop_rate)) + 1
 
-    if chars >= needed(batch, sequence):
+    if chars >= least_chars(batch, sequence):
         return
     what = f"the training part has {chars:,} character{'s' * (chars != 1)}, but"
-    if chars < needed(1, 1):
-        raise CorpusError(f"{what} {needed(1, 1)} are the least that can be trained on; give more text by --data")
+    if chars < least_chars(1, 1):
+        raise CorpusError(f"{what} {least_chars(1, 1)} are the least that can be trained on; give more text by --data")
     fitting_batch, fitting_sequence = batch, sequence
-    while chars < needed(fitting_batch, fitting_sequence):
+    while chars < least_chars(fitting_batch, fitting_sequence):
         if fitting_batch >= fitting_sequence:
             fitting_batch = max(1, fitting_batch // 2)
         else:
             fitting_sequence //= 2
     raise CorpusError(
-        f"{what} {batch} streams of {sequence} characters need {needed(batch, sequence):,}; "
+        f"{what} {batch} streams of {sequence} characters need {least_chars(batch, sequence):,}; "
         f"--batch {fitting_batch} --sequence {fitting_sequence} would do"
     )
+
+
+def send(tensor: Tensor, device: torch.device) -> Tensor:
+    """Return the tensor on a device, without waiting: a GPU copies it in its turn, from memory that stays in place."""
+    if tensor.device == device:
+        return tensor
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
+def upload_text(ids: NDArray[np.integer], device: torch.device) -> Tensor | None:
+    """Return a text's numbers on a GPU, [N] uint8 or int32; None where they would take too much of its free memory.
+
+    None for the processor too: there they stay mapped from their file.
+    """
+    if device.type != "cuda":
+        return None
+    kind = np.dtype(np.uint8 if ids.dtype == np.uint8 else np.int32)
+    if len(ids) * kind.itemsize > _GPU_SHARE * torch.cuda.mem_get_info(device)[0]:
+        return None
+    # In blocks: a mapped text is never in the host's memory as a whole.
+    blocks = (ids[begin : begin + _BLOCK].astype(kind) for begin in range(0, len(ids), _BLOCK))
+    return torch.cat([torch.from_numpy(block).to(device) for block in blocks])

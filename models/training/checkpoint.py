@@ -16,30 +16,27 @@ from torch import Tensor
 
 from bundle.manifest import TrainingRecord, sha256
 from bundle.vocabulary import Unit, Vocabulary
-from models.atomic_files import whole
+from models.atomic_files import replacement
 from models.network.char_lm import CharLM
 from models.network.config import ModelConfig
-from models.training.loss_guard import Verdict
+from models.run_folder import BEST, LAST, header_file
+from models.training.loss_guard import LossStatistics
+from models.training.optimizers import MODEL, tensors_under
 from models.training.settings import TrainSettings
 
 __all__ = [
-    "BEST",
-    "LAST",
     "MODEL",
     "CheckpointError",
     "Header",
     "Progress",
     "Trained",
     "load",
-    "part",
     "read",
     "save",
     "tensor_files",
 ]
 
 FORMAT = 2
-BEST, LAST = "best", "last"
-MODEL = "model."
 _DIGITS = 12  # of the sha256, in the name of a file of tensors
 
 
@@ -47,12 +44,12 @@ class CheckpointError(ValueError):
     """There is no checkpoint, it is not ours, or its files do not belong together; the message is one line."""
 
 
-class _Part(BaseModel):
+class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Progress(_Part):
-    """How far a run is. What is None is not known yet."""
+class Progress(_Record):
+    """The progress of a run. A value that is not known yet is None."""
 
     step: int = Field(0, ge=0, description="optimiser steps done")
     seconds: float = Field(0.0, ge=0, description="wall clock spent")
@@ -65,11 +62,11 @@ class Progress(_Part):
     reserve: float = Field(0.0, ge=0, description="seconds to leave for what comes after the last step")
     best: float | None = Field(None, description="lowest validation loss so far, nats")
     worse: int = Field(0, ge=0, description="validations since then")
-    guard: Verdict = Field(Verdict(), description="what the guard has counted")
+    guard: LossStatistics = Field(LossStatistics(), description="what the guard has counted")
     resumed: bool = Field(False, description="whether a process went on with what another began")
 
 
-class Header(_Part):
+class Header(_Record):
     """The JSON file of a checkpoint."""
 
     format: int = FORMAT
@@ -99,7 +96,7 @@ class Header(_Part):
 
 @dataclass(frozen=True)
 class Trained:
-    """What training leaves: a model in eval mode, on the CPU, float32; and what its texts are made of."""
+    """The result of training: a model in eval mode, on the CPU, float32; and what its texts are made of."""
 
     model: CharLM
     vocabulary: Vocabulary
@@ -108,7 +105,7 @@ class Trained:
 
 
 def load(path: Path) -> Trained:
-    """Reads a trained model.
+    """Read a trained model.
 
     Args:
         path: a run's folder (its best checkpoint, or the last one of a run that stopped before it knew a best), or the
@@ -120,14 +117,14 @@ def load(path: Path) -> Trained:
     header, tensors = read(path)
     model = CharLM(header.model)
     try:
-        model.load_state_dict(part(tensors, MODEL))
+        model.load_state_dict(tensors_under(MODEL, tensors))
     except RuntimeError as error:
         raise CheckpointError(f"{path}: the tensors do not fit the model {header.model.model_dump()}") from error
     return Trained(model.float().eval(), header.vocabulary, header.start_text, header.training)
 
 
 def read(path: Path) -> tuple[Header, dict[str, Tensor]]:
-    """The two halves of a checkpoint, checked against each other; `path` as in `load`. The run may go on meanwhile."""
+    """Read the two halves of a checkpoint and check them; `path` as in `load`. The run may go on meanwhile."""
     file = _header_file(path)
     header = _read_header(path, file)
     while True:
@@ -143,26 +140,21 @@ def read(path: Path) -> tuple[Header, dict[str, Tensor]]:
 
 
 def save(folder: Path, name: str, header: Header, tensors: Mapping[str, Tensor]) -> None:
-    """Writes the checkpoint `name` of a run, whole or not at all; the one before it goes when this one is there."""
+    """Write the checkpoint `name` of a run, whole or not at all; the one before it goes when this one is there."""
     data = safetensors.torch.save({key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()})
     digest = sha256(data)
     file = folder / f"{name}.{digest[:_DIGITS]}.safetensors"
     header = header.model_copy(update={"tensors": file.name, "tensors_sha256": digest})
     _write(file, data)
-    _write(folder / f"{name}.json", (header.model_dump_json(indent=2) + "\n").encode())
+    _write(header_file(folder, name), (header.model_dump_json(indent=2) + "\n").encode())
     for old in (*tensor_files(folder, name), *folder.glob(f".{name}.*.new")):
         if old != file:
             old.unlink(missing_ok=True)
 
 
 def tensor_files(folder: Path, name: str) -> list[Path]:
-    """Those that checkpoints of this name have, or had; a user's own best.mine.safetensors is none."""
+    """Return the files of tensors of checkpoints of this name; a user's own best.mine.safetensors is none."""
     return list(folder.glob(f"{name}.{'[0-9a-f]' * _DIGITS}.safetensors"))
-
-
-def part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The tensors whose names begin with `prefix`, without it."""
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def _header_file(path: Path) -> Path:
@@ -170,8 +162,8 @@ def _header_file(path: Path) -> Path:
         return path.with_name(path.name.split(".")[0] + ".json")
     if path.suffix == ".json":
         return path
-    best = path / f"{BEST}.json"
-    return best if best.exists() else path / f"{LAST}.json"
+    best = header_file(path, BEST)
+    return best if best.exists() else header_file(path, LAST)
 
 
 def _read_header(path: Path, file: Path) -> Header:
@@ -204,7 +196,7 @@ def _read_tensors(file: Path, digest: str) -> dict[str, Tensor]:
 
 
 def _write(file: Path, data: bytes) -> None:
-    with whole(file) as new, new.open("wb") as stream:
+    with replacement(file) as new, new.open("wb") as stream:
         stream.write(data)
         stream.flush()
         os.fsync(stream.fileno())

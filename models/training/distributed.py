@@ -12,17 +12,17 @@ from torch import Tensor
 
 from models.training.settings import TrainSettings
 
-__all__ = ["ALONE", "CannotShare", "FirstFailed", "Group", "joined", "require_shareable"]
+__all__ = ["ALONE", "CannotShare", "FirstFailed", "Group", "join_group", "require_shareable"]
 
 T = TypeVar("T")
 
 
 class CannotShare(ValueError):
-    """What is asked for cannot be done by several processes; one line."""
+    """Several processes cannot do what is asked for; the message is one line."""
 
 
 class FirstFailed(RuntimeError):
-    """The first process of the group failed, and says so itself."""
+    """The first process of the group failed, and reports it itself."""
 
 
 @dataclass(frozen=True)
@@ -33,16 +33,16 @@ class Group:
     size: int = 1
 
     @property
-    def first(self) -> bool:
+    def is_first(self) -> bool:
         """Whether this process is the one that decides, writes and speaks."""
         return self.rank == 0
 
-    def part(self, streams: int) -> slice:
-        """Of all streams, those that this process reads."""
+    def own_streams(self, streams: int) -> slice:
+        """Return which of all streams this process reads."""
         return slice(self.rank * streams // self.size, (self.rank + 1) * streams // self.size)
 
     def average(self, tensors: Sequence[Tensor]) -> None:
-        """Puts the mean over the processes in the place of each tensor."""
+        """Put the mean over the processes in the place of each tensor."""
         if self.size == 1:
             return
         flat = torch.cat([tensor.flatten() for tensor in tensors])
@@ -51,8 +51,8 @@ class Group:
         for tensor, mean in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
             tensor.copy_(mean.view_as(tensor))
 
-    def gathered(self, tensor: Tensor) -> Tensor:
-        """The rows of all processes, [sum of B, ...]."""
+    def gather(self, tensor: Tensor) -> Tensor:
+        """Return the rows of all processes, [sum of B, ...]."""
         if self.size == 1:
             return tensor
         parts = [torch.empty_like(tensor) for _ in range(self.size)]
@@ -60,15 +60,15 @@ class Group:
         return torch.cat(parts)
 
     def from_first(self, work: Callable[[], T]) -> T:
-        """What `work` gives in the first process; in the others it is not done, and FirstFailed is what it raises."""
+        """Do `work` in the first process and return its result in all; where it fails, the others raise FirstFailed."""
         if self.size == 1:
             return work()
-        result, error = _outcome(work) if self.first else (None, None)
-        told: list[Any] = [(result, error is None)]
-        dist.broadcast_object_list(told)
+        result, error = _outcome(work) if self.is_first else (None, None)
+        message: list[Any] = [(result, error is None)]
+        dist.broadcast_object_list(message)
         if error is not None:
             raise error
-        value, succeeded = told[0]
+        value, succeeded = message[0]
         if not succeeded:
             raise FirstFailed("the first process failed")
         return value
@@ -78,12 +78,12 @@ ALONE = Group()
 
 
 @contextmanager
-def joined(device: str) -> Iterator[Group]:
-    """The group that torchrun's variables tell of; without them this process alone."""
+def join_group(device: str) -> Iterator[Group]:
+    """Join the group of torchrun's variables; without them this process is alone."""
     if "WORLD_SIZE" not in os.environ:
         yield ALONE
         return
-    # What is told in `from_first` lies in the host's memory: by NCCL it would have to wait for the GPUs.
+    # What is sent by `from_first` lies in the host's memory: by NCCL it would have to wait for the GPUs.
     dist.init_process_group("cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo")
     try:
         yield Group(dist.get_rank(), dist.get_world_size())
@@ -92,7 +92,7 @@ def joined(device: str) -> Iterator[Group]:
 
 
 def require_shareable(settings: TrainSettings, group: Group) -> None:
-    """Raises CannotShare where several processes would not do what one does."""
+    """Raise CannotShare where several processes would not do what one does."""
     if settings.batch % group.size:
         fitting = max(group.size, settings.batch // group.size * group.size)
         raise CannotShare(f"--batch {settings.batch} cannot be shared by {group.size} processes; --batch {fitting} can")

@@ -1,39 +1,41 @@
-"""What training makes small."""
+"""The loss that training minimises, with its penalties."""
 
 from collections.abc import Iterable, Iterator
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from models.training.settings import TrainSettings
-
-__all__ = ["matrices", "mean_nats", "objective", "penalty"]
+__all__ = ["matrices", "mean_nats", "penalty", "training_loss"]
 
 
 def mean_nats(logits: Tensor, targets: Tensor) -> Tensor:
-    """Mean loss per character, natural log: logits [T, B, V], targets [T, B]; in float32 at least."""
+    """Return the mean loss per character, natural log: logits [T, B, V], targets [T, B]; in float32 at least."""
     exact = logits.to(torch.promote_types(logits.dtype, torch.float32))
     return nn.functional.cross_entropy(exact.flatten(0, 1), targets.flatten())
 
 
-def objective(nats: Tensor, steps: int, model: nn.Module, settings: TrainSettings) -> Tensor:
-    """What is differentiated: the loss in its chosen scale, and the penalty.
+def training_loss(
+    nats: Tensor, steps: int, model: nn.Module, kind: Literal["mean", "sum"], l1: float = 0.0, l2: float = 0.0
+) -> Tensor:
+    """Return the scalar to differentiate: the loss of a window in its chosen scale, and the penalty.
 
     Args:
-        nats: mean loss per character of a window.
-        steps: T of that window.
+        nats: mean loss per character of the window.
+        steps: T of the window.
+        kind: mean over the characters, or sum over time.
     """
-    scaled = nats * steps if settings.loss == "sum" else nats
-    return scaled + penalty(model, settings.l1, settings.l2) if settings.l1 or settings.l2 else scaled
+    scaled = nats * steps if kind == "sum" else nats
+    return scaled + penalty(model, l1, l2) if l1 or l2 else scaled
 
 
 def penalty(model: nn.Module, l1: float, l2: float) -> Tensor:
-    """l1 sum |w| + l2/2 sum w^2 over the matrices, a scalar."""
+    """Return l1 sum |w| + l2/2 sum w^2 over the matrices, a scalar."""
     return torch.stack(
         [l1 * weights.abs().sum() + l2 / 2 * weights.square().sum() for weights in matrices(model.parameters())]
     ).sum()
 
 
 def matrices(parameters: Iterable[nn.Parameter]) -> Iterator[nn.Parameter]:
-    """Those that are regularised: not biases, nor the scales of a normalisation."""
+    """Yield the parameters to regularise: no biases, nor the scales of a normalisation."""
     return (parameter for parameter in parameters if parameter.ndim > 1 and parameter.requires_grad)

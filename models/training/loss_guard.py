@@ -1,9 +1,9 @@
-"""Which steps are not taken: a loss that is no number, or far from all before it, must not reach the weights."""
+"""The guard that refuses a step whose loss is no number, or far above all before it."""
 
 import math
 from typing import NamedTuple
 
-__all__ = ["Diverged", "Guard", "Verdict"]
+__all__ = ["Diverged", "LossGuard", "LossStatistics", "StepOutcome"]
 
 _DECAY = 0.98  # of the running mean and variance of the loss
 _DEVIATIONS = 8  # that a loss may lie above the mean
@@ -16,8 +16,8 @@ class Diverged(RuntimeError):
     """Steps were skipped one after another; the weights are still those of before them."""
 
 
-class Verdict(NamedTuple):
-    """Counted so far: what a checkpoint keeps of a guard."""
+class LossStatistics(NamedTuple):
+    """A guard's counts and running statistics, which a checkpoint keeps."""
 
     losses: int = 0
     mean: float = 0.0
@@ -26,7 +26,23 @@ class Verdict(NamedTuple):
     in_a_row: int = 0
 
 
-class Guard:
+class StepOutcome(NamedTuple):
+    """The figures of a training step.
+
+    Attributes:
+        loss: mean loss per character, nats, without penalties.
+        gradient_norm: before any clipping.
+        taken: whether the guard let it reach the weights.
+        update_ratio: |change of the weights| / |weights|, if it was measured.
+    """
+
+    loss: float
+    gradient_norm: float
+    taken: bool
+    update_ratio: float | None = None
+
+
+class LossGuard:
     """Watches the losses of steps.
 
     A spike is a loss above the running mean by 8 running standard deviations, and by no less than a nat and ten
@@ -39,21 +55,21 @@ class Guard:
 
     def __init__(self, chars: int) -> None:
         self.least = 1 + 10 * _CHARACTER / math.sqrt(chars)
-        self.verdict = Verdict()
+        self.statistics = LossStatistics()
 
     @property
-    def bound(self) -> float:
-        """Losses above it are spikes; there is none at first."""
-        if self.verdict.losses < _UNJUDGED:
+    def spike_bound(self) -> float:
+        """The loss above which losses are spikes; infinite at first."""
+        if self.statistics.losses < _UNJUDGED:
             return math.inf
-        return self.verdict.mean + max(self.least, _DEVIATIONS * math.sqrt(self.verdict.variance))
+        return self.statistics.mean + max(self.least, _DEVIATIONS * math.sqrt(self.statistics.variance))
 
     def would_accept(self, loss: float, norm: float) -> bool:
-        """What `accepts` would say, without counting."""
-        return math.isfinite(loss) and math.isfinite(norm) and loss <= self.bound
+        """Tell what `judge` would return, without counting."""
+        return math.isfinite(loss) and math.isfinite(norm) and loss <= self.spike_bound
 
-    def accepts(self, step: int, loss: float, norm: float) -> bool:
-        """Whether a step is to be taken.
+    def judge(self, step: int, loss: float, norm: float) -> bool:
+        """Count a step's loss, and tell whether the step is to be taken.
 
         Args:
             step: its number, for the message.
@@ -65,12 +81,12 @@ class Guard:
         """
         taken = self.would_accept(loss, norm)
         if math.isfinite(loss) and math.isfinite(norm):
-            self._count(min(loss, self.bound))
+            self._count(min(loss, self.spike_bound))
         if taken:
-            self.verdict = self.verdict._replace(in_a_row=0)
+            self.statistics = self.statistics._replace(in_a_row=0)
             return True
-        skipped, in_a_row = self.verdict.skipped + 1, self.verdict.in_a_row + 1
-        self.verdict = self.verdict._replace(skipped=skipped, in_a_row=in_a_row)
+        skipped, in_a_row = self.statistics.skipped + 1, self.statistics.in_a_row + 1
+        self.statistics = self.statistics._replace(skipped=skipped, in_a_row=in_a_row)
         if in_a_row == _MOST_IN_A_ROW:
             raise Diverged(
                 f"step {step}: ten steps in a row were of no use, the last with loss {loss:g}, gradient's norm {norm:g}"
@@ -78,10 +94,10 @@ class Guard:
         return False
 
     def _count(self, loss: float) -> None:
-        """Exponentially weighted, and the plain mean and variance at first."""
-        losses = self.verdict.losses + 1
+        """Update the mean and the variance: exponentially weighted, plain at first."""
+        losses = self.statistics.losses + 1
         share = max(1 - _DECAY, 1 / losses)
-        away = loss - self.verdict.mean
-        mean = self.verdict.mean + share * away
-        variance = (1 - share) * (self.verdict.variance + share * away * away)
-        self.verdict = self.verdict._replace(losses=losses, mean=mean, variance=variance)
+        away = loss - self.statistics.mean
+        mean = self.statistics.mean + share * away
+        variance = (1 - share) * (self.statistics.variance + share * away * away)
+        self.statistics = self.statistics._replace(losses=losses, mean=mean, variance=variance)

@@ -1,17 +1,17 @@
-"""How many steps a run has, how often it is checked, and the learning rate of each step."""
+"""The number of steps of a run, its validations, and the learning rate of each step."""
 
 import math
 from typing import NamedTuple
 
-from models.training.settings import Schedule
+from models.training.settings import Schedule, TrainSettings
 
-__all__ = ["CALIBRATION_SHARE", "Course", "Plan", "TooShort", "plan_for_minutes", "plan_for_steps"]
+__all__ = ["CALIBRATION_SHARE", "Plan", "RateSchedule", "TooShort", "plan_for_minutes", "plan_for_steps"]
 
 CHECKS = 20  # at most, of the validation loss, in a run
 CHECK_SHARE = 0.06  # of the time, at most
 CALIBRATION_SHARE = 0.06  # of the time: the steps that are measured
 SLACK = 0.97  # share of the time that is planned for
-_WARMUP_SHARE = 5  # the warm-up takes no more than one in so many steps
+_WARMUP_SHARE = 5  # the warm-up takes no more than one step in five
 
 
 class Plan(NamedTuple):
@@ -25,7 +25,7 @@ class TooShort(ValueError):
     """The time that was given does not suffice for the text and the model; the message is one line."""
 
 
-class Course(NamedTuple):
+class RateSchedule(NamedTuple):
     """The learning rate over a run: a linear warm-up to the peak, then what the schedule says.
 
     `cosine` falls by half a cosine to zero, `exponential` steadily to `decay` times the peak, `step` there in
@@ -38,14 +38,18 @@ class Course(NamedTuple):
     decay: float = 0.1
     decay_steps: int = 5
 
+    @classmethod
+    def of(cls, settings: TrainSettings) -> "RateSchedule":
+        return cls(settings.schedule, settings.learning_rate, settings.warmup, settings.decay, settings.decay_steps)
+
     def rate(self, step: int, budget: int | None) -> float:
-        """Of a step, from 0; while the budget is not known, as if the run had no end."""
+        """Return the learning rate of a step, from 0; while the budget is not known, as if the run had no end."""
         warmup = self.warmup if budget is None else min(self.warmup, budget // _WARMUP_SHARE)
         rise = min(1.0, (step + 1) / max(1, warmup))
-        return self.peak * rise * (1.0 if budget is None else self._share(min(1.0, step / budget)))
+        return self.peak * rise * (1.0 if budget is None else self._share_left(min(1.0, step / budget)))
 
-    def _share(self, done: float) -> float:
-        """Of the peak, after a share of the run."""
+    def _share_left(self, done: float) -> float:
+        """Return the share of the peak that is left after a share of the run."""
         if self.schedule == "cosine":
             return 0.5 * (1 + math.cos(math.pi * done))
         if self.schedule == "exponential":
@@ -57,6 +61,7 @@ class Course(NamedTuple):
 
 
 def plan_for_steps(steps: int) -> Plan:
+    """Return the plan of a run with a given number of steps."""
     return Plan(steps, max(1, math.ceil(steps / CHECKS)))
 
 
@@ -70,7 +75,7 @@ def plan_for_minutes(
     final_seconds: float,
     most_steps: int | None = None,
 ) -> Plan:
-    """Turns time into steps.
+    """Turn time into steps.
 
     Args:
         minutes: the whole run's.

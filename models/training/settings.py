@@ -1,28 +1,102 @@
-"""What a training run is told."""
+"""The settings of a training run: flags, presets, and the command that has them."""
 
+import shlex
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
 from bundle.vocabulary import Unit
 from charstream.settings import Settings
-from models.network.config import Activation, Cell, Form, Input, ModelConfig, Norm
-from models.network.initialise import Init
-from models.training.presets import PRESETS
+from models.data.split import DEFAULT_SPLIT
+from models.network.config import Init, ModelConfig, ModelOptions, Rate
 
-__all__ = ["DEFAULT_MINUTES", "Optimizer", "Schedule", "TrainSettings"]
+__all__ = ["DEFAULT_MINUTES", "Optimizer", "Schedule", "TrainSettings", "overrides", "train_command"]
 
 DEFAULT_MINUTES = 15.0
 DEFAULT_WEIGHT_DECAY = 0.01  # of adamw
+# They say where a run goes and what is printed, not what is trained.
+_NOT_TRAINING = {"out", "preset", "resume", "overwrite", "json_"}
 
-Rate = Annotated[float, Field(ge=0, lt=1)]
 Optimizer = Literal["adamw", "adam", "rmsprop", "adagrad", "momentum", "sgd"]
 Schedule = Literal["cosine", "constant", "step", "exponential"]
 
+# Configurations by name: a few overrides of the defaults below, which flags override again.
+PRESETS: dict[str, dict[str, Any]] = {
+    "default": {},
+    # A small model that learns most in the two minutes of --minutes 2 on two cores.
+    "demo": {
+        "layers": 1,
+        "hidden": 256,
+        "embedding": 64,
+        "dropout": 0.0,
+        "batch": 16,
+        "sequence": 64,
+        "learning_rate": 1e-2,
+    },
+    # What learns most of a text of a million characters: one wide GRU, small batches, a high learning rate, beginning
+    # anew often, and few readings: more of them, and dropout, made it worse (docs/decisions.md).
+    "shakespeare": {
+        "cell": "gru",
+        "layers": 1,
+        "hidden": 768,
+        "embedding": 64,
+        "dropout": 0.0,
+        "batch": 32,
+        "sequence": 64,
+        "restart_every": 8,
+        "learning_rate": 4e-3,
+        "characters": 3_300_000,
+    },
+    # Karpathy's char-rnn (2015): its sizes, its split and its update, clipped as a sum over the window. The learning
+    # rate ends where its ends after 50 epochs, 0.97^40 of where it began.
+    "char-rnn": {
+        "input": "onehot",
+        "layers": 2,
+        "hidden": 128,
+        "dropout": 0.0,
+        "batch": 50,
+        "sequence": 50,
+        "optimizer": "rmsprop",
+        "rmsprop_decay": 0.95,
+        "learning_rate": 2e-3,
+        "schedule": "step",
+        "decay": 0.3,
+        "decay_steps": 40,
+        "warmup": 0,
+        "init": "uniform",
+        "init_scale": 0.08,
+        "loss": "sum",
+        "clip_norm": 0.0,
+        "clip_value": 5.0,
+        "restart_every": 0,
+        "split": "0.95,0.05",
+    },
+    # Karpathy's min-char-rnn (112 lines of NumPy, 2015), the program of the lectures.
+    "min-char-rnn": {
+        "cell": "rnn",
+        "input": "onehot",
+        "layers": 1,
+        "hidden": 100,
+        "dropout": 0.0,
+        "batch": 1,
+        "sequence": 25,
+        "optimizer": "adagrad",
+        "learning_rate": 0.1,
+        "schedule": "constant",
+        "warmup": 0,
+        "init": "normal",
+        "init_scale": 0.01,
+        "loss": "sum",
+        "clip_norm": 0.0,
+        "clip_value": 5.0,
+        "restart_every": 0,
+    },
+}
+
 
 class _Text(Settings):
-    """What is read."""
+    """The text, and how it is read."""
 
     data: str = Field("", description="shakespeare, tinyshakespeare, a text file, a folder of .txt files, or a URL")
     out: Path = Field(description="folder of the run")
@@ -30,7 +104,7 @@ class _Text(Settings):
         "default", description="a configuration by name, which other flags override"
     )
     vocabulary: Unit = Field("characters", description="what is predicted: code points or UTF-8 bytes")
-    split: str = Field("0.9,0.1", description="shares of the text: training,validation or training,validation,test")
+    split: str = Field(DEFAULT_SPLIT, description="shares of the text: training,validation or training,validation,test")
     batch: int = Field(64, ge=1, description="streams of text read side by side")
     sequence: int = Field(128, ge=1, description="characters of a stream per step: how far gradients reach back")
     random_offsets: bool = Field(False, description="streams begin elsewhere in every epoch")
@@ -41,24 +115,10 @@ class _Text(Settings):
     )
 
 
-class _Model(Settings):
-    """What learns."""
+class _Model(ModelOptions, Settings):
+    """The model, and its first weights."""
 
-    cell: Cell = Field("lstm", description="kind of the recurrent layers")
-    activation: Activation = Field("tanh", description="phi of an rnn")
-    form: Form = Field("post", description="of an rnn, post: h = phi(W h' + U x + b), or pre: h = W phi(h') + U x + b")
-    input: Input = Field("embedding", description="what the first layer reads of a character")
-    layers: int = Field(2, ge=1, le=16, description="recurrent layers")
-    hidden: int = Field(512, ge=1, le=8192, description="hidden units of a layer")
-    embedding: int = Field(128, ge=1, le=8192, description="size of a character's embedding")
     dropout: Rate = Field(0.3, description="share of activations dropped in training, between layers")
-    dropout_input: Rate | None = Field(
-        None, description="the same of what the first layer reads (default: as --dropout)"
-    )
-    dropout_output: Rate | None = Field(None, description="the same before the head (default: as --dropout)")
-    locked_dropout: bool = Field(False, description="dropout masks stay the same along a window")
-    norm: Norm = Field("none", description="normalisation of what the layer above, or the head, reads")
-    residual: bool = Field(False, description="a layer adds to what it reads, from the second on")
     init: Init = Field("torch", description="distribution of the first weights")
     init_scale: float = Field(0.01, gt=0, description="standard deviation of --init normal, bound of --init uniform")
     forget_bias: float = Field(1.0, description="first bias of an LSTM's forget gates")
@@ -68,7 +128,7 @@ class _Model(Settings):
 
 
 class _Optimisation(Settings):
-    """How it learns."""
+    """The loss and the update rule."""
 
     loss: Literal["mean", "sum"] = Field(
         "mean", description="over a window's characters; sum: over time, mean over streams"
@@ -102,7 +162,7 @@ class _Optimisation(Settings):
 
 
 class _Run(Settings):
-    """For how long, and where."""
+    """How long a run takes, and where it runs."""
 
     minutes: float | None = Field(
         None,
@@ -166,16 +226,34 @@ class TrainSettings(_Run, _Optimisation, _Model, _Text):
 
     @property
     def matrix_decay(self) -> float:
-        """The decoupled weight decay that is meant."""
+        """The decoupled weight decay, given or by default."""
         if self.weight_decay is None:
             return DEFAULT_WEIGHT_DECAY if self.optimizer == "adamw" else 0.0
         return self.weight_decay
 
     def model_of(self, vocab: int) -> ModelConfig:
-        """The model that is meant, for so many characters."""
+        """Return the configuration of the model for a vocabulary of `vocab` characters."""
         names = ModelConfig.model_fields.keys() & type(self).model_fields.keys()
         at_the_ends = {
             name: self.dropout if getattr(self, name) is None else getattr(self, name)
             for name in ("dropout_input", "dropout_output")
         }
         return ModelConfig(vocab=vocab, **{name: getattr(self, name) for name in names} | at_the_ends)
+
+
+def overrides(settings: TrainSettings) -> dict[str, Any]:
+    """Return the settings of training that differ from their preset's, by name; `settings` may be of a subclass."""
+    usual = TrainSettings(preset=settings.preset, out=settings.out)
+    names = [name for name in TrainSettings.model_fields if name not in _NOT_TRAINING]
+    return {name: getattr(settings, name) for name in names if getattr(settings, name) != getattr(usual, name)}
+
+
+def train_command(settings: TrainSettings) -> str:
+    """Return the command that trains with these settings."""
+    words = ["charstream", "train"]
+    if settings.preset != "default":
+        words += ["--preset", settings.preset]
+    for name, value in overrides(settings).items():
+        flag = name.rstrip("_").replace("_", "-")
+        words += [f"--{'' if value else 'no-'}{flag}"] if isinstance(value, bool) else [f"--{flag}", str(value)]
+    return shlex.join([*words, "--out", str(settings.out)])

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -10,37 +9,26 @@ from torch import Tensor
 from torch.nn.utils import clip_grad_norm_, clip_grad_value_, get_total_norm
 
 from models.network.char_lm import CharLM, State
-from models.training.average import Average
-from models.training.batches import Streams
-from models.training.checkpoint import MODEL, part
+from models.training.batches import Streams, send
 from models.training.distributed import ALONE, Group
-from models.training.loss import mean_nats, objective
-from models.training.loss_guard import Guard
-from models.training.optimizers import make_optimizer, update
+from models.training.loss import mean_nats, training_loss
+from models.training.loss_guard import LossGuard, StepOutcome
+from models.training.optimizers import (
+    MODEL,
+    WeightAverage,
+    make_optimizer,
+    optimizer_tensors,
+    restore_optimizer,
+    tensors_under,
+    update,
+)
 from models.training.precision import Arithmetic
 from models.training.settings import TrainSettings
-from models.training.upload import sent
 
-__all__ = ["StepOutcome", "Trainer"]
+__all__ = ["Trainer"]
 
 _OPTIMIZER, _STATE, _AVERAGE = "optimizer.", "state.", "average."
-_DROPOUT = 2  # what random numbers are for; `Streams` has 0 and 1
-
-
-class StepOutcome(NamedTuple):
-    """What a step was like.
-
-    Attributes:
-        loss: mean loss per character, nats, without penalties.
-        gradient_norm: before any clipping.
-        taken: whether the guard let it reach the weights.
-        update_ratio: |change of the weights| / |weights|, if it was asked for.
-    """
-
-    loss: float
-    gradient_norm: float
-    taken: bool
-    update_ratio: float | None = None
+_DROPOUT = 2  # a use of random numbers; `Streams` has 0 and 1
 
 
 class Trainer:
@@ -56,10 +44,10 @@ class Trainer:
         self.model, self.streams, self.settings, self.group = model.train(), streams, settings, group
         self.learned = [weights for weights in model.parameters() if weights.requires_grad]
         self.optimizer = make_optimizer(settings, self.learned)
-        self.average = Average(model, settings.ema) if settings.ema else None
-        self.guard = Guard(settings.batch * streams.sequence)
+        self.average = WeightAverage(model, settings.ema) if settings.ema else None
+        self.guard = LossGuard(settings.batch * streams.sequence)
         self.state = model.initial_state(settings.batch // group.size)
-        self._numbers = sent(torch.arange(settings.batch)[group.part(settings.batch), None], self.device)  # of streams
+        self._stream_numbers = send(torch.arange(settings.batch)[group.own_streams(settings.batch), None], self.device)
         self.step, self.arithmetic = 0, Arithmetic(bf16=False, threads=torch.get_num_threads())
 
     @property
@@ -67,46 +55,47 @@ class Trainer:
         return self.model.head.weight.device
 
     def train_step(self, learning_rate: float, *, measure: bool = False) -> StepOutcome:
-        """Learns from the next window of the streams, if the guard lets it. A device is waited for.
+        """Learn from the next window of the streams, if the guard lets it. Waits for the device.
 
         Args:
-            measure: also say how far the weights went.
+            measure: also measure the relative change of the weights.
 
         Raises:
             Diverged: one skipped step too many.
         """
         with self.arithmetic.in_force():
             before = _copies(list(self.model.norms.buffers()))
-            loss, norm = self._gradients().tolist()
-            taken = self.guard.accepts(self.step + 1, loss, norm)
+            loss, norm = self._compute_gradients().tolist()
+            taken = self.guard.judge(self.step + 1, loss, norm)
             ratio = self._update(learning_rate, measure) if taken else None
             if not taken:
-                self._forget_what_is_no_number(before)
+                self._discard_non_finite(before)
             self.step += 1
             return StepOutcome(loss, norm, taken, None if ratio is None else ratio.item())
 
     def train_step_unguarded(self, learning_rate: float, *, measure: bool = False) -> Tensor:
-        """The same, whatever the guard may say, and without waiting for a device.
+        """Learn from the next window whatever the guard may say, and without waiting for the device.
 
         Returns:
-            Loss, gradient's norm, and if it is asked for how far the weights went: [2] or [3].
+            Loss, gradient's norm, and with `measure` the relative change of the weights: [2] or [3].
         """
         with self.arithmetic.in_force():
-            measured = self._gradients()
+            measured = self._compute_gradients()
             ratio = self._update(learning_rate, measure)
             self.step += 1
             return measured if ratio is None else torch.cat([measured, ratio.to(measured.dtype).view(1)])
 
-    def _gradients(self) -> Tensor:
-        """Reads a window. Returns the loss and the gradient's norm, of the joint batch."""
+    def _compute_gradients(self) -> Tensor:
+        """Compute the gradients of a window. Returns the loss and the gradient's norm, of the joint batch: [2]."""
         # Masks depend on the step's number only: no random generator has to be saved.
         torch.manual_seed(_seed(self.settings.seed, self.step, self.group.rank))
-        x, y = (sent(ids, self.device) for ids in self.streams.window(self.step))
+        x, y = (send(ids, self.device) for ids in self.streams.window(self.step))
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.arithmetic.bf16):
-            logits, state = self.model(x, self._carried())
+            logits, state = self.model(x, self._state_before_step())
             nats = mean_nats(logits, y)
         self.optimizer.zero_grad()
-        objective(nats, len(x), self.model, self.settings).backward()
+        settings = self.settings
+        training_loss(nats, len(x), self.model, settings.loss, settings.l1, settings.l2).backward()
         self.state = tuple(tensor.detach().to(self.model.head.weight.dtype) for tensor in state)
         gradients = [weights.grad for weights in self.learned if weights.grad is not None]
         loss = nats.detach()
@@ -114,7 +103,7 @@ class Trainer:
         return torch.stack([loss, get_total_norm(gradients).to(loss.dtype)])
 
     def _update(self, learning_rate: float, measure: bool) -> Tensor | None:
-        """Clips, and takes the step."""
+        """Clip the gradients and take the step. Returns the relative change of the weights if it is to be measured."""
         settings, before = self.settings, _copies(self.learned) if measure else None
         if settings.clip_value:
             clip_grad_value_(self.learned, settings.clip_value)
@@ -123,71 +112,57 @@ class Trainer:
         update(self.optimizer, learning_rate, settings.matrix_decay)
         if self.average:
             self.average.update()
-        return None if before is None else _distance(self.learned, before)
+        return None if before is None else _relative_change(self.learned, before)
 
-    def _carried(self) -> State:
-        """The carried state, but the initial one in the streams that begin anew."""
+    def _state_before_step(self) -> State:
+        """Return the carried state, but the initial one in the streams that begin anew."""
         if self.streams.begins_epoch(self.step):
             return tuple(torch.zeros_like(tensor) for tensor in self.state)
         every = self.settings.restart_every
         if not every:
             return self.state
-        restarts = (self._numbers + self.step) % every == 0
+        restarts = (self._stream_numbers + self.step) % every == 0
         return tuple(tensor.masked_fill(restarts, 0) for tensor in self.state)
 
     @torch.no_grad()
-    def _forget_what_is_no_number(self, buffers: list[Tensor]) -> None:
+    def _discard_non_finite(self, buffers: list[Tensor]) -> None:
         for tensor, before in zip(self.model.norms.buffers(), buffers, strict=True):
             tensor.copy_(before)
         finite = torch.stack([tensor.isfinite().all(dim=1) for tensor in self.state]).all(dim=0)
         self.state = tuple(tensor.masked_fill(~finite.unsqueeze(1), 0) for tensor in self.state)
 
     @contextmanager
-    def averaged(self) -> Iterator[None]:
-        """Within, the model is the one to judge and to keep: with the mean weights, if there are such."""
+    def use_average(self) -> Iterator[None]:
+        """Make the model the one to judge and to keep as long as the context lasts: with the mean weights, if any."""
         if self.average is None:
             yield
         else:
-            with self.average.in_place():
+            with self.average.apply():
                 yield
 
     def weights(self) -> dict[str, Tensor]:
-        """The model's tensors, by names of a checkpoint."""
+        """Return the model's tensors, by their names in a checkpoint."""
         return {MODEL + name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
 
     def tensors(self) -> dict[str, Tensor]:
-        """All of it but numbers of steps and the guard's verdict, for `restore`. A matter of the whole group."""
-        states = zip(self.model.state_names, map(self.group.gathered, self.state), strict=True)
+        """Return the tensors for `restore`: all but the step and the guard's statistics. The whole group calls it."""
+        states = zip(self.model.state_names, map(self.group.gather, self.state), strict=True)
         return {
             **self.weights(),
-            **{_OPTIMIZER + name: tensor for name, tensor in self._optimizer_tensors()},
+            **{_OPTIMIZER + name: tensor for name, tensor in optimizer_tensors(self.optimizer, self.model)},
             **{_STATE + name: tensor for name, tensor in states},
             **({_AVERAGE + name: mean for name, mean in self.average.tensors().items()} if self.average else {}),
         }
 
-    def _optimizer_tensors(self) -> Iterator[tuple[str, Tensor]]:
-        for name, weights in self.model.named_parameters():
-            for kind, tensor in self.optimizer.state.get(weights, {}).items():
-                yield f"{name}.{kind}", tensor
-
     def restore(self, step: int, tensors: Mapping[str, Tensor]) -> None:
-        """Goes on where `tensors` were taken, after `step` steps. Raises RuntimeError, KeyError: they do not fit."""
-        self.model.load_state_dict(part(tensors, MODEL))
-        numbers = {name: number for number, name in enumerate(self._learned_names())}
-        kept: dict[int, dict[str, Tensor]] = {}
-        for key, tensor in part(tensors, _OPTIMIZER).items():
-            name, kind = key.rsplit(".", 1)
-            kept.setdefault(numbers[name], {})[kind] = tensor
-        # It brings them to the device of their weights.
-        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": kept})
-        mine = self.group.part(self.settings.batch)
+        """Go on where `tensors` were taken, after `step` steps. Raises RuntimeError, KeyError: they do not fit."""
+        self.model.load_state_dict(tensors_under(MODEL, tensors))
+        restore_optimizer(self.optimizer, self.model, tensors_under(_OPTIMIZER, tensors))
+        mine = self.group.own_streams(self.settings.batch)
         self.state = tuple(tensors[_STATE + name][mine].to(self.device) for name in self.model.state_names)
         if self.average:
-            self.average.restore(part(tensors, _AVERAGE))
+            self.average.restore(tensors_under(_AVERAGE, tensors))
         self.step = step
-
-    def _learned_names(self) -> list[str]:
-        return [name for name, weights in self.model.named_parameters() if weights.requires_grad]
 
 
 def _seed(seed: int, step: int, rank: int) -> int:
@@ -198,7 +173,7 @@ def _copies(tensors: Sequence[Tensor]) -> list[Tensor]:
     return [tensor.detach().clone() for tensor in tensors]
 
 
-def _distance(weights: Sequence[Tensor], before: list[Tensor]) -> Tensor:
-    """Of all weights together, relative to what they were."""
+def _relative_change(weights: Sequence[Tensor], before: list[Tensor]) -> Tensor:
+    """Return |change of the weights| / |weights before|."""
     changes = [new.detach() - old for new, old in zip(weights, before, strict=True)]
     return get_total_norm(changes) / get_total_norm(before)

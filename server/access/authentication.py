@@ -1,4 +1,4 @@
-"""Who calls: by a bearer token, or by the certificate that the connection was made with."""
+"""Finds out who calls: by a bearer token, or by the certificate of the connection."""
 
 import hmac
 import logging
@@ -13,7 +13,7 @@ from grpc.aio import ServicerContext
 from server.access.reloading import FileError, Reloaded, read_secret
 from server.errors import Unauthenticated
 
-__all__ = ["NAME", "Access", "token_line"]
+__all__ = ["NAME", "Authenticator", "token_line"]
 
 log = logging.getLogger("charstream.access")
 
@@ -25,15 +25,15 @@ HEADER = "authorization"
 
 
 def token_line(name: str, token: str) -> str:
-    """A token as it stands in the file: who has it, and its SHA-256."""
+    """Return the line of a tokens file: who has the token, and its SHA-256."""
     return f"{name} {_digest(token).hex()}\n"
 
 
-class Access:
+class Authenticator:
     """Tells callers apart.
 
     Args:
-        tokens: a file with a line `NAME SHA256` for each token, read again when it changes; None: nobody needs one.
+        tokens: a file with a line `NAME SHA256` for each token, read again when it changes; None if nobody needs one.
 
     Raises:
         FileError: the file cannot be used.
@@ -43,23 +43,23 @@ class Access:
         self._known = Reloaded("tokens", [tokens], lambda: _read(tokens)) if tokens else None
 
     def identify(self, context: Context) -> str:
-        """The name of the caller's token; without tokens, its certificate's. Empty where nobody has to say who it is.
+        """Return the name of the caller's token; where tokens are not needed, that of its certificate, if it has one.
 
         Raises:
-            Unauthenticated: no token, or one that is not known.
+            Unauthenticated: tokens are needed, and the caller shows none, or one that is not known.
         """
         if self._known is None:
-            return _certified(context)
-        digest = _digest(_shown(context))
-        # All are compared, so that the time says nothing of where one is.
+            return _certificate_name(context)
+        digest = _digest(_bearer_token(context))
+        # All are compared, so that the time does not tell where in the file a token is.
         names = [name for name, known in self._known.current() if hmac.compare_digest(known, digest)]
         if not names:
             raise Unauthenticated(f"{HEADER}: the token is not known here")
         return names[0]
 
 
-def _shown(context: Context) -> str:
-    """The token that came with a call."""
+def _bearer_token(context: Context) -> str:
+    """Return the token that came with a call. Raises Unauthenticated."""
     given = [value for name, value in context.invocation_metadata() or () if name == HEADER]
     if len(given) != 1:
         came = "is missing" if not given else "came several times"
@@ -70,15 +70,15 @@ def _shown(context: Context) -> str:
     return token
 
 
-def _certified(context: Context) -> str:
-    """The common name of the caller's certificate, or else its first alternative one."""
+def _certificate_name(context: Context) -> str:
+    """Return the common name of the caller's certificate, or else its first alternative name."""
     shown = context.auth_context()
     names = [*shown.get("x509_common_name", ()), *shown.get("x509_subject_alternative_name", ())]
     return next(filter(None, names), b"").decode(errors="replace")
 
 
 def _read(path: Path) -> Sequence[tuple[str, bytes]]:
-    """Name and digest of each token. Raises FileError."""
+    """Return name and digest of each token. Raises FileError."""
     known, content = [], read_secret(path)
     if not content:
         raise FileError(f"{path}: is empty, as while it is being written; one that lets nobody in has a comment")

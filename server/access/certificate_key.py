@@ -1,7 +1,8 @@
 """The kind of a certificate's key: OpenSSL loads more kinds than gRPC can make handshakes with.
 
 gRPC has BoringSSL, whose clients offer ECDSA with two curves, and RSA; it cannot be asked beforehand. So the kind is
-read from the certificate itself (X.509 in DER: RFC 5280, section 4.1).
+read from the certificate itself (X.509 in DER: RFC 5280, section 4.1): by hand, as neither Python's ssl nor gRPC tells
+it, and `cryptography` would be a dependency of serving for these lines alone.
 """
 
 from collections.abc import Iterator
@@ -11,22 +12,22 @@ __all__ = ["ACCEPTED", "refused_key"]
 LEAST_RSA_BITS = 2048
 ACCEPTED = f"P-256, P-384, and RSA of at least {LEAST_RSA_BITS} bits"
 
-VERSION = 0xA0  # the tag of a field that may be left out
-# Object identifiers as they are encoded: of kinds (RFC 3279, 4055 and 8410) and of curves (RFC 5480).
+VERSION = 0xA0  # the tag of an optional field
+# Encoded object identifiers of kinds (RFC 3279, 4055 and 8410) and of curves (RFC 5480).
 EC, RSA = "2a8648ce3d0201", "2a864886f70d010101"
 KINDS = {"2a864886f70d01010a": "RSA-PSS", "2b6570": "Ed25519", "2b6571": "Ed448"}
 CURVES = {"2a8648ce3d030107": "P-256", "2b81040022": "P-384", "2b81040023": "P-521", "2b8104000a": "secp256k1"}
-TAKEN_CURVES = {"P-256", "P-384"}
+ACCEPTED_CURVES = {"P-256", "P-384"}
 
 
 def refused_key(certificate: bytes) -> str:
-    """What key it has, where that is none that gRPC takes. Empty where it is one, or that is no certificate."""
+    """Return the kind of the certificate's key if gRPC refuses it; "" if gRPC takes it, or this is no certificate."""
     try:
         algorithm, bits = _key(certificate)
         kind, *parameters = [content.hex() for _, content in _elements(algorithm)]
         if kind == EC:
             curve = CURVES.get(parameters[0], "of another curve")
-            return "" if curve in TAKEN_CURVES else curve
+            return "" if curve in ACCEPTED_CURVES else curve
         if kind == RSA:
             size = _modulus(bits).bit_length()
             return "" if size >= LEAST_RSA_BITS else f"RSA of {size} bits"
@@ -36,7 +37,7 @@ def refused_key(certificate: bytes) -> str:
 
 
 def _key(certificate: bytes) -> tuple[bytes, bytes]:
-    """Its algorithm and the key's bits. Raises ValueError or IndexError."""
+    """Return the key's algorithm and its bits. Raises ValueError or IndexError."""
     ((_, whole),) = _elements(certificate)
     (_, signed), *_ = _elements(whole)
     _number, _signature, _issuer, _validity, _subject, key, *_ = [
@@ -53,10 +54,10 @@ def _modulus(key: bytes) -> int:
 
 
 def _elements(der: bytes) -> Iterator[tuple[int, bytes]]:
-    """Tag and content of each that lies there, one after the other."""
+    """Return tag and content of each element of a sequence."""
     while der:
         tag, length, start = der[0], der[1], 2
-        if length >= 0x80:  # then it is how many bytes have the length
+        if length >= 0x80:  # then it is the number of bytes of the length
             start += length - 0x80
             length = int.from_bytes(der[2:start], "big")
         yield tag, der[start : start + length]

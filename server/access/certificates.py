@@ -22,35 +22,27 @@ FIRST_CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFIC
 
 
 def server_credentials(cert: Path, key: Path, client_ca: Path | None) -> grpc.ServerCredentials:
-    """Credentials whose files are read again when they change; connections that stand are not touched.
+    """Return credentials whose files are read again when they change; open connections are not touched.
 
     Args:
         cert: PEM, the server's own certificate first.
         client_ca: PEM; with it, clients must show a certificate of one of these authorities.
 
     Raises:
-        FileError: what is there now cannot be used.
+        FileError: the files cannot be used.
     """
     files = Reloaded(
         "TLS", [path for path in (cert, key, client_ca) if path], lambda: _configuration(cert, key, client_ca)
     )
-    changes = _Changes(files)
-    return grpc.dynamic_ssl_server_credentials(changes.first, changes, client_ca is not None)  # type: ignore[arg-type]
+    first = given = files.current()
 
+    def changes() -> grpc.ServerCertificateConfiguration | None:
+        """gRPC asks at every handshake whether the files are new. This must not raise."""
+        nonlocal given
+        before, given = given, files.current()
+        return None if given is before else given
 
-class _Changes:
-    """Tells gRPC, which asks with every handshake, what is new; None is nothing. It must not raise."""
-
-    def __init__(self, files: Reloaded[grpc.ServerCertificateConfiguration]) -> None:
-        self._files = files
-        self.first = self._told = files.current()
-
-    def __call__(self) -> grpc.ServerCertificateConfiguration | None:
-        current = self._files.current()
-        if current is self._told:
-            return None
-        self._told = current
-        return current
+    return grpc.dynamic_ssl_server_credentials(first, changes, client_ca is not None)  # type: ignore[arg-type]
 
 
 def _configuration(cert: Path, key: Path, client_ca: Path | None) -> grpc.ServerCertificateConfiguration:
@@ -66,7 +58,7 @@ def _configuration(cert: Path, key: Path, client_ca: Path | None) -> grpc.Server
 
 
 def _own_certificate(chain: bytes) -> bytes:
-    """DER of the first one; empty if there is none."""
+    """Return the first certificate in DER; b"" if there is none."""
     found = FIRST_CERTIFICATE.search(chain.decode(errors="replace"))
     try:
         return ssl.PEM_cert_to_DER_cert(found[0]) if found else b""
@@ -75,22 +67,22 @@ def _own_certificate(chain: bytes) -> bytes:
 
 
 def _check_pair(cert: Path, chain: bytes, key: Path, secret: bytes) -> None:
-    """gRPC would refuse handshakes, and not say why."""
+    """Raise FileError if key and certificate do not match: gRPC would refuse handshakes, and not say why."""
     try:
         with _in_memory(chain) as chain_file, _in_memory(secret) as key_file:
-            # An empty passphrase: OpenSSL would ask for one at the terminal.
+            # The empty passphrase keeps OpenSSL from asking for one at the terminal.
             ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(chain_file, key_file, password="")
     except ssl.SSLError as error:
         if error.reason == "KEY_VALUES_MISMATCH":
             raise FileError(f"{key}: is not the key of the certificate in {cert}") from None
         raise FileError(f"{cert}, {key}: hold no certificate and private key in PEM without a passphrase") from None
-    except OSError as error:  # no files left, say
+    except OSError as error:  # too many open files, for example
         raise FileError(f"{cert}, {key}: {error.strerror}") from None
 
 
 @contextmanager
 def _in_memory(content: bytes) -> Iterator[str]:
-    """The path of a file that has what was read: what lies at the path of the real one may have become another."""
+    """Give the path of a file that has what was read: the original file may have been replaced since."""
     with os.fdopen(os.memfd_create("pem"), "wb") as file:
         file.write(content)
         file.flush()

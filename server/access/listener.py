@@ -1,4 +1,4 @@
-"""Where a server listens, and what protects it there."""
+"""Makes a server listen, and checks that its address is protected."""
 
 import ipaddress
 import logging
@@ -10,22 +10,22 @@ import grpc
 
 from server.access.certificates import server_credentials
 from server.access.reloading import FileError
+from server.errors import CannotStart
 from server.settings import ServerSettings
 
-__all__ = ["CannotStart", "bind", "files_of"]
+__all__ = ["bind", "files_of"]
 
 log = logging.getLogger("charstream.server")
 
 
-class CannotStart(RuntimeError):
-    """What a server needs is not there, or it must not listen where it shall; one line."""
-
-
 def bind(server: grpc.aio.Server, settings: ServerSettings) -> int:
-    """Returns the port. Raises CannotStart."""
+    """Add the port to the server, and return its number. Raises CannotStart."""
     address = _resolve(settings.host)
-    credentials = _credentials(settings)
-    if not credentials:
+    credentials = None
+    if settings.tls_cert and settings.tls_key:
+        with files_of("TLS"):
+            credentials = server_credentials(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
+    else:
         _check_exposure(address, settings)
     place = f"{address}:{settings.port}"
     try:
@@ -38,22 +38,15 @@ def bind(server: grpc.aio.Server, settings: ServerSettings) -> int:
 
 @contextmanager
 def files_of(setting: str) -> Iterator[None]:
-    """What is wrong with a setting's files keeps the server from starting."""
+    """Turn a FileError of this setting's files into CannotStart."""
     try:
         yield
     except FileError as error:
         raise CannotStart(f"{setting}: {error}") from None
 
 
-def _credentials(settings: ServerSettings) -> grpc.ServerCredentials | None:
-    if settings.tls_cert is None or settings.tls_key is None:
-        return None
-    with files_of("TLS"):
-        return server_credentials(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
-
-
 def _check_exposure(address: str, settings: ServerSettings) -> None:
-    """Without TLS, what others can reach they can also read and change on its way."""
+    """Raise CannotStart if others can reach the address without TLS: they could read and change what passes."""
     if ipaddress.ip_address(address.strip("[]")).is_loopback:
         return
     if not settings.insecure:
@@ -67,7 +60,7 @@ def _check_exposure(address: str, settings: ServerSettings) -> None:
 
 
 def _resolve(host: str) -> str:
-    """One address for a name: gRPC would bind those that are free, and be content with one."""
+    """Return one address for a name: gRPC would bind all its addresses, and be content if one is free."""
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except OSError as error:

@@ -19,24 +19,24 @@ T = TypeVar("T")
 
 
 class FileError(ValueError):
-    """A file cannot be read, or does not hold what it should; one line."""
+    """A file cannot be read, or does not hold what it should; the message is one line."""
 
 
 class Reloaded(Generic[T]):
-    """What files say now. Any thread may ask; the files are looked at when one does, once a second at most.
+    """The current content of files. Any thread may ask; then the files are looked at, once a second at most.
 
     Args:
-        what: what they are, for the log.
+        what: what the files are, for the log.
         take: reads the files at `paths`; raises FileError.
 
     Raises:
-        FileError: from the first reading. Of later ones it is logged, and what was read before stays.
+        FileError: the first reading failed. A later failure is logged, and the content that was read before stays.
     """
 
     def __init__(self, what: str, paths: Sequence[Path], take: Callable[[], T]) -> None:
         self._what, self._paths, self._take = what, paths, take
         self._lock = threading.Lock()
-        self._seen = self._look()  # before they are read: what changes meanwhile is seen the next time
+        self._seen = self._look()  # before the first reading: a change meanwhile is seen at the next look
         self._value = take()
         self._next = time.monotonic() + LOOK_SECONDS
 
@@ -64,7 +64,7 @@ class Reloaded(Generic[T]):
 
 
 def _version(path: Path) -> tuple[int, ...] | None:
-    """What changes with a file's content. None for what is no file: a pipe can be read only once."""
+    """Return what changes with a file's content; None for what is no regular file: a pipe can be read only once."""
     try:
         found = path.stat()
     except OSError:
@@ -76,7 +76,7 @@ def _version(path: Path) -> tuple[int, ...] | None:
 
 
 def read(path: Path) -> bytes:
-    """Raises FileError, also for what is no file: its end might never come."""
+    """Return a file's content. Raises FileError, also for what is no regular file: its end might never come."""
     try:
         with open(path, "rb", opener=_open_at_once) as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode) and not _is_handed_over(file.fileno()):
@@ -88,17 +88,17 @@ def read(path: Path) -> bytes:
 
 
 def _open_at_once(path: str, flags: int) -> int:
-    """A named pipe, too, to which nobody writes."""
+    """Open without waiting, even a named pipe to which nobody writes."""
     return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _is_handed_over(descriptor: int) -> bool:
-    """Whether it is a pipe without a name, as of `--tokens <(...)`: whoever started us writes to it, and ends."""
+    """Return whether this is a pipe without a name, as of `--tokens <(...)`: who started us writes to it, and ends."""
     return os.readlink(f"/proc/self/fd/{descriptor}").startswith("pipe:")
 
 
 def read_secret(path: Path) -> bytes:
-    """Warns of a file that everybody on the machine can read. Raises FileError."""
+    """Return a file's content; warn if everybody on the machine can read it. Raises FileError."""
     content = read(path)
     try:
         found = path.stat()

@@ -1,4 +1,4 @@
-"""`charstream token`: makes a token for a caller, and the line by which servers know it."""
+"""`charstream token` makes a token for a caller, and the line by which servers know it."""
 
 import os
 import secrets
@@ -33,7 +33,7 @@ class TokenSettings(Settings):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Returns the exit code 0; ends with 1 where the file cannot be written, 2 where the name is none."""
+    """Return exit code 0; exit with 1 if the file cannot be written, with 2 if the name is not allowed."""
     settings = parse(TokenSettings, argv, command=COMMAND)
     token = secrets.token_urlsafe(TOKEN_BYTES)
     line = token_line(settings.name, token)
@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _append(path: Path, line: str) -> None:
-    """In one write, so that a server never reads half of it, nor two of these commands mix theirs."""
+    """Append in one write: so no server reads half a line, and two of these commands do not mix theirs."""
     file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
     try:
         size = os.fstat(file).st_size

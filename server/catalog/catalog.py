@@ -1,70 +1,56 @@
 """The models of a server: which there are, which are loaded, who uses them."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from typing import Generic
 
-from server.catalog.loaded_model import ServedModel
-from server.catalog.loader import Loader
-from server.catalog.reconcile import Updates
+from server.catalog.loader import Factory, Loader, Model
+from server.catalog.reconcile import Reconciler
 from server.catalog.versions import Standing, Version, Versions
-from server.engine.messages import Reason
 from server.errors import ModelUnusable, Overloaded
-from server.observe.metrics import Metrics
 from server.settings import ServerSettings
 
 __all__ = ["Catalog"]
 
 
-class Catalog:
+class Catalog(Generic[Model]):
     """The models by name and version. To be made and used in the event loop.
 
     Args:
-        engine_failed: is told when an engine breaks.
+        factory: makes a bundle a loaded model.
+        count_failure: is called for each bundle that cannot be served.
+
+    Attributes:
+        versions: all versions that may be asked for.
+        loader: has the loaded models.
     """
 
-    def __init__(
-        self, settings: ServerSettings, metrics: Metrics, engine_failed: Callable[[BaseException], None]
-    ) -> None:
-        self._versions, self._loader = Versions(), Loader(settings, metrics, engine_failed)
-        self._updates = Updates(settings, self._versions, self._loader)
+    def __init__(self, settings: ServerSettings, factory: Factory[Model], count_failure: Callable[[], None]) -> None:
+        self.versions, self.loader = Versions(), Loader(settings, factory, count_failure)
+        self._reconciler = Reconciler(settings, self.versions, self.loader)
         self._watching: asyncio.Task[None] | None = None
         self._calls, self._max_wait, self._most_texts = 0, settings.max_wait, settings.most_texts
 
     async def start(self) -> None:
-        """Offers, and loads, what is in the folder, and watches it from now on.
+        """Offer, and load, the bundles in the folder, and watch it from now on.
 
-        What cannot be used is reported. Raises OSError if the folder cannot be read, or RuntimeMissing.
+        Bundles that cannot be used are reported. Raises OSError if the folder cannot be read, or RuntimeMissing.
         """
-        await self._updates.first()
-        self._watching = asyncio.create_task(self._updates.watch())
+        await self._reconciler.start()
+        self._watching = asyncio.create_task(self._reconciler.watch())
 
     def look_soon(self) -> None:
-        """Looks for new and gone bundles now, and tries again what failed."""
-        self._updates.look_soon()
-
-    def __iter__(self) -> Iterator[Version]:
-        """All that may be asked for, by name, the highest version first."""
-        return iter(self._versions)
+        """Look for new and gone bundles now, and try again those that failed."""
+        self._reconciler.look_soon()
 
     def __len__(self) -> int:
-        """Versions that can be used, as far as is known."""
-        return sum(version.standing is not Standing.FAILED for version in self._versions)
-
-    def get(self, wanted: str) -> Version:
-        """The version of that name (NAME or NAME@VERSION). Raises ModelNotFound, InvalidField or ModelUnusable."""
-        return self._versions.choose(wanted, "")
-
-    def is_default(self, version: Version) -> bool:
-        return self._versions.default(version.found.manifest.name) is version
-
-    def memory_of(self, version: Version) -> int:
-        """Bytes that it takes at most when it is loaded."""
-        return self._loader.memory_of(version)
+        """Return the number of versions that can be used, as far as is known."""
+        return sum(version.standing is not Standing.FAILED for version in self.versions)
 
     @asynccontextmanager
-    async def use(self, wanted: str, digest: str) -> AsyncIterator[ServedModel]:
-        """The model that a request means, loaded if it was not; it stays until the block ends.
+    async def use(self, wanted: str, digest: str) -> AsyncIterator[Model]:
+        """Give the model that a request means, loaded if it was not; it stays loaded until the block ends.
 
         Args:
             wanted, digest: see Versions.choose.
@@ -76,57 +62,41 @@ class Catalog:
         looked = False
         try:
             while True:
-                version = self._versions.choose(wanted, digest)
+                version = self.versions.choose(wanted, digest)
                 with version.in_use():
-                    model = await self._loaded(version)
+                    model = await self._get_or_load(version)
                     if model:
                         yield model
                         return
                 # The next one is tried, until `choose` knows none.
-                if not looked and self._may_work_now(version):
+                failed = version.standing is Standing.FAILED
+                if failed and not looked and not self.loader.failures.settles(version.found):
                     looked = True
-                    await self._look_again()
+                    with suppress(TimeoutError):
+                        await asyncio.wait_for(self._reconciler.look_again(), self._max_wait)
         finally:
             self._calls -= 1
-            self._loader.room.changed()
+            self.loader.budget.notify()
 
-    async def _loaded(self, version: Version) -> ServedModel | None:
-        """None if it cannot be used, or not any more. Raises Overloaded."""
-        if not version.served and version.users > self._most_texts:
+    async def _get_or_load(self, version: Version) -> Model | None:
+        """Return the model; None if it cannot be used, or not any more. Raises Overloaded."""
+        if not version.is_loaded and version.users > self._most_texts:
             raise Overloaded.too_many(self._most_texts)
         try:
-            return version.served or await self._loader.wait_for(version)
+            return self.loader.get(version) or await self.loader.wait_for(version)
         except ModelUnusable:
             return None
 
-    def _may_work_now(self, version: Version) -> bool:
-        return version.standing is Standing.FAILED and not self._loader.failures.settles(version.found)
-
-    async def _look_again(self) -> None:
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._updates.look_again(), self._max_wait)
-
     async def wait_until_idle(self) -> None:
-        """For the end: looks no more, and returns when no call has a model, or waits for one."""
+        """Stop looking for bundles, and return when no call has a model or waits for one."""
         self._stop_watching()
         while self._calls:
-            await self._loader.room.wait_for_change()
-
-    def drain_streams(self) -> None:
-        """Ends what is open where it is, so that it can go on elsewhere."""
-        self._loader.give_up()
-        for model in self._loader:
-            model.streams.conclude_all(Reason.DRAINED)
-
-    def fail_streams(self) -> None:
-        self._loader.give_up()
-        for model in self._loader:
-            model.streams.fail_all()
+            await self.loader.budget.wait_for_change()
 
     def stop(self) -> None:
-        """Ends the engines, at the end of the tick that runs."""
+        """End the engines, at the end of the tick that runs."""
         self._stop_watching()
-        self._loader.stop()
+        self.loader.stop()
 
     def _stop_watching(self) -> None:
         if self._watching:

@@ -1,4 +1,4 @@
-"""Loads and unloads models: one after the other, in a thread of its own, as far as there is room."""
+"""Loads and unloads models: one after the other, in a thread of its own, as far as the memory budget allows."""
 
 import asyncio
 import ctypes
@@ -6,91 +6,106 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import TypeVar
+from typing import Generic, Protocol, TypeVar
 
-from bundle.read import BundleError
-from server.catalog.loaded_model import ServedModel, memory_of, new_streams, serve
-from server.catalog.memory_budget import Room
-from server.catalog.scan import Content, Found, Reports, Unsettled, read_found
-from server.catalog.versions import Version
-from server.errors import ModelUnusable, Overloaded, ShuttingDown
-from server.observe.metrics import Metrics
+from bundle.manifest import Manifest
+from bundle.read import Bundle, BundleError
+from server.catalog.memory_budget import MemoryBudget
+from server.catalog.scan import Reports, Unsettled, read_found
+from server.catalog.versions import LoadState, Version
+from server.errors import ModelUnusable, ShuttingDown
 from server.runtime.host_runner import CannotRun, RuntimeMissing
 from server.settings import ServerSettings
-from server.streaming.open_streams import Streams
 
-__all__ = ["Loader"]
+__all__ = ["Factory", "LoadedModel", "Loader"]
 
 log = logging.getLogger("charstream.models")
 
+
+class LoadedModel(Protocol):
+    """A loaded model, as far as the catalog has to know it; its log has str(model)."""
+
+    @property
+    def memory(self) -> int: ...
+
+    @property
+    def stop(self) -> Callable[[], None]: ...
+
+
 T = TypeVar("T")
+Model = TypeVar("Model", bound=LoadedModel)
+MadeModel = TypeVar("MadeModel", bound=LoadedModel, covariant=True)
 
 
-class Loader:
-    """Makes versions ready and ends them. To be used in the event loop.
+class Factory(Protocol[MadeModel]):
+    """Makes loaded models; see server/catalog/model_factory.py."""
+
+    def memory_of(self, manifest: Manifest) -> int: ...
+
+    def prepare(self) -> Callable[[Bundle], MadeModel]: ...
+
+
+class Loader(Generic[Model]):
+    """Loads versions and unloads them. To be used in the event loop.
 
     Args:
-        engine_failed: is called in the event loop.
+        count_failure: is called for each bundle that cannot be served.
+
+    Attributes:
+        failures: why folders are not served.
     """
 
-    def __init__(
-        self, settings: ServerSettings, metrics: Metrics, engine_failed: Callable[[BaseException], None]
-    ) -> None:
-        self._settings, self._metrics, self._engine_failed = settings, metrics, engine_failed
-        self.room, self.failures = Room(settings, self.unload), Reports()
+    def __init__(self, settings: ServerSettings, factory: Factory[Model], count_failure: Callable[[], None]) -> None:
+        self._max_wait, self._factory = settings.max_wait, factory
+        self.budget, self.failures = MemoryBudget(settings, self.unload), Reports(count_failure)
         self._loop = asyncio.get_running_loop()
         self._thread = ThreadPoolExecutor(1, "loader")
         self._turn = asyncio.Lock()
-        self._loaded: list[Version] = []
-        self._loads: set[asyncio.Task[ServedModel]] = set()
+        self._models: dict[Version, Model] = {}
+        self._loads: dict[Version, asyncio.Task[Model]] = {}
 
-    def __iter__(self) -> Iterator[ServedModel]:
-        """The loaded ones, retired ones with open streams among them."""
-        return (version.served for version in self._loaded if version.served)
+    def __iter__(self) -> Iterator[Model]:
+        """Iterate over the loaded models, retired ones with open streams among them."""
+        return iter(self._models.values())
 
-    def fits(self, version: Version) -> bool:
-        """Whether there is room without unloading anything."""
-        return self.room.fits(self.memory_of(version))
+    def get(self, version: Version) -> Model | None:
+        """Return the model of a version; None if it is not loaded."""
+        return self._models.get(version)
 
     def memory_of(self, version: Version) -> int:
-        """Bytes that it may take, loaded or not."""
-        return version.served.memory if version.served else memory_of(version.found.manifest, self._settings)
+        """Return the bytes that the version may take, loaded or not."""
+        model = self.get(version)
+        return model.memory if model else self._factory.memory_of(version.found.manifest)
 
     def check_size(self, version: Version) -> None:
-        """Raises ModelUnusable if there can never be room for it."""
-        problem = self.room.too_large(self.memory_of(version))
+        """Raise ModelUnusable if the budget can never hold the version."""
+        problem = self.budget.why_too_large(self.memory_of(version))
         if problem:
-            raise self._failed(version, f"{version.found.folder}: {problem}", problem, is_verdict=True)
+            raise self._fail(version, f"{version.found.folder}: {problem}", problem, is_verdict=True)
 
-    def report(self, folder: Path, content: Content | None, reason: str, *, is_verdict: bool = False) -> None:
-        """Logs and counts why a folder is not served, once. See Reports.add."""
-        if self.failures.add(folder, content, reason, is_verdict=is_verdict):
-            self._metrics.load_failed()
-
-    async def wait_for(self, version: Version) -> ServedModel:
-        """The loaded version, for a caller who has it in use.
+    async def wait_for(self, version: Version) -> Model:
+        """Return the loaded model, for a caller who has the version in use.
 
         Raises:
             ModelUnusable: it cannot be used, or not any more.
-            Overloaded: it was not loaded in time, or there was no room for it.
+            Overloaded: it was not loaded in time, or there was no memory for it.
             ShuttingDown: the server ends.
         """
         try:
-            async with asyncio.timeout(self._settings.max_wait):
+            async with asyncio.timeout(self._max_wait):
                 return await self.load(version)
         except TimeoutError:
-            limited = self.room.is_limited
-            raise Overloaded.not_loaded(str(version), self._settings.max_wait, limited) from None
+            raise self.budget.timeout(version) from None
 
-    async def load(self, version: Version) -> ServedModel:
-        """Loads it, once however many ask; if nobody has it in use, only where there is room now.
+    async def load(self, version: Version) -> Model:
+        """Load the version, only once however many callers ask; if none has it in use, only if there is memory now.
 
         Raises: as `wait_for`.
         """
-        if version.served:
-            return version.served
-        task = version.loading = version.loading or self._begin(version)
+        model = self.get(version)
+        if model:
+            return model
+        task = self._loads.get(version) or self._begin(version)
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
@@ -98,58 +113,49 @@ class Loader:
                 raise ShuttingDown from None
             raise
 
-    def _begin(self, version: Version) -> asyncio.Task[ServedModel]:
-        def ended(task: asyncio.Task[ServedModel]) -> None:
-            self._loads.discard(task)
-            self.room.changed()
+    def _begin(self, version: Version) -> asyncio.Task[Model]:
+        def on_end(task: asyncio.Task[Model]) -> None:
+            self.budget.notify()
             if not task.cancelled():
                 task.exception()  # those who wait have it, if there still are any
 
-        task = asyncio.create_task(self._load(version, asked_for=bool(version.users)))
-        task.add_done_callback(ended)
-        self._loads.add(task)
+        version.load_state = LoadState.LOADING
+        task = self._loads[version] = asyncio.create_task(self._load(version, asked_for=bool(version.users)))
+        task.add_done_callback(on_end)
         return task
 
-    async def _load(self, version: Version, asked_for: bool) -> ServedModel:
+    async def _load(self, version: Version, asked_for: bool) -> Model:
         try:
             self.check_size(version)
-            await self.room.take(version, self.memory_of(version))
+            await self.budget.take(version, self.memory_of(version))
             try:
-                served = await self._serve_in_turn(version, asked_for)
+                model = await self._load_in_turn(version, asked_for)
             except Exception:
-                self.room.release(version)
+                self.budget.release(version)
                 raise
-            self._note_loaded(version, served)
-            return served
+            self.budget.correct(version, model.memory)
+            self._models[version], version.load_state, version.loaded = model, LoadState.LOADED, time.monotonic()
+            self.failures.remove(version.found.folder)
+            log.info("serves %s", model)
+            return model
         finally:
             # Here, not when the task is done: who asks now has to begin anew.
-            version.loading = None
+            del self._loads[version]
+            if version.is_loading:
+                version.load_state = LoadState.NOT_LOADED
 
-    async def _serve_in_turn(self, version: Version, asked_for: bool) -> ServedModel:
+    async def _load_in_turn(self, version: Version, asked_for: bool) -> Model:
         async with self._turn:
             version.check_not_retired()
             if asked_for and not version.users:
-                raise Overloaded.not_loaded(str(version), self._settings.max_wait, self.room.is_limited)
+                raise self.budget.timeout(version)
+            make, found = self._factory.prepare(), version.found
             try:
-                served = await self._in_thread(self._serve, version.found, new_streams(self._settings))
+                model = await self._in_thread(lambda: make(read_found(found)))
             except Exception as error:
                 raise self._cannot_load(version, error) from error
-            await self._in_thread(_return_memory)  # what loading took
-            return served
-
-    def _note_loaded(self, version: Version, served: ServedModel) -> None:
-        self.room.correct(version, served.memory)
-        version.served, version.loaded = served, time.monotonic()
-        self._loaded.append(version)
-        self.failures.remove(version.found.folder)
-        log.info("serves %s", served)
-
-    def _serve(self, found: Found, streams: Streams) -> ServedModel:
-        """In the thread. Raises BundleError, CannotRun or RuntimeMissing."""
-        return serve(read_found(found), self._settings, streams, self._metrics, self._on_engine_error)
-
-    def _on_engine_error(self, error: BaseException) -> None:
-        self._loop.call_soon_threadsafe(self._engine_failed, error)
+            await self._in_thread(_return_memory)  # the memory that only loading took
+            return model
 
     def _cannot_load(self, version: Version, error: Exception) -> ModelUnusable:
         if not isinstance(error, (BundleError, CannotRun, RuntimeMissing, OSError, MemoryError)):
@@ -157,42 +163,40 @@ class Loader:
         why = str(error) or repr(error)
         reason = why if isinstance(error, BundleError) else f"{version.found.folder}: {why}"
         is_verdict = not isinstance(error, (Unsettled, OSError, MemoryError))
-        return self._failed(version, reason, "the server's log says why", is_verdict)
+        return self._fail(version, reason, "the server's log says why", is_verdict)
 
-    def _failed(self, version: Version, reason: str, problem: str, is_verdict: bool) -> ModelUnusable:
-        """`problem`: for callers."""
-        self.report(version.found.folder, version.found.content, reason, is_verdict=is_verdict)
+    def _fail(self, version: Version, reason: str, problem: str, is_verdict: bool) -> ModelUnusable:
+        """Report why the version failed; return the error for callers, with the `problem` that they are told."""
+        self.failures.add(version.found.folder, version.found.content, reason, is_verdict=is_verdict)
         return version.fail(problem)
 
     async def unload(self, version: Version) -> None:
-        """Ends an idle one and frees its memory."""
-        served, version.served = version.served, None
-        assert served is not None
-        self._loaded.remove(version)
-        await self._in_thread(served.stop)
+        """End an idle version and free its memory."""
+        model, version.load_state = self._models.pop(version), LoadState.NOT_LOADED
+        await self._in_thread(model.stop)
         # The next job begins when nothing has the model any more.
-        del served
+        del model
         await self._in_thread(_return_memory)
-        self.room.release(version)
+        self.budget.release(version)
         log.info("unloaded %s", version)
 
-    async def _in_thread(self, function: Callable[..., T], *arguments: object) -> T:
-        return await self._loop.run_in_executor(self._thread, function, *arguments)
+    async def _in_thread(self, function: Callable[[], T]) -> T:
+        return await self._loop.run_in_executor(self._thread, function)
 
     def give_up(self) -> None:
-        """Those who wait for a load get ShuttingDown."""
-        for task in self._loads:
+        """Cancel all loads: those who wait for one get ShuttingDown."""
+        for task in self._loads.values():
             task.cancel()
 
     def stop(self) -> None:
-        """Ends the engines, at the end of the tick that runs; what is being loaded is not waited for."""
+        """End the engines, at the end of the tick that runs; models that are being loaded are not waited for."""
         self._thread.shutdown(wait=False, cancel_futures=True)
-        for served in self:
-            served.stop()
+        for model in self:
+            model.stop()
 
 
 def _return_memory() -> None:
-    """glibc keeps what is freed, unless it is told."""
+    """Make glibc return freed memory to the system: it keeps it otherwise."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim:
         trim(0)

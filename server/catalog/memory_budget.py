@@ -1,4 +1,4 @@
-"""The memory that loaded models may take together, and which of them makes room."""
+"""The memory that loaded models may take together, and which of them is unloaded for another."""
 
 import asyncio
 import math
@@ -9,51 +9,49 @@ from server.catalog.versions import Version
 from server.errors import Overloaded
 from server.settings import ServerSettings
 
-__all__ = ["STAYS_SECONDS", "Room"]
+__all__ = ["STAYS_SECONDS", "MemoryBudget"]
 
-# A model that was just loaded stays so long, idle or not: several times what a load takes. Else models that are asked
-# for in turn, and have no room together, would be loaded for every call.
+# How long a model stays after its load, idle or not: several times what a load takes. Otherwise models that are asked
+# for in turn, and do not fit together, would be loaded for every call.
 STAYS_SECONDS = 5.0
 MEGABYTE = 1e6
 
 
-class Room:
-    """Memory by version, in bytes. To be used in the event loop.
+class MemoryBudget:
+    """The bytes that each version takes. To be used in the event loop.
 
     Args:
         unload: ends an idle version, and releases its memory.
     """
 
     def __init__(self, settings: ServerSettings, unload: Callable[[Version], Awaitable[None]]) -> None:
-        self._limit, self._max_wait, self._unload = (
-            settings.model_memory * MEGABYTE or math.inf,
-            settings.max_wait,
-            unload,
-        )
+        self._limit, self._max_wait = settings.model_memory * MEGABYTE or math.inf, settings.max_wait
+        self._unload = unload
         self._taken: dict[Version, int] = {}
         self._changed = asyncio.Event()
 
-    @property
-    def is_limited(self) -> bool:
-        return not math.isinf(self._limit)
+    def timeout(self, version: Version) -> Overloaded:
+        """Return the error for callers of a version that was not loaded in time."""
+        return Overloaded.load_timeout(str(version), self._max_wait, limited=not math.isinf(self._limit))
 
-    def too_large(self, needed: int) -> str:
-        """Why so much can never be had; empty if it can."""
+    def why_too_large(self, needed: int) -> str:
+        """Return why the budget can never have `needed` bytes; "" if it can."""
         if needed <= self._limit:
             return ""
         return f"it may take {needed / MEGABYTE:.0f} MB, more than --model-memory, {self._limit / MEGABYTE:g} MB"
 
     def fits(self, needed: int) -> bool:
-        """Whether there is room without unloading anything."""
+        """Return whether `needed` bytes are free without unloading anything."""
         return sum(self._taken.values()) + needed <= self._limit
 
     async def take(self, version: Version, needed: int) -> None:
-        """Unloads idle versions, the least recently used first, until there is room; or waits for one to be idle.
+        """Take `needed` bytes for a version that will be loaded.
 
-        Nothing is unloaded for what nobody asked for.
+        Idle versions are unloaded, the least recently used first, until there is memory; or one is waited for that may
+        become idle. Nothing is unloaded for a version that nobody asked for.
 
         Raises:
-            Overloaded: there is none, and nobody waits for it, or not any more.
+            Overloaded: there is not enough, and nobody waits for the version, or not any more.
             ModelUnusable: the version was retired meanwhile.
         """
         while version in self._taken:  # it is being unloaded
@@ -61,8 +59,8 @@ class Room:
         while not self.fits(needed):
             version.check_not_retired()
             if not version.users:
-                raise Overloaded.not_loaded(str(version), self._max_wait, limited=True)
-            removable = self._removable()
+                raise self.timeout(version)
+            removable = self._removable_versions()
             if self.fits(needed - sum(self._taken[other] for other in removable)):
                 await self._unload(removable[0])
             else:
@@ -70,34 +68,34 @@ class Room:
         self._taken[version] = needed
 
     def correct(self, version: Version, taken: int) -> None:
-        """What it does take."""
+        """Replace the estimate of `take` by the bytes that the loaded version takes."""
         self._taken[version] = taken
 
     def release(self, version: Version) -> None:
         del self._taken[version]
-        self.changed()
+        self.notify()
 
-    def changed(self) -> None:
-        """A version is idle now, or nobody waits for it any more, or it is loaded, retired, or gone."""
+    def notify(self) -> None:
+        """Wake those who wait: a version is idle, loaded, retired or gone, or a caller waits for it no more."""
         self._changed.set()
         self._changed = asyncio.Event()
 
     async def wait_for_change(self, seconds: float | None = None) -> None:
-        """Returns after so many seconds in any case."""
+        """Return after the next change, or after `seconds`."""
         waiting = asyncio.ensure_future(self._changed.wait())
         try:
             await asyncio.wait([waiting], timeout=seconds)
         finally:
             waiting.cancel()
 
-    def _removable(self) -> list[Version]:
-        """Idle and not just loaded, the least recently used first."""
+    def _removable_versions(self) -> list[Version]:
+        """Return the versions that are idle and not just loaded, the least recently used first."""
         before = time.monotonic() - STAYS_SECONDS
-        found = [version for version in self._taken if version.idle and version.loaded <= before]
+        found = [version for version in self._taken if version.is_idle and version.loaded <= before]
         return sorted(found, key=lambda version: version.used)
 
     def _seconds_until_removable(self) -> float | None:
-        """Of the next idle one; None if none is on its way."""
+        """Return when the next idle version becomes removable; None if no idle one is too new for it."""
         now = time.monotonic()
-        left = [version.loaded + STAYS_SECONDS - now for version in self._taken if version.idle]
+        left = [version.loaded + STAYS_SECONDS - now for version in self._taken if version.is_idle]
         return min((seconds for seconds in left if seconds > 0), default=None)

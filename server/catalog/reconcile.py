@@ -1,4 +1,4 @@
-"""Brings what is served in line with what lies in the folder."""
+"""Brings the served versions in line with the bundles in the folder."""
 
 import asyncio
 import logging
@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 from bundle.read import MANIFEST
 from server.catalog.loader import Loader
@@ -17,35 +18,36 @@ from server.errors import ModelUnusable, Overloaded, ShuttingDown
 from server.runtime.host_runner import RuntimeMissing
 from server.settings import ServerSettings
 
-__all__ = ["Updates"]
+__all__ = ["Reconciler"]
 
 log = logging.getLogger("charstream.models")
 
-# Who replaces a bundle takes the old one away first: what is missing is looked for again after so many seconds.
+# A bundle is replaced by taking the old one away first: so a missing one is looked for again after this time.
 REPLACED_SECONDS = 0.3
 
 
-class Updates:
-    """Looks at the folder, now and then and when it is told to; offers what is new, retires what is gone."""
+class Reconciler:
+    """Looks at the folder, regularly and when it is told to; offers new versions, retires those that are gone."""
 
-    def __init__(self, settings: ServerSettings, versions: Versions, loader: Loader) -> None:
+    def __init__(self, settings: ServerSettings, versions: Versions, loader: Loader[Any]) -> None:
         self._settings, self._versions, self._loader = settings, versions, loader
         self._seen, self._twins = Look(), Reports()
-        # Not the loop's, whose end would wait for a look: at a file system that does not answer it may hang.
+        # Not the loop's own threads, whose end would wait for a look: it may hang if the file system does not answer.
         self._thread = ThreadPoolExecutor(1, "looker")
         self._due, self._looked = asyncio.Event(), asyncio.Event()
         self._unreadable = ""
         self._ending: set[asyncio.Task[None]] = set()
 
-    async def first(self) -> None:
-        """Offers all that can be used. Raises OSError if the folder cannot be read, or RuntimeMissing."""
+    async def start(self) -> None:
+        """Offer all bundles that can be used. Raises OSError if the folder cannot be read, or RuntimeMissing."""
         look = await self._look_at_folder()
         self._report(look)
-        await self._bring_in(look, lambda version: self._settings.load == "start" and self._loader.fits(version))
+        load_all, loader = self._settings.load == "start", self._loader
+        await self._bring_in(look, lambda version: load_all and loader.budget.fits(loader.memory_of(version)))
         self._report_twins(look)
 
     async def watch(self) -> None:
-        """Ends when the server gives up its loads."""
+        """Look again and again, until the server gives up its loads."""
         try:
             while True:
                 with suppress(TimeoutError):
@@ -55,15 +57,15 @@ class Updates:
         except ShuttingDown:
             return
         finally:
-            self._looked.set()  # no look comes any more
+            self._looked.set()  # no other look comes
 
     def look_soon(self) -> None:
-        """Tries again what failed, too."""
+        """Look as soon as possible, and try again the bundles that failed."""
         self._loader.failures.reconsider()
         self._due.set()
 
     async def look_again(self) -> None:
-        """Returns after a look that began now or later."""
+        """Return after a look that began now or later."""
         self._due.set()
         await self._looked.wait()
 
@@ -72,7 +74,10 @@ class Updates:
         try:
             await self._look()
         except OSError as error:
-            self._report_unreadable(f"{self._settings.models}: {error.strerror}")
+            reason = f"{self._settings.models}: {error.strerror}"
+            if reason != self._unreadable:
+                log.error("%s; what was found before is served", reason)
+            self._unreadable = reason
         except ShuttingDown:
             raise
         except Exception:
@@ -88,7 +93,9 @@ class Updates:
         self._unreadable = ""
         self._report(look)
         self._retire_gone(look, lambda version: not self._may_have_successor(version, look))
-        await self._bring_in(look, self._shall_be_loaded)
+        # A new version is loaded before it is the default, as it may replace one that runs.
+        load_all = self._settings.load == "start"
+        await self._bring_in(look, lambda version: load_all or self._has_loaded(version.found.manifest.name))
         self._retire_gone(look, lambda version: True)
         self._report_twins(look)
 
@@ -97,25 +104,21 @@ class Updates:
         self._seen = await loop.run_in_executor(self._thread, look_at, self._settings.models, self._seen)
         return self._seen
 
-    def _shall_be_loaded(self, version: Version) -> bool:
-        """Before it is the default: it may be about to take the place of one that runs."""
-        return self._settings.load == "start" or self._is_loaded(version.found.manifest.name)
+    def _has_loaded(self, name: str) -> bool:
+        return any(version.is_loaded or version.is_loading for version in self._versions.of(name))
 
-    def _is_loaded(self, name: str) -> bool:
-        return any(version.served or version.loading for version in self._versions.of(name))
-
-    async def _bring_in(self, look: Look, shall_be_loaded: Callable[[Version], bool]) -> None:
-        """Offers what is new. Where a bundle fails, the next one of that name and version is tried."""
+    async def _bring_in(self, look: Look, should_load: Callable[[Version], bool]) -> None:
+        """Offer new versions. If a bundle fails, the next one of that name and version is tried."""
         tried: set[Path] = set()
-        while new := [version for version in self._new(look) if version.found.folder not in tried]:
+        while new := [version for version in self._new_versions(look) if version.found.folder not in tried]:
             for version in _highest_first(new):
                 tried.add(version.found.folder)
-                # What callers load already may wait for room: the next look offers it.
-                if not version.loading:
-                    await self._offer(version, load=shall_be_loaded(version))
+                # A load that a caller began may wait for memory: the next look offers the version.
+                if not version.is_loading:
+                    await self._offer(version, load=should_load(version))
 
-    def _new(self, look: Look) -> Iterator[Version]:
-        """Of each name and version, what there was not before, and what waits for room."""
+    def _new_versions(self, look: Look) -> Iterator[Version]:
+        """Return, for each name and version, a bundle that was not there before, or one that waits for memory."""
         for key, found in _by_key(look):
             usable = [one for one in found if not self._loader.failures.settles(one)]
             known = self._versions.get(key)
@@ -130,7 +133,7 @@ class Updates:
                 yield Version(usable[0])
 
     async def _offer(self, version: Version, *, load: bool) -> None:
-        """Raises RuntimeMissing."""
+        """Take the version into the catalog, loaded or not. Raises RuntimeMissing."""
         known = self._versions.get(version.found.key)
         try:
             self._loader.check_size(version)
@@ -143,24 +146,20 @@ class Updates:
                 self._versions.put(version)
             return
         except Overloaded:
-            if self._is_loaded(version.found.manifest.name):
-                self._let_wait(version, known)
+            if self._has_loaded(version.found.manifest.name):
+                if known is None:  # the next look tries again; until then the loaded one serves
+                    log.warning("%s waits for room (--model-memory)", version)
+                    self._versions.put(version)
                 return
         version.standing = Standing.OFFERED
         self._versions.put(version)
         if known and known is not version:
             self._retire(known)
-        if not version.served:
+        if not version.is_loaded:
             log.info("offers %s, not loaded", version)
 
-    def _let_wait(self, version: Version, known: Version | None) -> None:
-        """The next look tries again; until then the one that is loaded serves."""
-        if known is None:
-            log.warning("%s waits for room (--model-memory)", version)
-            self._versions.put(version)
-
     def _is_gone(self, version: Version, look: Look) -> bool:
-        """Whether it lies nowhere, and what lies in its place is not about to be a bundle, or a bad one."""
+        """Return whether no folder has it, and its own folder has neither an incomplete nor a bad bundle."""
         folder = version.found.folder
         if any(found.key == version.found.key for found in look.found):
             return False
@@ -174,7 +173,7 @@ class Updates:
         return not any(found.folder == folder and self._loader.failures.has(found) for found in look.found)
 
     def _may_have_successor(self, version: Version, look: Look) -> bool:
-        """Whether something new lies in its place, or has its name: that is loaded before the version goes."""
+        """Return whether a new bundle is in its folder, or has its name: that is loaded before the version goes."""
         offered = {other.found.key for other in self._versions if other.standing is Standing.OFFERED}
         return any(
             found.folder == version.found.folder or (found.key[0] == version.found.key[0] and found.key not in offered)
@@ -191,23 +190,23 @@ class Updates:
             log.info("%s takes no new calls", version)
         version.standing = Standing.RETIRED
         self._versions.remove(version)
-        self._loader.room.changed()
+        self._loader.budget.notify()
         task = asyncio.create_task(self._end(version))
         self._ending.add(task)
         task.add_done_callback(self._ending.discard)
 
     async def _end(self, version: Version) -> None:
-        """Unloads it when nobody has it any more."""
-        while version.users or version.loading:
-            await self._loader.room.wait_for_change()
-        if version.served:
+        """Unload it when nobody has it any more."""
+        while version.users or version.is_loading:
+            await self._loader.budget.wait_for_change()
+        if version.is_loaded:
             await self._loader.unload(version)
 
     def _report(self, look: Look) -> None:
         failures = self._loader.failures
         failures.keep({*look.broken, *(found.folder for found in look.found if failures.has(found))})
         for folder, (_, reason) in look.broken.items():
-            self._loader.report(folder, None, reason)
+            failures.add(folder, None, reason)
 
     def _report_twins(self, look: Look) -> None:
         twins = set()
@@ -219,20 +218,15 @@ class Updates:
                     twins.add(one.folder)
         self._twins.keep(twins)
 
-    def _report_unreadable(self, reason: str) -> None:
-        if reason != self._unreadable:
-            log.error("%s; what was found before is served", reason)
-        self._unreadable = reason
-
 
 def _by_key(look: Look) -> list[tuple[tuple[str, str], list[Found]]]:
-    """By name and version; of each, by path."""
+    """Group bundles by name and version; each group is ordered by path."""
     found = sorted(look.found, key=lambda one: one.key)
     return [(key, list(group)) for key, group in groupby(found, key=lambda one: one.key)]
 
 
 def _highest_first(versions: list[Version]) -> list[Version]:
-    """The highest of each name, then the next ones."""
+    """Order versions: first the highest of each name, then the second ones, and so on."""
     ranks: dict[Version, int] = {}
     of_name: Counter[str] = Counter()
     for version in sorted(versions, key=lambda one: version_order(one.found.manifest.version), reverse=True):

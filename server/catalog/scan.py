@@ -1,4 +1,4 @@
-"""What lies in the folder of bundles, as far as manifests and the sizes of files tell."""
+"""Finds the bundles in the folder of models, by their manifests and the sizes of their files."""
 
 import logging
 import os
@@ -6,6 +6,7 @@ import re
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 from bundle.manifest import Manifest
@@ -15,20 +16,20 @@ __all__ = ["Content", "Found", "Look", "Reports", "Unsettled", "look_at", "read_
 
 log = logging.getLogger("charstream.models")
 
-# Name, size, inode and times of change in ns (data; data, owner or mode) of each file in a folder: equal if nothing was
+# Name, size, inode and times of change in ns (data; data, owner or mode) of each file in a folder: equal if nothing
 # changed there.
 Content = tuple[tuple[str, int, int, int, int], ...]
 
-OF_FILE_SYSTEM = "lost+found"  # they make it at their root, and only root may look into it
+SYSTEM_FOLDER = "lost+found"  # file systems have it at their top, and only root may look into it
 
 
 class Unsettled(BundleError):
-    """No verdict on what lies there: it could not be read, or was changed meanwhile."""
+    """There is no verdict on the bundle: it could not be read, or was changed meanwhile."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """A bundle that has a manifest, and files of the sizes that it says. `digest`: sha256 of the manifest's file."""
+    """A bundle with a manifest, and files of the sizes that it says. `digest`: sha256 of the manifest's file."""
 
     folder: Path
     content: Content
@@ -46,10 +47,10 @@ class Found:
 
 @dataclass(frozen=True)
 class Look:
-    """All that lies there, by path.
+    """The bundles of the folder, and the places that hold none.
 
     Attributes:
-        broken: content of what is no bundle that can be used, None if it cannot be read, and why.
+        broken: by folder, the content of what is no usable bundle, None if it cannot be read; and the reason.
     """
 
     found: list[Found] = field(default_factory=list)
@@ -57,56 +58,63 @@ class Look:
 
 
 class Reports:
-    """Why folders are not served. Each reason is logged once for one content of its folder."""
+    """Why folders are not served. Each reason is logged once for one content of its folder.
 
-    def __init__(self) -> None:
+    Args:
+        on_new: is called when a reason is logged.
+    """
+
+    def __init__(self, on_new: Callable[[], None] = lambda: None) -> None:
+        self._on_new = on_new
         self._reasons: dict[Path, tuple[Content | None, str]] = {}
-        self._verdicts: set[Path] = set()
+        self._verdicts = set[Path]()
 
-    def add(self, folder: Path, content: Content | None, reason: str, *, is_verdict: bool = False) -> bool:
-        """Returns whether that is new.
+    def add(self, folder: Path, content: Content | None, reason: str, *, is_verdict: bool = False) -> None:
+        """Note a reason, and log it if it is new.
 
         Args:
             content: None where the reason is looked for at each look.
             is_verdict: whether trying again would come to the same.
         """
-        new = self._reasons.get(folder) != (content, reason)
-        if new:
+        if self._reasons.get(folder) != (content, reason):
             log.error("not served: %s", reason)
+            self._on_new()
         self._reasons[folder] = content, reason
         (self._verdicts.add if is_verdict else self._verdicts.discard)(folder)
-        return new
 
     def remove(self, folder: Path) -> None:
         self._reasons.pop(folder, None)
         self._verdicts.discard(folder)
 
     def has(self, found: Found) -> bool:
-        """Whether that content of the folder was reported."""
+        """Return whether that content of the folder was reported."""
         return found.folder in self._reasons and self._reasons[found.folder][0] == found.content
 
     def settles(self, found: Found) -> bool:
-        """Whether trying that content again would be in vain."""
+        """Return whether trying that content again would be in vain."""
         return self.has(found) and found.folder in self._verdicts
 
     def reconsider(self) -> None:
-        """Nothing is settled any more; what was logged is not logged again."""
+        """Allow all to be tried again; reasons that were logged are not logged again."""
         self._verdicts.clear()
 
     def keep(self, folders: set[Path]) -> None:
-        """Forgets the others."""
+        """Forget all other folders."""
         self._reasons = {folder: reason for folder, reason in self._reasons.items() if folder in folders}
         self._verdicts &= folders
 
 
 def look_at(folder: Path, before: Look) -> Look:
-    """A bundle, or folders of which each is one or holds several. Raises OSError if the folder cannot be read.
+    """Return the bundles of a folder, which is one itself, or has folders that each are one or hold several.
+
+    Raises OSError if the folder cannot be read.
 
     Args:
-        before: the last look; what has not changed since is not read again.
+        before: the last look; bundles that have not changed since are not read again.
     """
     look, known = Look(), {found.folder: found for found in before.found}
-    for place in _places(folder):
+    is_bundle = (folder / MANIFEST).exists()
+    for place in [folder] if is_bundle else chain.from_iterable(map(_version_folders, _folders(folder))):
         content = None
         try:
             content = _content(place)
@@ -121,7 +129,7 @@ def look_at(folder: Path, before: Look) -> Look:
 
 
 def read_found(found: Found) -> Bundle:
-    """Raises BundleError; Unsettled if that is no verdict on the bundle."""
+    """Read a bundle whole. Raises BundleError; Unsettled if that is no verdict on the bundle."""
     try:
         bundle = read_bundle(found.folder)
     except BundleError as error:
@@ -134,19 +142,13 @@ def read_found(found: Found) -> Bundle:
 
 
 def version_order(version: str) -> tuple[list[str | int], str]:
-    """Sorts as people do: 10 after 9."""
+    """Return a key that sorts versions as people do: 10 after 9."""
     parts = re.split(r"([0-9]+)", version)
     return [int(part) if number % 2 else part for number, part in enumerate(parts)], version
 
 
-def _places(folder: Path) -> list[Path]:
-    if (folder / MANIFEST).exists():
-        return [folder]
-    return [place for child in _folders(folder) for place in _versions(child)]
-
-
-def _versions(folder: Path) -> list[Path]:
-    """The folder itself, unless bundles lie in it."""
+def _version_folders(folder: Path) -> list[Path]:
+    """Return the folders of bundles in it, or the folder itself if there are none."""
     try:
         inside = [] if _has_manifest(folder) else _folders(folder)
         return inside if any(map(_has_manifest, inside)) else [folder]
@@ -159,13 +161,13 @@ def _has_manifest(folder: Path) -> bool:
 
 
 def _folders(folder: Path) -> list[Path]:
-    """Raises OSError."""
-    names = (path for path in folder.iterdir() if not path.name.startswith(".") and path.name != OF_FILE_SYSTEM)
+    """Return the folders in it by name, hidden ones left out. Raises OSError."""
+    names = (path for path in folder.iterdir() if not path.name.startswith(".") and path.name != SYSTEM_FOLDER)
     return sorted(path for path in names if _may_be(path, stat.S_ISDIR))
 
 
 def _may_be(path: Path, condition: Callable[[int], bool]) -> bool:
-    """Whether a thing of such a mode is there, as far as can be seen: where it cannot, reading it will say why."""
+    """Return whether the path has such a mode, or cannot be looked at: then reading it will say why."""
     try:
         return condition(path.stat().st_mode)
     except (FileNotFoundError, NotADirectoryError):
@@ -188,17 +190,12 @@ def _has_changed(found: Found) -> bool:
 
 
 def _read(folder: Path, content: Content) -> Found:
-    """Raises BundleError."""
+    """Read the manifest. Raises BundleError, also if a file is missing or not complete yet."""
     manifest, digest = read_manifest(folder)
-    _check_sizes(folder, manifest, content)
-    return Found(folder, content, manifest, digest)
-
-
-def _check_sizes(folder: Path, manifest: Manifest, content: Content) -> None:
-    """Raises BundleError: a file is not there, or not whole yet."""
     sizes = {name: size for name, size, *_ in content}
     for name, record in manifest.files.items():
         if name not in sizes:
             raise BundleError(f"{folder / name}: is missing")
         if sizes[name] != record.bytes:
             raise BundleError(f"{folder / name}: {sizes[name]} bytes, the manifest says {record.bytes}")
+    return Found(folder, content, manifest, digest)

@@ -1,17 +1,15 @@
 """The versions of the models, and which one a request means."""
 
-import asyncio
 import itertools
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from enum import Enum
+from enum import Enum, auto
 
-from server.catalog.loaded_model import ServedModel
 from server.catalog.scan import Found, version_order
-from server.errors import InvalidField, ModelNotFound, ModelUnusable, listed
+from server.errors import InvalidField, ModelNotFound, ModelUnusable, join_names
 
-__all__ = ["Standing", "Version", "Versions"]
+__all__ = ["LoadState", "Standing", "Version", "Versions"]
 
 
 class Standing(Enum):
@@ -21,29 +19,39 @@ class Standing(Enum):
     RETIRED = "retired"  # takes no new calls
 
 
+class LoadState(Enum):
+    NOT_LOADED = auto()
+    LOADING = auto()
+    LOADED = auto()
+
+
 class Version:
     """One version of a model, loaded or not.
 
     Attributes:
-        served: what runs; None if it is not loaded.
-        loading: what loads it; None if nothing does.
         users: calls that have it, or wait for it.
         used, loaded: time.monotonic() of the last use and of the load.
         problem: why it failed, for callers.
     """
 
     def __init__(self, found: Found) -> None:
-        self.found, self.standing = found, Standing.NEW
-        self.served: ServedModel | None = None
-        self.loading: asyncio.Task[ServedModel] | None = None
+        self.found, self.standing, self.load_state = found, Standing.NEW, LoadState.NOT_LOADED
         self.users = 0
         self.used = self.loaded = 0.0
         self.problem = ""
 
     @property
-    def idle(self) -> bool:
+    def is_loaded(self) -> bool:
+        return self.load_state is LoadState.LOADED
+
+    @property
+    def is_loading(self) -> bool:
+        return self.load_state is LoadState.LOADING
+
+    @property
+    def is_idle(self) -> bool:
         """Whether it could be unloaded."""
-        return self.served is not None and not self.users
+        return self.is_loaded and not self.users
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
@@ -55,7 +63,7 @@ class Version:
             self.used = time.monotonic()
 
     def fail(self, problem: str) -> ModelUnusable:
-        """Notes that it cannot be used; returns what its callers are told."""
+        """Note that it cannot be used; return the error for its callers."""
         self.standing, self.problem = Standing.FAILED, problem
         return self.unusable()
 
@@ -63,7 +71,7 @@ class Version:
         return ModelUnusable(str(self.found), self.problem)
 
     def check_not_retired(self) -> None:
-        """Raises ModelUnusable: another version has to be chosen."""
+        """Raise ModelUnusable if it is retired: another version has to be chosen."""
         if self.standing is Standing.RETIRED:
             raise ModelUnusable(str(self.found), "it takes no new calls")
 
@@ -72,7 +80,7 @@ class Version:
 
 
 class Versions:
-    """All that may be asked for: by name, the highest version first."""
+    """All versions that may be asked for: by name, the highest version first."""
 
     def __init__(self) -> None:
         self._of: dict[str, list[Version]] = {}
@@ -87,10 +95,11 @@ class Versions:
         return next((version for version in self.of(key[0]) if version.found.key == key), None)
 
     def put(self, version: Version) -> None:
-        """Takes the place of one of the same name and version."""
+        """Add the version, in the place of one of the same name and number."""
         name = version.found.manifest.name
         others = [other for other in self.of(name) if other.found.key != version.found.key]
-        self._of[name] = sorted([*others, version], key=_order, reverse=True)
+        ordered = sorted([*others, version], key=lambda one: version_order(one.found.manifest.version), reverse=True)
+        self._of[name] = ordered
 
     def remove(self, version: Version) -> None:
         name = version.found.manifest.name
@@ -99,25 +108,25 @@ class Versions:
             del self._of[name]
 
     def names(self) -> list[str]:
-        """Of the models that can be used; of all if none can."""
+        """Return the names of the models that can be used; of all models if none can."""
         usable = {version.found.manifest.name for version in self if version.standing is not Standing.FAILED}
         return sorted(usable or self._of)
 
     def default(self, name: str) -> Version | None:
-        """The highest that is offered."""
+        """Return the highest version that is offered."""
         return next((version for version in self.of(name) if version.standing is Standing.OFFERED), None)
 
     def choose(self, wanted: str, digest: str) -> Version:
-        """The version that a request means.
+        """Return the version that a request means.
 
         Args:
-            wanted: NAME, NAME@VERSION, or nothing where there is one name.
-            digest: of the bundle with which the text began; empty if it begins.
+            wanted: NAME, NAME@VERSION, or "" where there is only one name.
+            digest: of the bundle with which the text began; "" for a new text.
 
         Raises:
             ModelNotFound, InvalidField, ModelUnusable
         """
-        name, at, number = (wanted or self._only()).partition("@")
+        name, at, number = (wanted or self._only_name()).partition("@")
         known = [version for version in self.of(name) if not at or version.found.manifest.version == number]
         if not known:
             others = [f"{name}@{other.found.manifest.version}" for other in self.of(name)]
@@ -128,16 +137,12 @@ class Versions:
         same = [version for version in usable if digest and version.found.digest == digest]
         return (same or [version for version in usable if at or version.standing is Standing.OFFERED] or usable)[0]
 
-    def _only(self) -> str:
+    def _only_name(self) -> str:
         names = self.names()
         if not names:
             raise ModelNotFound("", [])
         if len(names) > 1:
             raise InvalidField(
-                "model", f"is empty, which is allowed only where one is served; served are {listed(names)}"
+                "model", f"is empty, which is allowed only where one is served; served are {join_names(names)}"
             )
         return names[0]
-
-
-def _order(version: Version) -> tuple[list[str | int], str]:
-    return version_order(version.found.manifest.version)

@@ -1,8 +1,8 @@
-"""The engine: one thread that runs the rows of one model. Its tick is: schedule, run, deliver."""
+"""The engine: one thread that runs the texts of one model. Its tick is: admit, plan, run, deliver."""
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import replace
 from itertools import chain
@@ -13,21 +13,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bundle.manifest import Manifest
-from server.engine.messages import Cancel, Command, Conclude, Delivery, Grant, Handled, Reason, Request, RowState, Stop
-from server.engine.plan import Area, Move, Plan, Row, Status
-from server.engine.prefix_cache import Prefixes
+from server.engine.backlog import DeliveryBacklog, Pace
+from server.engine.messages import (
+    Cancel,
+    Command,
+    Conclude,
+    EngineObserver,
+    Grant,
+    Handled,
+    Output,
+    Reason,
+    Request,
+    RowState,
+    Shutdown,
+)
+from server.engine.plan import Area, Move, Plan, RowSlice, RunSplit, Status
+from server.engine.prefix_cache import PrefixCache
 from server.engine.rows import Rows
 from server.engine.scheduler import Scheduler
-from server.engine.sequence import Text
-from server.engine.state_store import Store
-from server.engine.step_output import Made, Part, Shares
-from server.engine.step_timer import StepClock
-from server.engine.watch import Watch
+from server.engine.sequence import Sequence
+from server.engine.state_store import RunOutput, Store
+from server.engine.step_timer import StepTimer
 
 __all__ = ["Engine"]
-
-# Of the time between two deliveries, what the event loop may need for one: the rest is for calls and other work.
-LOOP_SHARE = 0.5
 
 log = logging.getLogger("charstream.engine")
 
@@ -35,16 +43,15 @@ log = logging.getLogger("charstream.engine")
 class Engine(Thread):
     """Generates the texts of one model.
 
-    Commands come from any thread; deliveries go to `deliver`, one list a tick, from a thread of the engine's.
+    Commands come from any thread; outputs go to `deliver`, one list a tick, from a thread of the engine's.
 
     Args:
-        store: keeps the states of rows, and runs them.
+        store: keeps the hidden states of rows, and runs them.
         chunk_delay: seconds that a generated character may wait.
-        prefix_bytes: what the states after known prompts may take.
+        prefix_bytes: how much memory the states after known prompts may take.
         max_wait: seconds after which a text that still waits for its first slot ends.
-        deliver: takes what a tick made; must not block.
+        deliver: takes the outputs of a tick; must not block.
         failed: takes the exception if the engine breaks, which ends it.
-        watch: is told what the engine does.
     """
 
     def __init__(
@@ -55,32 +62,26 @@ class Engine(Thread):
         chunk_delay: float,
         prefix_bytes: int,
         max_wait: float,
-        deliver: Callable[[list[Delivery]], None],
+        deliver: Callable[[list[Output]], None],
         failed: Callable[[BaseException], None],
-        watch: Watch | None = None,
+        observer: EngineObserver | None = None,
     ) -> None:
         super().__init__(name=f"engine {manifest.name}", daemon=True)
-        self._vocabulary = manifest.vocabulary
-        state = tuple(np.zeros(manifest.model.hidden, np.float32) for _ in manifest.model.state_names)
-        self._start = RowState(int(self._vocabulary.symbols_to_tokens(manifest.start_text)[0]), state, 0)
-        self._running = store.states[Area.RUNNING]
-        self._clock, self._runs = StepClock(self._running.width, shortest=store.runs.beside), store.runs
-        self._scheduler = Scheduler(store.runs, chunk_delay, self._clock.step_seconds)
-        rooms = {Area.RUNNING: store.runs.max_rows, Area.READING: store.runs.readers}
-        vocab = len(self._vocabulary)
-        self._rows = {area: Rows(states, vocab, rooms[area]) for area, states in store.states.items()}
-        self._prefixes = Prefixes(prefix_bytes)
+        self._store, limits = store, store.limits
+        zeros = tuple(np.zeros(manifest.model.hidden, np.float32) for _ in manifest.model.state_names)
+        self._start = RowState(int(manifest.vocabulary.symbols_to_tokens(manifest.start_text)[0]), zeros, 0)
+        self._timer = StepTimer(store.states[Area.DECODE].width, shortest=limits.beside)
+        self._scheduler: Scheduler[Sequence] = Scheduler(limits, chunk_delay, self._timer.step_seconds)
+        max_rows = {Area.DECODE: limits.max_rows, Area.PREFILL: limits.prefill_rows}
+        vocab = len(manifest.vocabulary)
+        self._rows = {area: Rows(states, vocab, max_rows[area]) for area, states in store.states.items()}
+        self._prefixes = PrefixCache(prefix_bytes)
         self._max_wait = max_wait
-        self._texts: dict[int, Text] = {}
+        self._sequences: dict[int, Sequence] = {}
         self._commands: SimpleQueue[Command] = SimpleQueue()
-        self._send, self._failed, self._watch = deliver, failed, watch or Watch()
-        self._outbox: list[Delivery] = []
-        self._late: tuple[Made, Sequence[Part]] | None = None  # of the last run, not delivered yet
-        self._unhandled_ticks = 0  # delivered, and not through the event loop yet
-        self._posted = self._period = 0.0  # time.monotonic() of the last delivery, and seconds since the one before
-        self._behind = False
-        self._loop_is_late = False  # at this tick's plan it had not handled what was posted a run ago
-        self._stopped = False
+        self._backlog: DeliveryBacklog[Sequence] = DeliveryBacklog(deliver)
+        self._failed, self._observer = failed, observer or EngineObserver()
+        self._is_stopped = False
         self._warmed: Future[None] | None = None
 
     def submit(self, command: Command) -> None:
@@ -98,22 +99,22 @@ class Engine(Thread):
         self._warmed.result()
 
     def run(self) -> None:
-        self._watch.began()
+        self._observer.on_start()
         try:
             if self._warmed and not self._warm_up(self._warmed):
                 return
-            while not self._stopped:
+            while not self._is_stopped:
                 self._take_commands()
                 self._tick()
         except BaseException as error:
             log.exception("the engine broke")
             self._failed(error)
         finally:
-            self._watch.ended()
+            self._observer.on_end()
 
     def _warm_up(self, warmed: Future[None]) -> bool:
         try:
-            self._running.warm_up(self._clock.measure)
+            self._store.states[Area.DECODE].warm_up(self._timer.measure)
         except Exception as error:
             warmed.set_exception(error)
             return False
@@ -122,24 +123,63 @@ class Engine(Thread):
 
     def _tick(self) -> None:
         self._admit()
-        self._loop_is_late = self._unhandled_ticks > 0
-        plan = self._scheduler.plan(behind=self._behind or self._loop_is_late)
+        plan = self._scheduler.plan(behind=self._backlog.update_pace() is not Pace.IN_TIME)
         if plan:
-            self._run(plan)
-        self._tell_what_it_holds()
+            split, output = self._run_graph(plan)
+            self._deliver_run(plan, split, output)
+        rows, waiting = self._store.limits.max_rows - self._scheduler.free, self._scheduler.queue.waiting
+        self._observer.on_tick(rows, waiting, len(self._sequences) - rows - waiting)
 
-    def _tell_what_it_holds(self) -> None:
-        rows = self._runs.max_rows - self._scheduler.free
-        waiting = self._scheduler.queue.waiting
-        self._watch.holds(rows, waiting, len(self._texts) - rows - waiting)
+    def _admit(self) -> None:
+        """Gives slots to those whose turn it is, and ends those that waited too long for one."""
+        now = time.monotonic()
+        for sequence in self._scheduler.rows_to_preempt():
+            self._deliver_deferred()
+            if sequence.status is not Status.ENDED:
+                self._backlog.add(sequence.take_held(now))
+                self._save(sequence, self._scheduler.preempt)
+        for sequence in self._scheduler.admit():
+            if not sequence.times.admitted:
+                sequence.times.admitted = now
+                self._observer.on_wait(now - sequence.times.queued)
+            self._rows[sequence.area].put(sequence.slot, sequence.saved_state, sequence.request)
+        while (oldest := self._scheduler.queue.oldest) and oldest.times.queued < now - self._max_wait:
+            self._observer.on_wait(now - oldest.times.queued)
+            self._conclude(oldest, Reason.NOT_ADMITTED)
+
+    def _run_graph(self, plan: Plan[Sequence]) -> tuple[RunSplit[Sequence], RunOutput]:
+        rows, split = self._rows[plan.area], RunSplit[Sequence](plan.hold)
+        run_input = rows.run_input(plan.first, _forced_tokens(plan))
+        output = rows.run(run_input, full=plan.full, meanwhile=lambda: self._meanwhile(plan, split))
+        self._timer.measure(len(plan.rows), plan.full, plan.steps, output.seconds)
+        self._observer.on_run(len(plan.rows), plan.steps, output.seconds, split.generated, split.forced)
+        return split, output
+
+    def _meanwhile(self, plan: Plan[Sequence], split: RunSplit[Sequence]) -> None:
+        """Does all that needs nothing of the run: on a device it passes beside it."""
+        beside = self._store.limits.beside
+        self._deliver_deferred()
+        split.fill(plan, beside=beside)
+        self._backlog.post()
+        if beside:
+            self._rows[plan.area].draw_ahead(plan.first, len(plan.rows), plan.steps)
+
+    def _deliver_run(self, plan: Plan[Sequence], split: RunSplit[Sequence], output: RunOutput) -> None:
+        """Delivers what has to be delivered now, and frees slots; the rest is delivered beside the next run."""
+        self._deliver(split.at_once, output, hold=split.hold)
+        stopped = (part.row for part in split.at_once if part.row.is_done)
+        for sequence in chain(split.leaving, stopped):
+            if sequence.status is not Status.ENDED:
+                self._release(plan.area, sequence)
+        self._backlog.deferred = (output, split) if split.later else None
 
     def _take_commands(self) -> None:
         """Carries out all commands that came; waits for one if no row can run."""
         idle = self._scheduler.idle
         if idle:
-            # No run comes that would hand it over.
-            self._deliver_late()
-            self._post()
+            # No run comes that would hand over what waits for it.
+            self._deliver_deferred()
+            self._backlog.post()
         while True:
             try:
                 command = self._commands.get(block=idle)
@@ -152,161 +192,98 @@ class Engine(Thread):
         match command:
             case Request():
                 self._begin(command)
-            case Grant(stream, chars) if stream in self._texts:
-                self._scheduler.grant(self._texts[stream].row, chars)
-            case Cancel(stream) if stream in self._texts:
-                self._end(self._texts[stream])
-            case Conclude(stream, reason) if stream in self._texts:
-                self._conclude(self._texts[stream], reason)
+            case Grant(stream, chars) if stream in self._sequences:
+                self._scheduler.grant(self._sequences[stream], chars)
+            case Cancel(stream) if stream in self._sequences:
+                self._end(self._sequences[stream])
+            case Conclude(stream, reason) if stream in self._sequences:
+                self._conclude(self._sequences[stream], reason)
             case Handled(ticks, seconds):
-                self._unhandled_ticks -= ticks
-                self._behind = seconds > LOOP_SHARE * self._period
-            case Stop():
-                self._stopped = True
+                self._backlog.note_handled(ticks, seconds)
+            case Shutdown():
+                self._is_stopped = True
 
     def _begin(self, request: Request) -> None:
-        wanted = request.generation
-        start = wanted.origin or self._start
-        known = None if wanted.origin else self._prefixes.longest(wanted.forced[: wanted.silent])
-        text = self._texts[request.stream] = Text(request, start, known or start)
-        self._scheduler.add(text.row)
+        start = request.origin or self._start
+        known = None if request.origin else self._prefixes.longest(request.forced[: request.silent])
+        sequence = self._sequences[request.stream] = Sequence(request, start, known or start)
+        self._scheduler.add(sequence)
 
-    def _admit(self) -> None:
-        now = time.monotonic()
-        for row in self._scheduler.surplus():
-            self._deliver_late()
-            if row.status is not Status.ENDED:
-                self._give_way(self._texts[row.stream], now)
-        for row in self._scheduler.admit():
-            text = self._texts[row.stream]
-            if not text.admitted:
-                text.admitted = now
-                self._watch.waited(now - text.queued)
-            self._put(text, text.parked)
-        while (oldest := self._scheduler.queue.oldest) and self._texts[oldest.stream].queued < now - self._max_wait:
-            self._watch.waited(now - self._texts[oldest.stream].queued)
-            self._conclude(self._texts[oldest.stream], Reason.NOT_ADMITTED)
-
-    def _give_way(self, text: Text, now: float) -> None:
-        """Another identity's row gets this one's slot."""
-        held_back = text.take_held(now)
-        if held_back:
-            self._outbox.append(held_back)
-        area = text.row.area
-        text.parked = self._rows[area].take(text.row.slot)
-        self._follow(area, self._scheduler.give_way(text.row))
-
-    def _put(self, text: Text, state: RowState) -> None:
-        """Writes the text's row into its slot."""
-        self._rows[text.row.area].put(text.row.slot, state, text.wanted)
-
-    def _run(self, plan: Plan) -> None:
-        rows, shares = self._rows[plan.area], Shares()
-        inputs = rows.inputs(plan.first, self._forced(plan))
-        outcomes = rows.run(inputs, full=plan.full, meanwhile=lambda: self._meanwhile(plan, shares))
-        self._clock.measure(len(plan.rows), plan.full, plan.steps, outcomes.seconds)
-        self._watch.ran(len(plan.rows), plan.steps, outcomes.seconds, shares.generated, shares.forced)
-        self._settle(plan, shares, Made(outcomes, self._vocabulary, hold=plan.hold))
-
-    def _meanwhile(self, plan: Plan, shares: Shares) -> None:
-        """All that needs nothing of the run: on a device it passes beside it."""
-        self._deliver_late()
-        shares.fill(plan, self._texts, beside=self._runs.beside)
-        self._post()
-        if self._runs.beside:
-            self._rows[plan.area].draw_ahead(plan.first, len(plan.rows), plan.steps)
-
-    def _forced(self, plan: Plan) -> NDArray[np.int64]:
-        forced = np.full((plan.steps, len(plan.rows)), -1, np.int64)
-        for column, row in enumerate(plan.rows):
-            if row.forced_left:
-                given = self._texts[row.stream].given(plan.steps)
-                forced[: len(given), column] = given
-        return forced
-
-    def _settle(self, plan: Plan, shares: Shares, made: Made) -> None:
-        """Takes in what the run made; what can be later, on a device, is delivered beside the next one."""
-        self._deliver(made, shares.at_once)
-        stopped = (part.text.row for part in shares.at_once if part.text.row.done)
-        for row in chain(shares.leaving, stopped):
-            if row.status is not Status.ENDED:
-                self._release(plan.area, row)
-        self._late = (made, shares.later) if shares.later else None
-
-    def _deliver_late(self) -> None:
-        if not self._late:
+    def _deliver_deferred(self) -> None:
+        """Delivers what was left of the last run, on a device; a stop string may end texts now."""
+        if not self._backlog.deferred:
             return
-        (made, parts), self._late = self._late, None
-        self._deliver(made, parts)
-        for part in parts:
-            if part.text.row.done and part.text.row.stream in self._texts:
-                self._end(part.text)
+        (output, split), self._backlog.deferred = self._backlog.deferred, None
+        self._deliver(split.later, output, hold=split.hold)
+        for part in split.later:
+            if part.row.is_done and part.row.stream in self._sequences:
+                self._end(part.row)
 
-    def _deliver(self, made: Made, parts: Sequence[Part]) -> None:
+    def _deliver(self, parts: Iterable[RowSlice[Sequence]], run: RunOutput, *, hold: bool) -> None:
         now = time.monotonic()
+        # What the event loop cannot send yet costs it less as a part of the next message.
+        hold = hold or self._backlog.pace is Pace.LATE
         for part in parts:
-            # What the event loop cannot send yet costs it less as a part of the next message.
-            delivery = made.delivery(part, now, hold=self._loop_is_late)
-            if part.text.wanted.keeps_places:
-                delivery = self._with_place(part.text, delivery, made.outcomes_of(part))
-            if delivery:
-                self._outbox.append(delivery)
+            output = part.row.take(part, run, hold=hold, now=now)
+            if part.row.request.keeps_places:
+                output = self._add_place(part.row, output, run.tokens[:, part.column])
+            self._backlog.add(output)
 
-    def _with_place(self, text: Text, delivery: Delivery | None, outcomes: NDArray[np.int64]) -> Delivery | None:
-        """Follows where the text could go on, and adds it to a delivery that shall have it."""
-        rows, row = self._rows[text.row.area], text.row
-        end = rows.position(row.slot)
-        text.remember(end, lambda: rows.take_before(row.slot, len(outcomes)), outcomes)
-        if delivery and (text.wanted.snapshot if delivery.finish else text.checkpoint_due):
-            return replace(delivery, snapshot=text.snapshot(lambda: rows.take(row.slot)))
-        return delivery
+    def _add_place(self, sequence: Sequence, output: Output | None, outcomes: NDArray[np.int64]) -> Output | None:
+        """Follows where the text could go on, and adds it to an output that shall have it."""
+        rows, slot = self._rows[sequence.area], sequence.slot
+        sequence.remember(rows.position(slot), lambda: rows.take_before(slot, len(outcomes)), outcomes)
+        if output and (sequence.request.snapshot if output.finish else sequence.places.is_checkpoint_due):
+            return replace(output, snapshot=sequence.snapshot(lambda: rows.take(slot)))
+        return output
 
-    def _post(self) -> None:
-        """Hands over what the last run made, when the next one is ready to begin.
-
-        The event loop wakes up and takes the interpreter lock, which this thread needs no more while the graph runs;
-        a moment earlier it would stand in this thread's way.
-        """
-        if self._outbox:
-            self._send(self._outbox)
-            self._outbox = []
-            self._unhandled_ticks += 1
-            now = time.monotonic()
-            self._posted, self._period = now, now - self._posted
-
-    def _release(self, area: Area, row: Row) -> None:
-        """Takes a row that is done, or waits for its reader, out of the batch; one that has read goes on."""
-        text = self._texts[row.stream]
-        if row.done:
-            self._end(text)
-        elif not row.can_run:
-            text.parked = self._rows[area].take(row.slot)
-            self._follow(area, self._scheduler.pause(row))
+    def _release(self, area: Area, sequence: Sequence) -> None:
+        """Takes a row that is done, or waits for its reader, out of the batch; after prefill it goes on to decode."""
+        if sequence.is_done:
+            self._end(sequence)
+        elif not sequence.can_run:
+            self._save(sequence, self._scheduler.pause)
         else:
-            state = self._rows[area].take(row.slot)
-            if not (text.wanted.origin or text.wanted.received):
-                self._prefixes.put(text.wanted.forced, state)
-            self._follow(area, self._scheduler.has_read(row))
-            self._put(text, state)
+            state = self._rows[area].take(sequence.slot)
+            if not (sequence.request.origin or sequence.request.received):
+                self._prefixes.put(sequence.request.forced, state)
+            self._follow(area, self._scheduler.finish_prefill(sequence))
+            self._rows[sequence.area].put(sequence.slot, state, sequence.request)
 
-    def _conclude(self, text: Text, reason: Reason) -> None:
-        """Ends a text where it is, if it has not ended by what was made of it."""
-        self._deliver_late()
-        if text.row.stream not in self._texts:
+    def _save(self, sequence: Sequence, leave: Callable[[Sequence], Move | None]) -> None:
+        """Takes the sequence out of its slot, and keeps its row state. `leave`: the scheduler's way of it."""
+        area = sequence.area
+        sequence.saved_state = self._rows[area].take(sequence.slot)
+        self._follow(area, leave(sequence))
+
+    def _conclude(self, sequence: Sequence, reason: Reason) -> None:
+        """Ends a text where it is, unless what was left of the last run ends it."""
+        self._deliver_deferred()
+        if sequence.stream not in self._sequences:
             return
-        delivery = text.conclude(reason, time.monotonic())
-        if text.wanted.snapshot:
-            delivery = replace(delivery, snapshot=text.snapshot(lambda: self._state(text)))
-        self._outbox.append(delivery)
-        self._end(text)
+        output = sequence.conclude(reason, time.monotonic())
+        if sequence.request.snapshot:
+            rows, slot = self._rows[sequence.area], sequence.slot
+            snapshot = sequence.snapshot(lambda: rows.take(slot) if slot >= 0 else sequence.saved_state)
+            output = replace(output, snapshot=snapshot)
+        self._backlog.add(output)
+        self._end(sequence)
 
-    def _state(self, text: Text) -> RowState:
-        return self._rows[text.row.area].take(text.row.slot) if text.row.slot >= 0 else text.parked
-
-    def _end(self, text: Text) -> None:
-        del self._texts[text.row.stream]
-        self._follow(text.row.area, self._scheduler.end(text.row))
+    def _end(self, sequence: Sequence) -> None:
+        del self._sequences[sequence.stream]
+        self._follow(sequence.area, self._scheduler.end(sequence))
 
     def _follow(self, area: Area, move: Move | None) -> None:
+        """Moves a row as the scheduler did."""
         if move:
             self._rows[area].move(move.source, move.target)
+
+
+def _forced_tokens(plan: Plan[Sequence]) -> NDArray[np.int64]:
+    """Return the forced tokens of the plan's run, [K, B]; -1 where a token is sampled."""
+    forced = np.full((plan.steps, len(plan.rows)), -1, np.int64)
+    for column, sequence in enumerate(plan.rows):
+        if sequence.forced_left:
+            tokens = sequence.next_forced(plan.steps)
+            forced[: len(tokens), column] = tokens
+    return forced

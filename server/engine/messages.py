@@ -1,6 +1,8 @@
-"""What passes between the event loop and the engine: frozen values, nothing of asyncio, numpy only as data."""
+"""The values that pass between the event loop and the engine: frozen, nothing of asyncio, numpy only as data.
 
-from collections.abc import Sequence
+A text is a `Request` on its way in, and one or several `Output`s on its way out.
+"""
+
 from dataclasses import dataclass, replace
 from enum import Enum
 
@@ -9,24 +11,28 @@ from numpy.typing import NDArray
 
 __all__ = [
     "Cancel",
+    "Chunking",
     "Command",
     "Conclude",
-    "Delivery",
+    "EngineObserver",
     "Finish",
-    "Generation",
     "Grant",
     "Handled",
+    "Output",
     "Reason",
     "Request",
     "RowState",
     "Sampling",
     "Scores",
+    "Shutdown",
     "Snapshot",
-    "Stop",
+    "StopRule",
 ]
 
 
 class Reason(Enum):
+    """Why a text ended."""
+
     STOP = "stop"
     LENGTH = "length"
     DEADLINE = "deadline"
@@ -36,12 +42,12 @@ class Reason(Enum):
 
 @dataclass(frozen=True, slots=True)
 class RowState:
-    """Where a text stands: all that its characters left behind.
+    """The state of one row: all that the symbols of its text left behind.
 
     Attributes:
-        token: the last character.
-        state: one [H] per name of the model's state.
-        position: of the last character; the start character has 0.
+        token: the last symbol's.
+        state: one array [H] for each of the model's state names.
+        position: the last symbol's; the start symbol has 0.
     """
 
     token: int
@@ -55,13 +61,13 @@ class RowState:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The place after what was sent of a text: a state, and the characters that lead from it to that place.
+    """The place after the part of a text that was sent: a row state, and the tokens that lead from it to that place.
 
     Attributes:
-        forced: numbers of these characters.
-        tail: the end of the generated text before that place, as far as a stop string may have begun in it.
-        text_chars, generated_chars: characters that were sent of the request's text, and generated ones among them.
-        recent: the last symbols before that place, as many as a character may have without being complete.
+        forced: these tokens.
+        tail: the end of the generated text before that place, as far back as a stop string may have begun.
+        text_chars, generated_chars: how many characters of the text were sent, and how many of these were generated.
+        recent: the last symbols before that place, as many as an incomplete character may have.
     """
 
     state: RowState
@@ -78,10 +84,10 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How a character is drawn: see docs/design.md, section 5. `top_k` 0, `top_p` 1 and `min_p` 0 are no limit.
+    """How a token is drawn: see docs/design.md, section 5. `top_k` 0, `top_p` 1 and `min_p` 0 are no limit.
 
     Attributes:
-        bias: what is added to the logits, by the number of the character; -inf bans it.
+        bias: pairs of a token and what is added to its logit; -inf bans it.
     """
 
     temperature: float = 1.0
@@ -91,32 +97,60 @@ class Sampling:
     bias: tuple[tuple[int, float], ...] = ()
 
     @property
-    def limited(self) -> bool:
+    def is_limited(self) -> bool:
         return self.top_k > 0 or self.top_p < 1 or self.min_p > 0 or bool(self.bias)
 
 
 @dataclass(frozen=True, slots=True)
-class Generation:
-    """What to generate.
+class StopRule:
+    """The stop strings of a text.
 
     Attributes:
-        forced: numbers of the characters that come first: of the prompt, and what was received before.
-        silent: so many of them are not sent.
-        max_chars: to generate after them.
-        sampling, seed, continuation: decide the outcomes.
-        stop: strings before which the text ends, or after which (`include_stop`).
-        stop_skips: generated characters, from the first, in which no stop string begins.
-        received: of `forced`, the last characters, which were generated.
-        sent_chars: characters that the reader has of this text already.
-        tail: generated before `forced`, in which a stop string may have begun.
-        recent: the last symbols before the first that is generated.
+        strings: the text ends before the one that is complete first, or after it (`include`).
+        skip: number of generated characters, from the first, in which no stop string begins.
+        tail: generated before the request's text; a stop string may have begun there.
+    """
+
+    strings: tuple[str, ...] = ()
+    include: bool = False
+    skip: int = 0
+    tail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Chunking:
+    """How a text is cut into messages.
+
+    Attributes:
         max_delay: seconds that a generated character may wait for others.
-        max_chunk_chars: of a message; None for no limit.
-        alternatives: scores are wanted, with the so many most probable characters; None for no scores.
-        origin: where the text goes on; None for the start.
-        checkpoint_chars: a snapshot after every so many; 0 for none.
+        max_chars: characters of a message; None for no limit.
+    """
+
+    max_delay: float = 10.0
+    max_chars: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A caller's request, checked and encoded. As a command it submits the text to the engine.
+
+    Attributes:
+        forced: tokens that come first: those of the prompt, and of text that was received before.
+        silent: how many of them, from the first, are not sent.
+        max_chars: how many characters to generate after them.
+        sampling, seed, continuation: decide the outcomes.
+        received: the generated text at the end of `forced`.
+        sent_chars: how many characters of this text the reader has already.
+        recent: the last symbols before the first that is generated.
+        alternatives: how many of the most probable characters to score beside each; None for no scores.
+        origin: the state from which the text goes on; None for the start.
+        checkpoint_chars: characters between two checkpoints; 0 for none.
         snapshot: one is wanted at the end.
         time_limit: seconds after which the text ends.
+        identity: who asks; rows are shared fairly between identities.
+        submitted: time.monotonic() when the caller asked.
+        stream: the number by which later commands, and outputs, name the text.
+        window: how many characters may be generated before the first grant.
     """
 
     forced: NDArray[np.int64]
@@ -125,27 +159,32 @@ class Generation:
     sampling: Sampling
     seed: int
     continuation: int = 0
-    stop: tuple[str, ...] = ()
-    include_stop: bool = False
-    stop_skips: int = 0
+    stops: StopRule = StopRule()
+    chunking: Chunking = Chunking()
     received: str = ""
     sent_chars: int = 0
-    tail: str = ""
     recent: str = ""
-    max_delay: float = 10.0
-    max_chunk_chars: int | None = None
     alternatives: int | None = None
     origin: RowState | None = None
     checkpoint_chars: int = 0
     snapshot: bool = False
     time_limit: float | None = None
+    identity: str = ""
+    submitted: float = 0.0
+    stream: int = -1
+    window: int = 0
 
     @property
     def keeps_places(self) -> bool:
         return self.snapshot or self.checkpoint_chars > 0
 
-    def after(self, place: Snapshot) -> "Generation":
-        """The same from the place where what is forced ends."""
+    def prefill_only(self) -> "Request":
+        """The same, but it ends where the forced tokens end, with a snapshot."""
+        stops = replace(self.stops, strings=())
+        return replace(self, max_chars=0, stops=stops, snapshot=True, checkpoint_chars=0)
+
+    def after(self, place: Snapshot) -> "Request":
+        """The same from the place where the forced tokens end."""
         forced = np.array(place.forced, np.int64)
         return replace(
             self, origin=place.state, forced=forced, silent=len(forced), sent_chars=place.text_chars, received=""
@@ -153,26 +192,8 @@ class Generation:
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
-    """Asks the engine for a text.
-
-    Attributes:
-        stream: the number that names it from now on.
-        window: characters that may be generated before the first grant.
-        submitted: time.monotonic() when it was asked for.
-        identity: who asked; rows are shared fairly between identities.
-    """
-
-    stream: int
-    generation: Generation
-    window: int
-    submitted: float
-    identity: str = ""
-
-
-@dataclass(frozen=True, slots=True)
 class Conclude:
-    """The text ends where it is, for this reason."""
+    """Ends the text where it is, for this reason."""
 
     stream: int
     reason: Reason
@@ -180,14 +201,14 @@ class Conclude:
 
 @dataclass(frozen=True, slots=True)
 class Cancel:
-    """Nobody waits for the stream any more."""
+    """Drops the text: nobody waits for it any more."""
 
     stream: int
 
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """The stream's reader took `chars`: so many more may be generated."""
+    """Gives back credit: the stream's reader took `chars` characters, so as many more may be generated."""
 
     stream: int
     chars: int
@@ -195,18 +216,18 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class Handled:
-    """The event loop is through with what so many ticks delivered, after so many seconds."""
+    """Says that the event loop has handled the outputs of some ticks, `seconds` after the first was posted."""
 
     ticks: int
     seconds: float
 
 
 @dataclass(frozen=True, slots=True)
-class Stop:
-    """The engine ends."""
+class Shutdown:
+    """Ends the engine."""
 
 
-Command = Request | Cancel | Conclude | Grant | Handled | Stop
+Command = Request | Cancel | Conclude | Grant | Handled | Shutdown
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,8 +235,8 @@ class Scores:
     """Log-probabilities of the model's own distribution, for N characters.
 
     Attributes:
-        chosen: of the characters themselves, [N].
-        best, best_logprobs: the numbers of the A most probable characters at each place, and theirs, [N, A].
+        chosen: those of the characters themselves, [N].
+        best, best_logprobs: tokens of the A most probable characters at each place, and their scores, [N, A].
     """
 
     chosen: NDArray[np.float32]
@@ -226,10 +247,10 @@ class Scores:
         return Scores(self.chosen[begin:end], self.best[begin:end], self.best_logprobs[begin:end])
 
     @staticmethod
-    def join(parts: Sequence["Scores"]) -> "Scores":
-        """Of at least one part."""
-        if len(parts) == 1:
-            return parts[0]
+    def join(parts: "list[Scores]") -> "Scores | None":
+        """Return the scores of all parts, one after the other; None if there is no part."""
+        if len(parts) < 2:
+            return parts[0] if parts else None
         columns = zip(*((part.chosen, part.best, part.best_logprobs) for part in parts), strict=True)
         return Scores(*(np.concatenate(column) for column in columns))
 
@@ -239,9 +260,9 @@ class Finish:
     """How a text ended, and its times in seconds since it was submitted.
 
     Attributes:
-        generated_chars: that were sent, now or before.
+        generated_chars: how many generated characters were sent, now or before.
         position: of the last character.
-        stop_chars_sent: of characters that were sent before, so many belong to the stop string.
+        stop_chars_sent: how many characters of the stop string were sent before.
     """
 
     reason: Reason
@@ -255,11 +276,36 @@ class Finish:
 
 
 @dataclass(frozen=True, slots=True)
-class Delivery:
-    """What one tick made of one stream: characters, their scores if wanted, and the place after them if wanted."""
+class Output:
+    """A part of a text on its way to the reader: of one tick, or, joined and cut, of one message.
+
+    Attributes:
+        finish: the text ends with this part.
+        scores: of the part's characters, if wanted.
+        snapshot: the place after the part, if wanted.
+    """
 
     stream: int
     text: str
     finish: Finish | None
     scores: Scores | None = None
     snapshot: Snapshot | None = None
+
+
+class EngineObserver:
+    """Is told by one engine, from its thread, what it does; must not block. This one ignores it."""
+
+    def on_start(self) -> None:
+        """The engine's thread begins."""
+
+    def on_wait(self, seconds: float) -> None:
+        """A text got its first slot, or gave up waiting for it, after `seconds`."""
+
+    def on_run(self, rows: int, steps: int, seconds: float, generated: int, forced: int) -> None:
+        """A run took `seconds`; `generated` and `forced` count the characters that it ran."""
+
+    def on_tick(self, rows: int, waiting: int, paused: int) -> None:
+        """A tick ended with this many texts that have a slot, that never had one, and that lost theirs."""
+
+    def on_end(self) -> None:
+        """The engine's thread ends."""

@@ -1,38 +1,43 @@
-"""What the scheduler keeps of a row, what runs there may be, and what it decides: integers."""
+"""The scheduler's view of a text, the runs that are possible, and the run that is next: integers only."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
+from typing import Generic, NamedTuple, TypeVar
 
-__all__ = ["Area", "Move", "Plan", "Row", "Runs", "Status"]
+__all__ = ["MAX_STEPS", "PREFILL_ROWS", "Area", "Move", "Plan", "Row", "RowSlice", "RunLimits", "RunSplit", "Status"]
+
+# Steps of a run of the decode area; rows of the prefill area.
+MAX_STEPS, PREFILL_ROWS = 64, 16
 
 
 class Area(Enum):
-    RUNNING = "running"
-    READING = "reading"
+    DECODE = "decode"
+    PREFILL = "prefill"
 
 
 class Status(Enum):
     WAITING = "waiting"
-    READING = "reading"
-    RUNNING = "running"
+    PREFILL = "prefill"
+    DECODE = "decode"
     PAUSED = "paused"
     ENDED = "ended"
 
 
 @dataclass(slots=True, eq=False)
 class Row:
-    """One text: what it still has to do, and where it is.
+    """A text as the scheduler sees it: what it still has to do, and where it is.
 
     Attributes:
-        forced_left: characters that are given, of a prompt or a text received before, and have not run.
-        silent_left: of them, the first so many do not go to the reader.
+        forced_left: characters that are given, by a prompt or a text received before, and have not run.
+        silent_left: how many of them, from the first, do not go to the reader.
         chars_left: characters that may still be generated.
         credit: characters that may go to its reader before it has taken more; a run may exceed it.
         max_delay: seconds that a generated character may wait for its tick to end.
-        full: its sampling, or what its reader wants to know, needs the full graph.
-        scored: so do its given characters.
+        full: its sampling, or its scores, need the full graph.
+        scored: forced characters are scored, so prefill needs the full graph too.
         fresh: nothing was generated yet.
+        needs_states: it takes more from a run than tokens: the states around it, or log-probabilities.
         identity: who asked for it.
         arrival: its place in the order in which rows came.
     """
@@ -46,6 +51,7 @@ class Row:
     full: bool = False
     scored: bool = False
     fresh: bool = True
+    needs_states: bool = False
     identity: str = ""
     arrival: int = 0
     status: Status = Status.WAITING
@@ -53,20 +59,24 @@ class Row:
 
     @property
     def area(self) -> Area:
-        """Where its slot is, if it has one."""
-        return Area.READING if self.status is Status.READING else Area.RUNNING
+        """The area of its slot, if it has one."""
+        return Area.PREFILL if self.status is Status.PREFILL else Area.DECODE
 
     @property
-    def done(self) -> bool:
+    def is_done(self) -> bool:
         return not (self.chars_left or self.forced_left)
 
     @property
     def can_run(self) -> bool:
-        return not self.done and (self.credit > 0 or self.silent_left > 0)
+        return not self.is_done and (self.credit > 0 or self.silent_left > 0)
 
     def advance(self, steps: int) -> tuple[int, int, int]:
-        """Counts a run of so many steps. Of its characters, returns how many are silent, given, and the row's at all:
-        these are the first ones, and the row needs no others."""
+        """Counts a run of `steps` steps as run.
+
+        Returns:
+            How many of its characters are silent, how many are forced, and how many belong to the row; in each case
+            these are the first ones.
+        """
         silent, forced = min(self.silent_left, steps), min(self.forced_left, steps)
         end = forced + min(steps - forced, self.chars_left)
         self.silent_left -= silent
@@ -77,18 +87,21 @@ class Row:
         return silent, forced, end
 
 
+R = TypeVar("R", bound=Row)
+
+
 @dataclass(frozen=True, slots=True)
-class Runs:
-    """What runs there may be, as those can who run them.
+class RunLimits:
+    """The runs that a state store can do.
 
     Attributes:
-        max_rows: rows that run; a paused one gives its place to another, and waits for one when it can go on.
+        max_rows: rows that have a slot at a time.
         max_batch: rows of one run.
-        steps, full_steps: that a run of running rows may have, ascending; of the full graph.
+        steps, full_steps: allowed step counts of a run in the decode area, ascending; those of the full graph.
         max_scores: outcomes of one run of the full graph.
-        readers: rows that read apart; 0: long prompts are read among the others.
+        prefill_rows: rows of the prefill area; 0: long prompts run in the decode area.
         newcomers: rows that may get a slot in one tick.
-        beside: what the run before made can be delivered while a run lasts.
+        beside: outputs of the last run can be delivered while a run lasts.
     """
 
     max_rows: int
@@ -96,13 +109,13 @@ class Runs:
     steps: Sequence[int]
     full_steps: Sequence[int]
     max_scores: int
-    readers: int
+    prefill_rows: int
     newcomers: int
     beside: bool
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(Generic[R]):
     """One run: the rows of the slots first, first + 1, ... of an area, and the steps of the run.
 
     Attributes:
@@ -112,10 +125,63 @@ class Plan:
 
     area: Area
     first: int
-    rows: Sequence[Row]
+    rows: Sequence[R]
     steps: int
     full: bool = False
     hold: bool = False
+
+
+class RowSlice(NamedTuple, Generic[R]):
+    """One row's part of a run.
+
+    Attributes:
+        column: the row's column in the run.
+        silent, forced, end: of the column's characters, how many are silent, are forced, and belong to the row.
+        can_wait: for the next run, with all that does not have to go out now.
+    """
+
+    row: R
+    column: int
+    silent: int
+    forced: int
+    end: int
+    can_wait: bool
+
+
+@dataclass(slots=True)
+class RunSplit(Generic[R]):
+    """How a run is split between its rows: known before the run has ended.
+
+    Attributes:
+        hold: what can wait for the next run, waits.
+        at_once: slices to deliver before the next run.
+        later: slices that can be delivered beside the next run.
+        leaving: rows that are done, wait for their reader, or are through with prefill.
+        generated, forced: numbers of characters.
+    """
+
+    hold: bool
+    at_once: list[RowSlice[R]] = field(default_factory=list)
+    later: list[RowSlice[R]] = field(default_factory=list)
+    leaving: list[R] = field(default_factory=list)
+    generated: int = 0
+    forced: int = 0
+
+    def fill(self, plan: Plan[R], *, beside: bool) -> None:
+        """Counts the plan's run as run. `beside`: slices can be delivered beside the next run."""
+        for column, row in enumerate(plan.rows):
+            if row.status is Status.ENDED:
+                # By a stop string that came to light when the run had begun.
+                continue
+            fresh = row.fresh
+            silent, forced, end = row.advance(plan.steps)
+            # A row that pauses waits for its reader, who must have something to read.
+            part = RowSlice(row, column, silent, forced, end, not fresh and row.credit > 0)
+            (self.later if beside and not row.needs_states else self.at_once).append(part)
+            if not row.can_run or (plan.area is Area.PREFILL and not row.forced_left):
+                self.leaving.append(row)
+            self.forced += forced
+            self.generated += end - forced
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,7 @@
-"""States after prompts, so that a prompt that comes again is not read again. It never changes a text: the bits of a
-state do not depend on how it was reached."""
+"""Keeps the row states after prompts, so that a prompt that comes again need not run again.
+
+It never changes a text: the bits of a state do not depend on how it was reached.
+"""
 
 from bisect import bisect_right, insort
 from collections import Counter, OrderedDict
@@ -10,15 +12,15 @@ from numpy.typing import NDArray
 
 from server.engine.messages import RowState
 
-__all__ = ["Prefixes"]
+__all__ = ["PrefixCache"]
 
 # Lengths that are tried for one prompt, the longest first.
 MOST_LENGTHS = 256
-# Of an entry beside its numbers: key and objects, and those of each array.
+# Bytes of an entry beside its numbers: of its key and objects, and of each array's object.
 ENTRY_BYTES, ARRAY_BYTES = 512, 112
 
 
-class Prefixes:
+class PrefixCache:
     """The states after the prompts that were used last.
 
     Args:
@@ -29,13 +31,13 @@ class Prefixes:
         self.max_bytes, self.bytes = max_bytes, 0
         self._states: OrderedDict[bytes, RowState] = OrderedDict()
         self._lengths: list[int] = []  # sorted, each once
-        self._of_length: Counter[int] = Counter()
+        self._counts: Counter[int] = Counter()
 
     def __len__(self) -> int:
         return len(self._states)
 
     def put(self, prompt: NDArray[np.int64], state: RowState) -> None:
-        """Keeps the state after all of the prompt."""
+        """Keeps the state after the whole prompt."""
         key = _key(prompt)
         size = state.nbytes + ENTRY_BYTES + ARRAY_BYTES * len(state.state)
         if size > self.max_bytes:
@@ -51,7 +53,7 @@ class Prefixes:
             self._forget(oldest.position)
 
     def longest(self, prompt: NDArray[np.int64]) -> RowState | None:
-        """The state after the longest beginning of the prompt that is known; its position says how long that is."""
+        """Return the state after the longest known beginning of the prompt, whose length is the state's position."""
         end = bisect_right(self._lengths, len(prompt))
         for key in reversed(_keys(prompt, self._lengths[max(0, end - MOST_LENGTHS) : end])):
             if key in self._states:
@@ -60,14 +62,14 @@ class Prefixes:
         return None
 
     def _remember(self, length: int) -> None:
-        if not self._of_length[length]:
+        if not self._counts[length]:
             insort(self._lengths, length)
-        self._of_length[length] += 1
+        self._counts[length] += 1
 
     def _forget(self, length: int) -> None:
-        self._of_length[length] -= 1
-        if not self._of_length[length]:
-            del self._of_length[length]
+        self._counts[length] -= 1
+        if not self._counts[length]:
+            del self._counts[length]
             self._lengths.remove(length)
 
 
@@ -76,7 +78,7 @@ def _key(prompt: NDArray[np.int64]) -> bytes:
 
 
 def _keys(prompt: NDArray[np.int64], lengths: list[int]) -> list[bytes]:
-    """The key of each beginning, the shortest first, as the lengths are: one pass over the prompt."""
+    """Return the key of each beginning, in the order of `lengths`, which ascend: one pass over the prompt."""
     state, begin, keys = blake2b(digest_size=16), 0, []
     for length in lengths:
         state.update(prompt[begin:length].tobytes())

@@ -1,9 +1,9 @@
-"""Which rows run next, and for how many steps: bookkeeping with integers, no arrays and no clock.
+"""Decides which rows run next, and for how many steps: bookkeeping with integers, no arrays and no clock.
 
-A row is one text. It generates in the area of running rows, which has the slots 0, 1, 2, ... without a gap; a group is
-`max_batch` neighbouring slots and runs as one batch, and groups take turns. A row with a long prompt first reads it in
-an area of its own, whose runs take turns with the others: there a prompt passes in runs of many steps, and the running
-rows keep half of the time. A row that leaves an area is replaced by its last one.
+A row decodes in the area for it, which has the slots 0, 1, 2, ... without a gap; a group is `max_batch` neighbouring
+slots and runs as one batch, and groups take turns. A row with a long prompt first passes the prefill area, whose runs
+take turns with the others: there a prompt passes in runs of many steps, and decode keeps half of the time. A row that
+leaves an area is replaced by its last one.
 
 Slots are shared between identities: while rows wait, one that has two slots more than another gives one up.
 """
@@ -12,209 +12,209 @@ from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
+from typing import Generic
 
 from server.engine.fair_queue import FairQueue
-from server.engine.plan import Area, Move, Plan, Row, Runs, Status
+from server.engine.plan import MAX_STEPS, Area, Move, Plan, R, RunLimits, Status
 
-__all__ = ["MAX_STEPS", "READERS", "Scheduler"]
+__all__ = ["Scheduler"]
 
-MAX_STEPS = 64
 # A newcomer's first run gives it this many characters, so that they are seen early.
 FIRST_CHARS = 4
-# A prompt from this length on is read in the area for it; shorter ones are part of the first run.
+# A prompt from this length on passes the prefill area; shorter ones are part of the first run.
 LONG_PROMPT = 32
-READERS, MAX_READ_STEPS = 16, 256
-# Of the time, while other rows generate.
-READING_SHARE = 0.5
+MAX_PREFILL_STEPS = 256
+# Share of the time that prefill gets while other rows decode.
+PREFILL_SHARE = 0.5
 # How fast runs get longer while their messages are not sent in time.
 STRETCH = 1.2
-# No run is stretched beyond so many seconds: a newcomer waits for the end of one.
+# Seconds beyond which no run is stretched: a newcomer waits for the end of one.
 LONGEST_STRETCHED = 0.1
 
 
-class Scheduler:
+class Scheduler(Generic[R]):
     """Rows and the queue of those that wait.
 
     Args:
-        runs: what runs there may be.
+        limits: of runs.
         chunk_delay: seconds that one round of all groups should take.
-        step_seconds: what one step takes, by the number of rows and whether it is the full graph's.
+        step_seconds: gives the seconds of one step, by the number of rows and whether it is the full graph's.
     """
 
-    def __init__(self, runs: Runs, chunk_delay: float, step_seconds: Callable[[int, bool], float]) -> None:
-        self.runs, self.chunk_delay = runs, chunk_delay
+    def __init__(self, limits: RunLimits, chunk_delay: float, step_seconds: Callable[[int, bool], float]) -> None:
+        self.limits, self.chunk_delay = limits, chunk_delay
         self.step_seconds = step_seconds
-        self.running: list[Row] = []
-        self.reading: list[Row] = []
-        self.queue = FairQueue()
-        self._held: Counter[str] = Counter()  # slots of each identity
+        self.decode_rows: list[R] = []
+        self.prefill_rows: list[R] = []
+        self.queue: FairQueue[R] = FairQueue()
+        self._slots: Counter[str] = Counter()  # that each identity has
         self._turn = 0
         self._stretch = 1.0
-        self._reading_next = False
-        self._reading_seconds = 0.0  # of the next run of the reading area
-        self._held_seconds = 0.0  # what short runs for newcomers took of the running round
+        self._is_prefill_next = False
+        self._prefill_seconds = 0.0  # of the next prefill run
+        self._short_run_seconds = 0.0  # what short runs for newcomers took of the decode area's round
 
     @property
     def idle(self) -> bool:
         """Whether nothing can run until a row is added, granted credit, or ends."""
-        return not (self.running or self.reading or self.queue)
+        return not (self.decode_rows or self.prefill_rows or self.queue)
 
     @property
     def free(self) -> int:
-        """Slots that nobody has."""
-        return self.runs.max_rows - len(self.running) - len(self.reading)
+        """How many slots nobody has."""
+        return self.limits.max_rows - len(self.decode_rows) - len(self.prefill_rows)
 
-    def add(self, row: Row) -> None:
+    def add(self, row: R) -> None:
         """Queues a new row."""
         self.queue.begin(row)
 
-    def grant(self, row: Row, chars: int) -> None:
+    def grant(self, row: R, chars: int) -> None:
         """The row's reader took `chars`."""
         row.credit += chars
         if row.status is Status.PAUSED and row.credit > 0:
             self.queue.go_on(row)
 
-    def surplus(self) -> list[Row]:
-        """The rows that shall give way, so that those who wait get as many slots as those who have most."""
+    def rows_to_preempt(self) -> list[R]:
+        """Return the rows that give up their slots, so that who waits gets as many as who has most."""
         if self.free or not self.queue:
             return []
-        held, claims, rows = self._held.copy(), self.queue.claims(), list[Row]()
-        last: dict[str, Iterator[Row]] = {}
+        slots, claims, rows = self._slots.copy(), self.queue.claims(), list[R]()
+        last: dict[str, Iterator[R]] = {}
         while claims:
-            poorest = min(claims, key=lambda identity: held[identity])
-            richest = max(held, key=lambda identity: held[identity])
-            if held[richest] < held[poorest] + 2:
+            poorest = min(claims, key=lambda identity: slots[identity])
+            richest = max(slots, key=lambda identity: slots[identity])
+            if slots[richest] < slots[poorest] + 2:
                 break
             rows.append(next(last.setdefault(richest, self._from_last(richest))))
-            held[richest] -= 1
-            held[poorest] += 1
+            slots[richest] -= 1
+            slots[poorest] += 1
             claims[poorest] -= 1
             if not claims[poorest]:
                 del claims[poorest]
         return rows
 
-    def give_way(self, row: Row) -> Move | None:
-        """Takes the row out of its area; it goes on when it is its identity's turn again."""
+    def preempt(self, row: R) -> Move | None:
+        """Takes the row out of its area for another identity's; it goes on when it is its own identity's turn again."""
         move = self.pause(row)
         self.queue.go_on(row)
         return move
 
-    def admit(self) -> list[Row]:
+    def admit(self) -> list[R]:
         """Gives free slots to those whose turn it is; returns them."""
-        rows = list[Row]()
-        while self.free and len(rows) < self.runs.newcomers and (row := self.queue.next(self._held)):
+        rows = list[R]()
+        while self.free and len(rows) < self.limits.newcomers and (row := self.queue.next(self._slots)):
             self.queue.discard(row)
-            long = row.forced_left >= LONG_PROMPT and len(self.reading) < self.runs.readers
-            self._enter(row, Status.READING if long else Status.RUNNING)
+            long = row.forced_left >= LONG_PROMPT and len(self.prefill_rows) < self.limits.prefill_rows
+            self._enter(row, Status.PREFILL if long else Status.DECODE)
             rows.append(row)
         return rows
 
-    def plan(self, *, behind: bool = False) -> Plan | None:
-        """The next run; None if no row can run.
+    def plan(self, *, behind: bool = False) -> Plan[R] | None:
+        """Return the next run; None if no row can run.
 
         Args:
-            behind: messages take the event loop too long. Runs get longer until they are so few that it keeps up, and
-                shorter again when it does.
+            behind: messages take the event loop too long. Runs get longer until they are few enough for it, and
+                shorter again when it keeps up.
         """
         self._stretch = max(self._stretch * (STRETCH if behind else 1 / STRETCH), 1.0)
-        if self.reading and (self._reading_next or not self.running):
-            self._reading_next = False
-            return self._plan_reading()
-        if not self.running:
+        if self.prefill_rows and (self._is_prefill_next or not self.decode_rows):
+            self._is_prefill_next = False
+            return self._plan_prefill()
+        if not self.decode_rows:
             return None
-        self._reading_next = True
-        return self._plan_running()
+        self._is_prefill_next = True
+        return self._plan_decode()
 
-    def has_read(self, row: Row) -> Move | None:
-        """The row's prompt is read: it goes on among the running ones, in the slot that it has now."""
+    def finish_prefill(self, row: R) -> Move | None:
+        """Moves a row whose prompt has run to the decode area; it has another slot then."""
         move = self._vacate(row)
-        self._enter(row, Status.RUNNING)
+        self._enter(row, Status.DECODE)
         return move
 
-    def end(self, row: Row) -> Move | None:
+    def end(self, row: R) -> Move | None:
         """Takes the row out, wherever it is."""
         move = None
-        if row.status in (Status.RUNNING, Status.READING):
+        if row.status in (Status.DECODE, Status.PREFILL):
             move = self._vacate(row)
         else:
             self.queue.discard(row)
         row.status = Status.ENDED
         return move
 
-    def pause(self, row: Row) -> Move | None:
+    def pause(self, row: R) -> Move | None:
         """Takes a row out of its area until its reader has taken something."""
         move = self._vacate(row)
         row.status = Status.PAUSED
         return move
 
-    def _plan_reading(self) -> Plan:
-        """As many steps as fit, and none beyond the end of a prompt."""
-        rows = list(self.reading)
-        seconds = self._reading_seconds if self.running else self.chunk_delay
+    def _plan_prefill(self) -> Plan[R]:
+        """Return a run of as many steps as fit, none of them beyond the end of a prompt."""
+        rows = list(self.prefill_rows)
+        seconds = self._prefill_seconds if self.decode_rows else self.chunk_delay
         full = any(row.scored for row in rows)
         steps = int(seconds / self.step_seconds(len(rows), full))
         shortest = min(row.forced_left for row in rows)
-        most = self._most_steps(MAX_READ_STEPS, rows, full)
-        return Plan(Area.READING, 0, rows, max(1, min(steps, shortest, most)), full)
+        most = self._most_steps(MAX_PREFILL_STEPS, rows, full)
+        return Plan(Area.PREFILL, 0, rows, max(1, min(steps, shortest, most)), full)
 
-    def _plan_running(self) -> Plan:
-        groups = -(-len(self.running) // self.runs.max_batch)
+    def _plan_decode(self) -> Plan[R]:
+        groups = -(-len(self.decode_rows) // self.limits.max_batch)
         self._turn = (self._turn + 1) % groups
-        first = self._turn * self.runs.max_batch
-        rows = self.running[first : first + self.runs.max_batch]
+        first = self._turn * self.limits.max_batch
+        rows = self.decode_rows[first : first + self.limits.max_batch]
         full = any(row.full for row in rows)
         step_seconds = self.step_seconds(len(rows), full)
         round_seconds = min(self.chunk_delay, min(row.max_delay for row in rows)) / groups
         self._stretch = max(min(self._stretch, LONGEST_STRETCHED / round_seconds), 1.0)
         round_seconds *= self._stretch
-        own_seconds = round_seconds * (1 - READING_SHARE) if self.reading else round_seconds
+        own_seconds = round_seconds * (1 - PREFILL_SHARE) if self.prefill_rows else round_seconds
         longest = max(row.forced_left + row.chars_left for row in rows)
-        fitting = int((own_seconds - self._held_seconds) / step_seconds)
-        allowed = self.runs.full_steps if full else self.runs.steps
-        steps = _size(allowed, self._most_steps(fitting, rows, full), longest)
+        fitting = int((own_seconds - self._short_run_seconds) / step_seconds)
+        allowed = self.limits.full_steps if full else self.limits.steps
+        steps = _step_count(allowed, self._most_steps(fitting, rows, full), longest)
         first_chars = min((row.forced_left for row in rows if row.fresh), default=MAX_STEPS) + FIRST_CHARS
-        short = _size(allowed, steps, first_chars)
+        short = _step_count(allowed, steps, first_chars)
         hold = groups == 1 and 2 * short < steps
         steps = short if hold else steps
-        self._held_seconds = self._held_seconds + steps * step_seconds if hold else 0.0
-        self._reading_seconds = max(round_seconds * READING_SHARE, round_seconds - steps * step_seconds)
+        self._short_run_seconds = self._short_run_seconds + steps * step_seconds if hold else 0.0
+        self._prefill_seconds = max(round_seconds * PREFILL_SHARE, round_seconds - steps * step_seconds)
         if hold:
-            # The round is not over: its reading comes after it.
-            self._reading_next = False
-        return Plan(Area.RUNNING, first, rows, steps, full, hold)
+            # The round is not over: its prefill comes after it.
+            self._is_prefill_next = False
+        return Plan(Area.DECODE, first, rows, steps, full, hold)
 
-    def _from_last(self, identity: str) -> Iterator[Row]:
-        """The identity's rows, from the last slot on."""
-        rows = chain(reversed(self.running), reversed(self.reading))
+    def _from_last(self, identity: str) -> Iterator[R]:
+        """Yield the identity's rows, from the last slot on."""
+        rows = chain(reversed(self.decode_rows), reversed(self.prefill_rows))
         return (row for row in rows if row.identity == identity)
 
-    def _most_steps(self, steps: int, rows: Sequence[Row], full: bool) -> int:
-        return min(steps, max(1, self.runs.max_scores // len(rows))) if full else steps
+    def _most_steps(self, steps: int, rows: Sequence[R], full: bool) -> int:
+        return min(steps, max(1, self.limits.max_scores // len(rows))) if full else steps
 
-    def _enter(self, row: Row, status: Status) -> None:
+    def _enter(self, row: R, status: Status) -> None:
         area = self._area(status)
         row.slot, row.status = len(area), status
         area.append(row)
-        self._held[row.identity] += 1
+        self._slots[row.identity] += 1
 
-    def _vacate(self, row: Row) -> Move | None:
+    def _vacate(self, row: R) -> Move | None:
         area, slot = self._area(row.status), row.slot
         last = area.pop()
         row.slot = -1
-        self._held[row.identity] -= 1
-        if not self._held[row.identity]:
-            del self._held[row.identity]
+        self._slots[row.identity] -= 1
+        if not self._slots[row.identity]:
+            del self._slots[row.identity]
         if last is row:
             return None
         move = Move(last.slot, slot)
         area[slot], last.slot = last, slot
         return move
 
-    def _area(self, status: Status) -> list[Row]:
-        return self.reading if status is Status.READING else self.running
+    def _area(self, status: Status) -> list[R]:
+        return self.prefill_rows if status is Status.PREFILL else self.decode_rows
 
 
-def _size(allowed: Sequence[int], most: int, needed: int) -> int:
-    """Of the allowed numbers of steps up to `most` the first that is enough, or else the last; the smallest if none."""
+def _step_count(allowed: Sequence[int], most: int, needed: int) -> int:
+    """Return the smallest allowed step count that is at least `needed`, capped at `most` and no less than the first."""
     sizes = allowed[: bisect_right(allowed, most)] or allowed[:1]
     return sizes[min(bisect_left(sizes, needed), len(sizes) - 1)]

@@ -1,4 +1,4 @@
-"""One text in the engine: what its outcomes come to for its reader, and from where it could go on."""
+"""A text in the engine: what it makes of its runs for its reader, and the places from which it could go on."""
 
 import time
 from collections.abc import Callable
@@ -6,192 +6,229 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from server.engine.messages import Delivery, Finish, Reason, Request, RowState, Scores, Snapshot
-from server.engine.plan import Row
-from server.engine.stop_strings import LONGEST_STOP, Found, StopMatcher
-from server.engine.whole import MOST_UNFINISHED
+from bundle.vocabulary import MAX_PARTIAL_SYMBOLS
+from server.engine.messages import Finish, Output, Reason, Request, RowState, Scores, Snapshot
+from server.engine.plan import Row, RowSlice
+from server.engine.state_store import RunOutput
+from server.engine.stop_strings import StopMatcher
+from server.limits import LONGEST_STOP
 
-__all__ = ["Text", "scores_of"]
+__all__ = ["Sequence"]
 
 
-class Text:
-    """A request while it is open.
+class Sequence(Row):
+    """A request while the engine has it. The scheduler sees no more of it than a `Row`.
 
     Args:
-        state: where it stands: at the request's origin, or after characters of it that are known.
+        start: the request's origin, or the start of a text.
+        state: where the sequence stands: at `start`, or after some of its forced tokens, which need not run.
 
     Attributes:
-        parked: where it stands while it has no slot.
-        admitted: time.monotonic() when it first got one; 0 until then.
-        submitted: when it was asked for.
-        queued: when it came here.
-        sent: generated characters that its reader has, or gets with the next delivery.
-        needs_states: it needs more of a run than outcomes: the states around it, or log-probabilities.
+        saved_state: its row state while it has no slot.
+        times: when it came, got its first slot, and had its first character.
+        places: how far its reader has come, and from where the text could go on.
     """
 
     def __init__(self, request: Request, start: RowState, state: RowState) -> None:
-        wanted = self.wanted = request.generation
-        known = state.position - start.position
-        self.row = Row(
+        known, scored = state.position - start.position, request.alternatives is not None
+        super().__init__(
             request.stream,
-            forced_left=len(wanted.forced) - known,
-            silent_left=wanted.silent - known,
-            chars_left=wanted.max_chars,
+            forced_left=len(request.forced) - known,
+            silent_left=request.silent - known,
+            chars_left=request.max_chars,
             credit=request.window,
-            max_delay=wanted.max_delay,
-            full=wanted.sampling.limited or wanted.alternatives is not None,
-            scored=wanted.alternatives is not None and wanted.silent < len(wanted.forced),
+            max_delay=request.chunking.max_delay,
+            full=request.sampling.is_limited or scored,
+            scored=scored and request.silent < len(request.forced),
+            needs_states=request.keeps_places or scored,
             identity=request.identity,
         )
-        self.needs_states = wanted.keeps_places or wanted.alternatives is not None
-        self.parked, self.admitted, self.sent = state, 0.0, len(wanted.received)
-        self.queued = time.monotonic()
-        self.submitted, self._first_char = request.submitted, 0.0
-        self._prompt_end = start.position + len(wanted.forced) - len(wanted.received)
-        self._held = ""  # made in short runs for newcomers, not delivered yet
-        self._scores: list[Scores] = []  # of characters that are not delivered yet
-        self._matcher = self._stop_matcher() if wanted.stop else None
-        self._ended: Found | None = None
-        if self._matcher and (found := self._matcher.push(wanted.received, sent=True)).stop:
-            # What was received is all of the text: it only has to be read.
-            self._ended, self.row.chars_left = found, 0
-        # The last place before what was sent, and the outcomes that lead on; None: the row stands where it ends.
+        self.request, self.saved_state = request, state
+        self.times, self.places, self._pending = SequenceTimes(), Places(request, start), PendingText()
+        self._matcher: StopMatcher | None = None
+        stops = request.stops
+        if stops.strings:
+            self._matcher = StopMatcher(stops.strings, include=stops.include, skip=stops.skip, tail=stops.tail)
+            self._matcher.push(request.received, sent=True)
+            if self._matcher.stop:
+                # What was received is all of the text: it only has to be read.
+                self.chars_left = 0
+
+    def next_forced(self, steps: int) -> NDArray[np.int64]:
+        """Return the tokens that are forced in its next steps, [K] or fewer."""
+        begin = len(self.request.forced) - self.forced_left
+        return self.request.forced[begin : begin + steps]
+
+    def take(self, part: RowSlice["Sequence"], run: RunOutput, *, hold: bool, now: float) -> Output | None:
+        """Take in its part of a run, echoed characters of the prompt and new ones; return the output for its reader.
+
+        Args:
+            hold: text that can wait for the next run, waits.
+        """
+        if part.end == part.silent and not self.is_done:
+            return None
+        request, symbols, begin = self.request, run.symbols, part.column * len(run.tokens)
+        if request.alternatives is not None:
+            place = slice(part.silent, part.end), part.column
+            self._pending.scores.append(_score(run.logprobs[place], run.tokens[place], request.alternatives))
+        echo = symbols[begin + part.silent : begin + part.forced]
+        generated = symbols[begin + part.forced : begin + part.end]
+        if self._matcher:
+            generated = "" if self._matcher.stop else self._matcher.push(generated)
+        self.places.note_sent(echo, generated)
+        if self._matcher and self._matcher.stop:
+            return self._finish(Reason.STOP, echo + generated, now)
+        if self.is_done:
+            return self._finish(Reason.LENGTH, echo + generated + self._flush(), now)
+        self._pending.text += echo + generated
+        if (hold and part.can_wait) or not self._pending.text:
+            return None
+        return self._output("", None, now)
+
+    def take_held(self, now: float) -> Output | None:
+        """Return the text that was to wait for the next run, which may not come soon."""
+        return self._output("", None, now) if self._pending.text else None
+
+    def conclude(self, reason: Reason, now: float) -> Output:
+        """End it where it is; a text that goes on elsewhere keeps back what may begin a stop string."""
+        return self._finish(reason, self._flush() if reason is Reason.DEADLINE else "", now)
+
+    def remember(self, end: int, before: Callable[[], RowState], outcomes: NDArray[np.int64]) -> None:
+        """Keep the way to the place where the reader is, after a run that ended at position `end`.
+
+        Args:
+            before: gives the row state before the run.
+            outcomes: tokens of the run, [K].
+        """
+        self.places.remember(self.forced_left, end, before, outcomes)
+
+    def snapshot(self, current: Callable[[], RowState]) -> Snapshot | None:
+        """Return the place where the reader is; None during prefill. `current` gives the row state."""
+        return None if self.forced_left else self.places.snapshot(current)
+
+    def _flush(self) -> str:
+        text = self._matcher.flush() if self._matcher else ""
+        self.places.note_sent("", text)
+        return text
+
+    def _finish(self, reason: Reason, text: str, now: float) -> Output:
+        matcher = self._matcher if reason is Reason.STOP else None
+        submitted = self.request.submitted
+        finish = Finish(
+            reason=reason,
+            stop=matcher.stop if matcher else "",
+            stop_chars_sent=matcher.stop_chars_sent if matcher else 0,
+            generated_chars=self.places.sent,
+            position=self.places.position(self.forced_left),
+            queue_seconds=(self.times.admitted or now) - submitted,
+            first_char_seconds=(self.times.first_char or now) - submitted,
+            total_seconds=now - submitted,
+        )
+        self.chars_left = 0
+        return self._output(text, finish, now)
+
+    def _output(self, text: str, finish: Finish | None, now: float) -> Output:
+        """Return the pending text and `text`, with the scores of these characters."""
+        self.times.first_char = self.times.first_char or now
+        return Output(self.stream, *self._pending.take(text, finish))
+
+
+class SequenceTimes:
+    """When a sequence came here, first got a slot, and first had an output: time.monotonic(), 0 until then."""
+
+    def __init__(self) -> None:
+        self.queued, self.admitted, self.first_char = time.monotonic(), 0.0, 0.0
+
+
+class PendingText:
+    """Text of short runs for newcomers that is not sent yet, and the scores of all characters that are not."""
+
+    def __init__(self) -> None:
+        self.text = ""
+        self.scores: list[Scores] = []
+
+    def take(self, more: str, finish: Finish | None) -> tuple[str, Finish | None, Scores | None]:
+        """Return the text followed by `more`, the finish, and the scores of that text; scores beyond it stay."""
+        text, self.text = self.text + more, ""
+        scores = Scores.join(self.scores)
+        if scores:
+            self.scores = [scores.part(len(text))]
+            scores = scores.part(0, len(text))
+        return text, finish, scores
+
+
+class Places:
+    """How far the reader of a text has come, and from where the text could go on.
+
+    Attributes:
+        sent: how many generated characters the reader has, or gets with the next output.
+    """
+
+    def __init__(self, request: Request, start: RowState) -> None:
+        self._request, self.sent = request, len(request.received)
+        self._prompt_end = start.position + len(request.forced) - len(request.received)
+        # The last place before what was sent, and the tokens that lead on; None: the row stands where it ends.
         self._anchor: RowState | None = None
         self._way: list[int] = []
         self._next: RowState | None = None  # a later one, where that place has not come yet
-        self._tail = "" if wanted.stop_skips else wanted.tail
-        self._tail += wanted.received[wanted.stop_skips :]
-        self._recent = wanted.recent
-        self._echoed = wanted.sent_chars - len(wanted.received)
+        self._tail = ("" if request.stops.skip else request.stops.tail) + request.received[request.stops.skip :]
+        self._recent = request.recent
+        self._echoed = request.sent_chars - len(request.received)
         self._checkpoint = self.sent  # where the last one was
 
+    def position(self, forced_left: int) -> int:
+        """Return the position of the last character that was sent or is known to the reader."""
+        return self._prompt_end + self.sent - forced_left
+
     @property
-    def place(self) -> int:
-        """The position of the last character that was sent or is known to the reader."""
-        return self._prompt_end + self.sent - self.row.forced_left
+    def is_checkpoint_due(self) -> bool:
+        return 0 < self._request.checkpoint_chars <= self.sent - self._checkpoint
 
-    def given(self, steps: int) -> NDArray[np.int64]:
-        """The characters that are given in its next steps, [K] or fewer."""
-        begin = len(self.wanted.forced) - self.row.forced_left
-        return self.wanted.forced[begin : begin + steps]
-
-    def take(self, echo: str, generated: str, scores: Scores | None, *, hold: bool, now: float) -> Delivery | None:
-        """Takes in what a run made: characters of the prompt for its reader, and new ones; returns what goes out.
-
-        Args:
-            scores: of all these characters.
-            hold: what does not have to go out now waits for the next run.
-        """
-        if scores:
-            self._scores.append(scores)
-        found = self._ended or (self._matcher.push(generated) if self._matcher else Found(generated))
+    def note_sent(self, echo: str, generated: str) -> None:
+        """Count echoed and generated characters that will be sent."""
         self._echoed += len(echo)
-        self._count(found.text)
-        if found.stop:
-            return self._finished(found, Reason.STOP, echo + found.text, now)
-        if self.row.done:
-            return self._finished(found, Reason.LENGTH, echo + found.text + self._flush(), now)
-        self._held += echo + found.text
-        if hold or not self._held:
-            return None
-        return self._delivery("", None, now)
+        if self._request.keeps_places:
+            # In what was not searched no stop string begins, for a later request neither.
+            searched = generated[max(0, self._request.stops.skip - self.sent) :]
+            self._tail = (self._tail + searched)[1 - LONGEST_STOP :]
+            self._recent = (self._recent + generated)[-MAX_PARTIAL_SYMBOLS:]
+        self.sent += len(generated)
 
-    def take_held(self, now: float) -> Delivery | None:
-        """What was to wait for the next run, which may not come soon."""
-        return self._delivery("", None, now) if self._held else None
-
-    def conclude(self, reason: Reason, now: float) -> Delivery:
-        """Ends it where it is; a text that goes on elsewhere keeps back what may begin a stop string."""
-        text = self._flush() if reason is Reason.DEADLINE else ""
-        return self._finished(Found(""), reason, text, now)
-
-    def remember(self, end: int, before: Callable[[], RowState], outcomes: NDArray[np.int64]) -> None:
-        """Keeps the way to the place where what was sent ends, after a run that ended at position `end`.
-
-        Args:
-            before: gives the state before the run.
-            outcomes: of the run, [K].
-        """
-        if self.place == end:
+    def remember(self, forced_left: int, end: int, before: Callable[[], RowState], outcomes: NDArray[np.int64]) -> None:
+        """Keep the way to the place where the reader is: see `Sequence.remember`."""
+        position = self.position(forced_left)
+        if position == end:
             self._anchor = self._next = None
-        elif self._anchor is None or self.place >= end - len(outcomes):
+        elif self._anchor is None or position >= end - len(outcomes):
             self._anchor, self._way, self._next = before(), outcomes.tolist(), None
         else:
             # More than a run is held back: the anchor follows, or the way from it would grow with the text.
             self._way += outcomes.tolist()
             self._next = self._next or before()
-            if self.place >= self._next.position:
+            if position >= self._next.position:
                 self._way = self._way[self._next.position - self._anchor.position :]
                 self._anchor, self._next = self._next, None
 
-    @property
-    def checkpoint_due(self) -> bool:
-        return 0 < self.wanted.checkpoint_chars <= self.sent - self._checkpoint
-
-    def snapshot(self, current: Callable[[], RowState]) -> Snapshot | None:
-        """The place after what was sent; None while the prompt is being read. `current` gives the row's state."""
-        if self.row.forced_left:
-            return None
+    def snapshot(self, current: Callable[[], RowState]) -> Snapshot:
+        """Return the place where the reader is, once nothing is forced any more."""
         self._checkpoint = self.sent
         state = self._anchor or current()
-        forced = self._way[: self.place - state.position] if self._anchor else []
+        forced = self._way[: self.position(0) - state.position] if self._anchor else []
         return Snapshot(state, tuple(forced), self._tail, self._echoed + self.sent, self.sent, self._recent)
 
-    def _stop_matcher(self) -> StopMatcher:
-        wanted = self.wanted
-        return StopMatcher(wanted.stop, include=wanted.include_stop, skip=wanted.stop_skips, tail=wanted.tail)
 
-    def _count(self, text: str) -> None:
-        """Generated characters that will be sent."""
-        if self.wanted.keeps_places:
-            # In what was not searched no stop string begins, for a later request neither.
-            searched = text[max(0, self.wanted.stop_skips - self.sent) :]
-            self._tail = (self._tail + searched)[1 - LONGEST_STOP :]
-            self._recent = (self._recent + text)[-MOST_UNFINISHED:]
-        self.sent += len(text)
+def _score(logprobs: NDArray[np.float32], outcomes: NDArray[np.int64], alternatives: int) -> Scores:
+    """Return the scores of outcomes [N], with the model's log-probabilities [N, V].
 
-    def _flush(self) -> str:
-        text = self._matcher.flush() if self._matcher else ""
-        self._count(text)
-        return text
-
-    def _finished(self, found: Found, reason: Reason, text: str, now: float) -> Delivery:
-        finish = Finish(
-            reason=reason,
-            stop=found.stop,
-            stop_chars_sent=found.sent,
-            generated_chars=self.sent,
-            position=self.place,
-            queue_seconds=(self.admitted or now) - self.submitted,
-            first_char_seconds=(self._first_char or now) - self.submitted,
-            total_seconds=now - self.submitted,
-        )
-        self.row.chars_left = 0
-        return self._delivery(text, finish, now)
-
-    def _delivery(self, text: str, finish: Finish | None, now: float) -> Delivery:
-        text, self._held = self._held + text, ""
-        self._first_char = self._first_char or now
-        return Delivery(self.row.stream, text, finish, self._scores_of(len(text)))
-
-    def _scores_of(self, chars: int) -> Scores | None:
-        """Of the next characters that go out."""
-        if not self._scores:
-            return None
-        scores = Scores.join(self._scores)
-        self._scores = [scores.part(chars)]
-        return scores.part(0, chars)
-
-
-def scores_of(logprobs: NDArray[np.float32], outcomes: NDArray[np.int64], alternatives: int) -> Scores:
-    """Of outcomes [N], with the model's log-probabilities [N, V]; of equals the first in the vocabulary comes first."""
+    Of equally probable characters the first in the vocabulary comes first.
+    """
     chosen = np.take_along_axis(logprobs, outcomes[:, None], 1)[:, 0]
-    best = _best(logprobs, alternatives) if alternatives else outcomes[:, None][:, :0]
+    best = _most_probable(logprobs, alternatives) if alternatives else outcomes[:, None][:, :0]
     return Scores(chosen, best, np.take_along_axis(logprobs, best, 1))
 
 
-def _best(logprobs: NDArray[np.float32], count: int) -> NDArray[np.int64]:
-    """The numbers of the so many most probable characters, [N, count]; sorting a large vocabulary whole is slow."""
+def _most_probable(logprobs: NDArray[np.float32], count: int) -> NDArray[np.int64]:
+    """Return the `count` most probable tokens of each row, [N, count]; sorting a large vocabulary whole is slow."""
     count = min(count, logprobs.shape[1])
     edge = np.partition(logprobs, -count, axis=1)[:, -count, None]
     best = np.empty((len(logprobs), count), np.int64)

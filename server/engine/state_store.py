@@ -1,4 +1,4 @@
-"""Where the states of running rows are kept: what a store of them does, what a run of it takes and what it gives.
+"""The interface of a state store, which keeps the hidden states of rows and runs the graph on them.
 
 A run reads the state before it and writes the one after it beside it: so the state before the last run is still there.
 """
@@ -12,23 +12,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bundle.philox import uniforms
+from bundle.vocabulary import Vocabulary
 from server.engine.messages import RowState
-from server.engine.plan import Area, Runs
+from server.engine.plan import Area, RunLimits
 
-__all__ = ["LOGPROBS", "Inputs", "Limits", "Measure", "Outcomes", "States", "Store", "idle_inputs", "nothing"]
+__all__ = ["LOGPROBS", "Limits", "Measure", "RunInput", "RunOutput", "States", "Store", "do_nothing", "idle_input"]
 
-# Of the log-probabilities of one run, at most so many, or those of the smallest one.
+# How many log-probabilities a run may have, unless the smallest run has more.
 LOGPROBS = 1 << 22
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
-# Is told the rows of a run, whether it was the full graph's, its steps, and the seconds that it took.
+# Takes the rows of a run, whether it was the full graph's, its steps, and the seconds that it took.
 Measure = Callable[[int, bool, int, float], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Of W rows, for the full graph: bias [W, V], top_k, top_p and min_p [W]."""
+    """Sampling limits of W rows, for the full graph: bias [W, V], top_k, top_p and min_p [W]."""
 
     bias: Floats
     top_k: Ints
@@ -37,8 +38,8 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
-class Inputs:
-    """What a run of K steps takes beside the states, for the B rows of the slots first, first + 1, ...
+class RunInput:
+    """The input of a run of K steps, beside the states, for the B rows of the slots first, first + 1, ...
 
     Attributes:
         forced, uniform: [K, B]; see docs/design.md, section 4.
@@ -53,16 +54,24 @@ class Inputs:
     limits: Limits
 
 
-class Outcomes:
-    """What a run made.
+class RunOutput:
+    """The outcomes of a run of K steps for B rows.
 
     Attributes:
         tokens: int64 [K, B].
-        seconds: that it took.
+        seconds: that the run took.
     """
 
-    def __init__(self, tokens: Ints, fetch_logprobs: Callable[[], Floats], seconds: float) -> None:
-        self.tokens, self._fetch_logprobs, self.seconds = tokens, fetch_logprobs, seconds
+    def __init__(
+        self, tokens: Ints, fetch_logprobs: Callable[[], Floats], seconds: float, vocabulary: Vocabulary
+    ) -> None:
+        self.tokens, self.seconds = tokens, seconds
+        self._fetch_logprobs, self._vocabulary = fetch_logprobs, vocabulary
+
+    @cached_property
+    def symbols(self) -> str:
+        """The symbols of all tokens: K of row 0, K of row 1, ..."""
+        return self._vocabulary.tokens_to_symbols(self.tokens.T)
 
     @cached_property
     def logprobs(self) -> Floats:
@@ -70,28 +79,31 @@ class Outcomes:
         return self._fetch_logprobs()
 
 
-def nothing() -> None: ...
+def do_nothing() -> None: ...
 
 
 class States(Protocol):
-    """The token and the state of the rows of one area. Of each slot's position it knows nothing."""
+    """The tokens and hidden states of the rows of one area. Positions are kept elsewhere."""
 
     def width(self, rows: int) -> int:
-        """How many rows a run of so many really has."""
+        """Return how many rows a run really has that is asked for `rows` rows."""
 
     def put(self, slot: int, row: RowState) -> None: ...
 
     def take(self, slot: int, position: int) -> RowState:
-        """A copy of what is in the slot, which stands at that position."""
+        """Return a copy of the slot's row, which stands at that position."""
 
     def take_before(self, slot: int, position: int) -> RowState:
-        """A copy of the slot's row before the last run, wherever it was then. To be asked before rows move after it."""
+        """Return a copy of the slot's row as it was before the last run, wherever it was then.
+
+        To be asked before rows move after that run.
+        """
 
     def move(self, source: int, target: int) -> None:
-        """What is in `source` is in `target` from now on."""
+        """Moves the row in slot `source` to slot `target`."""
 
-    def run(self, inputs: Inputs, *, full: bool, meanwhile: Callable[[], None] = nothing) -> Outcomes:
-        """Raises CannotRun.
+    def run(self, run_input: RunInput, *, full: bool, meanwhile: Callable[[], None] = do_nothing) -> RunOutput:
+        """Runs the graph on the states, which are K steps further then. Raises CannotRun.
 
         Args:
             meanwhile: is called before the run ends, perhaps beside it in another thread. There, rows may move as if
@@ -99,18 +111,18 @@ class States(Protocol):
         """
 
     def warm_up(self, measure: Measure) -> None:
-        """Runs of every kind, while there are no rows. In the thread that will run. Raises CannotRun."""
+        """Does runs of every kind, while there are no rows, in the thread that will run. Raises CannotRun."""
 
 
 class Store(Protocol):
-    """All states of one model, and what runs of them there may be."""
+    """All hidden states of one model, and the runs that are possible on them."""
 
-    runs: Runs
+    limits: RunLimits
     states: Mapping[Area, States]
 
 
-def idle_inputs(rows: int, width: int, steps: int, vocab: int) -> Inputs:
-    """Of sampled rows without limits."""
+def idle_input(rows: int, width: int, steps: int, vocab: int) -> RunInput:
+    """Return the input of sampled rows without limits."""
     limits = Limits(
         np.zeros((width, vocab), np.float32),
         np.full(width, vocab),
@@ -118,4 +130,4 @@ def idle_inputs(rows: int, width: int, steps: int, vocab: int) -> Inputs:
         np.zeros(width, np.float32),
     )
     forced = np.full((steps, rows), -1)
-    return Inputs(0, forced, uniforms(np.arange(rows), 1, steps), np.ones(width, np.float32), limits)
+    return RunInput(0, forced, uniforms(np.arange(rows), 1, steps), np.ones(width, np.float32), limits)

@@ -1,21 +1,21 @@
-"""What a step takes, measured as it runs."""
+"""Measures how long a step takes."""
 
 from collections.abc import Callable
 
-__all__ = ["StepClock"]
+__all__ = ["StepTimer"]
 
 WEIGHT = 0.1  # of a new measurement in the running mean
 
 
-class StepClock:
+class StepTimer:
     """Seconds of one step by graph and by the number of rows, in classes that double: 1, 2, 3-4, 5-8, ...
 
-    A device needs the same for every run, but one is over for us when this thread has the interpreter again: there the
-    shortest counts. By a mean, runs would get shorter because the host is busy, which keeps it busier.
+    A device needs the same time for every run, but for us a run is over when this thread has the interpreter again:
+    there the shortest time counts. By a mean, runs would get shorter because the host is busy, which keeps it busier.
 
     Args:
-        width: how many rows a run of so many really has.
-        shortest: and no mean of the last ones.
+        width: gives the rows that a run of some rows really has.
+        shortest: keep the shortest time instead of a running mean.
     """
 
     def __init__(self, width: Callable[[int], int], *, shortest: bool = False) -> None:
@@ -29,7 +29,7 @@ class StepClock:
         self._seconds[full][size] = min(known, step) if self._shortest else known + WEIGHT * (step - known)
 
     def step_seconds(self, rows: int, full: bool) -> float:
-        """Of the class of `rows`, or of the nearest one that was measured; 1 ms if none was."""
+        """Return the seconds of the class of `rows`, or of the nearest one that was measured; 1 ms if none was."""
         measured = self._seconds[full]
         if not measured:
             return 1e-3

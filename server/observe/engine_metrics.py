@@ -1,4 +1,4 @@
-"""What engines count, for Prometheus."""
+"""The metrics of engines for Prometheus."""
 
 from collections import Counter as Counts
 from dataclasses import astuple, dataclass, fields
@@ -6,7 +6,7 @@ from threading import Lock
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from server.engine.watch import Watch
+from server.engine.messages import EngineObserver
 
 __all__ = ["POWERS_OF_2", "SECONDS", "EngineFamilies", "EngineMetrics", "ModelInfo"]
 
@@ -16,7 +16,7 @@ POWERS_OF_2 = [float(2**power) for power in range(17)]
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What tells a loaded model from others."""
+    """The labels by which a loaded model differs from others."""
 
     name: str
     version: str
@@ -30,11 +30,11 @@ class EngineFamilies:
     """The metrics of all engines, with a label for the model's name."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        def gauge(name: str, what: str) -> Gauge:
-            return Gauge(f"charstream_{name}", what, ["model"], registry=registry)
+        def gauge(name: str, help_text: str) -> Gauge:
+            return Gauge(f"charstream_{name}", help_text, ["model"], registry=registry)
 
-        def histogram(name: str, what: str, buckets: list[float]) -> Histogram:
-            return Histogram(f"charstream_{name}", what, ["model"], registry=registry, buckets=buckets)
+        def histogram(name: str, help_text: str, buckets: list[float]) -> Histogram:
+            return Histogram(f"charstream_{name}", help_text, ["model"], registry=registry, buckets=buckets)
 
         self.rows = gauge("rows", "Texts that have a row of the batch")
         self.waiting = gauge("waiting", "Texts that wait for their first row")
@@ -52,13 +52,13 @@ class EngineFamilies:
         self._info = Gauge("charstream_model_info", "1 for each model that is loaded", names, registry=registry)
         self._running, self._lock = Counts[ModelInfo](), Lock()
 
-    def began(self, model: ModelInfo) -> None:
+    def add(self, model: ModelInfo) -> None:
         with self._lock:
             self._running[model] += 1
             self._info.labels(*astuple(model)).set(1)
 
-    def ended(self, model: ModelInfo) -> None:
-        """Another engine of the same model may run by now."""
+    def remove(self, model: ModelInfo) -> None:
+        """Note that an engine of the model has ended; another one of the same model may run by now."""
         with self._lock:
             self._running[model] -= 1
             if not self._running[model]:
@@ -66,7 +66,7 @@ class EngineFamilies:
                 self._info.remove(*astuple(model))
 
 
-class EngineMetrics(Watch):
+class EngineMetrics(EngineObserver):
     """Metrics of one engine. Several of one model name, of old and new versions, count together."""
 
     def __init__(self, families: EngineFamilies, info: ModelInfo) -> None:
@@ -78,25 +78,25 @@ class EngineMetrics(Watch):
         self._gauges = [gauge.labels(model) for gauge in (families.rows, families.waiting, families.paused)]
         self._held = (0, 0, 0)
 
-    def began(self) -> None:
-        self._families.began(self._info)
+    def on_start(self) -> None:
+        self._families.add(self._info)
 
-    def waited(self, seconds: float) -> None:
+    def on_wait(self, seconds: float) -> None:
         self._queue.observe(seconds)
 
-    def ran(self, rows: int, steps: int, seconds: float, generated: int, forced: int) -> None:
+    def on_run(self, rows: int, steps: int, seconds: float, generated: int, forced: int) -> None:
         self._step.observe(seconds / steps)
         self._batch_rows.observe(rows)
         self._generated.inc(generated)
         self._forced.inc(forced)
 
-    def holds(self, rows: int, waiting: int, paused: int) -> None:
+    def on_tick(self, rows: int, waiting: int, paused: int) -> None:
         holds = (rows, waiting, paused)
         for gauge, before, now in zip(self._gauges, self._held, holds, strict=True):
             if now != before:
                 gauge.inc(now - before)
         self._held = holds
 
-    def ended(self) -> None:
-        self.holds(0, 0, 0)
-        self._families.ended(self._info)
+    def on_end(self) -> None:
+        self.on_tick(0, 0, 0)
+        self._families.remove(self._info)

@@ -1,4 +1,4 @@
-"""The way of log lines to a file descriptor that may be slow, full or closed: serving goes on without them."""
+"""Writes log lines to a file descriptor that may be slow, full or closed: serving goes on without them."""
 
 import logging
 import os
@@ -11,30 +11,30 @@ __all__ = ["LineHandler"]
 
 log = logging.getLogger("charstream.logs")
 
-# Lines that wait may take so much; a burst of some ten thousand calls.
+# The most that waiting lines may take: a burst of some ten thousand calls.
 WAITING_BYTES = 4 << 20
-# The last lines of a process wait so long for somebody to read them.
+# How long the last lines of a process wait for somebody to read them.
 FLUSH_SECONDS = 1.0
-# Lines are collected for so long: a write of each would ask for the interpreter lock each time.
+# Lines are collected before they are written: a write of each would ask for the interpreter lock each time.
 COLLECT_SECONDS = 0.02
 
 
 class LineHandler(logging.Handler):
-    """Writes lines to the file descriptor `fd` in a thread of its own: who logs never waits, and nothing is raised.
+    """Writes lines to the file descriptor `fd` in a thread of its own: a caller never waits, and nothing is raised.
 
     Attributes:
-        lost: lines that were dropped, as too many waited or they could not be written. When it works again, a line
-            says how many.
+        lost: lines that were dropped, because too many waited or they could not be written. When writing works again,
+            a line says how many.
     """
 
     def __init__(self, fd: int) -> None:
         super().__init__()
         self.lost = 0
-        self._fd, self._told, self._torn = fd, 0, False
+        self._fd, self._reported, self._torn = fd, 0, False  # lost lines reported; the last line is incomplete
         self._lines: deque[bytes] = deque()
         self._waiting = 0  # bytes, of lines that are being written too
         self._closed = False
-        self._flushes = 0  # that wait
+        self._flushes = 0  # callers that wait in flush()
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="log", daemon=True)
         self._thread.start()
@@ -43,7 +43,7 @@ class LineHandler(logging.Handler):
         try:
             line = self._line(record)
         except Exception:
-            line = b""  # what is logged is wrong, and nothing of what is served
+            line = b""  # the call of the log is wrong, and nothing that is served
         with self._changed:
             if not line or self._closed or (self._waiting and self._waiting + len(line) > WAITING_BYTES):
                 self.lost += 1
@@ -54,7 +54,7 @@ class LineHandler(logging.Handler):
                 self._changed.notify_all()
 
     def flush(self) -> None:
-        """Waits until all is written, but not for ever."""
+        """Wait until all is written, for FLUSH_SECONDS at most."""
         with self._changed:
             self._flushes += 1
             self._changed.notify_all()
@@ -62,7 +62,7 @@ class LineHandler(logging.Handler):
             self._flushes -= 1
 
     def close(self) -> None:
-        """Ends the thread when all is written; what is logged from now on is lost."""
+        """End the thread when all is written; lines that come later are lost."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -79,7 +79,7 @@ class LineHandler(logging.Handler):
                 self._changed.notify_all()
 
     def _take(self) -> list[bytes]:
-        """All lines that came within a while; none at the end."""
+        """Return all lines that came within COLLECT_SECONDS; none at the end."""
         with self._changed:
             self._changed.wait_for(lambda: self._lines or self._closed)
             self._changed.wait_for(lambda: self._flushes or self._closed, COLLECT_SECONDS)
@@ -89,13 +89,13 @@ class LineHandler(logging.Handler):
 
     def _write(self, lines: list[bytes]) -> None:
         lost = self.lost
-        head = (b"\n" if self._torn else b"") + (self._notice(lost - self._told) if lost > self._told else b"")
+        head = (b"\n" if self._torn else b"") + (self._notice(lost - self._reported) if lost > self._reported else b"")
         data = head + b"".join(lines)
-        written = self._written(data)
+        written = self._write_bytes(data)
         if written:
             self._torn = data[written - 1 : written] != b"\n"
         if written >= len(head):
-            self._told = lost
+            self._reported = lost
         _, *ends = accumulate(map(len, lines), initial=len(head))
         with self._changed:
             self.lost += sum(end > written for end in ends)
@@ -104,8 +104,8 @@ class LineHandler(logging.Handler):
         said = f"{lost} log lines were lost"
         return self._line(logging.LogRecord(log.name, logging.WARNING, __file__, 0, said, None, None))
 
-    def _written(self, data: bytes) -> int:
-        """Writes as much as can be written; returns how many bytes that was."""
+    def _write_bytes(self, data: bytes) -> int:
+        """Write as much as the descriptor takes; return how many bytes that was."""
         written = 0
         while written < len(data):
             try:

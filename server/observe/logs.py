@@ -1,4 +1,4 @@
-"""Logs: lines for people or JSON objects on stderr, a line for each call, and no call that ever waits for a log."""
+"""Logs on stderr: lines for people or JSON objects, with one for each call; no call ever waits for the log."""
 
 import json
 import logging
@@ -11,8 +11,8 @@ from typing import Any
 
 from grpc import StatusCode
 
+from server.observe.call import Call, Observer
 from server.observe.log_writer import LineHandler
-from server.service.interceptors.calls import Call
 from server.settings import ServerSettings
 
 __all__ = ["CallLog", "Console", "Json", "configure", "lost_lines"]
@@ -21,7 +21,7 @@ log = logging.getLogger("charstream.calls")
 
 
 def configure(settings: ServerSettings) -> None:
-    """All logging and warnings go to stderr from now on."""
+    """Send all logging and warnings to stderr from now on."""
     # Where the process has no stderr, its number may be some other file's by now.
     handler = LineHandler(sys.stderr.fileno() if sys.stderr else os.open(os.devnull, os.O_WRONLY))
     handler.setFormatter(Json() if settings.log_format == "json" else Console())
@@ -30,23 +30,17 @@ def configure(settings: ServerSettings) -> None:
 
 
 def lost_lines() -> int:
-    """How many stderr did not take."""
+    """Return the number of lines that stderr did not take."""
     return sum(handler.lost for handler in logging.getLogger().handlers if isinstance(handler, LineHandler))
 
 
-class CallLog:
-    """An Observer: a line for each call, at its end. Prompts and texts only if `texts` says so."""
+class CallLog(Observer):
+    """Writes a line for each call, at its end, with prompts and texts only if `texts` says so."""
 
     def __init__(self, *, texts: bool) -> None:
         self._texts = texts
 
-    def began(self, call: Call) -> None:
-        pass
-
-    def sent(self, call: Call, chars: int, seconds: float | None) -> None:
-        pass
-
-    def ended(self, call: Call) -> None:
+    def on_end(self, call: Call) -> None:
         level = logging.WARNING if call.status is StatusCode.INTERNAL else logging.INFO
         fields = _call_fields(call)
         if self._texts:
@@ -55,21 +49,21 @@ class CallLog:
 
 
 class Console(logging.Formatter):
-    """TIME LEVEL LOGGER: MESSAGE KEY=VALUE..., and a traceback in lines that are indented.
+    """TIME LEVEL LOGGER: MESSAGE KEY=VALUE..., and a traceback in indented lines.
 
-    What a client chose stands in messages, values and tracebacks: nothing in them begins a line, or moves a terminal's
+    Messages, values and tracebacks contain what clients chose: nothing in them begins a line, or moves a terminal's
     cursor.
     """
 
     def format(self, record: logging.LogRecord) -> str:
         head = f"{self.formatTime(record)} {record.levelname} {record.name}: {record.getMessage()}"
-        fields = (f"{name}={_shown(value)}" for name, value in _fields(record).items() if value not in (None, ""))
+        fields = (f"{name}={_quote_value(value)}" for name, value in _fields(record).items() if value not in (None, ""))
         lines = _printable(" ".join([head, *fields])), *(f"    {_printable(line)}" for line in _traceback(record))
         return "\n".join(lines)
 
 
 class Json(logging.Formatter):
-    """A JSON object a line, in ASCII."""
+    """One JSON object per line, in ASCII."""
 
     def format(self, record: logging.LogRecord) -> str:
         time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
@@ -97,13 +91,13 @@ def _call_fields(call: Call) -> dict[str, Any]:
         "limit": call.limit,
         "generated_chars": call.generated_chars,
         "forced_chars": call.forced_chars,
-        "queue_seconds": _rounded(call.queue_seconds),
-        "first_char_seconds": _rounded(call.first_char_seconds),
-        "seconds": _rounded(call.seconds),
+        "queue_seconds": _round(call.queue_seconds),
+        "first_char_seconds": _round(call.first_char_seconds),
+        "seconds": _round(call.seconds),
     }
 
 
-def _rounded(seconds: float | None) -> float | None:
+def _round(seconds: float | None) -> float | None:
     return None if seconds is None else round(seconds, 6)
 
 
@@ -117,14 +111,14 @@ def _traceback(record: logging.LogRecord) -> Iterator[str]:
         yield from "".join(traceback.format_exception(record.exc_info[1])).rstrip("\n").split("\n")
 
 
-def _shown(value: Any) -> str:
-    """A value that ends where it ends: in quotes, if it has what might end it."""
+def _quote_value(value: Any) -> str:
+    """Return a value whose end can be seen: in quotes, if it has characters that could end it."""
     text = str(value)
     return text if text.isprintable() and not set(text) & set(' "=\\') else json.dumps(text, ensure_ascii=False)
 
 
 def _printable(text: str) -> str:
-    """Control characters and others that cannot be seen, as escapes."""
+    """Return the text with escapes for control characters and others that cannot be seen."""
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

@@ -1,24 +1,21 @@
-"""What the server counts, for Prometheus. docs/design.md, section 9, says what each name means.
+"""The server's metrics for Prometheus. docs/design.md, section 9, says what each name means.
 
-Labels have names of models, methods and settings, never what a client made up: so their number is bounded.
+Labels have names of models, methods and settings, never strings that a client made up: so their number is bounded.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from enum import Enum
 from functools import partial
 from importlib.metadata import version
 
-from google.protobuf.descriptor import MethodDescriptor
-from google.protobuf.descriptor_pool import Default as descriptors
 from grpc import StatusCode
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, PlatformCollector, ProcessCollector
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
-from protos import charstream_pb2
+from server.observe.call import Call, Observer
 from server.observe.engine_metrics import POWERS_OF_2, SECONDS, EngineFamilies, EngineMetrics, ModelInfo
-from server.service.interceptors.calls import Call
 
 __all__ = ["Metrics", "Stage"]
 
@@ -34,19 +31,20 @@ class Stage(Enum):
     BROKEN = "an engine broke"
 
 
-class Metrics:
-    """All metrics of one server: an Observer of its calls, and what engines and models tell.
+class Metrics(Observer):
+    """All metrics of one server: of calls, which it observes, of failed loads, and of engines.
 
     Args:
-        lost_lines: tells how many lines of the log could not be written.
+        lost_lines: returns the number of log lines that could not be written.
+        methods: the type of each RPC that is counted from the start, by "package.Service/Method".
 
     Attributes:
-        stage: is set by who knows it, and read from any thread.
+        stage: is set by the server, and read from any thread.
     """
 
-    def __init__(self, lost_lines: Callable[[], int]) -> None:
+    def __init__(self, lost_lines: Callable[[], int], methods: Mapping[str, str]) -> None:
         self.registry, self.stage = CollectorRegistry(), Stage.LOADING
-        self._calls, self._texts = _Calls(self.registry), _Texts(self.registry)
+        self._calls, self._texts = _Calls(self.registry, methods), _Texts(self.registry)
         self._engines = EngineFamilies(self.registry)
         self._refused = Counter(
             "charstream_refused_total",
@@ -67,34 +65,34 @@ class Metrics:
         PlatformCollector(registry=self.registry)
 
     def engine(self, model: ModelInfo) -> EngineMetrics:
-        """What the engine of the model tells."""
+        """Return the metrics of the engine of this model."""
         return EngineMetrics(self._engines, model)
 
-    def load_failed(self) -> None:
-        """A bundle cannot be served."""
+    def count_load_failure(self) -> None:
+        """Count a bundle that cannot be served."""
         self._load_failures.inc()
 
-    def began(self, call: Call) -> None:
-        self._calls.of(call.method).started.inc()
+    def on_begin(self, call: Call) -> None:
+        self._calls.get(call.method, call.rpc_type).started.inc()
 
-    def sent(self, call: Call, chars: int, seconds: float | None) -> None:
-        text = self._texts.of(call.model)
+    def on_message(self, call: Call, chars: int, seconds: float | None) -> None:
+        text = self._texts.get(call.model)
         text.chunk_chars.observe(chars)
         if seconds is None:
             text.first_char.observe(time.monotonic() - call.began)
         else:
             text.inter_chunk.observe(seconds)
 
-    def ended(self, call: Call) -> None:
-        method = self._calls.of(call.method)
+    def on_end(self, call: Call) -> None:
+        method = self._calls.get(call.method, call.rpc_type)
         method.handled[call.status].inc()
         method.seconds.observe(call.seconds)
         if call.limit:
             self._refused.labels(call.limit).inc()
         if call.reason:
-            self._texts.finished(call.model, call.reason)
+            self._texts.count_finish(call.model, call.reason)
         if call.resumed:
-            self._texts.of(call.model).resumed.inc()
+            self._texts.get(call.model).resumed.inc()
 
     def _is_in(self, stage: Stage) -> bool:
         return self.stage is stage
@@ -105,15 +103,15 @@ class _LostLines(Collector):
         self._count = count
 
     def collect(self) -> Iterator[CounterMetricFamily]:
-        what = "Lines of the log that could not be written"
-        yield CounterMetricFamily("charstream_log_lines_lost", what, self._count())
+        help_text = "Lines of the log that could not be written"
+        yield CounterMetricFamily("charstream_log_lines_lost", help_text, self._count())
 
 
 class _Method:
     """Metrics of one RPC."""
 
-    def __init__(self, calls: "_Calls", method: MethodDescriptor) -> None:
-        labels = (_kind(method), method.containing_service.full_name, method.name)
+    def __init__(self, calls: "_Calls", method: str, rpc_type: str) -> None:
+        labels = (rpc_type, *method.split("/"))
         self.started = calls.started.labels(*labels)
         self.seconds = calls.seconds.labels(*labels)
         # All of them from the start: a rate cannot be taken of a counter that begins at 1.
@@ -121,9 +119,9 @@ class _Method:
 
 
 class _Calls:
-    """grpc_server_*, as other servers name them."""
+    """grpc_server_*, the names that other servers use too."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    def __init__(self, registry: CollectorRegistry, methods: Mapping[str, str]) -> None:
         labels = ["grpc_type", "grpc_service", "grpc_method"]
         self.started = Counter("grpc_server_started_total", "RPCs that began", labels, registry=registry)
         self.handled = Counter(
@@ -132,26 +130,17 @@ class _Calls:
         self.seconds = Histogram(
             "grpc_server_handling_seconds", "From headers to status", labels, registry=registry, buckets=CALL_SECONDS
         )
-        self._methods: dict[str, _Method] = {}
-        for service in charstream_pb2.DESCRIPTOR.services_by_name.values():
-            for method in service.methods:
-                self.of(f"{service.full_name}/{method.name}")
+        self._methods = {method: _Method(self, method, rpc_type) for method, rpc_type in methods.items()}
 
-    def of(self, method: str) -> _Method:
-        """Of "package.Service/Method", which must be served here."""
+    def get(self, method: str, rpc_type: str) -> _Method:
+        """Return the metrics of "package.Service/Method", which must be served here."""
         if method not in self._methods:
-            found = descriptors().FindMethodByName(method.replace("/", "."))
-            self._methods[method] = _Method(self, found)
+            self._methods[method] = _Method(self, method, rpc_type)
         return self._methods[method]
 
 
-def _kind(method: MethodDescriptor) -> str:
-    kinds = {(False, False): "unary", (False, True): "server_stream", (True, False): "client_stream"}
-    return kinds.get((method.client_streaming, method.server_streaming), "bidi_stream")
-
-
 class _Text:
-    """Metrics of the texts of one model, as their readers see them."""
+    """Metrics of one model's texts, as their readers see them."""
 
     def __init__(self, texts: "_Texts", model: str) -> None:
         self.first_char = texts.first_char.labels(model)
@@ -162,8 +151,8 @@ class _Text:
 
 class _Texts:
     def __init__(self, registry: CollectorRegistry) -> None:
-        def seconds(name: str, what: str) -> Histogram:
-            return Histogram(f"charstream_{name}_seconds", what, ["model"], registry=registry, buckets=SECONDS)
+        def seconds(name: str, help_text: str) -> Histogram:
+            return Histogram(f"charstream_{name}_seconds", help_text, ["model"], registry=registry, buckets=SECONDS)
 
         self.first_char = seconds("time_to_first_char", "From a call's headers to the first message of a text")
         self.inter_chunk = seconds("inter_chunk", "Between two messages of a text")
@@ -181,13 +170,13 @@ class _Texts:
         )
         self._models: dict[str, _Text] = {}
 
-    def of(self, model: str) -> _Text:
-        """Of "NAME VERSION"."""
+    def get(self, model: str) -> _Text:
+        """Return the metrics of the model "NAME VERSION"."""
         if model not in self._models:
             self._models[model] = _Text(self, _name(model))
         return self._models[model]
 
-    def finished(self, model: str, reason: str) -> None:
+    def count_finish(self, model: str, reason: str) -> None:
         self._finished.labels(_name(model), reason).inc()
 
 

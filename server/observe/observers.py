@@ -1,34 +1,38 @@
-"""Who is told of calls, and where it can be read."""
+"""Sets up logs, metrics and traces as the settings want them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
-from server.access.listener import CannotStart
+from server.errors import CannotStart
+from server.observe.call import Observer
 from server.observe.logs import CallLog, lost_lines
 from server.observe.metrics import Metrics
 from server.observe.status_http import StatusPort
-from server.service.interceptors.calls import Observer
 from server.settings import ServerSettings
 
 __all__ = ["Observation"]
 
 
 class Observation:
-    """Logs, metrics with their port, and traces, as the settings want them. To be made in the event loop.
+    """The call log, metrics with their port, and traces. To be made in the event loop.
+
+    Args:
+        methods: the RPCs of this server, see Metrics.
 
     Attributes:
+        observers: those that want to be told of calls.
         close: sends the last traces, if there are any.
 
     Raises:
-        CannotStart: the port cannot be had, or the packages for traces are missing.
+        CannotStart: the port is not free, or the packages for traces are missing.
     """
 
-    def __init__(self, settings: ServerSettings) -> None:
-        self.metrics, self.observers = Metrics(lost_lines), list[Observer]()
+    def __init__(self, settings: ServerSettings, methods: Mapping[str, str]) -> None:
+        self.metrics, self.observers = Metrics(lost_lines, methods), list[Observer]()
         if settings.log_calls:
             self.observers.append(CallLog(texts=settings.log_texts))
         if settings.metrics_port is not None:
             self.observers.append(self.metrics)
-            _open_port(settings.metrics_host, settings.metrics_port, self.metrics)
+            self._open_port(settings.metrics_host, settings.metrics_port)
         self.close: Callable[[], None] = lambda: None
         if settings.traces:
             self._send_traces(settings.traces)
@@ -42,10 +46,9 @@ class Observation:
         self.observers.append(traces)
         self.close = traces.close
 
-
-def _open_port(host: str, port: int, metrics: Metrics) -> None:
-    try:
-        StatusPort(host, port, metrics)
-    except (OSError, UnicodeError) as error:
-        reason = getattr(error, "strerror", None) or "is no name that a host can have"
-        raise CannotStart(f"--metrics-port: cannot listen on {host}:{port}: {reason}") from None
+    def _open_port(self, host: str, port: int) -> None:
+        try:
+            StatusPort(host, port, self.metrics)
+        except (OSError, UnicodeError) as error:
+            reason = getattr(error, "strerror", None) or "is no name that a host can have"
+            raise CannotStart(f"--metrics-port: cannot listen on {host}:{port}: {reason}") from None

@@ -1,6 +1,6 @@
 """The metrics port: /metrics for Prometheus, /healthz and /readyz for whoever starts and stops servers, over HTTP.
 
-It has threads of its own, so that it still answers when the event loop does not.
+It has threads of its own, so that it answers even when the event loop does not.
 """
 
 import asyncio
@@ -21,9 +21,9 @@ from server.observe.metrics import Metrics, Stage
 
 __all__ = ["StatusPort"]
 
-# Connections at a time; others are closed at once.
+# The most connections at a time; others are closed at once.
 CONNECTIONS = 16
-# A connection gets so long for its request and its answer.
+# The time that a connection has for its request and its answer.
 CONNECTION_SECONDS = 5.0
 LOOP_SECONDS, WAIT_SECONDS = 1.0, 0.1
 
@@ -47,14 +47,14 @@ class StatusPort:
 
 
 class _Status:
-    """What is answered."""
+    """The answers, by the server's stage and whether its event loop runs."""
 
     def __init__(self, metrics: Metrics, loop: asyncio.AbstractEventLoop) -> None:
         self.metrics, self._loop = metrics, loop
 
     @property
     def health(self) -> tuple[HTTPStatus, str]:
-        """Whether the process should live."""
+        """Whether the process should go on living: the status, and why."""
         if self.metrics.stage is Stage.BROKEN:
             return HTTPStatus.SERVICE_UNAVAILABLE, self.metrics.stage.value
         if not self._loop_answers():
@@ -63,7 +63,7 @@ class _Status:
 
     @property
     def readiness(self) -> tuple[HTTPStatus, str]:
-        """Whether it should get calls."""
+        """Whether the server should get calls: the status, and its stage."""
         ready = self.metrics.stage is Stage.READY
         return HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE, self.metrics.stage.value
 
@@ -77,7 +77,7 @@ class _Status:
 
 
 class _HttpServer(ThreadingMixIn, TCPServer):
-    """A thread for each connection, of few connections, each for a short time."""
+    """Has a thread for each of few connections, each for a short time."""
 
     daemon_threads = allow_reuse_address = True
     request_queue_size = 64
@@ -107,7 +107,7 @@ class _HttpServer(ThreadingMixIn, TCPServer):
         super().shutdown_request(request)
 
     def service_actions(self) -> None:
-        """Called twice a second: what takes too long wakes up with an end of file."""
+        """Cut connections that take too long: reading them then ends. Called twice a second."""
         over = time.monotonic() - CONNECTION_SECONDS
         for connection, since in list(self._open.items()):
             if since < over:
@@ -141,10 +141,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer_metrics(self, metrics: Metrics) -> None:
         encode, content_type = choose_encoder(self.headers.get("Accept", ""))
-        if gzip_accepted(self.headers.get("Accept-Encoding", "")):
-            self._answer(HTTPStatus.OK, content_type, gzip.compress(encode(metrics.registry)), "gzip")
-        else:
-            self._answer(HTTPStatus.OK, content_type, encode(metrics.registry))
+        body, zipped = encode(metrics.registry), gzip_accepted(self.headers.get("Accept-Encoding", ""))
+        self._answer(HTTPStatus.OK, content_type, gzip.compress(body) if zipped else body, "gzip" if zipped else "")
 
     def _answer_text(self, status: HTTPStatus, text: str) -> None:
         self._answer(status, "text/plain; charset=utf-8", f"{text}\n".encode())

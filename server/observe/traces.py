@@ -18,14 +18,14 @@ from opentelemetry.trace import Span, SpanKind, Status
 from opentelemetry.trace import StatusCode as SpanStatus
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from server.service.interceptors.calls import Call
+from server.observe.call import Call, Observer
 
 __all__ = ["Traces"]
 
-# Of one export with its retries, and of the last one, when the process ends.
+# The time for one export with its retries, and for the last one, when the process ends.
 EXPORT_SECONDS, LAST_SECONDS = 5.0, 2.0
 
-# By the semantic conventions, others are no errors of a server.
+# By the semantic conventions, other codes are no errors of a server.
 ERRORS = {
     StatusCode.UNKNOWN,
     StatusCode.DEADLINE_EXCEEDED,
@@ -36,8 +36,8 @@ ERRORS = {
 }
 
 
-class Traces:
-    """An Observer. Spans wait in a bounded queue for a thread that sends them: a collector that is away costs spans.
+class Traces(Observer):
+    """Sends spans from a thread, for which they wait in a bounded queue: while the collector is away, they are lost.
 
     Args:
         url: http://HOST:PORT, or https://.
@@ -49,29 +49,29 @@ class Traces:
         self._provider.add_span_processor(BatchSpanProcessor(self._exporter))
         self._tracer = self._provider.get_tracer("charstream")
         self._parents = TraceContextTextMapPropagator()
-        self._open: dict[int, tuple[Span, int]] = {}  # by the call's identity here, with the time when it began
+        self._open: dict[int, tuple[Span, int]] = {}  # by id(call), each with its start in ns since 1970
 
-    def began(self, call: Call) -> None:
+    def on_begin(self, call: Call) -> None:
         now = time.time_ns()
         parent = self._parents.extract({"traceparent": call.traceparent}, Context())
         attributes = {"rpc.system.name": "grpc", "rpc.method": call.method, "charstream.call_id": call.id}
         span = self._tracer.start_span(call.method, parent, SpanKind.SERVER, attributes, start_time=now)
         self._open[id(call)] = span, now
 
-    def sent(self, call: Call, chars: int, seconds: float | None) -> None:
+    def on_message(self, call: Call, chars: int, seconds: float | None) -> None:
         span, _ = self._open[id(call)]
         if span.is_recording():
             span.add_event("charstream.message", {"charstream.chars": chars})
 
-    def ended(self, call: Call) -> None:
+    def on_end(self, call: Call) -> None:
         span, began = self._open.pop(id(call))
         if span.is_recording():
-            _tell(span, call, began)
+            _describe(span, call, began)
         # By the monotonic clock: the other one may have been set back.
-        span.end(_at(began, call.seconds))
+        span.end(_after(began, call.seconds))
 
     def close(self) -> None:
-        """Sends what is left, if that is quick."""
+        """Send the spans that are left, if that is quick."""
         closing = Thread(target=self._provider.shutdown, daemon=True)
         closing.start()
         closing.join(LAST_SECONDS)
@@ -79,26 +79,26 @@ class Traces:
             self._exporter.shutdown()
 
 
-def _tell(span: Span, call: Call, began: int) -> None:
+def _describe(span: Span, call: Call, began: int) -> None:
     span.set_attributes({"rpc.response.status_code": call.status.name, "charstream.model": call.model})
     if call.limit:
         span.set_attribute("charstream.limit", call.limit)
     if call.status in ERRORS:
         span.set_status(Status(SpanStatus.ERROR))
     if call.queue_seconds is not None:
-        span.add_event("charstream.queue_end", timestamp=_at(began, call.queue_seconds))
+        span.add_event("charstream.queue_end", timestamp=_after(began, call.queue_seconds))
     if call.first_char_seconds is not None:
-        span.add_event("charstream.first_char", timestamp=_at(began, call.first_char_seconds))
+        span.add_event("charstream.first_char", timestamp=_after(began, call.first_char_seconds))
     if call.reason:
         counts = {"charstream.generated_chars": call.generated_chars, "charstream.forced_chars": call.forced_chars}
-        span.add_event("charstream.finish", {"charstream.reason": call.reason, **counts}, _at(began, call.seconds))
+        span.add_event("charstream.finish", {"charstream.reason": call.reason, **counts}, _after(began, call.seconds))
 
 
-def _at(began: int, seconds: float) -> int:
+def _after(began: int, seconds: float) -> int:
     return began + int(seconds * 1e9)
 
 
 def _resource() -> Resource:
-    """The environment's names go before ours."""
+    """Return the names of this process; those of the environment take precedence."""
     ours = Resource.create({"service.name": "charstream", "service.version": version("charstream")})
     return ours.merge(OTELResourceDetector().detect())

@@ -23,10 +23,10 @@ from bundle.graph_contract import (
     full_outputs,
 )
 from bundle.manifest import Manifest
-from server.engine.state_store import Inputs
+from server.engine.state_store import RunInput
 from server.runtime.device_runner import Bound, Buffer, DeviceRunner
 
-__all__ = ["DeviceArrays", "Held", "Kind", "Place"]
+__all__ = ["DeviceArrays", "HeldRows", "Kind", "Place"]
 
 Ints = NDArray[np.int64]
 
@@ -39,7 +39,7 @@ class Place(NamedTuple):
 
 
 class Kind(NamedTuple):
-    """Of a run."""
+    """A kind of run: the places that it reads and writes, its graph, and its steps."""
 
     before: Place
     after: Place
@@ -47,15 +47,15 @@ class Kind(NamedTuple):
     steps: int
 
 
-class Held:
-    """What is held in a place, as long as no run writes there; it is fetched as a whole when it is first asked for."""
+class HeldRows:
+    """The rows in a place, as long as no run writes there; all are fetched when the first is asked for."""
 
     def __init__(self, buffers: Sequence[Buffer], bucket: int) -> None:
         self._buffers, self.bucket = buffers, bucket
 
     @cached_property
     def arrays(self) -> list[NDArray[Any]]:
-        """The token [R] and the state, each [R, H]."""
+        """The tokens [R], and the hidden states, each [R, H]."""
         return [buffer.read() for buffer in self._buffers]
 
 
@@ -63,12 +63,12 @@ class DeviceArrays:
     """Arrays for every bucket, and every kind of run bound to its own.
 
     Args:
-        buckets: ascending.
+        buckets: numbers of rows that a run may have, ascending.
         staged: rows that may come in with a run, S.
-        steps: numbers of steps of a run, by whether it is the full graph's.
+        steps: step counts of a run, by whether it is the full graph's.
 
     Raises:
-        CannotRun: if there is not memory enough.
+        CannotRun: there is not enough memory.
     """
 
     def __init__(
@@ -92,48 +92,48 @@ class DeviceArrays:
 
     @property
     def kinds(self) -> list[Kind]:
-        """Of all runs that there may be."""
+        """All kinds of run, in the order in which they were bound."""
         return list(self._bound)
 
-    def held(self, place: Place) -> Held:
-        return Held([self._held[place][name] for name in self._names], place.bucket)
+    def rows_at(self, place: Place) -> HeldRows:
+        return HeldRows([self._held[place][name] for name in self._names], place.bucket)
 
     def stage(self, arrays: Sequence[NDArray[Any]]) -> None:
-        """The rows that come in with the next run: token [S], and the state, each [S, H]."""
+        """Writes the rows that come in with the next run: tokens [S], and hidden states, each [S, H]."""
         for name, array in zip(self._names, arrays, strict=True):
-            self._of(f"staged_{name}", array.shape).write(array)
+            self._buffer(f"staged_{name}", array.shape).write(array)
 
-    def give(self, kind: Kind, source: Ints, inputs: Inputs) -> None:
-        """What the next run, which is of this kind, takes.
+    def give(self, kind: Kind, source: Ints, run_input: RunInput) -> None:
+        """Writes what the next run takes, which is of this kind.
 
         Args:
-            source: [bucket].
-            inputs: of as many rows as the bucket has, or fewer in `forced` and `uniform`.
+            source: [bucket], the place where each row begins.
+            run_input: for as many rows as the bucket has, or fewer in `forced` and `uniform`.
         """
         bucket = kind.after.bucket
         given: dict[str, NDArray[Any]] = {
             "source": source,
-            "forced": _padded(inputs.forced, bucket),
-            "uniform": _padded(inputs.uniform, bucket),
-            "temperature": inputs.temperature,
+            "forced": _pad(run_input.forced, bucket),
+            "uniform": _pad(run_input.uniform, bucket),
+            "temperature": run_input.temperature,
         }
         if kind.full:
-            limits = inputs.limits
+            limits = run_input.limits
             given |= {"bias": limits.bias, "top_k": limits.top_k, "top_p": limits.top_p, "min_p": limits.min_p}
         for name, array in given.items():
-            self._of(name, array.shape).write(array)
+            self._buffer(name, array.shape).write(array)
 
     def run(self, kind: Kind, *, captured: bool) -> Ints:
         """Runs with what was given last; returns what came out, [K, bucket]."""
         self._bound[kind].run(captured=captured)
-        return self._of("tokens", (kind.steps, kind.after.bucket)).read()
+        return self._buffer("tokens", (kind.steps, kind.after.bucket)).read()
 
     def logprobs(self, kind: Kind) -> NDArray[np.float32]:
-        """Of the last run, which was of this kind: [K, bucket, V]."""
-        return self._of("logprobs", (kind.steps, kind.after.bucket, self._vocab)).read()
+        """Return the log-probabilities of the last run, which was of this kind: [K, bucket, V]."""
+        return self._buffer("logprobs", (kind.steps, kind.after.bucket, self._vocab)).read()
 
-    def _of(self, name: str, shape: tuple[int, ...]) -> Buffer:
-        """What runs of that shape share."""
+    def _buffer(self, name: str, shape: tuple[int, ...]) -> Buffer:
+        """Return the buffer that runs of that shape share."""
         return self._buffers[name, shape]
 
     def _empty(self, bucket: int) -> dict[str, Buffer]:
@@ -148,8 +148,8 @@ class DeviceArrays:
         return self._runner.bind(
             kind.full,
             kind.steps,
-            {spec.name: before.get(spec.name) or self._made(spec, sizes) for spec in inputs},
-            {spec.name: after.get(spec.name.removesuffix("_next")) or self._made(spec, sizes) for spec in outputs},
+            {spec.name: before.get(spec.name) or self._share(spec, sizes) for spec in inputs},
+            {spec.name: after.get(spec.name.removesuffix("_next")) or self._share(spec, sizes) for spec in outputs},
         )
 
     def _specs(self, kind: Kind) -> tuple[Sequence[TensorSpec], Sequence[TensorSpec]]:
@@ -159,7 +159,7 @@ class DeviceArrays:
             return device_inputs(shape, full_inputs(shape, self._vocab), steps), device_outputs(outputs, steps)
         return device_inputs(shape, decode_inputs(shape), steps), device_outputs(decode_outputs(shape), steps)
 
-    def _made(self, spec: TensorSpec, sizes: Mapping[str, int]) -> Buffer:
+    def _share(self, spec: TensorSpec, sizes: Mapping[str, int]) -> Buffer:
         shape = tuple(size if isinstance(size, int) else sizes[size] for size in spec.shape)
         key = spec.name, shape
         if key not in self._buffers:
@@ -167,8 +167,8 @@ class DeviceArrays:
         return self._buffers[key]
 
 
-def _padded(array: NDArray[Any], columns: int) -> NDArray[Any]:
-    """Zeros for the rows that are not used: what comes of them is not looked at."""
+def _pad(array: NDArray[Any], columns: int) -> NDArray[Any]:
+    """Add zeros for rows that are not used: what comes of them is not looked at."""
     if array.shape[1] == columns:
         return array
     padded = np.zeros((len(array), columns), array.dtype)

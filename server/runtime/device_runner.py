@@ -26,19 +26,19 @@ __all__ = ["Bound", "Buffer", "DeviceRunner", "check_placement"]
 
 Array = NDArray[np.generic]
 DEVICE_ID = 0
-# Of a run that is not captured.
+# The graph id of a run that is not captured.
 PLAIN = -1
 
 
 class Buffer:
-    """An array that lies on the device and stays where it is; at first it is zeros."""
+    """An array on the device with a fixed address; at first it is zeros."""
 
     def __init__(self, value: Any, shape: tuple[int, ...], dtype: type[np.generic]) -> None:
         self.value, self._shape, self._dtype = value, shape, dtype
         self.write(np.zeros(shape, dtype))
 
     def write(self, array: Array) -> None:
-        """Raises CannotRun."""
+        """Copies the array into the buffer. Raises CannotRun."""
         # onnxruntime compares no types, and only the number of elements.
         if array.shape != self._shape or array.dtype != self._dtype:
             raise ValueError(f"an array {array.dtype} {array.shape}, expected {self._dtype.__name__} {self._shape}")
@@ -46,7 +46,7 @@ class Buffer:
             self.value.update_inplace(array)
 
     def read(self) -> NDArray[Any]:
-        """A copy of what is in it. Raises CannotRun."""
+        """Return a copy of the buffer. Raises CannotRun."""
         with one_line_errors():
             array: NDArray[Any] = self.value.numpy()
             # On the CPU that is the memory itself.
@@ -65,7 +65,7 @@ class Bound:
         self._plain, self._captured = _run_options(PLAIN), _run_options(number)
 
     def run(self, *, captured: bool) -> None:
-        """Returns when it is done. Raises CannotRun.
+        """Runs the graph; returns when it is done. Raises CannotRun.
 
         Args:
             captured: the first such run of a thread captures, which takes several runs; later ones replay.
@@ -98,7 +98,7 @@ class DeviceRunner:
         self._sessions = {key: _session(data, threads, provider, tf32) for key, data in graphs.items()}
 
     def buffer(self, shape: tuple[int, ...], dtype: type[np.generic]) -> Buffer:
-        """Raises CannotRun."""
+        """Return a new buffer. Raises CannotRun."""
         import onnxruntime
 
         with one_line_errors():
@@ -111,7 +111,7 @@ class DeviceRunner:
 
 
 def check_placement(session: Any, provider: Provider) -> None:
-    """Raises CannotRun, with its name, if an operator runs elsewhere: it would need copies, and cannot be captured."""
+    """Raises CannotRun, which names an operator that runs elsewhere: it would need copies, and cannot be captured."""
     for part in session.get_provider_graph_assignment_info():
         if part.ep_name != (wanted := NAMES[provider]):
             node = part.get_nodes()[0]
@@ -131,17 +131,17 @@ def _session(graph: bytes, threads: int, provider: Provider, tf32: bool) -> Any:
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     cuda = {"device_id": DEVICE_ID, "use_tf32": int(tf32), "enable_cuda_graph": 1}
     try:
-        session = _loaded(graph, options, provider, cuda)
+        session = _load_session(graph, options, provider, cuda)
     except CannotRun:
         if provider == "cuda":
             # A session that cannot capture does not say why: this one is loaded for the names of its operators.
-            check_placement(_loaded(graph, options, provider, cuda | {"enable_cuda_graph": 0}), provider)
+            check_placement(_load_session(graph, options, provider, cuda | {"enable_cuda_graph": 0}), provider)
         raise
     check_placement(session, provider)
     return session
 
 
-def _loaded(graph: bytes, options: Any, provider: Provider, cuda: Mapping[str, int]) -> Any:
+def _load_session(graph: bytes, options: Any, provider: Provider, cuda: Mapping[str, int]) -> Any:
     import onnxruntime
 
     if provider == "cuda" and not has_cuda():

@@ -1,4 +1,4 @@
-"""States on a device: rows join, leave and move by the index that says where each one begins in the next run."""
+"""A state store on a device: rows join, leave and move in an index that says where each one begins in the next run."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,26 +12,27 @@ from numpy.typing import NDArray
 from bundle.graph_contract import DEVICE_STEPS
 from bundle.manifest import Manifest
 from server.engine.messages import RowState
-from server.engine.plan import Area, Runs
-from server.engine.state_store import LOGPROBS, Inputs, Measure, Outcomes, States, idle_inputs, nothing
-from server.runtime.device_arrays import DeviceArrays, Held, Kind, Place
+from server.engine.plan import Area, RunLimits
+from server.engine.state_store import LOGPROBS, Measure, RunInput, RunOutput, States, do_nothing, idle_input
+from server.runtime.device_arrays import DeviceArrays, HeldRows, Kind, Place
 from server.runtime.device_runner import DeviceRunner
 
 __all__ = ["STAGED", "DeviceStates", "DeviceStore", "full_steps"]
 
-# Rows that may come in with one run, at most.
+# The most rows that may come in with one run.
 STAGED = 64
 
 
 class DeviceStates:
-    """Room for as many rows as the largest bucket has.
+    """States of as many rows as the largest bucket has.
 
-    What is put is staged on the host until the next run. What is taken is fetched with all that is held, once between
-    two runs.
+    A row that is put is staged on the host until the next run. When the first row is taken between two runs, all that
+    the device holds is fetched.
 
     Args:
-        buckets: ascending.
+        buckets: numbers of rows that a run may have, ascending.
         staged: rows that may be put between two runs.
+        full: step counts of the full graph.
     """
 
     def __init__(
@@ -39,14 +40,14 @@ class DeviceStates:
     ) -> None:
         steps = {False: DEVICE_STEPS, True: full}
         self._arrays, self._buckets = DeviceArrays(runner, manifest, buckets, staged, steps), buckets
-        self._vocab, hidden = len(manifest.symbols), manifest.model.hidden
+        self._vocabulary, hidden = manifest.vocabulary, manifest.model.hidden
         self._token = np.zeros(staged, np.int64)
         self._state = [np.zeros((staged, hidden), np.float32) for _ in manifest.model.state_names]
-        self._put = 0  # so many rows are staged
+        self._staged = 0  # rows
         self._place = Place(buckets[0], 0)
-        # By slot, where its row is: the number of one that is held, or, from their number on, of one that is staged.
+        # The index of each slot's row among the rows that are held, followed by those that are staged.
         self._source = np.zeros(buckets[-1], np.int64)
-        self._held = self._held_before = self._arrays.held(self._place)
+        self._held = self._held_before = self._arrays.rows_at(self._place)
         self._source_before = self._source
         self._captures = False
         self._helper = ThreadPoolExecutor(1, "beside a device")
@@ -55,11 +56,11 @@ class DeviceStates:
         return next(bucket for bucket in self._buckets if bucket >= rows)
 
     def put(self, slot: int, row: RowState) -> None:
-        self._token[self._put] = row.token
+        self._token[self._staged] = row.token
         for array, values in zip(self._state, row.state, strict=True):
-            array[self._put] = values
-        self._source[slot] = self._place.bucket + self._put
-        self._put += 1
+            array[self._staged] = values
+        self._source[slot] = self._place.bucket + self._staged
+        self._staged += 1
 
     def take(self, slot: int, position: int) -> RowState:
         return self._copy(self._held, int(self._source[slot]), position)
@@ -73,34 +74,34 @@ class DeviceStates:
         if source < len(self._source_before):
             self._source_before[target] = self._source_before[source]
 
-    def run(self, inputs: Inputs, *, full: bool, meanwhile: Callable[[], None] = nothing) -> Outcomes:
-        steps, rows = inputs.forced.shape
+    def run(self, run_input: RunInput, *, full: bool, meanwhile: Callable[[], None] = do_nothing) -> RunOutput:
+        steps, rows = run_input.forced.shape
         bucket = self.width(rows)
         kind = Kind(self._place, Place(bucket, 1 - self._place.half), full, steps)
         source = np.zeros(bucket, np.int64)
         source[:rows] = self._source[:rows]
-        if self._put:
-            self._arrays.stage(self._staged())
-        self._arrays.give(kind, source, inputs)
+        if self._staged:
+            self._arrays.stage(self._staging)
+        self._arrays.give(kind, source, run_input)
         self._held_before, self._source_before = self._held, source
-        self._held, self._place, self._put = self._arrays.held(kind.after), kind.after, 0
+        self._held, self._place, self._staged = self._arrays.rows_at(kind.after), kind.after, 0
         self._source[:rows] = np.arange(rows)
         with self._beside(meanwhile):
             tokens, seconds = self._timed_run(kind)
-        return Outcomes(tokens[:, :rows], lambda: self._arrays.logprobs(kind)[:, :rows], seconds)
+        return RunOutput(tokens[:, :rows], lambda: self._arrays.logprobs(kind)[:, :rows], seconds, self._vocabulary)
 
     def warm_up(self, measure: Measure) -> None:
-        """Every kind of run twice. From here on runs are captured: a capture belongs to the thread that makes it."""
+        """Does every kind of run twice. From here on runs are captured: a capture belongs to its thread."""
         self._captures = True
         for kind in self._arrays.kinds:
             bucket = kind.after.bucket
-            inputs, source = idle_inputs(bucket, bucket, kind.steps, self._vocab), np.zeros(bucket, np.int64)
+            inputs, source = idle_input(bucket, bucket, kind.steps, len(self._vocabulary)), np.zeros(bucket, np.int64)
             self._arrays.give(kind, source, inputs)
             self._timed_run(kind)
             measure(bucket, kind.full, kind.steps, self._timed_run(kind)[1])
 
     def _timed_run(self, kind: Kind) -> tuple[NDArray[np.int64], float]:
-        """What came out, and the seconds that it took."""
+        """Runs; returns what came out, and the seconds that it took."""
         begin = time.perf_counter()
         tokens = self._arrays.run(kind, captured=self._captures)
         return tokens, time.perf_counter() - begin
@@ -114,36 +115,37 @@ class DeviceStates:
             wait([done])
         done.result()
 
-    def _staged(self) -> list[NDArray[Any]]:
+    @property
+    def _staging(self) -> list[NDArray[Any]]:
         return [self._token, *self._state]
 
-    def _copy(self, held: Held, index: int, position: int) -> RowState:
+    def _copy(self, held: HeldRows, index: int, position: int) -> RowState:
         staged = index - held.bucket
-        token, *state = held.arrays if staged < 0 else self._staged()
+        token, *state = held.arrays if staged < 0 else self._staging
         index = index if staged < 0 else staged
         return RowState(int(token[index]), tuple(array[index].copy() for array in state), position)
 
 
 class DeviceStore:
-    """The states of running rows; long prompts are read among them."""
+    """The states of the decode area's rows, long prompts among them."""
 
     def __init__(self, runner: DeviceRunner, manifest: Manifest, buckets: Sequence[int], staged: int = STAGED) -> None:
         max_rows = buckets[-1]
         staged, full = min(staged, max_rows), full_steps(max_rows, len(manifest.symbols))
-        self.runs = Runs(
+        self.limits = RunLimits(
             max_rows=max_rows,
             max_batch=max_rows,
             steps=DEVICE_STEPS,
             full_steps=full,
             max_scores=full[-1] * max_rows,
-            readers=0,
+            prefill_rows=0,
             newcomers=staged,
             beside=True,
         )
-        running = DeviceStates(runner, manifest, buckets, staged, full)
-        self.states: Mapping[Area, States] = {Area.RUNNING: running}
+        states = DeviceStates(runner, manifest, buckets, staged, full)
+        self.states: Mapping[Area, States] = {Area.DECODE: states}
 
 
 def full_steps(max_rows: int, vocab: int) -> Sequence[int]:
-    """Numbers of steps of the full graph whose log-probabilities are not too many; the smallest in any case."""
+    """Return the step counts of the full graph whose log-probabilities are not too many; the smallest in any case."""
     return [steps for steps in DEVICE_STEPS if steps * max_rows * vocab <= LOGPROBS] or DEVICE_STEPS[:1]

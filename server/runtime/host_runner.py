@@ -27,7 +27,8 @@ __all__ = [
 
 Provider = Literal["cpu", "cuda"]
 Array = NDArray[np.generic]
-# As onnxruntime says it.
+Arrays = Sequence[Array]
+# The names that onnxruntime has for providers.
 NAMES: dict[Provider, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
@@ -52,7 +53,7 @@ def check_runtime() -> None:
 
 
 def has_cuda() -> bool:
-    """Whether this onnxruntime was built with CUDA; if that loads here is seen when it is asked for."""
+    """Return whether this onnxruntime was built with CUDA; whether CUDA loads is only seen when a graph asks for it."""
     import onnxruntime
 
     return NAMES["cuda"] in onnxruntime.get_available_providers()
@@ -68,12 +69,7 @@ class Graph:
     """One graph in onnxruntime. Its inputs and outputs are arrays, bound by address."""
 
     def __init__(
-        self,
-        data: bytes,
-        inputs: Sequence[TensorSpec],
-        outputs: Sequence[TensorSpec],
-        *,
-        threads: int,
+        self, data: bytes, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], *, threads: int
     ) -> None:
         self._session = _session(data, threads)
         self._binding = self._session.io_binding()
@@ -91,11 +87,11 @@ class Graph:
 
 
 class Runner:
-    """The graphs of one model in one precision; see bundle.graphs for the types and shapes of what they take.
+    """The graphs of one model in one precision; see bundle.graph_contract for the types and shapes of what they take.
 
     Args:
         decode, full: the bytes of the files.
-        vocab: characters known, V.
+        vocab: size of the vocabulary, V.
         threads: of one operator.
 
     Attributes:
@@ -111,7 +107,7 @@ class Runner:
         self._decode = Graph(decode, decode_inputs(shape), decode_outputs(shape), threads=threads)
         self._full = Graph(full, full_inputs(shape, vocab), full_outputs(shape, vocab), threads=threads)
 
-    def decode(self, before: Sequence[Array], loop: Sequence[Array], tokens: Array, after: Sequence[Array]) -> None:
+    def decode(self, before: Arrays, loop: Arrays, tokens: Array, after: Arrays) -> None:
         """Runs K steps for B rows: reads token and state from `before`, writes `tokens` [K, B] and `after`.
 
         Args:
@@ -120,15 +116,7 @@ class Runner:
         token, *state = before
         self._decode.run((token, *loop, *state), (tokens, *after))
 
-    def full(
-        self,
-        before: Sequence[Array],
-        loop: Sequence[Array],
-        limits: Sequence[Array],
-        tokens: Array,
-        logprobs: Array,
-        after: Sequence[Array],
-    ) -> None:
+    def full(self, before: Arrays, loop: Arrays, limits: Arrays, tokens: Array, logprobs: Array, after: Arrays) -> None:
         """As `decode`, with limits (bias, top_k, top_p, min_p); writes `logprobs` [K, B, V] too."""
         token, *state = before
         token_next, *state_next = after
@@ -137,7 +125,7 @@ class Runner:
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """onnxruntime raises a dozen classes whose only common base is Exception."""
+    """Makes any error of onnxruntime a CannotRun: it raises a dozen classes whose only common base is Exception."""
     try:
         yield
     except Exception as error:

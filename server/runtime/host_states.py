@@ -1,4 +1,4 @@
-"""States in the host's memory: arrays in two halves that alternate, so that a run takes views and nothing is copied."""
+"""A state store in the host's memory: arrays in two halves that alternate, so a run takes views and copies nothing."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -9,30 +9,29 @@ from numpy.typing import NDArray
 
 from bundle.manifest import Manifest, ModelShape
 from server.engine.messages import RowState
-from server.engine.plan import Area, Runs
-from server.engine.scheduler import MAX_STEPS, READERS
-from server.engine.state_store import LOGPROBS, Inputs, Measure, Outcomes, States, idle_inputs, nothing
+from server.engine.plan import MAX_STEPS, PREFILL_ROWS, Area, RunLimits
+from server.engine.state_store import LOGPROBS, Measure, RunInput, RunOutput, States, do_nothing, idle_input
 from server.runtime.host_runner import Runner
 
 __all__ = ["HostStates", "HostStore"]
 
-# Up to so many rows the longest runs are warmed up, beyond it short ones.
+# Up to FEW_ROWS rows the longest runs are warmed up, beyond it short ones.
 FEW_ROWS, SHORT_RUN = 16, 4
 
 Array = NDArray[np.generic]
 
 
 class HostStates:
-    """Room for `max_rows` rows in groups of `max_batch`, which are runs of their own.
+    """States of up to `max_rows` rows in groups of `max_batch`, which are runs of their own.
 
     Args:
-        logprobs: what runs of the full graph write; [N], for max_batch x V and more.
+        logprobs: runs of the full graph write here; [N], at least max_batch x V.
     """
 
     def __init__(
         self, runner: Runner, manifest: Manifest, max_rows: int, max_batch: int, logprobs: NDArray[np.float32]
     ) -> None:
-        self._runner, self._vocab = runner, len(manifest.symbols)
+        self._runner, self._vocabulary, self._vocab = runner, manifest.vocabulary, len(manifest.symbols)
         self._max_rows, self._max_batch, self._logprobs = max_rows, max_batch, logprobs
         self._token = np.zeros((2, max_rows), np.int64)
         self._state = _halves(manifest.model, max_rows)
@@ -58,33 +57,33 @@ class HostStates:
         for array in self._arrays():
             array[new, target] = array[old, source]
 
-    def run(self, inputs: Inputs, *, full: bool, meanwhile: Callable[[], None] = nothing) -> Outcomes:
-        # Before it: beside it the graph would have to share the processor.
+    def run(self, run_input: RunInput, *, full: bool, meanwhile: Callable[[], None] = do_nothing) -> RunOutput:
+        # Before the run: beside it the graph would have to share the processor.
         meanwhile()
-        steps, rows = inputs.forced.shape
-        half = self._current(inputs.first)
-        before, after = self._views(half, inputs.first, rows), self._views(1 - half, inputs.first, rows)
-        loop = (inputs.forced, inputs.uniform, inputs.temperature)
+        steps, rows = run_input.forced.shape
+        half = self._current(run_input.first)
+        before, after = self._views(half, run_input.first, rows), self._views(1 - half, run_input.first, rows)
+        loop = (run_input.forced, run_input.uniform, run_input.temperature)
         tokens = np.empty((steps, rows), np.int64)
         logprobs = self._logprobs[: full * steps * rows * self._vocab].reshape(-1, rows, self._vocab)
         begin = time.perf_counter()
         if full:
-            limits = inputs.limits
+            limits = run_input.limits
             bounds = (limits.bias, limits.top_k, limits.top_p, limits.min_p)
             self._runner.full(before, loop, bounds, tokens, logprobs, after)
         else:
             self._runner.decode(before, loop, tokens, after)
         seconds = time.perf_counter() - begin
-        self._half[inputs.first // self._max_batch] = 1 - half
-        return Outcomes(tokens, lambda: logprobs, seconds)
+        self._half[run_input.first // self._max_batch] = 1 - half
+        return RunOutput(tokens, lambda: logprobs, seconds, self._vocabulary)
 
     def warm_up(self, measure: Measure) -> None:
-        """Batches of every class of size, so that no first use is slow and the step times are known."""
+        """Runs batches of every class of size, so that no first use is slow and the step times are known."""
         most = min(self._max_batch, self._max_rows)
         for rows in sorted({min(2**power, most) for power in range(most.bit_length() + 1)}):
             for full in (False, True):
                 for steps in (1, MAX_STEPS if rows <= FEW_ROWS else SHORT_RUN):
-                    outcomes = self.run(idle_inputs(rows, rows, steps, self._vocab), full=full)
+                    outcomes = self.run(idle_input(rows, rows, steps, self._vocab), full=full)
                     measure(rows, full, steps, outcomes.seconds)
 
     def _views(self, half: int, first: int, rows: int) -> list[Array]:
@@ -102,26 +101,26 @@ class HostStates:
 
 
 class HostStore:
-    """The states of running and of reading rows."""
+    """The states of the rows of both areas."""
 
     def __init__(self, runner: Runner, manifest: Manifest, max_rows: int, max_batch: int) -> None:
         vocab = len(manifest.symbols)
         # The system gives the memory as it is used.
         logprobs = np.empty(max(LOGPROBS, max_batch * vocab), np.float32)
-        readers, steps = min(READERS, max_batch), range(1, MAX_STEPS + 1)
-        self.runs = Runs(
+        prefill_rows, steps = min(PREFILL_ROWS, max_batch), range(1, MAX_STEPS + 1)
+        self.limits = RunLimits(
             max_rows=max_rows,
             max_batch=max_batch,
             steps=steps,
             full_steps=steps,
             max_scores=len(logprobs) // vocab,
-            readers=readers,
+            prefill_rows=prefill_rows,
             newcomers=max_rows,
             beside=False,
         )
         self.states: Mapping[Area, States] = {
-            Area.RUNNING: HostStates(runner, manifest, max_rows, max_batch, logprobs),
-            Area.READING: HostStates(runner, manifest, readers, readers, logprobs),
+            Area.DECODE: HostStates(runner, manifest, max_rows, max_batch, logprobs),
+            Area.PREFILL: HostStates(runner, manifest, prefill_rows, prefill_rows, logprobs),
         }
 
 

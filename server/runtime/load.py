@@ -1,4 +1,4 @@
-"""A bundle's graphs, ready to run: in which precision, on which provider, and do they compute what was exported?"""
+"""Makes a bundle's graphs ready to run, in the best precision and on the best provider that work here."""
 
 import hashlib
 import logging
@@ -17,7 +17,7 @@ from bundle.manifest import ON_DEVICE, Manifest, Precision
 from bundle.probe import ROWS, probe_inputs
 from bundle.read import Bundle, decode_file, full_file
 from server.engine.plan import Area
-from server.engine.state_store import Store, idle_inputs
+from server.engine.state_store import Store, idle_input
 from server.runtime.device_runner import DeviceRunner
 from server.runtime.device_states import DeviceStore
 from server.runtime.host_runner import CannotRun, Provider, Runner, RuntimeMissing, has_cuda
@@ -29,11 +29,11 @@ __all__ = ["BEST", "Loaded", "device_graphs", "load"]
 
 log = logging.getLogger("charstream.models")
 
-# Of those that may be served the first one is.
+# The first of these precisions that may be served is served.
 BEST: tuple[Precision, ...] = ("fp16-cuda", "fp32-cuda", "int8", "fp32")
-# A second thread must bring this much, or the core is better left to the event loop.
+# The speed that twice the threads must bring, or the cores are better left to the event loop.
 WORTH = 1.3
-# What a thread may keep the interpreter lock for from one that waits for it; Python's own is 5 ms (docs/decisions.md).
+# How long a thread may keep the interpreter lock while another waits; Python's own is 5 ms (docs/decisions.md).
 DEVICE_SWITCH_SECONDS = 0.0005
 TIMED_ROWS, TIMED_STEPS, TIMED_RUNS = 64, 4, 5
 
@@ -45,7 +45,7 @@ class Loaded:
     Attributes:
         provider: as onnxruntime names it.
         device: where it runs.
-        numerics: digest of the probe's result.
+        numerics: digest of the probe's result on this machine.
     """
 
     precision: Precision
@@ -56,24 +56,24 @@ class Loaded:
 
 
 def load(bundle: Bundle, settings: ServerSettings) -> Loaded:
-    """The best of what the settings allow and the bundle has, and works here.
+    """Load the graphs of the best precision that the settings allow, the bundle has, and works here.
 
     Raises:
         CannotRun: onnxruntime refuses a graph, or the probe does not come to what the manifest says.
         RuntimeMissing: the provider cannot be had.
     """
-    name, ways = bundle.manifest.name, list(_ways(bundle.manifest, settings))
-    for way, following in pairwise(ways):
+    name, choices = bundle.manifest.name, list(_choices(bundle.manifest, settings))
+    for choice, following in pairwise(choices):
         try:
-            return _load(bundle, settings, *way)
+            return _load(bundle, settings, *choice)
         except (CannotRun, RuntimeMissing) as error:
             message = "%s: %s on %s does not work here, %s on %s is tried: %s"
-            log.warning(message, name, *way, *following, error)
-    return _load(bundle, settings, *ways[-1])
+            log.warning(message, name, *choice, *following, error)
+    return _load(bundle, settings, *choices[-1])
 
 
-def _ways(manifest: Manifest, settings: ServerSettings) -> Iterator[tuple[Precision, Provider]]:
-    """What may be served, the best first. Raises CannotRun if nothing may."""
+def _choices(manifest: Manifest, settings: ServerSettings) -> Iterator[tuple[Precision, Provider]]:
+    """Yield the precisions and providers that may be served, the best first. Raises CannotRun if none may."""
     wanted = settings.precision
     precisions = [p for p in BEST if p in manifest.precisions and wanted in ("auto", p)]
     if not precisions:
@@ -118,13 +118,13 @@ def _load_device(bundle: Bundle, settings: ServerSettings, precision: Precision,
 
 
 def device_graphs(files: Mapping[str, bytes], precision: Precision) -> dict[tuple[bool, int], bytes]:
-    """As DeviceRunner takes them."""
+    """Return the graphs by (full, steps), as DeviceRunner takes them."""
     names = {False: decode_file, True: full_file}
     return {(full, steps): files[names[full](precision, steps)] for full, steps in product(names, DEVICE_STEPS)}
 
 
 def _host_passes(runner: Runner, manifest: Manifest) -> Iterator[Pass]:
-    """One row alone, and the manifest's rows together."""
+    """Yield the passes of one row alone, and of the manifest's rows together."""
     vocab = len(manifest.symbols)
     for rows, full in product((1, ROWS), (True, False)):
         forced, uniform = probe_inputs(vocab, rows)
@@ -135,13 +135,13 @@ def _host_passes(runner: Runner, manifest: Manifest) -> Iterator[Pass]:
 
 
 def _device_numerics(store: DeviceStore, manifest: Manifest, precision: Precision, buckets: Sequence[int]) -> str:
-    """The digest; one that no other server has if a text may depend on how many run beside it. Raises CannotRun."""
+    """Return the digest; one that no other server has if a text may depend on what runs beside it. Raises CannotRun."""
     digests = {
         full: [
             digest_of(_device_passes(store, manifest, full, bucket, size), manifest, precision)
             for bucket, size in product(buckets, steps)
         ]
-        for full, steps in ((False, store.runs.steps), (True, store.runs.full_steps))
+        for full, steps in ((False, store.limits.steps), (True, store.limits.full_steps))
     }
     name, digest = manifest.name, hashlib.sha256("".join(chain(*digests.values())).encode())
     if len(buckets) > 1:
@@ -157,25 +157,25 @@ def _device_numerics(store: DeviceStore, manifest: Manifest, precision: Precisio
 
 
 def _device_passes(store: DeviceStore, manifest: Manifest, full: bool, bucket: int, steps: int) -> Iterator[Pass]:
-    """The manifest's rows, as many at a time as may come in with a run."""
+    """Yield the passes of the manifest's rows, as many at a time as may come in with a run."""
     forced, uniform = probe_inputs(len(manifest.symbols), ROWS)
-    count = min(ROWS, bucket, store.runs.newcomers)
+    count = min(ROWS, bucket, store.limits.newcomers)
     for first in range(0, ROWS, count):
         rows = slice(first, first + count)
-        yield Pass(store.states[Area.RUNNING], full, bucket, steps, forced[:, rows], uniform[:, rows], first=first)
+        yield Pass(store.states[Area.DECODE], full, bucket, steps, forced[:, rows], uniform[:, rows], first=first)
 
 
 def _fastest(bundle: Bundle, precision: Precision, settings: ServerSettings) -> tuple[Runner, int]:
-    """With the number of threads that is asked for, or the fastest."""
+    """Return a runner with the number of threads that is asked for, or the fastest, and that number."""
     if settings.threads:
         return _with_threads(bundle, precision, settings.threads), settings.threads
     # One core is the event loop's.
     most = max(1, len(os.sched_getaffinity(0)) - 1)
     best = _with_threads(bundle, precision, 1)
-    threads, seconds = 1, _timed(best, bundle.manifest) if most > 1 else 0.0
+    threads, seconds = 1, _run_seconds(best, bundle.manifest) if most > 1 else 0.0
     while 2 * threads <= most:
         runner = _with_threads(bundle, precision, 2 * threads)
-        other = _timed(runner, bundle.manifest)
+        other = _run_seconds(runner, bundle.manifest)
         if seconds < WORTH * other:
             break
         best, threads, seconds = runner, 2 * threads, other
@@ -188,10 +188,10 @@ def _with_threads(bundle: Bundle, precision: Precision, threads: int) -> Runner:
     return Runner(*graphs, manifest.model, len(manifest.symbols), threads=threads)
 
 
-def _timed(runner: Runner, manifest: Manifest) -> float:
-    """Seconds of a run, the median of several."""
+def _run_seconds(runner: Runner, manifest: Manifest) -> float:
+    """Return the seconds of a run, the median of several."""
     states = HostStates(runner, manifest, TIMED_ROWS, TIMED_ROWS, np.empty(0, np.float32))
-    inputs, seconds = idle_inputs(TIMED_ROWS, TIMED_ROWS, TIMED_STEPS, len(manifest.symbols)), []
+    inputs, seconds = idle_input(TIMED_ROWS, TIMED_ROWS, TIMED_STEPS, len(manifest.symbols)), []
     for _ in range(TIMED_RUNS + 1):
         begin = time.perf_counter()
         states.run(inputs, full=False)

@@ -1,5 +1,7 @@
-"""Does a machine compute what was exported, and which machines compute the same? The run of bundle/probe.py, with the
-states and the graphs that will be served."""
+"""The probe: it shows whether this machine computes what was exported, and which machines compute the same.
+
+It is the fixed run of bundle/probe.py, with the states and the graphs that will be served.
+"""
 
 import hashlib
 from collections.abc import Iterable, Iterator
@@ -12,13 +14,13 @@ from numpy.typing import NDArray
 from bundle.manifest import Manifest, Precision
 from bundle.probe import SAMPLED
 from server.engine.messages import RowState
-from server.engine.state_store import Inputs, Limits, States
+from server.engine.state_store import Limits, RunInput, States
 from server.runtime.host_runner import CannotRun
 
 __all__ = ["Pass", "digest_of"]
 
 Array = NDArray[Any]
-# What the full graph is limited to.
+# The sampling limits of the probe in the full graph.
 TOP_K, TOP_P = 5, 0.9
 
 
@@ -27,12 +29,12 @@ class Pass:
     """The probe's K steps for some rows.
 
     Attributes:
-        full: in the full graph.
-        rows: that a run has; those beyond n are idle.
-        steps: of a run; what the last one has too many is not looked at.
+        full: it runs the full graph.
+        rows: how many a run has; those beyond n are idle.
+        steps: of one run; outcomes beyond K, of the last one, are ignored.
         forced, uniform: [K, n].
-        ends: the state at the end counts, too.
-        first: the manifest has texts of these rows, from this one on; None: it has none.
+        ends: the states at the end count, too.
+        first: the manifest's number of the first of these rows; None: it has no texts for them.
     """
 
     states: States
@@ -44,8 +46,8 @@ class Pass:
     ends: bool = False
     first: int | None = None
 
-    def made(self, manifest: Manifest) -> list[Array]:
-        """The outcomes [K, n], the full graph's log-probabilities [K, n, V], and the end. Raises CannotRun."""
+    def run(self, manifest: Manifest) -> list[Array]:
+        """Return the outcomes [K, n], the full graph's log-probabilities [K, n, V], and the end. Raises CannotRun."""
         shape, (steps, count) = manifest.model, self.forced.shape
         zeros = tuple(np.zeros(shape.hidden, np.float32) for _ in shape.state_names)
         for slot in range(count):
@@ -54,16 +56,16 @@ class Pass:
         return [np.concatenate(arrays)[:steps, :count] for arrays in parts] + (self._end(count) if self.ends else [])
 
     def _parts(self, vocab: int) -> Iterator[list[Array]]:
-        """Copies of what each run made."""
+        """Yield copies of what came out of each run."""
         steps, count = self.forced.shape
         missing = (0, -steps % self.steps), (0, self.rows - count)
         forced, uniform = np.pad(self.forced, missing), np.pad(self.uniform, missing)
         temperature, limits = np.ones(self.rows, np.float32), _limits(self.rows, vocab)
         for begin in range(0, len(forced), self.steps):
             part = slice(begin, begin + self.steps)
-            outcomes = self.states.run(Inputs(0, forced[part], uniform[part], temperature, limits), full=self.full)
-            made: list[Array] = [outcomes.tokens, outcomes.logprobs] if self.full else [outcomes.tokens]
-            yield [array.copy() for array in made]
+            outcomes = self.states.run(RunInput(0, forced[part], uniform[part], temperature, limits), full=self.full)
+            arrays: list[Array] = [outcomes.tokens, outcomes.logprobs] if self.full else [outcomes.tokens]
+            yield [array.copy() for array in arrays]
 
     def _end(self, count: int) -> list[Array]:
         ends = [self.states.take(slot, 0) for slot in range(count)]
@@ -71,14 +73,14 @@ class Pass:
 
 
 def digest_of(passes: Iterable[Pass], manifest: Manifest, precision: Precision) -> str:
-    """Equal digests promise equal text for equal bundles.
+    """Return a digest of what the passes make: equal digests promise equal text for equal bundles.
 
     Raises:
         CannotRun: the text is not the manifest's, or leaves the vocabulary or the finite numbers.
     """
     digest = hashlib.sha256()
     for one in passes:
-        tokens, *others = one.made(manifest)
+        tokens, *others = one.run(manifest)
         if tokens.min() < 0 or tokens.max() >= len(manifest.symbols) or not all(np.isfinite(a).all() for a in others):
             raise CannotRun("the probe leads to characters that the vocabulary lacks, or to a state that is not finite")
         for array in (tokens, *others):
@@ -94,7 +96,7 @@ def _limits(rows: int, vocab: int) -> Limits:
 
 
 def _compare(manifest: Manifest, precision: Precision, first: int, tokens: NDArray[np.int64]) -> None:
-    """Raises CannotRun."""
+    """Raises CannotRun if the tokens are not the manifest's texts."""
     texts = manifest.probe[precision][first : first + tokens.shape[1]]
     for row, expected in enumerate(texts):
         found = manifest.vocabulary.tokens_to_symbols(tokens[: len(expected), row])

@@ -1,7 +1,7 @@
 """grpc.health.v1: whether the server takes calls.
 
-The one that comes with gRPC holds a lock while it writes to a watcher: one who does not read would keep the server
-from draining. This one keeps little for each watcher, and few watchers: nobody has to say who he is here.
+The service that comes with gRPC holds a lock while it writes to a watcher: a watcher that does not read would keep the
+server from draining. This one keeps little for each watcher, and few watchers, as anybody may ask.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ Context = ServicerContext[Any, Any]
 
 
 class Health(HealthServicer):
-    """Serving from the start, until it says otherwise. Names of services other than `services` are NOT_FOUND."""
+    """Answers SERVING until `stop_serving`. Names of services other than `services` are NOT_FOUND."""
 
     def __init__(self, services: Iterable[str]) -> None:
         self._services = {"", *services}

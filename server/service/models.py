@@ -1,10 +1,9 @@
-"""The RPCs that say what is served."""
+"""The RPCs that tell which models are served."""
 
 from typing import Any
 
 from grpc.aio import ServicerContext
 
-from bundle.manifest import TrainingRecord
 from protos import charstream_pb2 as pb
 from protos import charstream_pb2_grpc as pb_grpc
 from server.catalog.catalog import Catalog
@@ -18,17 +17,18 @@ Context = ServicerContext[Any, Any]
 
 
 class ModelsService(pb_grpc.ModelsServicer):
-    def __init__(self, catalog: Catalog, settings: ServerSettings) -> None:
-        self._catalog, self._settings = catalog, settings
+    def __init__(self, catalog: Catalog[ServedModel], settings: ServerSettings) -> None:
+        self._versions, self._loader, self._settings = catalog.versions, catalog.loader, settings
 
     async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:
-        return pb.ListModelsResponse(models=map(self._model, self._catalog))
+        return pb.ListModelsResponse(models=map(self._model, self._versions))
 
     async def GetModel(self, request: pb.GetModelRequest, context: Context) -> pb.Model:
-        return self._model(self._catalog.get(request.name))
+        return self._model(self._versions.choose(request.name, digest=""))
 
     def _model(self, version: Version) -> pb.Model:
         manifest = version.found.manifest
+        training = manifest.training
         model = pb.Model(
             name=manifest.name,
             version=manifest.version,
@@ -38,38 +38,29 @@ class ModelsService(pb_grpc.ModelsServicer):
             hidden=manifest.model.hidden,
             vocabulary=manifest.symbols,
             start_text=manifest.start_text,
-            training=_training(manifest.training),
+            training=pb.TrainingRecord(
+                data=training.data,
+                data_sha256=training.data_sha256,
+                parameters=training.parameters,
+                steps=training.steps,
+                validation_nats=training.validation_nats,
+            ),
             state=_state(version),
-            is_default=self._catalog.is_default(version),
+            is_default=self._versions.default(manifest.name) is version,
             max_rows=self._settings.max_rows,
-            memory=self._catalog.memory_of(version),
+            memory=self._loader.memory_of(version),
             unit=manifest.unit,
         )
-        if version.served:
-            model.MergeFrom(_loaded(version.served))
+        loaded = self._loader.get(version)
+        if loaded:
+            model.precision, model.provider, model.numerics = loaded.precision, loaded.provider, loaded.numerics
+            model.texts = loaded.streams.texts
         return model
-
-
-def _loaded(model: ServedModel) -> pb.Model:
-    """What is known of a loaded model only."""
-    return pb.Model(
-        precision=model.precision, provider=model.provider, numerics=model.numerics, texts=model.streams.texts
-    )
 
 
 def _state(version: Version) -> pb.ModelState:
     if version.standing is Standing.FAILED:
         return pb.MODEL_STATE_FAILED
-    if version.served:
+    if version.is_loaded:
         return pb.MODEL_STATE_LOADED
-    return pb.MODEL_STATE_LOADING if version.loading else pb.MODEL_STATE_NOT_LOADED
-
-
-def _training(record: TrainingRecord) -> pb.TrainingRecord:
-    return pb.TrainingRecord(
-        data=record.data,
-        data_sha256=record.data_sha256,
-        parameters=record.parameters,
-        steps=record.steps,
-        validation_nats=record.validation_nats,
-    )
+    return pb.MODEL_STATE_LOADING if version.is_loading else pb.MODEL_STATE_NOT_LOADED

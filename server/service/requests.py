@@ -1,4 +1,4 @@
-"""Requests -> what the engine is asked. Every field is checked; an error names it, what came and what is allowed."""
+"""Requests as the engine takes them. Every field is checked; an error names it, what came and what is allowed."""
 
 import secrets
 from collections.abc import Sequence
@@ -6,19 +6,19 @@ from dataclasses import dataclass
 
 import numpy as np
 from google.protobuf.duration_pb2 import Duration
-from numpy.typing import NDArray
 
+from bundle.manifest import Manifest
+from bundle.vocabulary import MAX_PARTIAL_SYMBOLS
 from protos import charstream_pb2 as pb
-from server.catalog.loaded_model import ServedModel
-from server.engine.messages import Generation, RowState
-from server.engine.whole import MOST_UNFINISHED
+from server.engine.messages import Chunking, Request, StopRule
 from server.errors import InvalidField, WrongReplica
-from server.service.resume_state import forced_of, origin_of
-from server.service.sampling import merged, numbered, sampling_of
+from server.service.fields import Tokens, numbers_of
+from server.service.resume_state import place_of
+from server.service.sampling import merge_sampling, sampling_of
 from server.service.token_pb2 import TextState
 from server.settings import ServerSettings
 
-__all__ = ["Asked", "generation_of", "scoring_of"]
+__all__ = ["ResponseContext", "generation_request", "scoring_request"]
 
 MIN_DELAY, MAX_DELAY = 0.005, 10.0  # seconds
 MAX_TIME_LIMIT = 86_400.0  # seconds
@@ -27,105 +27,106 @@ MIN_CHECKPOINT_CHARS = 64
 # Seeds that are chosen for the caller stay exact in every language's numbers.
 CHOSEN_SEED_BITS = 53
 
-Ids = NDArray[np.int64]
-
 
 @dataclass(frozen=True)
-class Asked:
-    """What a request comes to.
+class ResponseContext:
+    """The facts that the responses to a request need, and the engine does not.
 
     Attributes:
+        replica: decides the text beside its request.
+        sampling: all of it, the resume token's included.
         continuations: the index of each text that is wanted.
-        sampling: all of it, the token's included.
-        max_chars: of the request.
-        before: symbols before the first that is sent.
+        max_chars: of the message, what was received included.
+        preceding: symbols before the first that is sent.
     """
 
-    generation: Generation
-    continuations: Sequence[int]
+    manifest: Manifest
+    replica: pb.Replica
     sampling: pb.Sampling
-    prompt_chars: int
-    max_chars: int
-    before: str = ""
+    continuations: Sequence[int]
+    prompt_chars: int = 0
+    max_chars: int = 0
+    preceding: str = ""
 
 
-def generation_of(
-    request: pb.GenerateRequest, token: TextState | None, model: ServedModel, settings: ServerSettings
-) -> Asked:
-    """Raises InvalidField or WrongReplica."""
-    _check_replica(request, token, model)
-    prompt, has = model.manifest.vocabulary.text_to_symbols(request.prompt), _has(request, token, model)
-    max_chars = _max_chars(request, settings)
-    received = _received(request, prompt, has, max_chars)
-    sampling = merged(request.sampling, token)
-    origin, led = _place(token, model)
+def generation_request(
+    message: pb.GenerateRequest, token: TextState | None, manifest: Manifest, ours: pb.Replica, settings: ServerSettings
+) -> tuple[Request, ResponseContext]:
+    """Return the request of the first continuation that is wanted. Raises InvalidField or WrongReplica."""
+    _check_replica(message, token, ours)
+    prompt, sent = manifest.vocabulary.text_to_symbols(message.prompt), _received_symbols(message, token, manifest)
+    max_chars = _max_chars(message, settings)
+    received = _generated_part(message, prompt, sent, max_chars)
+    sampling = merge_sampling(message.sampling, token)
+    origin, led = place_of(token, manifest)
     most = settings.max_prompt_chars
     forced = np.concatenate(
-        [led, _numbered("prompt", prompt, model, most), _numbered(_has_field(request), received, model, most)]
+        [led, _tokens("prompt", prompt, manifest, most), _tokens(_received_field(message), received, manifest, most)]
     )
     unfinished = token.unfinished if token else ""
-    continuations = _continuations(request, token, settings.most_continuations)
-    generation = Generation(
+    continuations = _continuations(message, token, settings.most_continuations)
+    request = Request(
         forced=forced,
-        silent=len(led) + len(has) if request.echo else len(forced),
+        silent=len(led) + len(sent) if message.echo else len(forced),
         max_chars=max_chars - len(received),
-        sampling=sampling_of(sampling, model),
-        seed=_seed(request, token),
+        sampling=sampling_of(sampling, manifest),
+        seed=_seed(message, token),
         continuation=continuations[0],
-        stop=_stop(request.stop, model, settings),
-        include_stop=request.include_stop,
-        stop_skips=_min_chars(request, max_chars),
+        stops=StopRule(
+            _stop_strings(message.stop, manifest, settings),
+            message.include_stop,
+            skip=_min_chars(message, max_chars),
+            tail=token.tail if token and not message.prompt else "",
+        ),
         received=received,
-        sent_chars=len(has),
-        tail=token.tail if token and not request.prompt else "",
-        recent=(unfinished + prompt + received)[-MOST_UNFINISHED:],
-        max_delay=_max_delay(request.chunking, settings),
-        max_chunk_chars=_max_chunk_chars(request.chunking),
-        alternatives=_alternatives("logprobs", request.logprobs) if request.HasField("logprobs") else None,
+        sent_chars=len(sent),
+        recent=(unfinished + prompt + received)[-MAX_PARTIAL_SYMBOLS:],
+        chunking=Chunking(_max_delay(message.chunking, settings), _max_chunk_chars(message.chunking)),
+        alternatives=_alternatives("logprobs", message.logprobs) if message.HasField("logprobs") else None,
         origin=origin,
-        checkpoint_chars=_checkpoint_chars(request),
-        snapshot=request.return_token,
-        time_limit=_time_limit(request, settings),
+        checkpoint_chars=_checkpoint_chars(message),
+        snapshot=message.return_token,
+        time_limit=_time_limit(message, settings),
     )
     # What is given back first goes on after the unfinished character, but for a prompt, which begins anew.
-    before = has if request.echo and prompt else unfinished + ("" if request.echo else prompt) + has
-    return Asked(generation, continuations, sampling, len(prompt), max_chars, before)
+    preceding = sent if message.echo and prompt else unfinished + ("" if message.echo else prompt) + sent
+    return request, ResponseContext(
+        manifest, ours, sampling, continuations, prompt_chars=len(prompt), max_chars=max_chars, preceding=preceding
+    )
 
 
-def scoring_of(
-    request: pb.ScoreRequest, token: TextState | None, model: ServedModel, settings: ServerSettings
-) -> Asked:
-    """A text that is given; all of its characters are sent, with scores. Raises InvalidField or WrongReplica."""
-    _check_replica(request, token, model)
-    if not request.text:
+def scoring_request(
+    message: pb.ScoreRequest, token: TextState | None, manifest: Manifest, ours: pb.Replica, settings: ServerSettings
+) -> tuple[Request, ResponseContext]:
+    """Return the request of a text that is forced and sent, with scores. Raises InvalidField or WrongReplica."""
+    _check_replica(message, token, ours)
+    if not message.text:
         raise InvalidField("text", "is empty, there is nothing to score")
-    spelled, most = model.manifest.vocabulary.text_to_symbols, settings.max_prompt_chars
-    prompt = _numbered("prompt", spelled(request.prompt), model, most)
-    text = _numbered("text", spelled(request.text), model, most)
-    origin, led = _place(token, model)
-    given = [led, prompt, text]
-    sampling = merged(pb.Sampling(), token)
-    generation = Generation(
-        forced=np.concatenate(given),
-        silent=len(given[0]) + len(prompt),
+    spelled, most = manifest.vocabulary.text_to_symbols, settings.max_prompt_chars
+    prompt = _tokens("prompt", spelled(message.prompt), manifest, most)
+    text = _tokens("text", spelled(message.text), manifest, most)
+    origin, led = place_of(token, manifest)
+    sampling = merge_sampling(pb.Sampling(), token)
+    request = Request(
+        forced=np.concatenate([led, prompt, text]),
+        silent=len(led) + len(prompt),
         max_chars=0,
-        sampling=sampling_of(sampling, model),
+        sampling=sampling_of(sampling, manifest),
         seed=token.seed if token else secrets.randbits(CHOSEN_SEED_BITS),
         continuation=token.continuation if token else 0,
-        max_delay=settings.chunk_seconds,
-        alternatives=_alternatives("alternatives", request.alternatives),
+        chunking=Chunking(settings.chunk_seconds),
+        alternatives=_alternatives("alternatives", message.alternatives),
         origin=origin,
-        snapshot=request.return_token,
+        snapshot=message.return_token,
     )
-    return Asked(generation, [generation.continuation], sampling, len(prompt), 0)
+    return request, ResponseContext(manifest, ours, sampling, [request.continuation])
 
 
-def _check_replica(request: pb.GenerateRequest | pb.ScoreRequest, token: TextState | None, model: ServedModel) -> None:
+def _check_replica(message: pb.GenerateRequest | pb.ScoreRequest, token: TextState | None, ours: pb.Replica) -> None:
     """Raises WrongReplica if the text began where another one may come out."""
-    ours = model.replica
     for what in ("digest", "precision", "numerics"):
-        _check_equal("replica", what, request.replica, ours)
-        if token and (what == "digest" or not request.other_numerics):
+        _check_equal("replica", what, message.replica, ours)
+        if token and (what == "digest" or not message.other_numerics):
             _check_equal("resume_token", what, token.replica, ours)
 
 
@@ -134,101 +135,95 @@ def _check_equal(field: str, what: str, theirs: pb.Replica, ours: pb.Replica) ->
         raise WrongReplica(field, what, getattr(theirs, what), getattr(ours, what))
 
 
-def _numbered(field: str, symbols: str, model: ServedModel, limit: int) -> Ids:
+def _tokens(field: str, symbols: str, manifest: Manifest, limit: int) -> Tokens:
     if len(symbols) > limit:
-        has = f"{len(symbols)} {model.manifest.unit}"
-        raise InvalidField(field, f"has {has}, allowed are at most {limit} (--max-prompt-chars)")
-    return numbered(field, symbols, model)
+        size = f"{len(symbols)} {manifest.unit}"
+        raise InvalidField(field, f"has {size}, allowed are at most {limit} (--max-prompt-chars)")
+    return numbers_of(field, symbols, manifest)
 
 
-def _place(token: TextState | None, model: ServedModel) -> tuple[RowState | None, Ids]:
-    """A state, and the characters that lead from it to the token's place."""
-    return (origin_of(token, model), forced_of(token, model)) if token else (None, np.empty(0, np.int64))
+def _received_field(message: pb.GenerateRequest) -> str:
+    return "received_raw" if message.received_raw else "received"
 
 
-def _has_field(request: pb.GenerateRequest) -> str:
-    return "received_raw" if request.received_raw else "received"
-
-
-def _has(request: pb.GenerateRequest, token: TextState | None, model: ServedModel) -> str:
-    """The symbols of this text that the caller has."""
-    vocabulary = model.manifest.vocabulary
-    if not request.received_raw:
-        if request.received and token and token.unfinished and not request.prompt:
+def _received_symbols(message: pb.GenerateRequest, token: TextState | None, manifest: Manifest) -> str:
+    """Return the symbols of this text that the caller has."""
+    vocabulary = manifest.vocabulary
+    if not message.received_raw:
+        if message.received and token and token.unfinished and not message.prompt:
             raise InvalidField(
                 "received", "began in the middle of a character, where the token stands: use `received_raw`"
             )
-        return vocabulary.text_to_symbols(request.received)
+        return vocabulary.text_to_symbols(message.received)
     if vocabulary.unit != "bytes":
-        raise InvalidField("received_raw", f"is for models of bytes, and {model.manifest.name} is none: use `received`")
-    if request.received:
+        raise InvalidField("received_raw", f"is for models of bytes, and {manifest.name} is none: use `received`")
+    if message.received:
         raise InvalidField("received_raw", "is the same text as `received`: give one of them")
-    return request.received_raw.decode("latin-1")
+    return message.received_raw.decode("latin-1")
 
 
-def _received(request: pb.GenerateRequest, prompt: str, has: str, max_chars: int) -> str:
-    """The generated symbols among those that the caller has."""
-    received = has
-    if request.echo:
+def _generated_part(message: pb.GenerateRequest, prompt: str, received: str, max_chars: int) -> str:
+    """Return the generated symbols among those that the caller has."""
+    if message.echo:
         known = min(len(received), len(prompt))
         if received[:known] != prompt[:known]:
-            raise InvalidField(_has_field(request), "with echo it begins with the prompt, which this one does not")
+            raise InvalidField(_received_field(message), "with echo it begins with the prompt, which this one does not")
         received = received[known:]
     if len(received) > max_chars:
-        has = f"has {len(received)} generated characters, more than max_chars, {max_chars}"
-        raise InvalidField(_has_field(request), has)
+        reason = f"has {len(received)} generated characters, more than max_chars, {max_chars}"
+        raise InvalidField(_received_field(message), reason)
     return received
 
 
-def _continuations(request: pb.GenerateRequest, token: TextState | None, most: int) -> Sequence[int]:
-    """The indices that are wanted."""
-    if not request.HasField("n") or request.n == 1:
-        return [request.continuation if request.HasField("continuation") or not token else token.continuation]
-    if not 1 <= request.n <= most:
+def _continuations(message: pb.GenerateRequest, token: TextState | None, most: int) -> Sequence[int]:
+    """Return the indices of the continuations that are wanted."""
+    if not message.HasField("n") or message.n == 1:
+        return [message.continuation if message.HasField("continuation") or not token else token.continuation]
+    if not 1 <= message.n <= most:
         raise InvalidField(
             "n",
-            f"is {request.n}, allowed are 1 to {most} (the least of --max-continuations, "
+            f"is {message.n}, allowed are 1 to {most} (the least of --max-continuations, "
             "--identity-streams, and --max-rows + --max-waiting)",
         )
     given = {
-        "continuation": request.HasField("continuation"),
-        "received": bool(request.received),
-        "received_raw": bool(request.received_raw),
+        "continuation": message.HasField("continuation"),
+        "received": bool(message.received),
+        "received_raw": bool(message.received_raw),
     }
     for field, is_given in given.items():
         if is_given:
             raise InvalidField(field, "is for one continuation: ask for it by `continuation`, without `n`")
-    return range(request.n)
+    return range(message.n)
 
 
-def _seed(request: pb.GenerateRequest, token: TextState | None) -> int:
-    if request.HasField("seed"):
-        return request.seed
+def _seed(message: pb.GenerateRequest, token: TextState | None) -> int:
+    if message.HasField("seed"):
+        return message.seed
     return token.seed if token else secrets.randbits(CHOSEN_SEED_BITS)
 
 
-def _max_chars(request: pb.GenerateRequest, settings: ServerSettings) -> int:
-    if not request.HasField("max_chars"):
+def _max_chars(message: pb.GenerateRequest, settings: ServerSettings) -> int:
+    if not message.HasField("max_chars"):
         return min(settings.default_chars, settings.max_chars)
-    if not 1 <= request.max_chars <= settings.max_chars:
-        raise InvalidField("max_chars", f"is {request.max_chars}, allowed are 1 to {settings.max_chars} (--max-chars)")
-    return request.max_chars
+    if not 1 <= message.max_chars <= settings.max_chars:
+        raise InvalidField("max_chars", f"is {message.max_chars}, allowed are 1 to {settings.max_chars} (--max-chars)")
+    return message.max_chars
 
 
-def _min_chars(request: pb.GenerateRequest, max_chars: int) -> int:
-    if request.min_chars > max_chars:
-        raise InvalidField("min_chars", f"is {request.min_chars}, more than max_chars, {max_chars}")
-    return request.min_chars
+def _min_chars(message: pb.GenerateRequest, max_chars: int) -> int:
+    if message.min_chars > max_chars:
+        raise InvalidField("min_chars", f"is {message.min_chars}, more than max_chars, {max_chars}")
+    return message.min_chars
 
 
-def _stop(given: Sequence[str], model: ServedModel, settings: ServerSettings) -> tuple[str, ...]:
+def _stop_strings(given: Sequence[str], manifest: Manifest, settings: ServerSettings) -> tuple[str, ...]:
     if len(given) > settings.max_stops:
         raise InvalidField("stop", f"has {len(given)} strings, allowed are at most {settings.max_stops} (--max-stops)")
-    stops = [model.manifest.vocabulary.text_to_symbols(stop) for stop in given]
+    stops = [manifest.vocabulary.text_to_symbols(stop) for stop in given]
     for number, stop in enumerate(stops):
         if not 1 <= len(stop) <= settings.max_stop_chars:
             allowed = f"allowed are 1 to {settings.max_stop_chars} (--max-stop-chars)"
-            raise InvalidField(f"stop[{number}]", f"has {len(stop)} {model.manifest.unit}, {allowed}")
+            raise InvalidField(f"stop[{number}]", f"has {len(stop)} {manifest.unit}, {allowed}")
     return tuple(stops)
 
 
@@ -238,20 +233,20 @@ def _alternatives(field: str, value: int) -> int:
     return value
 
 
-def _checkpoint_chars(request: pb.GenerateRequest) -> int:
-    if not request.HasField("checkpoint_chars"):
+def _checkpoint_chars(message: pb.GenerateRequest) -> int:
+    if not message.HasField("checkpoint_chars"):
         return 0
-    if request.checkpoint_chars < MIN_CHECKPOINT_CHARS:
+    if message.checkpoint_chars < MIN_CHECKPOINT_CHARS:
         raise InvalidField(
-            "checkpoint_chars", f"is {request.checkpoint_chars}, allowed are numbers from {MIN_CHECKPOINT_CHARS}"
+            "checkpoint_chars", f"is {message.checkpoint_chars}, allowed are numbers from {MIN_CHECKPOINT_CHARS}"
         )
-    return request.checkpoint_chars
+    return message.checkpoint_chars
 
 
-def _time_limit(request: pb.GenerateRequest, settings: ServerSettings) -> float | None:
-    if not request.HasField("time_limit"):
+def _time_limit(message: pb.GenerateRequest, settings: ServerSettings) -> float | None:
+    if not message.HasField("time_limit"):
         return settings.default_seconds or None
-    seconds = _seconds(request.time_limit)
+    seconds = _seconds(message.time_limit)
     if not 0 < seconds <= MAX_TIME_LIMIT:
         raise InvalidField("time_limit", f"is {seconds:g} s, allowed are lengths up to {MAX_TIME_LIMIT:g} s")
     return seconds

@@ -1,19 +1,15 @@
-"""What streams give -> messages of charstream.v1."""
+"""Outputs of the engine as messages of charstream.v1."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from bundle.vocabulary import Vocabulary
+from bundle.vocabulary import CharacterDecoder, Vocabulary, partial_character
 from protos import charstream_pb2 as pb
-from server.catalog.loaded_model import ServedModel
-from server.engine.messages import Finish, Reason, Scores, Snapshot
-from server.engine.whole import WholeCharacters, unfinished
-from server.service.requests import Asked
+from server.engine.messages import Finish, Output, Reason, Request, Scores, Snapshot
+from server.service.requests import ResponseContext
 from server.service.resume_tokens import Keys, text_state
-from server.streaming.text_stream import Chunk
 
-__all__ = ["Answer", "ScoreAnswer"]
+__all__ = ["GenerateResponder", "ScoreResponder"]
 
 LARGEST_NATS = 709.0
 
@@ -26,40 +22,40 @@ REASONS = {
 
 
 @dataclass
-class Answer:
-    """The messages of one continuation, in their order."""
+class GenerateResponder:
+    """Makes the messages of one continuation, in their order."""
 
-    asked: Asked
-    model: ServedModel
+    request: Request
+    context: ResponseContext
     keys: Keys
     index: int
     _begun: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
-        self._whole = WholeCharacters(self.model.manifest.unit, self.asked.before)
+        self._decoder = CharacterDecoder(self.context.manifest.unit, self.context.preceding)
 
-    def message(self, chunk: Chunk, *, last: bool = True) -> pb.GenerateResponse:
-        """The next one. `last`: the chunk's finish is the text's."""
-        message = pb.GenerateResponse(text=self._whole.push(chunk.text), index=self.index)
-        if self.model.manifest.unit == "bytes":
+    def message(self, chunk: Output, *, last: bool = True) -> pb.GenerateResponse:
+        """Return the next message. `last`: the chunk's finish is the text's."""
+        message = pb.GenerateResponse(text=self._decoder.push(chunk.text), index=self.index)
+        manifest = self.context.manifest
+        if manifest.unit == "bytes":
             message.raw = chunk.text.encode("latin-1")
         if not self._begun:
             self._begun = True
-            seed, max_chars = self.asked.generation.seed, self.asked.max_chars
-            message.started.CopyFrom(pb.Started(seed=seed, max_chars=max_chars, replica=self.model.replica))
+            seed, max_chars = self.request.seed, self.context.max_chars
+            message.started.CopyFrom(pb.Started(seed=seed, max_chars=max_chars, replica=self.context.replica))
         if chunk.scores:
-            message.logprobs.CopyFrom(_logprobs(chunk.scores, self.model.manifest.vocabulary))
-        finish = chunk.finish if last else None
-        if finish:
-            message.finish.CopyFrom(self._finish(finish))
+            message.logprobs.CopyFrom(_logprobs(chunk.scores, manifest.vocabulary))
+        if chunk.finish and last:
+            message.finish.CopyFrom(self._finish(chunk.finish))
         if chunk.snapshot and last:
-            self._place(message, chunk.snapshot)
+            self._add_place(message, chunk.snapshot)
         return message
 
-    def _place(self, message: pb.GenerateResponse, place: Snapshot) -> None:
-        token = self._token(place)
+    def _add_place(self, message: pb.GenerateResponse, place: Snapshot) -> None:
+        token = _resume_token(place, self.request, self.context, self.keys, self.index)
         if message.HasField("finish"):
-            if self.asked.generation.snapshot:
+            if self.request.snapshot:
                 message.finish.resume_token = token
             return
         message.checkpoint.CopyFrom(
@@ -71,43 +67,41 @@ class Answer:
             )
         )
 
-    def _token(self, place: Snapshot) -> bytes:
-        return _token(place, self.asked, self.model, self.keys, self.index)
-
     def _finish(self, finish: Finish) -> pb.Finish:
         return pb.Finish(
             reason=REASONS[finish.reason],
-            stop=self.model.manifest.vocabulary.symbols_to_text(finish.stop),
+            stop=self.context.manifest.vocabulary.symbols_to_text(finish.stop),
             stop_chars_sent=finish.stop_chars_sent,
-            prompt_chars=self.asked.prompt_chars,
+            prompt_chars=self.context.prompt_chars,
             generated_chars=finish.generated_chars,
-            seed=self.asked.generation.seed,
+            seed=self.request.seed,
             position=finish.position,
             timings=_timings(finish),
         )
 
 
-class ScoreAnswer:
-    """The messages of a text that is scored."""
+class ScoreResponder:
+    """Makes the messages of a text that is scored."""
 
-    def __init__(self, asked: Asked, model: ServedModel, keys: Keys) -> None:
-        self._asked, self._model, self._keys = asked, model, keys
+    def __init__(self, request: Request, context: ResponseContext, keys: Keys) -> None:
+        self._request, self._context, self._keys = request, context, keys
         self._chars, self._nats = 0, 0.0
 
-    def message(self, chunk: Chunk) -> pb.ScoreResponse:
-        message = pb.ScoreResponse()
+    def message(self, chunk: Output) -> pb.ScoreResponse:
+        message, manifest = pb.ScoreResponse(), self._context.manifest
         if chunk.scores:
             self._chars += len(chunk.text)
             self._nats -= float(chunk.scores.chosen.sum(dtype="float64"))
-            message.logprobs.CopyFrom(_logprobs(chunk.scores, self._model.manifest.vocabulary))
-            if self._model.manifest.unit == "bytes":
+            message.logprobs.CopyFrom(_logprobs(chunk.scores, manifest.vocabulary))
+            if manifest.unit == "bytes":
                 message.raw = chunk.text.encode("latin-1")
         if chunk.finish:
             message.summary.CopyFrom(self._summary(chunk.finish))
             if chunk.snapshot:
-                continuation = self._asked.generation.continuation
-                token = _token(chunk.snapshot, self._asked, self._model, self._keys, continuation)
-                message.summary.resume_token = token
+                index = self._request.continuation
+                message.summary.resume_token = _resume_token(
+                    chunk.snapshot, self._request, self._context, self._keys, index
+                )
         return message
 
     def _summary(self, finish: Finish) -> pb.ScoreSummary:
@@ -119,35 +113,32 @@ class ScoreAnswer:
             # Beyond, a float ends.
             perplexity=math.exp(mean) if mean < LARGEST_NATS else math.inf,
             position=finish.position,
-            replica=self._model.replica,
+            replica=self._context.replica,
             timings=_timings(finish),
         )
 
 
-def _token(place: Snapshot, asked: Asked, model: ServedModel, keys: Keys, continuation: int) -> bytes:
+def _resume_token(place: Snapshot, request: Request, context: ResponseContext, keys: Keys, continuation: int) -> bytes:
     state = text_state(
         place,
-        model=model.manifest.name,
-        replica=model.replica,
-        seed=asked.generation.seed,
+        model=context.manifest.name,
+        replica=context.replica,
+        seed=request.seed,
         continuation=continuation,
-        sampling=asked.sampling,
-        unfinished=unfinished(model.manifest.unit, place.recent),
+        sampling=context.sampling,
+        unfinished=partial_character(context.manifest.unit, place.recent),
     )
     return keys.seal(state)
 
 
 def _logprobs(scores: Scores, vocabulary: Vocabulary) -> pb.Logprobs:
     message = pb.Logprobs(chosen=scores.chosen.tolist())
-    if scores.best.shape[1]:
-        chars = _rows(vocabulary.tokens_to_symbols(scores.best), scores.best.shape[1])
-        for best, logprobs in zip(chars, scores.best_logprobs.tolist(), strict=True):
-            message.alternatives.add(chars=best, logprobs=logprobs)
+    width = scores.best.shape[1]
+    if width:
+        symbols = vocabulary.tokens_to_symbols(scores.best)
+        for place, logprobs in enumerate(scores.best_logprobs.tolist()):
+            message.alternatives.add(chars=symbols[place * width : (place + 1) * width], logprobs=logprobs)
     return message
-
-
-def _rows(text: str, width: int) -> Sequence[str]:
-    return [text[begin : begin + width] for begin in range(0, len(text), width)]
 
 
 def _timings(finish: Finish) -> pb.Timings:

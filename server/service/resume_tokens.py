@@ -1,7 +1,7 @@
-"""Resume tokens: where a text can go on, as a few kilobytes that only servers with the same key accept.
+"""Resume tokens: a place where a text can go on, in a few kilobytes that only servers with the same key accept.
 
-A token is: format (1 byte), the key's number (8), what it says (server/service/token.proto), HMAC-SHA256
-of all before (32). It is signed, not encrypted: but for the state it holds nothing that its owner was not sent.
+A token is: format (1 byte), the key's number (8), a TextState (server/service/token.proto), HMAC-SHA256 of all before
+(32). It is signed, not encrypted: but for the hidden state it holds nothing that its owner was not sent.
 """
 
 import hmac
@@ -10,16 +10,14 @@ from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 
-import numpy as np
 from google.protobuf.message import DecodeError
 
-from bundle.manifest import ModelShape
 from server.access.reloading import FileError, Reloaded, read_secret
-from server.engine.messages import RowState, Snapshot
+from server.engine.messages import Snapshot
 from server.errors import InvalidField
 from server.service.token_pb2 import TextState
 
-__all__ = ["Keys", "row_state", "text_state"]
+__all__ = ["Keys", "text_state"]
 
 FORMAT = b"\x01"
 KEY_CHARS = 32
@@ -28,10 +26,10 @@ HEAD_BYTES = len(FORMAT) + NUMBER_BYTES
 
 
 class Keys:
-    """The first key signs, all are accepted: so a new one can be known everywhere before it is used anywhere.
+    """The keys of resume tokens. The first one signs, all are accepted: so servers can know a key before one uses it.
 
     Args:
-        current: tells the keys by their numbers, at least one.
+        current: returns the keys by their numbers, at least one.
     """
 
     def __init__(self, current: Callable[[], Mapping[bytes, bytes]]) -> None:
@@ -39,19 +37,19 @@ class Keys:
 
     @classmethod
     def of(cls, keys: Sequence[bytes]) -> "Keys":
-        numbered = _numbered(keys)
-        return cls(lambda: numbered)
+        by_number = _keys_by_number(keys)
+        return cls(lambda: by_number)
 
     @classmethod
     def read(cls, path: Path | None) -> "Keys":
-        """The keys of a file, a line each, read again when it changes; without one, a key that nobody else has.
+        """Return the keys of a file, a line each, read again when it changes; without one, a key that nobody else has.
 
         Raises:
             FileError: there are none.
         """
         if path is None:
             return cls.of([secrets.token_bytes(KEY_CHARS)])
-        return cls(Reloaded("keys of resume tokens", [path], lambda: _numbered(_read(path))).current)
+        return cls(Reloaded("keys of resume tokens", [path], lambda: _keys_by_number(_read(path))).current)
 
     def seal(self, state: TextState) -> bytes:
         number, key = next(iter(self._current().items()))
@@ -59,25 +57,25 @@ class Keys:
         return signed + _mac(key, signed)
 
     def open(self, token: bytes, most_bytes: int) -> TextState:
-        """What a token says. Raises InvalidField."""
+        """Return the contents of a token. Raises InvalidField."""
         if len(token) > most_bytes:
-            raise _refused(f"has {len(token)} bytes, allowed are at most {most_bytes}")
+            raise _refusal(f"has {len(token)} bytes, allowed are at most {most_bytes}")
         if len(token) < HEAD_BYTES + MAC_BYTES or not token.startswith(FORMAT):
-            raise _refused("is no token of this version of charstream, or a piece of one")
+            raise _refusal("is no token of this version of charstream, or a piece of one")
         signed, number = token[:-MAC_BYTES], token[len(FORMAT) : HEAD_BYTES]
         key = self._current().get(number)
         if key is None:
-            raise _refused("was signed with a key that this server does not know")
+            raise _refusal("was signed with a key that this server does not know")
         if not hmac.compare_digest(token[-MAC_BYTES:], _mac(key, signed)):
-            raise _refused("was changed after it was signed")
+            raise _refusal("was changed after it was signed")
         try:
             return TextState.FromString(signed[HEAD_BYTES:])
         except DecodeError:
-            raise _refused("was signed by a version of charstream that this one does not understand") from None
+            raise _refusal("was signed by a version of charstream that this one does not understand") from None
 
 
 def _read(path: Path) -> list[bytes]:
-    """Raises FileError."""
+    """Return the keys of a file. Raises FileError."""
     lines = [line.strip() for line in read_secret(path).splitlines()]
     keys = [line for line in lines if line and not line.startswith(b"#")]
     if not keys:
@@ -88,8 +86,8 @@ def _read(path: Path) -> list[bytes]:
     return keys
 
 
-def _numbered(keys: Sequence[bytes]) -> Mapping[bytes, bytes]:
-    """A key's number is not secret, and the same on every server that knows the key."""
+def _keys_by_number(keys: Sequence[bytes]) -> Mapping[bytes, bytes]:
+    """Return keys by their numbers, which are not secret, and the same on every server that knows the key."""
     return {sha256(key).digest()[:NUMBER_BYTES]: key for key in keys}
 
 
@@ -98,7 +96,7 @@ def _mac(key: bytes, signed: bytes) -> bytes:
 
 
 def text_state(snapshot: Snapshot, **rest: object) -> TextState:
-    """What a token shall say; `rest`: the fields that are no place in a text."""
+    """Return the contents of a token for that place; `rest`: the fields that are no place in a text."""
     state = snapshot.state
     return TextState(
         state=b"".join(array.astype("<f4").tobytes() for array in state.state),
@@ -110,11 +108,5 @@ def text_state(snapshot: Snapshot, **rest: object) -> TextState:
     )
 
 
-def row_state(state: TextState, shape: ModelShape) -> RowState:
-    """The state that a token holds."""
-    arrays = np.frombuffer(state.state, "<f4").reshape(len(shape.state_names), shape.hidden)
-    return RowState(state.character, tuple(arrays.astype(np.float32)), state.position)
-
-
-def _refused(reason: str) -> InvalidField:
+def _refusal(reason: str) -> InvalidField:
     return InvalidField("resume_token", reason)

@@ -4,14 +4,13 @@ import asyncio
 import itertools
 import time
 from collections import deque
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 
 from server.access.quotas import Quota
-from server.engine.engine import Engine
-from server.engine.messages import Cancel, Command, Delivery, Generation, Handled, Reason
+from server.engine.messages import Cancel, Command, Handled, Output, Reason, Request
 from server.errors import Overloaded, ShuttingDown
-from server.streaming.text_stream import Chunk, Reader, StreamLimits, TextStream
+from server.streaming.text_stream import StreamConsumer, StreamLimits, TextStream
 
 __all__ = ["Streams"]
 
@@ -24,8 +23,13 @@ class Streams:
 
     Args:
         most: streams that may be open.
-        limits: of each.
+        limits: of each of them.
+
+    Attributes:
+        submit: hands a command to the engine; is set before the first stream is opened.
     """
+
+    submit: Callable[[Command], None]
 
     def __init__(self, most: int, limits: StreamLimits) -> None:
         self._most, self._limits = most, limits
@@ -33,39 +37,35 @@ class Streams:
         self._open: dict[int, TextStream] = {}
         self._numbers = itertools.count()
         self._conclusion: Reason | None = None
-        self._arrived: deque[Delivery] = deque()
+        self._arrived: deque[Output] = deque()
         self._ticks = 0  # received and not handled yet
-        self._sent = 0.0  # when the first of them was
-        self._engine: Engine | None = None
-
-    def attach(self, engine: Engine) -> None:
-        self._engine = engine
+        self._posted = 0.0  # when the first of them was
 
     @property
     def texts(self) -> int:
-        """That are open, running and waiting."""
+        """How many are open, running and waiting."""
         return len(self._open)
 
-    def check_room(self, texts: int) -> None:
-        """Raises Overloaded if so many more may not be open."""
+    def check_capacity(self, texts: int) -> None:
+        """Raises Overloaded if `texts` more may not be open."""
         if len(self._open) + texts > self._most:
             raise Overloaded.too_many(self._most)
 
     @asynccontextmanager
     async def open(
-        self, generation: Generation, since: float, quota: Quota, reader: Reader
-    ) -> AsyncGenerator[AsyncGenerator[Chunk, None], None]:
-        """The chunks of a text that was asked for at the time.monotonic() `since`.
+        self, request: Request, submitted: float, quota: Quota, consumer: StreamConsumer
+    ) -> AsyncGenerator[AsyncGenerator[Output, None], None]:
+        """Opens a text that was asked for at the time.monotonic() `submitted`; gives its chunks, one a message.
 
         However the caller leaves, the text ends: that is what frees the row of a reader who is gone.
 
         Raises:
             Overloaded: too many are open, no row was free in time, or the reader takes nothing.
         """
-        self.check_room(1)
+        self.check_capacity(1)
         number = next(self._numbers)
         stream = TextStream(
-            number, generation, since, limits=self._limits, quota=quota, reader=reader, submit=self.submit
+            number, request, submitted, limits=self._limits, quota=quota, consumer=consumer, submit=self.submit
         )
         if self._conclusion:
             stream.conclude(self._conclusion)
@@ -77,14 +77,10 @@ class Streams:
             finally:
                 self._close(stream)
 
-    def submit(self, command: Command) -> None:
-        assert self._engine is not None
-        self._engine.submit(command)
-
     def _close(self, stream: TextStream) -> None:
         """The stream's reader is gone, or has all."""
         del self._open[stream.number]
-        if not stream.finished:
+        if not stream.is_finished:
             self.submit(Cancel(stream.number))
 
     def conclude_all(self, reason: Reason) -> None:
@@ -98,30 +94,30 @@ class Streams:
         for stream in self._open.values():
             stream.fail(ShuttingDown())
 
-    def deliver(self, deliveries: list[Delivery]) -> None:
-        """Called by the engine's thread, once a tick."""
-        self._loop.call_soon_threadsafe(self._receive, deliveries, time.monotonic())
+    def deliver(self, outputs: list[Output]) -> None:
+        """Takes the outputs of a tick; called by the engine's thread."""
+        self._loop.call_soon_threadsafe(self._receive, outputs, time.monotonic())
 
-    def _receive(self, deliveries: list[Delivery], sent: float) -> None:
-        self._arrived.extend(deliveries)
+    def _receive(self, outputs: list[Output], posted: float) -> None:
+        self._arrived.extend(outputs)
         self._ticks += 1
         if self._ticks == 1:
-            self._sent = sent
+            self._posted = posted
             self._hand_out()
 
     def _hand_out(self) -> None:
         """Wakes some streams, and the others in the loop's next turns: so new calls are taken in between."""
         for _ in range(min(WOKEN_AT_ONCE, len(self._arrived))):
-            delivery = self._arrived.popleft()
-            stream = self._open.get(delivery.stream)
+            output = self._arrived.popleft()
+            stream = self._open.get(output.stream)
             if stream:
-                stream.push(delivery)
-        self._loop.call_soon(self._hand_out if self._arrived else self._handled)
+                stream.push(output)
+        self._loop.call_soon(self._hand_out if self._arrived else self._end_turn)
 
-    def _handled(self) -> None:
-        """Those that were woken last have had their turn."""
+    def _end_turn(self) -> None:
+        """Tells the engine when those that were woken last have had their turn."""
         if self._arrived:
             self._hand_out()
         else:
-            self.submit(Handled(self._ticks, time.monotonic() - self._sent))
+            self.submit(Handled(self._ticks, time.monotonic() - self._posted))
             self._ticks = 0

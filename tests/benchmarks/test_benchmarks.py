@@ -18,33 +18,33 @@ def benchmark(name: str, *flags: str, code: int = 0) -> str:
 
 
 def test_no_text_differs_alone_and_under_load(bundles: Path) -> None:
-    out = benchmark("determinism", "--bundle", str(bundles / "tiny"), "--requests", "60")
+    out = benchmark("correctness.determinism", "--bundle", str(bundles / "tiny"), "--requests", "60")
     assert out.count("60 requests") == 2
     assert out.count("; 0 texts differ") == 2
 
 
 def test_throughput_prints_every_load_in_both_precisions(bundles: Path) -> None:
-    out = benchmark("throughput", "--bundle", str(bundles / "tiny"), "--rounds", "1", "--seconds", "0.4")
+    out = benchmark("speed.throughput", "--bundle", str(bundles / "tiny"), "--rounds", "1", "--seconds", "0.4")
     for row in ("fp32 B=1 ", "int8 B=64 ", "int8 B=256 "):
         assert out.count(row) >= 2
 
 
 def test_long_prompts_prints_the_gaps_with_and_without(bundles: Path) -> None:
-    out = benchmark("long_prompts", "--bundle", str(bundles / "tiny"), "--rounds", "1", "--seconds", "1.5")
+    out = benchmark("speed.long_prompts", "--bundle", str(bundles / "tiny"), "--rounds", "1", "--seconds", "1.5")
     assert "gap p99 with prompts / without" in out
     assert "of 2 had a first character" in out
 
 
 def test_memory_prints_what_remains(bundles: Path) -> None:
     flags = ("--streams", "40", "--rounds", "1", "--seconds", "0.5")
-    out = benchmark("memory", "--bundle", str(bundles / "tiny"), *flags)
+    out = benchmark("speed.memory", "--bundle", str(bundles / "tiny"), *flags)
     assert "engine, round 1: 40 texts" in out
     assert "40 of 40 streams delivered" in out
 
 
 def test_the_hosts_part_is_measured_before_a_device_that_is_played(device_bundles: Path) -> None:
     flags = ("--rows", "4", "--rounds", "1", "--seconds", "0.5", "--clients", "1", "--step-us", "50")
-    out = benchmark("host_part", "--bundle", str(device_bundles / "tiny"), *flags)
+    out = benchmark("speed.host_part", "--bundle", str(device_bundles / "tiny"), *flags)
     assert re.search(r"4 texts, a step in 50 us: device 80,000 chars/s, engine .* gRPC .* messages/s", out)
     assert "CPU seconds a second" in out
 

@@ -6,8 +6,7 @@ import sys
 
 import pytest
 
-from benchmarks.correctness.options_covering import covering, pairs
-from benchmarks.correctness.options_rows import LEFT_OUT, OPTIONS, STRUCTURES, rows
+from benchmarks.correctness.option_rows import LEFT_OUT, OPTIONS, STRUCTURES, rows
 
 pytestmark = pytest.mark.slow
 
@@ -27,7 +26,7 @@ def test_every_two_options_meet_unless_they_are_left_out() -> None:
         for one, other in itertools.combinations(OPTIONS, 2)
         for a, b in itertools.product(OPTIONS[one], OPTIONS[other])
     }
-    found = [row for row in rows() if not row.fails]
+    found = [row for row in rows() if not row.must_fail]
     assert met([row.options for row in found]) == every - LEFT_OUT.keys()
     assert all(structure in [row.structure for row in found] for structure in STRUCTURES)
     assert len(STRUCTURES) == 22
@@ -38,15 +37,8 @@ def test_the_table_is_the_same_each_time_and_not_much_longer_than_it_must_be() -
     assert len(rows()) <= 1.25 * len(OPTIONS["init"]) * len(OPTIONS["optimizer"])
 
 
-def test_pairs_that_are_left_out_never_meet_and_all_others_do() -> None:
-    options = {"a": (0, 1, 2), "b": (0, 1, 2), "c": ("x", "y")}
-    out = frozenset({frozenset({("a", 0), ("b", 0)}), frozenset({("b", 1), ("c", "y")})})
-    found = {frozenset(pair) for row in covering(options, out) for pair in itertools.combinations(row.items(), 2)}
-    assert found == pairs(options) - out
-
-
 def test_rows_are_trained_exported_verified_and_streamed() -> None:
-    command = [sys.executable, "-m", "benchmarks.correctness.options", "--only", "row-12", "--only", "row-26"]
+    command = [sys.executable, "-m", "benchmarks.correctness.options", "--only", "row-12", "--only", "row-23"]
     result = subprocess.run(command, capture_output=True, text=True, timeout=200)
     assert result.returncode == 0, result.stdout + result.stderr
     assert "2 rows, 0 missed" in result.stdout

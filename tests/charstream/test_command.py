@@ -66,7 +66,7 @@ def test_the_version_names_all_that_matters_and_imports_none_of_it() -> None:
         (None, "unknown"),
     ],
 )
-def test_the_version_names_the_instruction_sets(
+def test_the_version_names_theinstruction_sets(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cpuinfo: str | None, expected: str
 ) -> None:
     if cpuinfo:

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from benchmarks.support.queries import OBSERVABILITY, alert_queries, dashboard_queries, metric_names, tool
+from benchmarks.support.prometheus import OBSERVABILITY, alert_queries, dashboard_queries, metric_names, tool
 from protos import charstream_pb2 as pb
 from protos import charstream_pb2_grpc as pb_grpc
 from tests.conftest import ready, start_server, stop

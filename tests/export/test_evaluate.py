@@ -17,8 +17,8 @@ from export.verification.onnx_evaluator import OnnxEvaluator
 from export.verification.onnx_session import OnnxSession
 from models.data.corpus import open_corpus
 from models.data.text_files import CorpusError
-from models.evaluation.evaluation import Evaluated, Evaluation, evaluate
-from models.evaluation.losses import TorchReader
+from models.evaluation.evaluation import EvaluatedModel, Evaluation, evaluate
+from models.evaluation.losses import TorchEvaluator
 from models.network.char_lm import CharLM, ModelConfig
 from models.training.checkpoint import Trained
 from tests.conftest import ASCII
@@ -52,7 +52,7 @@ def test_a_bundle_loses_what_its_model_does(
     flags = ("--data", str(text), "--part", "all", "--precision", precision, "--protocol", *protocol)
     found = _evaluate(str(bundles / "tiny"), *flags, capsys=capsys)
     ids = tiny.vocabulary.encode(text.read_text())
-    expecting = Evaluated("torch", TorchReader(tiny.model), tiny.vocabulary, tiny.start_text)
+    expecting = EvaluatedModel("torch", TorchEvaluator(tiny.model), tiny.vocabulary, tiny.start_text)
     expected = evaluate(expecting, ids, "text", protocol[0], 50)  # type: ignore[arg-type]
     assert found["symbols"] == expected.symbols
     assert found["nats"] == pytest.approx(expected.nats, abs=1e-3 if precision == "fp32" else 0.05)
@@ -74,17 +74,17 @@ def test_the_report_says_what_was_measured_and_how_sure_it_is(
 
 
 def test_too_few_values_have_no_interval(tiny: Trained, text: Path) -> None:
-    expecting = Evaluated("torch", TorchReader(tiny.model), tiny.vocabulary, tiny.start_text)
+    expecting = EvaluatedModel("torch", TorchEvaluator(tiny.model), tiny.vocabulary, tiny.start_text)
     found = evaluate(expecting, tiny.vocabulary.encode(LINES), "text", "windows", 50)
     assert found.interval is None
     assert "no confidence interval: 50 characters are too few" in str(found)
 
 
-def _constant(vocabulary: Vocabulary) -> Evaluated:
+def _constant(vocabulary: Vocabulary) -> EvaluatedModel:
     model = CharLM(ModelConfig(vocab=len(vocabulary), layers=1, hidden=2, embedding=2))
     for parameter in model.parameters():
         parameter.data.zero_()
-    return Evaluated("constant", TorchReader(model), vocabulary, "\n")
+    return EvaluatedModel("constant", TorchEvaluator(model), vocabulary, "\n")
 
 
 def test_bytes_are_told_per_character_too(tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ def test_what_cannot_be_evaluated_is_one_line(
 
 def test_weights_that_are_no_numbers_are_told(tiny: Trained) -> None:
     constant = _constant(tiny.vocabulary)
-    constant.reader._model.head.bias.data.fill_(math.nan)  # type: ignore[attr-defined]
+    constant.evaluator._model.head.bias.data.fill_(math.nan)  # type: ignore[attr-defined]
     with pytest.raises(CorpusError, match="its weights are no good"):
         evaluate(constant, np.zeros(100, np.uint8), "text", "carried", 1)
 
@@ -142,8 +142,8 @@ def test_the_server_scores_what_the_protocol_carried_says(
     ids = manifest.vocabulary.encode(LINES * 10)
     parts = ("text", "carried", 1)
     found: list[Evaluation] = [
-        evaluate(Evaluated("x", one, manifest.vocabulary, "\n"), ids, *parts)  # type: ignore[arg-type]
-        for one in (reader, TorchReader(tiny.model))
+        evaluate(EvaluatedModel("x", one, manifest.vocabulary, "\n"), ids, *parts)  # type: ignore[arg-type]
+        for one in (reader, TorchEvaluator(tiny.model))
     ]
     assert found[0].nats == pytest.approx(found[1].nats, abs=1e-4)
     assert manifest.symbols == ASCII
@@ -166,7 +166,7 @@ def test_a_loss_beyond_what_a_float_can_tell_is_told(tiny: Trained) -> None:
     with torch.no_grad():
         model.head.bias[0] = 1e4
     found = evaluate(
-        Evaluated("far off", TorchReader(model), tiny.vocabulary, tiny.start_text), ids, "text", "carried", 0
+        EvaluatedModel("far off", TorchEvaluator(model), tiny.vocabulary, tiny.start_text), ids, "text", "carried", 0
     )
     assert found.nats > 1000
     assert "perplexity inf" in str(found)

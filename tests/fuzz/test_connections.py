@@ -1,13 +1,12 @@
 """The same bytes over real connections: documented statuses only, and the server is afterwards what it was before."""
 
-import asyncio
 import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from benchmarks.fuzzing.connected import Target, connected, flags_of
+from benchmarks.fuzzing.connections import Target, flags_of, send_inputs
 from benchmarks.fuzzing.requests import request_surfaces
 from benchmarks.fuzzing.surfaces import CONNECTED
 from bundle.manifest import Manifest
@@ -33,6 +32,6 @@ def target(bundles: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 @pytest.mark.parametrize("name", CONNECTED)
 def test_strange_bytes_get_documented_statuses_and_leave_nothing(target: Target, tiny_files: Files, name: str) -> None:
     (surface,) = (surface for surface in request_surfaces(tiny_files[0]) if surface.name == name)
-    statuses = asyncio.run(connected(surface, target, [surface.input(number) for number in range(INPUTS)]))
+    statuses = send_inputs(surface, target, [surface.input(number) for number in range(INPUTS)])
     assert statuses.total() == INPUTS
     assert {"OK", "INVALID_ARGUMENT"} <= set(statuses), "both sides must be reached"

@@ -19,11 +19,11 @@ import torch
 import models.runs.run
 from charstream.__main__ import main as charstream
 from charstream.settings import parse
-from models.runs.run_checkpoints import Keeping
+from models.runs.run import Run
 from models.runs.start import begin
 from models.train import main
 from models.train import train as train_loop
-from models.training.checkpoint import Progress, load, read, save
+from models.training.checkpoint import load, read, save
 from models.training.settings import TrainSettings
 from tests.models.conftest import SMALL, flags_of
 
@@ -127,7 +127,7 @@ def test_a_run_that_dies_between_two_checks_goes_on_from_where_time_saved_it(
 ) -> None:
     own = ["--steps", "40", "--dropout", "0.2", "--layers", "2", *flags_of(cell)]
     whole, died = train(*own, name="whole"), tmp_path / "died"
-    monkeypatch.setattr(models.run, "SAVE_SECONDS", 0)
+    monkeypatch.setattr(models.runs.run, "SAVE_SECONDS", 0)
     flags = ["--data", str(verse), "--out", str(died), *SMALL, *own]
     with pytest.raises(SystemExit):
         train_loop(begin(parse(TrainSettings, flags, command="test"), time.monotonic()), Dies(7))
@@ -245,15 +245,15 @@ def test_the_best_weights_are_those_of_one_go_if_the_run_dies_while_it_keeps_the
     tmp_path: Path, train: Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train("--steps", "60", name="whole")
-    keep, count = Keeping.last, itertools.count()
+    save_last, count = Run._save_last, itertools.count()
 
-    def dies(keeping: Keeping, progress: Progress) -> None:
+    def dies(run: Run) -> None:
         if next(count) == 8:
             raise KeyboardInterrupt
-        keep(keeping, progress)
+        save_last(run)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Keeping, "last", dies)
+        patch.setattr(Run, "_save_last", dies)
         with pytest.raises(KeyboardInterrupt):
             train("--steps", "60", name="dead")
     assert main(["--out", str(tmp_path / "dead"), "--resume"]) == 0

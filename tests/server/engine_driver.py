@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from heapq import heappop, heappush
 from itertools import count
 from types import TracebackType
@@ -14,17 +14,18 @@ from bundle.read import decode_file, full_file
 from server.engine.engine import Engine
 from server.engine.messages import (
     Cancel,
+    Chunking,
     Command,
-    Delivery,
     Finish,
-    Generation,
     Grant,
     Handled,
+    Output,
     Request,
     Sampling,
-    Stop,
+    Shutdown,
+    StopRule,
 )
-from server.engine.state_store import Inputs, Outcomes, States, Store, nothing
+from server.engine.state_store import RunInput, RunOutput, States, Store, do_nothing
 from server.runtime.device_runner import DeviceRunner
 from server.runtime.device_states import DeviceStore
 from server.runtime.host_runner import Provider, Runner
@@ -39,12 +40,12 @@ LONGEST_SECONDS = 30
 
 @dataclass(frozen=True)
 class Run:
-    """One call of a graph. `reading`: every outcome was forced."""
+    """One call of a graph. `is_forced`: every outcome was forced."""
 
     steps: int
     rows: int
     full: bool
-    reading: bool
+    is_forced: bool
 
 
 class WatchedRunner:
@@ -64,7 +65,7 @@ class WatchedRunner:
         self.before_run: Callable[[], None] = lambda: None
 
     def store(self, max_rows: int, max_batch: int) -> Store:
-        """On a device there are runs of `max_batch` and of `max_rows` rows, and so many rows come in at once."""
+        """On a device, runs have `max_batch` or `max_rows` rows, and up to `max_batch` rows come in at once."""
         store: Store
         if self.on_device:
             buckets = sorted({min(max_batch, max_rows), max_rows})
@@ -74,25 +75,25 @@ class WatchedRunner:
         store.states = {area: WatchedStates(states, self.note) for area, states in store.states.items()}
         return store
 
-    def note(self, inputs: Inputs, full: bool) -> None:
+    def note(self, run_input: RunInput, full: bool) -> None:
         self.before_run()
-        self.runs.append(Run(*inputs.forced.shape, full, reading=bool((inputs.forced >= 0).all())))
+        self.runs.append(Run(*run_input.forced.shape, full, is_forced=bool((run_input.forced >= 0).all())))
 
 
 class WatchedStates:
     """States that tell of their runs, after what the engine does beside them."""
 
-    def __init__(self, states: States, note: Callable[[Inputs, bool], None]) -> None:
+    def __init__(self, states: States, note: Callable[[RunInput, bool], None]) -> None:
         self._states, self._note = states, note
         self.width, self.warm_up = states.width, states.warm_up
         self.put, self.move, self.take, self.take_before = states.put, states.move, states.take, states.take_before
 
-    def run(self, inputs: Inputs, *, full: bool, meanwhile: Callable[[], None] = nothing) -> Outcomes:
+    def run(self, run_input: RunInput, *, full: bool, meanwhile: Callable[[], None] = do_nothing) -> RunOutput:
         def first() -> None:
             meanwhile()
-            self._note(inputs, full)
+            self._note(run_input, full)
 
-        return self._states.run(inputs, full=full, meanwhile=first)
+        return self._states.run(run_input, full=full, meanwhile=first)
 
 
 @dataclass
@@ -127,12 +128,11 @@ def generation(
     stop: Sequence[str] = (),
     max_delay: float = 10.0,
     **more: Any,
-) -> Generation:
+) -> Request:
     """`more`: other attributes."""
     ids = manifest.vocabulary.encode(prompt)
-    return Generation(
-        ids, len(ids), max_chars, sampling or Sampling(), seed, stop=tuple(stop), max_delay=max_delay, **more
-    )
+    stops, chunking = StopRule(tuple(stop)), Chunking(max_delay)
+    return Request(ids, len(ids), max_chars, sampling or Sampling(), seed, stops=stops, chunking=chunking, **more)
 
 
 class DrivenEngine(Engine):
@@ -149,8 +149,8 @@ class DrivenEngine(Engine):
 
     def _take_commands(self) -> None:
         if self._scheduler.idle:
-            self._deliver_late()
-            self._post()
+            self._deliver_deferred()
+            self._backlog.post()
             if self._commands.empty():
                 self.before_waiting()
         super()._take_commands()
@@ -202,14 +202,14 @@ class EngineDriver:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.engine.submit(Stop())
+        self.engine.submit(Shutdown())
         if self.engine.ident:
             self.engine.join(LONGEST_SECONDS)
         self.runner.before_run = lambda: None
 
     def ask(
         self,
-        wanted: Generation,
+        wanted: Request,
         *,
         window: int = UNBOUNDED,
         at: int = 0,
@@ -218,7 +218,7 @@ class EngineDriver:
         identity: str = "",
     ) -> Text:
         """Asks for a text; its reader lets `pause` runs pass before it takes what came, and leaves if told so."""
-        request = Request(len(self.texts), wanted, window, time.monotonic(), identity)
+        request = replace(wanted, stream=len(self.texts), window=window, submitted=time.monotonic(), identity=identity)
         text = Text(request, pause, leave)
         self.texts.append(text)
         self._submit(at, text.request)
@@ -261,19 +261,19 @@ class EngineDriver:
                 self.engine.submit(heappop(self._later)[2])
             self._changed.notify()
 
-    def _take(self, deliveries: list[Delivery]) -> None:
+    def _take(self, outputs: list[Output]) -> None:
         with self._changed:
             run = len(self.runner.runs)
-            for delivery in deliveries:
-                text = self.texts[delivery.stream]
+            for output in outputs:
+                text = self.texts[output.stream]
                 assert not text.finish, "a delivery came after the last one"
-                text.parts.append(delivery.text)
+                text.parts.append(output.text)
                 text.came.append(run)
-                text.finish = delivery.finish
+                text.finish = output.finish
                 if len(text.parts) == text.leave and not text.finish:
                     self.cancel(text)
                 elif not text.finish:
-                    self._submit(text.pause and run + text.pause, Grant(delivery.stream, len(delivery.text)))
+                    self._submit(text.pause and run + text.pause, Grant(output.stream, len(output.text)))
             # For an event loop that does not keep up, runs get longer, and texts wait for the next message.
             self._submit(self._late and run + self._late, Handled(1, 0.0))
             self._changed.notify()

@@ -1,4 +1,4 @@
-"""The sums before the nonlinearities, of first weights and of trained ones: their spread, and which units are flat."""
+"""The sums before the nonlinearities, with first and with trained weights: their spread, and which units are flat."""
 
 from typing import get_args
 
@@ -7,23 +7,22 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from models.check.checks.sums import GateSums, gate_sums, spread_by_layer
-from models.check.outcome import Finding, Outcome, failed, ok, warning
+from models.check.outcome import Finding, Outcome, failure, ok, warning
 from models.check.subject import Subject
-from models.network.initialise import Init
-from models.reporting.panels import entitle
-from models.reporting.style import COLOURS, figure, legend
+from models.network.config import Init
+from models.reporting.style import COLOURS, entitle, figure, legend
 
 __all__ = ["check"]
 
 STEPS, STREAMS = 64, 16
-SMALL, LARGE, HUGE = 0.005, 5.0, 1e3  # standard deviation of a layer's sums
+SMALL, LARGE, HUGE = 0.005, 5.0, 1e3  # standard deviations of a layer's sums
 SAME = 1e-7  # spread of units that all do the same
 FLAT, DEAD, MOST_DEAD = 0.5, 0.1, 0.5  # shares of units
 DEEP, DEEP_HIDDEN, DEEP_STEPS = 8, 256, 16
 SHOWN_LAYERS = 4
 COLUMNS = 2
-HEADROOM = 0.13  # for a line of a legend, as a share of the axis
-FLOOR = 1e-12  # of what is shown on a logarithmic axis
+HEADROOM = 0.13  # share of the axis for a line of a legend
+FLOOR = 1e-12  # the smallest value on a logarithmic axis
 
 
 def check(subject: Subject) -> Outcome:
@@ -45,7 +44,7 @@ def _figures(gate: GateSums) -> dict[str, float | str]:
 
 
 def _spreads_of_deep_models(subject: Subject) -> dict[str, list[float]]:
-    """What the layers hand up, layer by layer of eight, for each initialisation."""
+    """Return the spread of the outputs of each of eight layers, for each initialisation."""
     ids = subject.windows(DEEP_STEPS, STREAMS)[:-1]
     hidden = min(subject.config.hidden, DEEP_HIDDEN)
     sizes = {"layers": max(DEEP, subject.config.layers), "hidden": hidden, "norm": "none", "residual": False}
@@ -56,10 +55,10 @@ def _judge(gates: list[GateSums], subject: Subject) -> Finding:
     init = f"--init {subject.settings.init}"
     smallest, largest = (choose(gates, key=lambda gate: gate.variance) for choose in (min, max))
     if not largest.std < HUGE:
-        return failed(f"{init}: the sums of {largest.name} explode, variance {largest.variance:.1g}: smaller weights")
+        return failure(f"{init}: the sums of {largest.name} explode, variance {largest.variance:.1g}: smaller weights")
     same = [gate for gate in gates if gate.across < SAME]
     if same:
-        return failed(
+        return failure(
             f"{init}: all units of {same[0].name} sum up to the same; so do their gradients, and they stay alike: "
             "draw the weights from another distribution"
         )
@@ -78,11 +77,11 @@ def _judge(gates: list[GateSums], subject: Subject) -> Finding:
 
 
 def _judge_units(gates: list[GateSums], text: str) -> Finding | None:
-    """What is wrong with the slopes of the nonlinearities, if anything."""
+    """Judge the slopes of the nonlinearities; return None if they are all right."""
     deadest, flattest = (max(gates, key=lambda gate: getattr(gate, name)) for name in ("dead", "flat"))
     if deadest.dead > DEAD:
-        judged = failed if deadest.dead > MOST_DEAD else warning
-        return judged(
+        judge = failure if deadest.dead > MOST_DEAD else warning
+        return judge(
             f"{text}: {deadest.dead:.0%} of the units of {deadest.name} are dead, flat at every character, and learn "
             "nothing; try another --init or --activation"
         )
@@ -106,9 +105,7 @@ def _judge_trained(gates: list[GateSums]) -> Finding:
 
 def _draw(init: str, untrained: list[GateSums], trained: list[GateSums], spreads: dict[str, list[float]]) -> Figure:
     panels = [
-        (name, gates)
-        for name, kind in (("untrained", untrained), ("trained", trained))
-        for gates in _layers(name, kind)
+        (name, gates) for name, kind in (("untrained", untrained), ("trained", trained)) for gates in _by_layer(kind)
     ]
     rows = -(-(len(panels) + 1) // COLUMNS)
     drawn, axes = figure(rows, COLUMNS, title="Sums before the nonlinearities", size=(11, 3.3 * rows))
@@ -120,8 +117,8 @@ def _draw(init: str, untrained: list[GateSums], trained: list[GateSums], spreads
     return drawn
 
 
-def _layers(name: str, gates: list[GateSums]) -> list[list[GateSums]]:
-    """The gates of each layer that is shown."""
+def _by_layer(gates: list[GateSums]) -> list[list[GateSums]]:
+    """Return the gates of each layer that is shown."""
     layers = sorted({gate.layer for gate in gates})
     return [[gate for gate in gates if gate.layer == layer] for layer in layers[:SHOWN_LAYERS]]
 
@@ -139,7 +136,7 @@ def _draw_layer(axes: Axes, name: str, gates: list[GateSums]) -> None:
 
 
 def _limits(gates: list[GateSums]) -> tuple[float, float]:
-    """Where nearly all of the sums lie."""
+    """Return the ends of the range in which nearly all sums lie."""
     ends = [np.quantile(gate.values.numpy(), (0.001, 0.999)) for gate in gates]
     low, high = min(end[0] for end in ends), max(end[1] for end in ends)
     return (low, high) if low < high else (low - 1, high + 1)

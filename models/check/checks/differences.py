@@ -1,4 +1,4 @@
-"""The gradients of every cell, in float64, against central differences."""
+"""The gradients of every cell in float64, compared with central differences."""
 
 from collections.abc import Callable, Iterator
 from typing import NamedTuple, get_args
@@ -7,7 +7,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from models.check.outcome import Finding, Outcome, failed, ok, warning
+from models.check.outcome import Finding, Outcome, failure, ok, warning
 from models.check.subject import NO_DROPOUT, Subject
 from models.network.char_lm import CharLM
 from models.network.config import Activation, Form, ModelConfig
@@ -15,16 +15,16 @@ from models.reporting.style import COLOURS, figure, legend
 
 __all__ = ["check", "relative_error"]
 
-STEP = 1e-5  # of a difference: its own error is of the order of STEP^2 = 1e-10, rounding's of 1e-16 / STEP = 1e-11
-TENSOR_FLOOR = 1e-6  # a norm of a gradient below this is compared with this
+STEP = 1e-5  # of a difference: its own error is about STEP^2 = 1e-10, that of rounding 1e-16 / STEP = 1e-11
+TENSOR_FLOOR = 1e-6  # errors of gradients with a smaller norm are relative to this
 GOOD, BAD = 1e-6, 1e-4
 SAMPLE = 12  # elements of a tensor: each costs two losses
 SIZES = {"vocab": 5, "layers": 2, "hidden": 4, "embedding": 3}
 STEPS, STREAMS = 4, 2
 
 
-class Checked(NamedTuple):
-    """One model: its name, its relative error and the tensor with it."""
+class GradientError(NamedTuple):
+    """The largest relative error of a model's gradients, and the tensor that has it."""
 
     name: str
     error: float
@@ -32,7 +32,7 @@ class Checked(NamedTuple):
 
 
 def check(subject: Subject) -> Outcome:
-    results = [Checked(name, *relative_error(_small(config))) for name, config in _configs(subject.config)]
+    results = [GradientError(name, *relative_error(_small(config))) for name, config in _configs(subject.config)]
     return Outcome(
         (_judge(results),),
         {"relative_error": {result.name: result.error for result in results}, "step": STEP},
@@ -41,9 +41,9 @@ def check(subject: Subject) -> Outcome:
 
 
 def relative_error(model: CharLM) -> tuple[float, str]:
-    """The worst tensor's ||a - n|| / (||a|| + ||n||), a its gradient by backpropagation, n by central differences.
+    """Return the largest ||a - n|| / (||a|| + ||n||) of a tensor, a by backpropagation, n by central differences.
 
-    Over a sample of a tensor's elements at once: one that is zero but for rounding would have any relative error.
+    Norms are over a sample of a tensor's elements: a single element that is nearly zero could have any relative error.
 
     Args:
         model: of float64, without dropout.
@@ -71,7 +71,7 @@ def relative_error(model: CharLM) -> tuple[float, str]:
 
 @torch.no_grad()
 def _numeric(tensor: Tensor, places: Tensor, loss: Callable[[], Tensor]) -> Tensor:
-    """d loss / d tensor at some places of the flattened tensor, by central differences."""
+    """Return d loss / d tensor at some places of the flattened tensor, by central differences."""
     flat, slopes = tensor.view(-1), []
     for place in places.tolist():
         value = flat[place].item()
@@ -88,7 +88,7 @@ def _difference(a: Tensor, n: Tensor) -> float:
 
 
 def _configs(chosen: ModelConfig) -> Iterator[tuple[str, ModelConfig]]:
-    """Small models of every cell, and one with the options that were chosen."""
+    """Yield small models of every cell, and one with the chosen options, each with its name."""
     for cell in ("lstm", "gru"):
         yield cell, ModelConfig(cell=cell, **SIZES)
     for form in get_args(Form):
@@ -98,7 +98,7 @@ def _configs(chosen: ModelConfig) -> Iterator[tuple[str, ModelConfig]]:
 
 
 def _small(config: ModelConfig) -> CharLM:
-    """In float64; weights of a size at which nonlinearities are bent, other than torch's at four units."""
+    """Return a model in float64, with weights so large that the nonlinearities bend, unlike torch's first weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = CharLM(config).double()
@@ -108,7 +108,7 @@ def _small(config: ModelConfig) -> CharLM:
     return model
 
 
-def _judge(results: list[Checked]) -> Finding:
+def _judge(results: list[GradientError]) -> Finding:
     name, error, tensor = max(results, key=lambda result: result.error)
     text = f"backpropagation and central differences agree within {error:.1e} in {len(results)} models (worst: {name})"
     if error <= GOOD:
@@ -116,10 +116,10 @@ def _judge(results: list[Checked]) -> Finding:
     text = f"{name}: the gradient of {tensor} differs from central differences by {error:.1e} of its size"
     if error <= BAD:
         return warning(f"{text}: look whether a kink of the activation lies there")
-    return failed(f"{text}: its backward pass is wrong")
+    return failure(f"{text}: its backward pass is wrong")
 
 
-def _draw(results: list[Checked]) -> Figure:
+def _draw(results: list[GradientError]) -> Figure:
     drawn, (axes,) = figure(size=(7.5, 5.5), title="Gradients against central differences, float64")
     names = [result.name for result in results]
     axes.barh(names, [max(result.error, 1e-16) for result in results], color=COLOURS[0], height=0.7)

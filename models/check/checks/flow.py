@@ -1,7 +1,7 @@
-"""How far back gradients reach: the norm of dL/dh_t against the lag, beside the bound of the lecture.
+"""The norm of dL/dh_t by lag, which shows how far back gradients reach, and its bound.
 
-L is the loss of one character, after the last step T of a window; h_t the top layer's state, which acts on that loss by
-its own recurrence alone. Of an rnn dh_(t+1)/dh_t is W_hh and phi' in one order or the other, so
+L is the loss of one character, after the last step T of a window; h_t is the top layer's state, which acts on that loss
+through its own recurrence only. In an rnn dh_(t+1)/dh_t is the product of W_hh and phi', in either order, so
 
     ||dL/dh_t|| <= ||dL/dh_T|| (gamma_W gamma_phi)^(T - t)
 
@@ -30,22 +30,22 @@ class Flow:
     """Gradients of one model by lag.
 
     Attributes:
-        h: ||dL/dh_t|| for the lags 0, 1, ..., the mean over streams.
-        c: the same of an LSTM's cell state; empty for others.
-        bound: gamma_W gamma_phi of an rnn; None of cells with gates, to which it does not apply.
+        h: ||dL/dh_t|| at the lags 0, 1, ..., the mean over streams.
+        c: the same for an LSTM's cell state; empty for other cells.
+        factor_bound: gamma_W gamma_phi of an rnn; None for cells with gates, to which the bound does not apply.
     """
 
     h: list[float]
     c: list[float]
-    bound: float | None
+    factor_bound: float | None
 
     @property
-    def finite(self) -> bool:
+    def is_finite(self) -> bool:
         return all(map(math.isfinite, self.h))
 
     @property
     def shares(self) -> list[float]:
-        """Of ||dL/dh_T||, by lag."""
+        """||dL/dh_t|| as shares of ||dL/dh_T||, by lag."""
         return [norm / (self.h[0] or 1.0) for norm in self.h]
 
     @property
@@ -55,45 +55,45 @@ class Flow:
 
     @property
     def bounds(self) -> list[float]:
-        """What the shares cannot exceed; empty where there is no bound."""
-        if self.bound is None:
+        """The largest possible shares, by lag; empty if there is no bound."""
+        if self.factor_bound is None:
             return []
         with np.errstate(over="ignore"):
-            bounds: list[float] = np.power(self.bound, np.arange(len(self.h), dtype=np.float64)).tolist()
+            bounds: list[float] = np.power(self.factor_bound, np.arange(len(self.h), dtype=np.float64)).tolist()
         return bounds
 
     @property
-    def within_bound(self) -> bool:
+    def is_within_bound(self) -> bool:
         return all(share <= bound * (1 + _ROUNDING) for share, bound in zip(self.shares, self.bounds, strict=False))
 
     @property
     def factor(self) -> float:
-        """By what a step back multiplies the gradient, the geometric mean over the first half of the lags."""
+        """The factor by which a step back changes the gradient: the geometric mean over the first half of the lags."""
         last = max(1, len(self.h) // 2)
-        return self._carried[last] ** (1 / last)
+        return self._memory[last] ** (1 / last)
 
     def reach(self, share: float) -> int:
-        """The last lag at which this share of the gradient arrives."""
-        return max((lag for lag, there in enumerate(self._carried) if there >= share), default=0)
+        """Return the last lag at which this share of the gradient arrives."""
+        return max((lag for lag, there in enumerate(self._memory) if there >= share), default=0)
 
     @property
-    def _carried(self) -> list[float]:
-        """Shares of what is made to carry it: an LSTM's c, others' h."""
+    def _memory(self) -> list[float]:
+        """Shares of the state that carries gradients furthest: c of an LSTM, h of other cells."""
         return self.shares_of_c or self.shares
 
 
 def flow(model: CharLM, ids: Tensor) -> Flow:
-    """Reads ids [T + 1, B] from the initial state, in float64 and without dropout: lags 0 to T - 1."""
+    """Measure the gradients for ids [T + 1, B] from the initial state, in float64 without dropout: lags 0 to T - 1."""
     model = copy.deepcopy(model).double()
-    trace = model.unrolled(ids[:-1], model.initial_state(ids.shape[1]))
+    trace = model.unroll(ids[:-1], model.initial_state(ids.shape[1]))
     loss = nn.functional.cross_entropy(trace.logits[-1], ids[-1], reduction="sum")
     by_kind = zip(*trace.layers[-1].state, strict=True)
     norms = [_norms(loss, steps) for steps in by_kind]
-    return Flow(norms[0], norms[1] if len(norms) > 1 else [], bound(model))
+    return Flow(norms[0], norms[1] if len(norms) > 1 else [], _factor_bound(model))
 
 
-def bound(model: CharLM) -> float | None:
-    """gamma_W gamma_phi of the top layer; None unless it is an rnn."""
+def _factor_bound(model: CharLM) -> float | None:
+    """Return gamma_W gamma_phi of the top layer; None unless it is an rnn."""
     if model.config.cell != "rnn":
         return None
     layer = model.layers[-1]
@@ -104,6 +104,6 @@ def bound(model: CharLM) -> float | None:
 
 
 def _norms(loss: Tensor, steps: tuple[Tensor, ...]) -> list[float]:
-    """Of the loss's gradient at each step's tensor [B, H], the last step first; streams do not act on each other."""
+    """Return the mean norm of the loss's gradient by each step's tensor [B, H], the last step first."""
     gradients = torch.autograd.grad(loss, steps, retain_graph=True)
     return [gradient.norm(dim=1).mean().item() for gradient in reversed(gradients)]

@@ -1,14 +1,13 @@
-"""Training and validation loss beside each other: what is learnt by heart, and what could still be learnt."""
+"""Training and validation loss compared: whether the model learns by heart, and whether it still learns."""
 
 from dataclasses import dataclass
 
 from matplotlib.figure import Figure
 
-from models.check.checks.initial_loss import unigram_entropy
-from models.check.history import History
-from models.check.outcome import Finding, Outcome, failed, ok, warning
+from models.check.outcome import Finding, Outcome, failure, ok, warning
 from models.check.subject import Subject
-from models.evaluation.evaluate import carried_nats
+from models.check.trial import History
+from models.evaluation.losses import carried_nats
 from models.reporting.style import COLOURS, figure, legend
 
 __all__ = ["Gap", "check"]
@@ -16,8 +15,8 @@ __all__ = ["Gap", "check"]
 SAMPLE_CHARS = 256  # at each of up to 128 places
 MOST_TRAINING_CHARS = 1_000_000
 WIDE, NARROW = 0.1, 0.03  # of the training loss
-RISEN = 0.01  # nats, of the validation loss since its lowest
-FALLING = 0.01  # nats, in the last fifth
+RISEN = 0.01  # nats by which the validation loss lies above its lowest
+FALLING = 0.01  # nats by which it fell in the last fifth
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,7 @@ class Gap:
 
     @property
     def share(self) -> float:
-        """By what share of the training loss validation is worse."""
+        """How much larger the validation loss is, as a share of the training loss."""
         return 0.0 if self.validation is None else (self.validation - self.training) / self.training
 
 
@@ -42,8 +41,8 @@ def check(subject: Subject) -> Outcome:
 
 
 def _measure(subject: Subject) -> Gap:
-    """On equal shares of both parts; of the training text a piece from its middle."""
-    model, corpus = subject.trained, subject.corpus
+    """Measure on as much text of both parts, for training on a piece from the middle."""
+    model, corpus = subject.trained_model, subject.corpus
     size = min(len(corpus.validation) or MOST_TRAINING_CHARS, MOST_TRAINING_CHARS, len(corpus.training))
     first = (len(corpus.training) - size) // 2
     middle = corpus.training[first : first + size]
@@ -51,7 +50,7 @@ def _measure(subject: Subject) -> Gap:
     return Gap(
         carried_nats(model, middle, corpus.start, limit=SAMPLE_CHARS),
         carried_nats(model, held_out, corpus.start, limit=SAMPLE_CHARS) if len(held_out) else None,
-        unigram_entropy(subject),
+        subject.unigram_entropy,
         subject.unit,
     )
 
@@ -59,7 +58,7 @@ def _measure(subject: Subject) -> Gap:
 def _judge(gap: Gap, history: History, of_a_run: bool) -> list[Finding]:
     if not gap.training < gap.unigram:
         return [
-            failed(
+            failure(
                 f"{gap.training:.3f} nats on the training text, and the {gap.unit}s' frequencies alone give "
                 f"{gap.unigram:.3f}: it has learnt nothing of their order yet; train longer, or see the other checks"
             )
@@ -81,8 +80,8 @@ def _judge_gap(gap: Gap) -> Finding:
 
 
 def _judge_course(history: History, of_a_run: bool) -> list[Finding]:
-    """What the validation losses say over time; a trial is too short to have settled."""
-    steps, values = history.validation
+    """Judge the course of the validation loss; a trial is too short for it to settle."""
+    steps, values = history.validation.steps.astype(int).tolist(), history.validation.values.tolist()
     if len(values) < 3:
         return []
     best = values.index(min(values))
@@ -103,12 +102,14 @@ def _judge_course(history: History, of_a_run: bool) -> list[Finding]:
 
 def _draw(gap: Gap, history: History) -> Figure:
     drawn, (axes,) = figure(title=f"Training and validation: {history.source}", size=(7.5, 3.8))
-    axes.plot(
-        *history.loss, color=COLOURS[0], alpha=0.6, linewidth=1, label="training, as it goes (with dropout, if any)"
-    )
-    if history.validation.steps:
-        axes.plot(*history.validation, "o-", color=COLOURS[1], markersize=3, label="validation, a sample")
-    last = history.loss.steps[-1] if history.loss.steps else 0
+    training, validation = history.loss, history.validation
+    label = "training, as it goes (with dropout, if any)"
+    axes.plot(training.steps, training.values, color=COLOURS[0], alpha=0.6, linewidth=1, label=label)
+    if len(validation):
+        axes.plot(
+            validation.steps, validation.values, "o-", color=COLOURS[1], markersize=3, label="validation, a sample"
+        )
+    last = training.steps[-1] if len(training) else 0
     axes.plot(last, gap.training, "s", color=COLOURS[0], label=f"training, these weights: {gap.training:.3f}")
     if gap.validation is not None:
         axes.plot(last, gap.validation, "s", color=COLOURS[1], label=f"validation, these weights: {gap.validation:.3f}")

@@ -1,23 +1,21 @@
-"""The loss before training: ln V, if the model begins without opinions; and that a penalty on weights raises it."""
+"""The loss before training: ln V if the model begins without opinions, and more with a penalty on weights."""
 
 import math
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from models.check.outcome import Finding, Outcome, failed, ok, warning
+from models.check.outcome import Finding, Outcome, failure, ok, warning
 from models.check.subject import Subject
 from models.reporting.style import COLOURS, figure
-from models.training.loss import mean_nats, objective
+from models.training.loss import mean_nats, training_loss
 
-__all__ = ["InitialLoss", "check", "unigram_entropy"]
+__all__ = ["InitialLoss", "check"]
 
 STEPS, STREAMS = 64, 32
 L2 = (1e-4, 1e-3)
 NEAR, FAR = 0.05, 0.5  # of ln V
-SAMPLE = 1_000_000
 
 
 class InitialLoss(NamedTuple):
@@ -25,8 +23,8 @@ class InitialLoss(NamedTuple):
 
     Attributes:
         uniform: ln V.
-        unigram: what knowing the characters' frequencies alone would come to.
-        penalised: with each penalty, by its name.
+        unigram: the loss of a model that knows the characters' frequencies alone.
+        penalised: the loss with each penalty, by its name.
     """
 
     nats: float
@@ -36,7 +34,7 @@ class InitialLoss(NamedTuple):
 
     @property
     def away(self) -> float:
-        """From ln V, as a share of it."""
+        """The distance from ln V, as a share of it."""
         return abs(self.nats - self.uniform) / self.uniform if self.uniform else 0.0
 
 
@@ -47,18 +45,10 @@ def check(subject: Subject) -> Outcome:
     return Outcome(findings, figures, (lambda: _draw(result, subject.unit)) if math.isfinite(result.nats) else None)
 
 
-def unigram_entropy(subject: Subject) -> float:
-    """Of the training text, nats per character."""
-    counts = np.bincount(subject.corpus.training[:SAMPLE])
-    shares = counts[counts > 0] / counts.sum()
-    return float(-(shares * np.log(shares)).sum())
-
-
 @torch.no_grad()
 def _measure(subject: Subject) -> InitialLoss:
     model, ids = subject.fresh().eval(), subject.windows(STEPS, STREAMS)
     nats = mean_nats(model(ids[:-1], model.initial_state(STREAMS))[0], ids[1:])
-    plain = subject.settings.model_copy(update={"loss": "mean", "l1": 0.0, "l2": 0.0})
     penalties = {f"--l2 {strength:g}": {"l2": strength} for strength in L2}
     for name in ("l1", "l2"):
         if strength := getattr(subject.settings, name):
@@ -66,11 +56,8 @@ def _measure(subject: Subject) -> InitialLoss:
     return InitialLoss(
         nats.item(),
         math.log(subject.config.vocab),
-        unigram_entropy(subject),
-        {
-            name: objective(nats, STEPS, model, plain.model_copy(update=penalty)).item()
-            for name, penalty in penalties.items()
-        },
+        subject.unigram_entropy,
+        {name: training_loss(nats, STEPS, model, "mean", **penalty).item() for name, penalty in penalties.items()},
     )
 
 
@@ -80,7 +67,7 @@ def _judge(result: InitialLoss, subject: Subject) -> Finding:
         return ok(text)
     init = f"--init {subject.settings.init}"
     advice = f"it begins with opinions that it has to unlearn: {init} draws the head's weights too large"
-    return (warning if result.away <= FAR else failed)(f"{text}: {advice}")
+    return (warning if result.away <= FAR else failure)(f"{text}: {advice}")
 
 
 def _judge_penalty(result: InitialLoss) -> list[Finding]:

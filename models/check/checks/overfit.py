@@ -1,4 +1,4 @@
-"""Overfitting twenty lines: a model that cannot learn them by heart will learn nothing else."""
+"""Overfitting twenty lines: a model that cannot learn them by heart will learn nothing else either."""
 
 import time
 from collections.abc import Iterator
@@ -8,38 +8,38 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from models.check.outcome import Finding, Outcome, failed, ok, warning
+from models.check.outcome import Finding, Outcome, failure, ok, warning
 from models.check.subject import NO_DROPOUT, Subject
 from models.network.char_lm import CharLM
-from models.progress import ProgressBar
 from models.reporting.style import COLOURS, figure, legend
+from models.terminal import ProgressBar
 
 __all__ = ["Overfit", "check", "overfit"]
 
 LINES, MOST_CHARS = 20, 1000
 STREAMS = 8
-UNCOUNTED = 8  # characters that a stream reads before its own: nothing could tell where in the text it begins
+UNCOUNTED = 8  # characters that a stream reads before its own, so that it knows its place in the text
 LEARNT, HALF_LEARNT = 0.05, 0.5  # nats
 LEARNING_RATES = (1e-2, 3e-3, 1e-3)  # Adam's, one after another, from the first weights again
-MOST_STEPS, SECONDS = 300, 20.0  # for each of them
+MOST_STEPS, SECONDS = 300, 20.0  # for each learning rate
 
 
 @dataclass(frozen=True)
 class Overfit:
-    """Losses in nats, step by step, at each of Adam's learning rates that were tried."""
+    """The losses of all steps in nats, by Adam's learning rate."""
 
     characters: int
     losses: dict[float, list[float]]
 
     @property
-    def cut_short(self) -> bool:
-        """Whether the time was up while it still learnt."""
+    def is_cut_short(self) -> bool:
+        """Whether the time was up while the model still learnt."""
         losses = self.losses[self.rate]
         return len(losses) < MOST_STEPS and losses[-1] < losses[0]
 
     @property
     def rate(self) -> float:
-        """The learning rate that came lowest."""
+        """The learning rate with the lowest loss."""
         return min(self.losses, key=lambda rate: min(self.losses[rate]))
 
     @property
@@ -72,9 +72,9 @@ def check(subject: Subject) -> Outcome:
 
 
 def overfit(model: CharLM, ids: Tensor, learning_rate: float) -> Iterator[float]:
-    """Learns a text by heart with Adam: the loss of each step, until it is learnt or the time is up.
+    """Learn a text by heart with Adam, and yield the loss of each step, until it is learnt or the time is up.
 
-    The text is read from several places at once, all of it in every step.
+    Each step reads the whole text, from several places side by side.
 
     Args:
         ids: [N] int64.
@@ -95,7 +95,7 @@ def overfit(model: CharLM, ids: Tensor, learning_rate: float) -> Iterator[float]
 
 
 def _side_by_side(ids: Tensor) -> tuple[Tensor, Tensor]:
-    """Inputs and targets [UNCOUNTED + C, S]: S parts of C characters, each with those before it."""
+    """Return inputs and targets [UNCOUNTED + C, S]: S parts of C characters, each after those before it."""
     streams = max(1, min(STREAMS, len(ids) // (4 * UNCOUNTED)))
     own = (len(ids) - UNCOUNTED - 1) // streams
     windows = ids.unfold(0, UNCOUNTED + own + 1, own)[:streams].T
@@ -108,11 +108,11 @@ def _judge(result: Overfit, unit: str) -> Finding:
     if result.lowest < LEARNT:
         return ok(f"{what} learnt by heart in {steps} steps: {result.lowest:.3f} nats")
     text = f"{what} are not learnt by heart: {result.lowest:.3g} nats after {steps} steps at the best learning rate"
-    if result.cut_short:
+    if result.is_cut_short:
         return warning(f"{text}; the time was up, this says nothing: fewer --layers or --hidden units can be checked")
     if result.lowest < HALF_LEARNT:
         return warning(f"{text}: it learns, but slowly; more --hidden units or another --init would help")
-    return failed(f"{text}: something keeps it from learning; try another --init, --activation, or fewer --layers")
+    return failure(f"{text}: something keeps it from learning; try another --init, --activation, or fewer --layers")
 
 
 def _draw(result: Overfit, unit: str) -> Figure:

@@ -1,7 +1,7 @@
 """The learning-rate range test: a short training whose learning rate rises from step to step.
 
-Smith, 2017, Cyclical learning rates for training neural networks, section 3.3. Where the loss begins to fall is the
-least learning rate that teaches anything; where it rises again, the largest that can be used.
+Smith, 2017, Cyclical learning rates for training neural networks, section 3.3. The least useful learning rate is where
+the loss begins to fall, the largest where it rises again.
 """
 
 import math
@@ -11,11 +11,11 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from models.check.outcome import Finding, Outcome, failed, ok, warning
+from models.check.outcome import Finding, Outcome, failure, ok, warning
 from models.check.subject import Subject
 from models.check.trial import make_trainer, steps_within
-from models.progress import ProgressBar
 from models.reporting.style import COLOURS, figure, legend
+from models.terminal import ProgressBar
 from models.training.loss_guard import Diverged
 from models.training.trainer import Trainer
 
@@ -25,24 +25,24 @@ RANGES = {"adagrad": (1e-4, 10.0), "momentum": (1e-5, 10.0), "sgd": (1e-4, 100.0
 USUAL_RANGE = (1e-5, 1.0)
 SECONDS, MOST_STEPS = 15.0, 500
 SMOOTHED_OVER = 20  # parts of the range: a smoothed loss is the mean of about one of them
-BLOWN_UP = 1.5  # times the lowest smoothed loss: the end
-NEAR = 0.1  # of the whole fall: up to this above the lowest loss a rate can be used
-BELOW = 20.0  # the suggestion is the largest that can be used, divided by this
+BLOWN_UP = 1.5  # times the lowest smoothed loss: the test ends there
+NEAR = 0.1  # share of the whole fall by which the loss of a usable rate may lie above the lowest
+BELOW = 20.0  # the suggestion is the largest usable rate, divided by this
 LEAST_FALL = 0.05  # nats
-TOLERANCE = 10.0  # a rate may lie below the suggestion by this factor
+TOLERANCE = 10.0  # factor by which a rate may lie below the suggestion
 
 
 @dataclass(frozen=True)
 class RangeTest:
-    """Learning rates and the losses in nats of the steps taken with them, [N] each; `planned` steps would have been."""
+    """Learning rates and the losses in nats of the steps taken with them, [N] each; `planned` is the most steps."""
 
     rates: NDArray[np.float64]
     losses: NDArray[np.float64]
     planned: int
 
     @property
-    def smoothed(self) -> NDArray[np.float64]:
-        """An exponentially weighted mean, without the bias of its beginning."""
+    def smooth_losses(self) -> NDArray[np.float64]:
+        """The exponentially weighted means of the losses, without the bias of their beginning."""
         mean, result = 0.0, []
         kept = max(0.0, 1 - SMOOTHED_OVER / self.planned)
         for count, loss in enumerate(self.losses.tolist(), 1):
@@ -53,18 +53,18 @@ class RangeTest:
     @property
     def largest(self) -> float:
         """The largest rate whose smoothed loss is near the lowest."""
-        smoothed = self.smoothed
+        smoothed = self.smooth_losses
         return float(self.rates[np.flatnonzero(smoothed <= smoothed.min() + NEAR * self.fall)[-1]])
 
     @property
     def suggestion(self) -> float:
-        """Two digits of it."""
+        """A safe rate, a twentieth of the largest, in two digits."""
         return float(f"{self.largest / BELOW:.1e}")
 
     @property
     def fall(self) -> float:
-        """By how much the smoothed loss fell, nats."""
-        return float(self.smoothed[0] - self.smoothed.min())
+        """The fall of the smoothed loss in nats."""
+        return float(self.smooth_losses[0] - self.smooth_losses.min())
 
 
 def check(subject: Subject) -> Outcome:
@@ -73,7 +73,7 @@ def check(subject: Subject) -> Outcome:
     steps = min(MOST_STEPS, steps_within(trainer, SECONDS))
     test = range_test(trainer, np.geomspace(low, high, steps))
     if not len(test.losses):
-        return Outcome((failed("the first loss is no number: smaller weights by --init are needed"),), {})
+        return Outcome((failure("the first loss is no number: smaller weights by --init are needed"),), {})
     chosen = subject.settings.learning_rate
     figures = {
         "suggestion": test.suggestion,
@@ -86,7 +86,7 @@ def check(subject: Subject) -> Outcome:
 
 
 def range_test(trainer: Trainer, rates: NDArray[np.float64]) -> RangeTest:
-    """Trains a step with each rate, until the loss has blown up."""
+    """Train a step with each rate, until the loss has blown up."""
     losses: list[float] = []
     with ProgressBar("range test", " steps", len(rates)) as bar:
         for rate in rates:
@@ -98,7 +98,7 @@ def range_test(trainer: Trainer, rates: NDArray[np.float64]) -> RangeTest:
                 break
             losses.append(loss)
             bar.advance(1, f"learning rate {rate:.1e}, loss {loss:.3f}")
-            smoothed = RangeTest(rates, np.array(losses), len(rates)).smoothed
+            smoothed = RangeTest(rates, np.array(losses), len(rates)).smooth_losses
             if smoothed[-1] > BLOWN_UP * smoothed.min():
                 break
     return RangeTest(rates[: len(losses)], np.array(losses), len(rates))
@@ -106,7 +106,7 @@ def range_test(trainer: Trainer, rates: NDArray[np.float64]) -> RangeTest:
 
 def _judge(test: RangeTest, chosen: float) -> Finding:
     if test.fall < LEAST_FALL:
-        return failed(
+        return failure(
             f"the loss falls at no learning rate from {test.rates[0]:.2g} to {test.rates[-1]:.2g}: see the other checks"
         )
     text = (
@@ -122,7 +122,7 @@ def _judge(test: RangeTest, chosen: float) -> Finding:
 def _draw(test: RangeTest, chosen: float, unit: str) -> Figure:
     drawn, (axes,) = figure(title="Learning-rate range test", size=(7.5, 3.8))
     axes.plot(test.rates, test.losses, color=COLOURS[0], alpha=0.35, linewidth=1, label="loss of each step")
-    axes.plot(test.rates, test.smoothed, color=COLOURS[0], label="smoothed")
+    axes.plot(test.rates, test.smooth_losses, color=COLOURS[0], label="smoothed")
     for rate, colour, style, name in (
         (test.largest, COLOURS[1], ":", "largest that can be used"),
         (test.suggestion, COLOURS[2], "--", "suggested"),

@@ -1,4 +1,4 @@
-"""How far back gradients reach, for first weights and for trained ones, beside other cells and beside clipping."""
+"""How far back gradients reach, with first and with trained weights, in other cells, and with clipping."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -10,24 +10,23 @@ from matplotlib.figure import Figure
 from torch import nn
 
 from models.check.checks.flow import Flow, flow
-from models.check.history import History
-from models.check.outcome import Finding, Outcome, failed, ok, warning
+from models.check.outcome import Finding, Outcome, failure, ok, warning
 from models.check.subject import Subject
+from models.check.trial import History
 from models.network.char_lm import CharLM
 from models.network.config import Cell
-from models.reporting.panels import entitle
-from models.reporting.style import COLOURS, figure, legend
+from models.reporting.style import COLOURS, entitle, figure, legend
 from models.training.loss import mean_nats
 from models.training.settings import TrainSettings
 
 __all__ = ["check"]
 
 LAGS, STREAMS = 100, 16
-ARRIVES = 0.01  # share of a gradient that is said to arrive
+ARRIVES = 0.01  # share of a gradient that counts as arriving
 NEAR = 10  # characters: about two words
-GROWS = 1.02  # a step back
-EXPLODING = 1.1  # W_hh of the example is so much times the identity
-FLOOR = 1e-9  # of what is shown
+GROWS = 1.02  # factor of a step back from which on gradients explode
+EXPLODING = 1.1  # W_hh of the example is the identity times this
+FLOOR = 1e-9  # the smallest share on the axis
 CELLS: tuple[Cell, ...] = ("rnn", "gru", "lstm")
 
 
@@ -36,10 +35,10 @@ class Reach:
     """Gradients by lag.
 
     Attributes:
-        untrained, trained: of the model that is checked.
+        untrained, trained: the model that is checked.
         cells: untrained models of the same sizes, by cell.
         exploding: a relu rnn with W_hh = 1.1 I.
-        scale: by what clipping to a norm of 1 multiplies all of its gradients.
+        scale: the factor by which clipping to a norm of 1 multiplies the gradients of the relu rnn.
     """
 
     untrained: Flow
@@ -54,21 +53,21 @@ def check(subject: Subject) -> Outcome:
     relu = _exploding(subject)
     result = Reach(
         flow(subject.fresh(), ids),
-        flow(subject.trained, ids),
+        flow(subject.trained_model, ids),
         {cell: flow(subject.fresh(cell=cell, activation="tanh", form="post"), ids) for cell in CELLS},
         flow(relu, ids),
         _scale(relu, ids),
     )
     findings = [_judge_bound(result), *_judge_reach(result, subject)]
     figures = {
-        name: {"shares": kept.shares, "shares_of_c": kept.shares_of_c, "bound": kept.bound}
+        name: {"shares": kept.shares, "shares_of_c": kept.shares_of_c, "bound": kept.factor_bound}
         for name, kept in (("untrained", result.untrained), ("trained", result.trained), *result.cells.items())
     }
     return Outcome(tuple(findings), figures, lambda: _draw(result, subject))
 
 
 def _exploding(subject: Subject) -> CharLM:
-    """What recurrent weights a little above 1 do where no nonlinearity dampens them."""
+    """Return an rnn whose recurrent weights are a little above 1, with no nonlinearity that dampens them."""
     model = subject.fresh("xavier_normal", cell="rnn", activation="relu", form="post")
     with torch.no_grad():
         for layer in model.layers:
@@ -77,7 +76,7 @@ def _exploding(subject: Subject) -> CharLM:
 
 
 def _scale(model: CharLM, ids: torch.Tensor) -> float:
-    """1 / ||g||, g the gradient of all weights, or 1 if that is shorter."""
+    """Return 1 / ||g||, g being the gradient of all weights, or 1 if ||g|| is below 1."""
     loss = mean_nats(model(ids[:-1], model.initial_state(ids.shape[1]))[0], ids[1:])
     gradients = torch.autograd.grad(loss, [tensor for tensor in model.parameters() if tensor.requires_grad])
     return min(1.0, 1 / nn.utils.get_total_norm(gradients).item())
@@ -85,11 +84,11 @@ def _scale(model: CharLM, ids: torch.Tensor) -> float:
 
 def _judge_bound(result: Reach) -> Finding:
     known = [kept for kept in (result.untrained, result.trained, result.cells["rnn"]) if kept.bounds]
-    if not all(kept.within_bound for kept in known):
-        return failed("gradients exceed (gamma_W gamma_phi)^lag: the backward pass is wrong")
+    if not all(kept.is_within_bound for kept in known):
+        return failure("gradients exceed (gamma_W gamma_phi)^lag: the backward pass is wrong")
     return ok(
         "no gradient exceeds the bound (gamma_W gamma_phi)^lag; untrained, gamma_W gamma_phi is "
-        f"{known[0].bound:.2f} {'in an rnn of these sizes' if result.untrained.bound is None else 'here'}"
+        f"{known[0].factor_bound:.2f} {'in an rnn of these sizes' if result.untrained.factor_bound is None else 'here'}"
     )
 
 
@@ -103,9 +102,11 @@ def _judge_reach(result: Reach, subject: Subject) -> list[Finding]:
 
 def _judge_one(name: str, kept: Flow, subject: Subject, *, clipped: bool) -> Finding:
     if not kept.h[0]:
-        return failed(f"{name}: dL/dh is 0 at the last {subject.unit} already, no gradient arrives: try another --init")
-    if not kept.finite:
-        return failed(f"{name}: gradients are no numbers; lower --learning-rate, or smaller weights by --init")
+        return failure(
+            f"{name}: dL/dh is 0 at the last {subject.unit} already, no gradient arrives: try another --init"
+        )
+    if not kept.is_finite:
+        return failure(f"{name}: gradients are no numbers; lower --learning-rate, or smaller weights by --init")
     if kept.factor > GROWS:
         text = f"{name}: gradients explode, {kept.factor:.2f} times as long with each {subject.unit} back"
         return ok(f"{text}; clipping holds the step") if clipped else warning(f"{text}: give --clip-norm 1")
@@ -148,8 +149,8 @@ def _draw_own(axes: Axes, result: Reach, subject: Subject) -> None:
         _line(axes, kept.shares, name, color=colour)
         if kept.c:
             _line(axes, kept.shares_of_c, f"{name}, cell state c_t", color=colour, linestyle="--")
-        if kept.bound is not None:
-            _line(axes, kept.bounds, f"{name}, bound {kept.bound:.2f}^lag", color=colour, linestyle=":")
+        if kept.factor_bound is not None:
+            _line(axes, kept.bounds, f"{name}, bound {kept.factor_bound:.2f}^lag", color=colour, linestyle=":")
     cut = subject.settings.sequence
     if cut < len(result.untrained.h):
         axes.axvline(cut, color=COLOURS[7], linewidth=1, label=f"--sequence {cut}: training cuts off here")
@@ -165,7 +166,7 @@ def _draw_cells(axes: Axes, result: Reach) -> None:
         if kept.c:
             _line(axes, kept.shares_of_c, f"{cell}, cell state c_t", color=colour, linestyle="--")
     rnn = result.cells["rnn"]
-    _line(axes, rnn.bounds, f"rnn, bound {rnn.bound:.2f}^lag", color=COLOURS[2], linestyle=":")
+    _line(axes, rnn.bounds, f"rnn, bound {rnn.factor_bound:.2f}^lag", color=COLOURS[2], linestyle=":")
     axes.set_ylim(FLOOR, 30)
     entitle(axes, "the cells at these sizes, untrained")
     legend(axes)
@@ -174,7 +175,7 @@ def _draw_cells(axes: Axes, result: Reach) -> None:
 def _draw_exploding(axes: Axes, result: Reach) -> None:
     kept = result.exploding
     _line(axes, kept.shares, f"relu rnn, W_hh = {EXPLODING:g} I", color=COLOURS[1])
-    _line(axes, kept.bounds, f"its bound {kept.bound:.2f}^lag", color=COLOURS[1], linestyle=":")
+    _line(axes, kept.bounds, f"its bound {kept.factor_bound:.2f}^lag", color=COLOURS[1], linestyle=":")
     _line(axes, [share * result.scale for share in kept.shares], "clipped to a norm of 1", color=COLOURS[2])
     entitle(axes, "exploding, and clipping: all of it shorter, in the same proportions")
     legend(axes)
@@ -183,7 +184,7 @@ def _draw_exploding(axes: Axes, result: Reach) -> None:
 def _draw_norms(axes: Axes, history: History, settings: TrainSettings) -> None:
     clip = settings.clip_norm
     label = f"before --clip-value {settings.clip_value:g}" if settings.clip_value else "before clipping"
-    axes.plot(*history.gradient_norm, color=COLOURS[0], linewidth=1, label=label)
+    axes.plot(history.gradient_norm.steps, history.gradient_norm.values, color=COLOURS[0], linewidth=1, label=label)
     if clip:
         axes.axhline(clip, color=COLOURS[2], linestyle="--", label=f"--clip-norm {clip:g}: longer ones become as long")
     axes.set_yscale("log")

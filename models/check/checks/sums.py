@@ -1,9 +1,9 @@
-"""What the units add up before their nonlinearity: its mean and variance, by layer and gate.
+"""The mean and the variance of the units' sums before the nonlinearity, by layer and gate.
 
-With weights of variance 1/n_in a sum has the variance of what is summed (LeCun et al., 1998, Efficient BackProp);
+With weights of variance 1/n_in a sum has the variance of its inputs (LeCun et al., 1998, Efficient BackProp);
 Xavier's 2 / (n_in + n_out) keeps the gradient's variance as well (Glorot and Bengio, 2010), and He's 2 / n_in makes up
-for the half of the units that a relu cuts off (He et al., 2015). Where weights are too small a signal fades from layer
-to layer; where they are too large, units saturate: the slope of their nonlinearity vanishes, and their gradient too.
+for the half of the units that a relu cuts off (He et al., 2015). With weights that are too small a signal fades from
+layer to layer. With too large ones units saturate: the slope of their nonlinearity vanishes, and their gradient too.
 """
 
 from dataclasses import dataclass
@@ -29,12 +29,12 @@ class GateSums:
     """The sums of one gate of one layer, over the characters of a sample.
 
     Args:
-        gate: i f g o of an LSTM, r z n of a GRU, nothing of an rnn.
-        across: standard deviation over the units, for the same character: 0 if all units do the same.
+        gate: i, f, g or o of an LSTM, r, z or n of a GRU, empty for an rnn.
+        across: standard deviation over the units at the same character: 0 if all units do the same.
         flat: share of units and characters at which the nonlinearity is flat.
         dead: share of the units that are flat at every character.
-        saturates: whether the nonlinearity is flat because its values come to an end.
-        values: of all units and characters, for a histogram.
+        saturates: whether the nonlinearity has an upper and a lower limit where it is flat.
+        values: the sums of all units and characters, for a histogram.
     """
 
     layer: int
@@ -58,8 +58,8 @@ class GateSums:
 
 @torch.no_grad()
 def gate_sums(model: CharLM, ids: Tensor) -> list[GateSums]:
-    """Reads ids [T, B] from the initial state, without dropout."""
-    trace = model.unrolled(ids, model.initial_state(ids.shape[1]))
+    """Return the sums of all layers and gates for ids [T, B], from the initial state and without dropout."""
+    trace = model.unroll(ids, model.initial_state(ids.shape[1]))
     gates = GATES[model.config.cell]
     result = []
     for layer, traced in enumerate(trace.layers):
@@ -84,8 +84,8 @@ def gate_sums(model: CharLM, ids: Tensor) -> list[GateSums]:
 
 @torch.no_grad()
 def spread_by_layer(model: CharLM, ids: Tensor) -> list[float]:
-    """The standard deviation of what each layer hands up at the last step of ids [T, B]."""
-    trace = model.unrolled(ids, model.initial_state(ids.shape[1]))
+    """Return the standard deviation of each layer's outputs at the last step of ids [T, B]."""
+    trace = model.unroll(ids, model.initial_state(ids.shape[1]))
     return [layer.outputs[-1].std().item() for layer in trace.layers]
 
 
@@ -96,7 +96,7 @@ def _nonlinearity(model: CharLM, gate: str) -> str:
 
 
 def _slopes(name: str, learned: nn.Module, sums: Tensor) -> Tensor:
-    """|phi'| at each sum, as a share of the largest; `learned` is phi of an rnn, which may have weights."""
+    """Return |phi'| at each sum, as a share of its largest value; `learned`: phi of an rnn, which may have weights."""
     phi = ACTIVATIONS[name].make() if name in ("sigmoid", "tanh") else learned
     with torch.enable_grad():
         at = sums.detach().requires_grad_()

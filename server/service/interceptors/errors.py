@@ -2,21 +2,23 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
 from typing import Any, NoReturn
 
 import grpc
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2, status_pb2
 from grpc import StatusCode
-from grpc.aio import ServerInterceptor, ServicerContext
+from grpc.aio import ServerInterceptor
 
-from server.errors import Overloaded, RequestError, status_of
-from server.service.interceptors.calls import current_call
+from server.errors import InvalidField, Overloaded, RequestError, WrongReplica
+from server.observe.call import current_call
+from server.service.interceptors.handlers import Behaviour, Context, rebuild_handler
 
-__all__ = ["ErrorInterceptor"]
+__all__ = ["ErrorInterceptor", "status_of"]
 
 log = logging.getLogger("charstream.service")
 
-Context = ServicerContext[Any, Any]
 STATUS_DETAILS = "grpc-status-details-bin"
 PUSHBACK = "grpc-retry-pushback-ms"
 
@@ -29,33 +31,23 @@ class ErrorInterceptor(ServerInterceptor):
 
     async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
         handler = await continuation(handler_call_details)
-        if handler is None:
-            return None
-        if handler.unary_unary:
-            return _like(handler, grpc.unary_unary_rpc_method_handler, handler.unary_unary)
-        if handler.unary_stream:
-            return _like(handler, grpc.unary_stream_rpc_method_handler, handler.unary_stream)
-        return _like(handler, grpc.stream_stream_rpc_method_handler, handler.stream_stream)
+        return handler and rebuild_handler(handler, _guard, handler.request_deserializer)
 
 
-def _like(handler: Any, make: Callable[..., Any], behaviour: Callable[[Any, Context], Awaitable[Any]]) -> Any:
-    async def guarded(request: Any, context: Context) -> Any:
+def _guard(behaviour: Behaviour) -> Behaviour:
+    async def handle(request: Any, context: Context) -> Any:
         try:
-            return await _answered(behaviour, request, context)
+            try:
+                return await behaviour(request, context)
+            except grpc.aio.InternalError:
+                raise
+            except Exception as error:
+                await _abort(context, error)
         except grpc.aio.InternalError:
             # The message could not be sent: the caller is gone, which is no error of ours.
             raise asyncio.CancelledError from None
 
-    return make(guarded, handler.request_deserializer, handler.response_serializer)
-
-
-async def _answered(behaviour: Callable[[Any, Context], Awaitable[Any]], request: Any, context: Context) -> Any:
-    try:
-        return await behaviour(request, context)
-    except grpc.aio.InternalError:
-        raise
-    except Exception as error:
-        await _abort(context, error)
+    return handle
 
 
 async def _abort(context: Context, error: Exception) -> NoReturn:
@@ -76,3 +68,25 @@ def _trailers(error: RequestError) -> tuple[tuple[str, str | bytes], ...]:
     if isinstance(error, Overloaded):
         return details, (PUSHBACK, str(int(error.retry_seconds * 1000)))
     return (details,)
+
+
+def status_of(error: RequestError) -> status_pb2.Status:
+    """Return the google.rpc.Status that goes to the client, with details where they help."""
+    detail: Message | None = None
+    match error:
+        case InvalidField():
+            violation = error_details_pb2.BadRequest.FieldViolation(field=error.field, description=error.reason)
+            detail = error_details_pb2.BadRequest(field_violations=[violation])
+        case WrongReplica():
+            difference = error_details_pb2.PreconditionFailure.Violation(
+                type="REPLICA", subject=error.what, description=str(error)
+            )
+            detail = error_details_pb2.PreconditionFailure(violations=[difference])
+        case Overloaded():
+            delay = Duration()
+            delay.FromMilliseconds(int(error.retry_seconds * 1000))
+            detail = error_details_pb2.RetryInfo(retry_delay=delay)
+    status = status_pb2.Status(code=error.code.value[0], message=str(error))
+    if detail is not None:
+        status.details.add().Pack(detail)
+    return status

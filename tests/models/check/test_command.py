@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from charstream.__main__ import main as charstream
-from models.check.command import main
-from models.check.registry import CHECKS
+from models.check.command import CHECKS, main
 from tests.models.conftest import SMALL
 
 Train = Callable[..., Path]

@@ -8,10 +8,11 @@ import pytest
 
 from models.check.checks import activations, gap, initial_loss, overfit, rate, reach, updates
 from models.check.checks.rate import RangeTest
-from models.check.history import History, history_of
 from models.check.outcome import Outcome, Verdict
 from models.check.subject import Subject
-from models.runs.metrics import METRICS
+from models.check.trial import History, read_history
+from models.reporting.curves import Series
+from models.run_folder import METRICS
 
 Make = Callable[..., Subject]
 
@@ -98,10 +99,12 @@ def _judged(training: float, validation: float | None, history: History) -> tupl
 
 
 def _history(*validation: float) -> History:
-    history = History("a run")
-    for step, nats in enumerate(validation, 1):
-        history.validation.add(step * 100, nats)
-    return history
+    points = [(step * 100, 0.0, nats) for step, nats in enumerate(validation, 1)]
+    return History("a run", Series.of([]), Series.of(points), Series.of([]), {})
+
+
+def _points(series: Series) -> tuple[list[float], list[float]]:
+    return series.steps.tolist(), series.values.tolist()
 
 
 def test_over_and_underfitting_are_told_from_the_losses() -> None:
@@ -118,11 +121,11 @@ def test_over_and_underfitting_are_told_from_the_losses() -> None:
 def test_a_run_s_own_figures_are_used(tmp_path: Path) -> None:
     lines = ['{"step": 25, "seconds": 1, "loss": 3.0, "gradient_norm": 0.5, "update_ratio": 0.01}']
     (tmp_path / METRICS).write_text("\n".join([*lines, '{"step": 30, "seconds": 2, "validation": 2.5}']) + "\n")
-    history = history_of(tmp_path)
+    history = read_history(tmp_path)
     assert history is not None
-    assert (history.loss, history.validation) == (([25], [3.0]), ([30], [2.5]))
-    assert history.update_ratios == {"all weights": ([25], [0.01])}
+    assert (_points(history.loss), _points(history.validation)) == (([25], [3.0]), ([30], [2.5]))
+    assert {name: _points(ratios) for name, ratios in history.update_ratios.items()} == {"all weights": ([25], [0.01])}
 
 
 def test_a_model_from_elsewhere_has_none(tmp_path: Path) -> None:
-    assert history_of(tmp_path) is None
+    assert read_history(tmp_path) is None

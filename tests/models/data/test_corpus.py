@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.data import encoded_text as prepared
+from models.data import encoded_text
 from models.data.corpus import open_corpus
 from models.data.split import part_ends
 from models.data.text_files import CorpusError
@@ -42,7 +42,7 @@ def test_a_character_takes_no_more_bytes_than_it_needs(
 def test_the_second_time_nothing_is_read(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = _write(tmp_path, "to be or not to be\n")
     first = open_corpus(data)
-    monkeypatch.setattr(prepared, "text_blocks", None)
+    monkeypatch.setattr(encoded_text, "text_blocks", None)
     assert open_corpus(data).ids.tolist() == first.ids.tolist()
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from export.evaluate import main
-from models.evaluation.evaluate import carried_nats
+from models.evaluation.losses import carried_nats
 from models.network.char_lm import CharLM, ModelConfig
 from models.training.checkpoint import load
 from tests.models.conftest import flags_of

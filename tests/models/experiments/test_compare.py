@@ -9,15 +9,14 @@ import pytest
 
 from charstream.settings import parse
 from models.data.corpus import open_corpus
-from models.experiments.compare import main
+from models.experiments.compare import main, train_variant
 from models.experiments.compare_figure import compare_figure
-from models.experiments.compare_settings import CompareSettings
 from models.experiments.parameter_count import hidden_for, parameters_of
-from models.experiments.variants import Compared, trained, variants
+from models.experiments.settings import CompareSettings
+from models.experiments.variants import VariantResult, variants
 from models.experiments.vary import variant
 from models.network.config import Activation, Cell, Form
-from models.training.flags import train_command
-from models.training.settings import TrainSettings
+from models.training.settings import TrainSettings, train_command
 from tests.models.conftest import SMALL
 from tests.models.reporting.test_plot import PNG, full_disk, of_bytes, run_of
 
@@ -106,7 +105,7 @@ def test_a_comparison_that_cannot_be_is_one_line(
 
 def test_what_is_compared_of_bytes_is_said_to_be_of_bytes(tmp_path: Path) -> None:
     run = of_bytes(run_of(tmp_path / "run"))
-    one = Compared({"layers": 1}, str(run), 8, 1234, 400, 40.0, 1280.0, 1.5, 1.75, "byte")
+    one = VariantResult({"layers": 1}, str(run), 8, 1234, 400, 40.0, 1280.0, 1.5, 1.75, "byte")
     losses, curves = compare_figure([one], "characters").axes[:2]
     assert losses.get_ylabel() == "loss (nats per byte)"
     assert curves.get_ylabel() == "validation loss, a sample (nats per byte)"
@@ -129,7 +128,7 @@ def test_a_full_disk_names_the_variant_s_folder(verse: Path, tmp_path: Path) -> 
     one = variants(parse(CompareSettings, [*argv, "--vary", "layers=1,2"], command="test"))[0]
     open_corpus(str(verse))  # into the cache
     with full_disk(), pytest.raises(OSError) as error:  # noqa: PT011
-        trained(one)
+        train_variant(one)
     assert Path(error.value.filename).is_relative_to(one.settings.out)
 
 

@@ -8,8 +8,8 @@ import pytest
 
 from charstream.settings import parse
 from models.experiments import compare, search
-from models.experiments.compare_settings import CompareSettings
 from models.experiments.folder import ExperimentError, begin_experiment, open_experiment, stoppable
+from models.experiments.settings import CompareSettings
 
 Main = Callable[[list[str]], int]
 

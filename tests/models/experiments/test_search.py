@@ -12,14 +12,13 @@ import pytest
 from optuna.distributions import FloatDistribution
 from optuna.trial import create_trial
 
-import models.experiments.trials
+import models.experiments.search
 from charstream.settings import parse
 from models.experiments.folder import begin_experiment
-from models.experiments.search import main
+from models.experiments.search import Trials, main
 from models.experiments.search_figure import search_figure
-from models.experiments.search_settings import SearchSettings
+from models.experiments.settings import SearchSettings
 from models.experiments.space import Choice, Interval, dimension
-from models.experiments.trials import Trials
 from models.experiments.vary import VaryError
 from models.training.settings import TrainSettings
 from tests.models.conftest import SMALL
@@ -182,7 +181,7 @@ def test_a_trial_that_is_interrupted_does_not_count(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(models.trials, "train_model", interrupted)
+        patch.setattr(models.experiments.search, "train_model", interrupted)
         with pytest.raises(SystemExit) as end:
             main(flags(verse, out, "--trials", "1"))
     assert end.value.code == 130
@@ -198,7 +197,7 @@ def test_intervals_and_choices_as_they_are_written() -> None:
     assert dimension("cell=rnn,lstm") == Choice("cell", ("rnn", "lstm"))
     assert dimension("init_from=runs/a,b") == Choice("init_from", ("runs/a", "b"))
     assert dimension("residual=true,false") == Choice("residual", (True, False))
-    assert Interval("x", 1, 10_000, log=True, whole=False).narrowed([9_000]).low == pytest.approx(1000)
+    assert Interval("x", 1, 10_000, log=True, whole=False).narrow([9_000]).low == pytest.approx(1000)
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,7 @@ def test_what_is_unrolled_is_what_is_computed_and_gradients_reach_every_step(nam
     torch.manual_seed(0)
     model = CharLM(ModelConfig(**SOME[name], vocab=11, layers=3, hidden=16, embedding=8, dropout=0.5)).train()
     ids, state = torch.randint(11, (7, 3)), model.initial_state(3)
-    unrolled = model.unrolled(ids, state)
+    unrolled = model.unroll(ids, state)
     assert model.training
     logits, after = model.eval()(ids, state)
     torch.testing.assert_close(unrolled.logits, logits)
@@ -80,7 +80,7 @@ def test_what_is_unrolled_is_what_is_computed_and_gradients_reach_every_step(nam
 def test_a_layer_adds_to_what_it_reads_from_the_second_on() -> None:
     torch.manual_seed(0)
     model = CharLM(ModelConfig(residual=True, vocab=11, layers=3, hidden=16, embedding=8)).eval()
-    unrolled = model.unrolled(torch.randint(11, (5, 2)), model.initial_state(2))
+    unrolled = model.unroll(torch.randint(11, (5, 2)), model.initial_state(2))
     read = sum(torch.stack(layer.outputs) for layer in unrolled.layers)
     torch.testing.assert_close(model.head(read), unrolled.logits)
 

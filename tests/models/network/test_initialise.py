@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from models.network.char_lm import CharLM, ModelConfig
-from models.network.initialise import Init, initialise
+from models.network.config import Init
+from models.network.initialise import initialise
 
 H, E, V = 256, 128, 96
 # The variance that each rule gives to a matrix with n_in and n_out.

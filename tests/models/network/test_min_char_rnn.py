@@ -55,7 +55,7 @@ def test_hello_has_the_lectures_loss_at_each_update(begun: tuple[Trainer, Progra
     np.testing.assert_allclose(found, expected, rtol=1e-6)
     assert expected[0] == pytest.approx(4 * np.log(4), rel=0.01)
     assert expected[-1] < 0.01
-    assert trainer.guard.verdict.skipped == 0
+    assert trainer.guard.statistics.skipped == 0
 
 
 @pytest.mark.parametrize("text", [LICENCE], ids=["licence"])

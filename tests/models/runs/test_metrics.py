@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from models.runs.metrics import METRICS, Metrics
+from models.run_folder import METRICS
+from models.runs.metrics import Metrics
 
 LINES = ['{"step": 1, "loss": 2.5}', '{"step": 2, "loss": 2.0}', '{"step": 3, "loss": 1.5}']
 

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from models.training.checkpoint import BEST, CheckpointError, load, read, save
+from models.run_folder import BEST
+from models.training.checkpoint import CheckpointError, load, read, save
 from models.training.schedule import TooShort
 
 Train = Callable[..., Path]

@@ -14,12 +14,12 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 
 import models.train
 from models.network.char_lm import CharLM
-from models.training.async_steps import Ahead
+from models.training.async_steps import AsyncSteps
 from models.training.batches import Streams
 from models.training.checkpoint import read
-from models.training.loss_guard import Diverged
+from models.training.loss_guard import Diverged, StepOutcome
 from models.training.settings import TrainSettings
-from models.training.trainer import StepOutcome, Trainer
+from models.training.trainer import Trainer
 
 VOCAB, POISON = 20, 20  # a character whose embedding is no number
 NOISE = {"replace_rate": 0.1, "drop_rate": 0.1, "dropout": 0.2}
@@ -54,7 +54,7 @@ def _trainer(text: NDArray[np.uint8], settings: TrainSettings) -> Trainer:
 def _go(trainer: Trainer, steps: int, *, ahead: bool) -> list[StepOutcome]:
     """Takes steps, some of them measured, and settles after 1, 3, 4, ... of them."""
     outcomes: list[StepOutcome] = []
-    stepping = Ahead(trainer, outcomes.append, unjudged=ahead)
+    stepping = AsyncSteps(trainer, outcomes.append, unjudged=ahead)
     for number in range(steps):
         stepping.step(1e-3, measure=number % 4 == 2)
         if number % 7 in (0, 3):
@@ -67,7 +67,9 @@ def _same(one: Trainer, other: Trainer) -> bool:
     first, second = one.tensors(), other.tensors()
     equal = all(torch.equal(first[name].nan_to_num(7), second[name].nan_to_num(7)) for name in first)
     return (
-        equal and first.keys() == second.keys() and (one.step, one.guard.verdict) == (other.step, other.guard.verdict)
+        equal
+        and first.keys() == second.keys()
+        and (one.step, one.guard.statistics) == (other.step, other.guard.statistics)
     )
 
 
@@ -90,7 +92,7 @@ def test_the_tenth_bad_step_in_a_row_ends_both_in_the_same_way() -> None:
         trainer = _trainer(text, settings)
         with pytest.raises(Diverged) as error:
             _go(trainer, 60, ahead=ahead)
-        told.append((str(error.value), trainer.guard.verdict, trainer.step))
+        told.append((str(error.value), trainer.guard.statistics, trainer.step))
         weights = trainer.model.state_dict()
         assert all(tensor[:POISON].isfinite().all() for tensor in weights.values())
     assert told[0] == told[1]
@@ -99,7 +101,7 @@ def test_the_tenth_bad_step_in_a_row_ends_both_in_the_same_way() -> None:
 def test_who_is_told_hears_of_a_bad_step_when_the_trainer_has_just_passed_it() -> None:
     trainer = _trainer(_text(20), _settings())
     heard: list[tuple[int, bool]] = []
-    stepping = Ahead(trainer, lambda outcome: heard.append((trainer.step, outcome.taken)), unjudged=True)
+    stepping = AsyncSteps(trainer, lambda outcome: heard.append((trainer.step, outcome.taken)), unjudged=True)
     for _ in range(5):
         stepping.step(1e-3, measure=False)
     stepping.settle()
@@ -111,7 +113,7 @@ def test_a_run_whose_steps_are_judged_afterwards_leaves_the_same_folder(
 ) -> None:
     flags = ("--steps", "130", "--dropout", "0.2", "--learning-rate", "0.01", "--patience", "3")
     one = train(*flags, name="one")
-    monkeypatch.setattr(models.train, "Ahead", partial(Ahead, unjudged=True))
+    monkeypatch.setattr(models.train, "AsyncSteps", partial(AsyncSteps, unjudged=True))
     other = train(*flags, name="other")
     for name in ("last.json", "best.json"):
         first, second = (read(run / name)[1] for run in (one, other))
@@ -131,7 +133,7 @@ def test_no_step_asks_for_a_number_that_a_device_has_not_yet_computed(given: dic
     with FakeTensorMode(allow_non_fake_inputs=True):
         there = torch.empty(len(text), dtype=torch.uint8)
         trainer = Trainer(CharLM(settings.model_of(VOCAB)), Streams(text, VOCAB, settings, text=there), settings)
-        stepping = Ahead(trainer, lambda outcome: None, unjudged=True)
+        stepping = AsyncSteps(trainer, lambda outcome: None, unjudged=True)
         for _ in range(6):
             stepping.step(1e-3, measure=True)
         with pytest.raises(DataDependentOutputException):

@@ -12,9 +12,10 @@ import torch
 from charstream.settings import parse
 from models.runs.start import begin
 from models.train import main
-from models.training.async_steps import Ahead
-from models.training.autotune import device_of, fastest
+from models.training.async_steps import AsyncSteps
+from models.training.autotune import fastest_arithmetic
 from models.training.checkpoint import load, read
+from models.training.precision import device_of
 from models.training.settings import TrainSettings
 from models.training.trainer import Trainer
 from tests.models.conftest import SMALL, flags_of
@@ -35,7 +36,7 @@ def trainer(verse: Path, tmp_path: Path) -> Iterator[MakeTrainer]:
     def made(*flags: str) -> Trainer:
         given = ["--data", str(verse), "--out", str(tmp_path / str(len(held))), *SMALL, *flags]
         run = begin(parse(TrainSettings, given, command="test"), 0.0)
-        held.append(run.held)
+        held.append(run.lock)
         return run.trainer
 
     yield made
@@ -55,7 +56,7 @@ def test_no_step_waits_for_the_gpu(
     made = trainer("--device", "cuda", "--precision", precision, *flags_of(cell), *noise)
     made.arithmetic = made.arithmetic._replace(bf16=precision == "bf16")
     outcomes: list[Any] = []
-    ahead = Ahead(made, outcomes.append)
+    ahead = AsyncSteps(made, outcomes.append)
     for _ in range(2):  # libraries are loaded, memory is taken
         ahead.step(0.01, measure=True)
     ahead.settle()
@@ -87,7 +88,7 @@ def test_bfloat16_learns_about_the_same(trainer: MakeTrainer, cell: dict[str, st
 
 def test_what_is_fastest_is_found_out_and_can_be_used(trainer: MakeTrainer) -> None:
     made = trainer("--device", "cuda", "--precision", "auto", "--hidden", "512")
-    made.arithmetic = fastest(made)
+    made.arithmetic = fastest_arithmetic(made)
     assert all(np.isfinite(_losses(made, 3)))
     assert not torch.backends.cuda.matmul.allow_tf32
 

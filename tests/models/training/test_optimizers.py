@@ -7,9 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models.training.average import Average
 from models.training.loss import penalty
-from models.training.optimizers import make_optimizer, update
+from models.training.optimizers import WeightAverage, make_optimizer, update
 from models.training.settings import TrainSettings
 
 RATES = (0.1, 0.05, 0.2)
@@ -90,11 +89,11 @@ def test_penalties_are_of_the_matrices() -> None:
 
 def test_the_average_follows_the_weights_and_steps_aside() -> None:
     layer = nn.Linear(2, 3)
-    average = Average(layer, decay=0.9)
+    average = WeightAverage(layer, decay=0.9)
     for value in range(300):
         nn.init.constant_(layer.weight, float(value))
         average.update()
-    with average.in_place():
+    with average.apply():
         mean = layer.weight.detach().clone()
     # An exponential mean of a straight line lags by d / (1 - d) steps.
     torch.testing.assert_close(mean, torch.full((3, 2), 299.0 - 9))

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from models.network.cudnn import for_cudnn
+from models.network.layers import pack_for_cudnn
 from models.training.precision import Arithmetic, allow_tf32
 
 
@@ -26,7 +26,7 @@ def test_a_layers_weights_lie_one_behind_the_other_and_gradients_reach_them(kind
     weights = [torch.randn(size, requires_grad=True) for size in ((8, 3), (8, 2), (8,), (8,))]
     x, state = torch.randn(5, 4, 3), [torch.randn(1, 4, 2)] * 2
     with torch.autocast("cpu", torch.bfloat16, enabled=kind == torch.bfloat16):
-        given, before, together = for_cudnn(x, state, weights)
+        given, before, together = pack_for_cudnn(x, state, weights)
     assert {tensor.dtype for tensor in (given, *before, *together)} == {kind}
     place = together[0].data_ptr()
     for tensor, weight in zip(together, weights, strict=True):

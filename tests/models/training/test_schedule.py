@@ -2,11 +2,11 @@
 
 import pytest
 
-from models.training.schedule import Course, TooShort, plan_for_minutes, plan_for_steps
+from models.training.schedule import RateSchedule, TooShort, plan_for_minutes, plan_for_steps
 
 
 def test_the_rate_rises_to_the_peak_and_falls_to_nothing() -> None:
-    rates = [Course("cosine", 1.0, warmup=10).rate(step, budget=1000) for step in range(1001)]
+    rates = [RateSchedule("cosine", 1.0, warmup=10).rate(step, budget=1000) for step in range(1001)]
     assert rates[:3] == pytest.approx([0.1, 0.2, 0.3], rel=1e-3)
     assert max(rates) == pytest.approx(1.0, rel=1e-3)
     assert rates[10:] == sorted(rates[10:], reverse=True)
@@ -14,27 +14,27 @@ def test_the_rate_rises_to_the_peak_and_falls_to_nothing() -> None:
 
 
 def test_a_constant_rate_stays() -> None:
-    assert {Course("constant", 0.1).rate(step, budget) for step in range(50) for budget in (None, 40)} == {0.1}
+    assert {RateSchedule("constant", 0.1).rate(step, budget) for step in range(50) for budget in (None, 40)} == {0.1}
 
 
 def test_an_exponential_rate_halves_in_equal_times() -> None:
-    course = Course("exponential", 1.0, decay=0.25)
+    course = RateSchedule("exponential", 1.0, decay=0.25)
     assert [course.rate(step, 100) for step in (0, 50, 100)] == pytest.approx([1.0, 0.5, 0.25])
 
 
 def test_a_rate_in_steps_falls_as_often_as_was_said() -> None:
-    course = Course("step", 1.0, decay=1e-3, decay_steps=3)
+    course = RateSchedule("step", 1.0, decay=1e-3, decay_steps=3)
     rates = [course.rate(step, 80) for step in range(81)]
     assert sorted(set(rates), reverse=True) == pytest.approx([1.0, 0.1, 0.01, 0.001])
     assert [rates.index(rate) for rate in sorted(set(rates), reverse=True)] == [0, 20, 40, 60]
 
 
 def test_a_short_run_still_reaches_its_peak() -> None:
-    assert max(Course("cosine", 1.0, warmup=100).rate(step, budget=20) for step in range(20)) > 0.9
+    assert max(RateSchedule("cosine", 1.0, warmup=100).rate(step, budget=20) for step in range(20)) > 0.9
 
 
 def test_setting_the_budget_hardly_moves_the_rate() -> None:
-    course = Course("cosine", 1.0, warmup=50)
+    course = RateSchedule("cosine", 1.0, warmup=50)
     assert course.rate(60, budget=1000) == pytest.approx(course.rate(60, budget=None), rel=0.01)
 
 

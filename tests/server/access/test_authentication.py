@@ -17,11 +17,12 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
 
 from charstream.__main__ import main
-from server.access.authentication import Access, token_line
-from server.access.cancel_limit import Leavers
+from server.access.authentication import Authenticator, token_line
+from server.access.cancel_limit import CancelLimit
 from server.access.certificates import server_credentials
 from server.access.reloading import FileError
-from server.service.interceptors.calls import Call, CallInterceptor
+from server.observe.call import Call
+from server.service.interceptors.calls import CallInterceptor
 from server.service.interceptors.errors import ErrorInterceptor
 from tests.server.authority import Pem, issue
 
@@ -35,18 +36,18 @@ class Gate:
     address: str
     seen: list[str] = field(default_factory=list)
 
-    def began(self, call: Call) -> None: ...
+    def on_begin(self, call: Call) -> None: ...
 
-    def sent(self, call: Call, chars: int, seconds: float | None) -> None: ...
+    def on_message(self, call: Call, chars: int, seconds: float | None) -> None: ...
 
-    def ended(self, call: Call) -> None:
+    def on_end(self, call: Call) -> None:
         self.seen.append(call.identity)
 
 
 @asynccontextmanager
-async def gate(access: Access, credentials: grpc.ServerCredentials | None = None) -> AsyncIterator[Gate]:
+async def gate(access: Authenticator, credentials: grpc.ServerCredentials | None = None) -> AsyncIterator[Gate]:
     opened = Gate("")
-    server = grpc.aio.server(interceptors=[ErrorInterceptor(), CallInterceptor(access, [opened], Leavers(0))])
+    server = grpc.aio.server(interceptors=[ErrorInterceptor(), CallInterceptor(access, [opened], CancelLimit(0))])
 
     async def answer(request: bytes, context: Any) -> bytes:
         return b"answer"
@@ -88,7 +89,7 @@ def tokens(tmp_path: Path) -> Path:
 
 
 async def test_without_a_token_that_is_known_nobody_gets_in(tokens: Path) -> None:
-    async with gate(Access(tokens)) as opened:
+    async with gate(Authenticator(tokens)) as opened:
         assert "is missing" in await refusal(opened.address)
         assert "several times" in await refusal(opened.address, "Bearer first", "Bearer other")
         for form in ("first", "Basic first", "Bearer", "Bearer "):
@@ -101,14 +102,14 @@ async def test_without_a_token_that_is_known_nobody_gets_in(tokens: Path) -> Non
 
 
 async def test_a_token_tells_who_calls(tokens: Path) -> None:
-    async with gate(Access(tokens)) as opened:
+    async with gate(Authenticator(tokens)) as opened:
         for header in ("Bearer first", "bearer other", "Bearer second"):
             assert await ask(opened.address, header) == b"answer"
         assert opened.seen == ["ada", "bob", "ada"]
 
 
 async def test_reflection_wants_a_token_and_health_does_not(tokens: Path) -> None:
-    async with gate(Access(tokens)) as opened, grpc.aio.insecure_channel(opened.address) as channel:
+    async with gate(Authenticator(tokens)) as opened, grpc.aio.insecure_channel(opened.address) as channel:
         listing = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await listing(iter([reflection_pb2.ServerReflectionRequest(list_services="")])).read()
@@ -135,7 +136,7 @@ async def eventually(address: str, header: str, *, lets: bool) -> None:
 
 
 async def test_the_file_is_read_again_when_it_changes(tokens: Path, caplog: pytest.LogCaptureFixture) -> None:
-    async with gate(Access(tokens)) as opened:
+    async with gate(Authenticator(tokens)) as opened:
         tokens.write_text(token_line("bob", "other") + token_line("eve", "new"))
         await eventually(opened.address, "Bearer new", lets=True)
         assert not await lets_in(opened.address, "Bearer first")
@@ -162,7 +163,7 @@ async def test_the_file_is_read_again_when_it_changes(tokens: Path, caplog: pyte
 def test_a_line_that_is_none_is_named_and_not_shown(tmp_path: Path, line: str) -> None:
     (tmp_path / "tokens").write_text(f"# who\n{line}\n")
     with pytest.raises(FileError, match="tokens, line 2: is not `NAME SHA256`") as caught:
-        Access(tmp_path / "tokens")
+        Authenticator(tmp_path / "tokens")
     assert line not in str(caught.value)
 
 
@@ -179,7 +180,7 @@ async def test_without_tokens_a_certificate_tells_who_calls(
 ) -> None:
     own = issue(trustme.CA(), tmp_path / "own", "127.0.0.1")
     client = issue(clients, tmp_path / "client", "ada@example.org", common_name=common_name)
-    async with gate(Access(None), server_credentials(own.cert, own.key, client.ca)) as opened:
+    async with gate(Authenticator(None), server_credentials(own.cert, own.key, client.ca)) as opened:
         await ask(opened.address, credentials=client.credentials(own.ca))
         assert opened.seen == [seen]
 
@@ -187,7 +188,7 @@ async def test_without_tokens_a_certificate_tells_who_calls(
 async def test_a_token_comes_before_the_certificate(tmp_path: Path, tokens: Path, clients: trustme.CA) -> None:
     own = issue(trustme.CA(), tmp_path / "own", "127.0.0.1")
     client: Pem = issue(clients, tmp_path / "client", "ada@example.org", common_name="cn")
-    async with gate(Access(tokens), server_credentials(own.cert, own.key, client.ca)) as opened:
+    async with gate(Authenticator(tokens), server_credentials(own.cert, own.key, client.ca)) as opened:
         credentials = client.credentials(own.ca)
         await ask(opened.address, "Bearer other", credentials=credentials)
         with pytest.raises(grpc.aio.AioRpcError, match="is missing"):
@@ -217,7 +218,7 @@ async def test_the_command_makes_a_token_that_the_server_takes(
     assert all(re.fullmatch(r"[\w-]{43}\n", line) for line in lines)
     assert lines[0] != lines[1]
     assert not any(line.strip() in file.read_text() for line in lines)
-    async with gate(Access(file)) as opened:
+    async with gate(Authenticator(file)) as opened:
         for line in lines:
             await ask(opened.address, f"Bearer {line.strip()}")
         assert opened.seen == ["ada", "bob@example.org"]

@@ -14,19 +14,18 @@ from pathlib import Path
 import grpc
 import pytest
 
-from benchmarks.hostility.attacked import free_rows
 from benchmarks.hostility.attacks import (
-    Attack,
-    Tally,
     absurd_frames,
     cancels,
     endless_headers,
     garbage_bytes,
     half_open,
     overload,
-    stalled,
+    stalled_readers,
 )
-from benchmarks.hostility.hostile_bytes import ABSURD, OPENING
+from benchmarks.hostility.frames import ABSURD, OPENING
+from benchmarks.hostility.targets import free_rows
+from benchmarks.support.background import Tally, Work
 from protos import charstream_pb2 as pb
 from protos import charstream_pb2_grpc as pb_grpc
 from tests.conftest import ServerProcess, ready, start_server, stop
@@ -36,9 +35,9 @@ FLAGS = (
     *("--precision", "fp32", "--max-rows", str(ROWS), "--max-waiting", "0", "--stream-buffer", "256"),
     *("--handshake-timeout", "1", "--connection-streams", str(ROWS), "--max-header-bytes", "4096"),
 )
-ATTACKS: dict[str, Attack] = {
+ATTACKS: dict[str, Work] = {
     "cancelled calls": cancels,
-    "readers that stop": partial(stalled, readers=20),
+    "readers that stop": partial(stalled_readers, readers=20),
     "garbage": partial(garbage_bytes, connections=20),
     "absurd frames": partial(absurd_frames, connections=len(ABSURD)),
     "endless headers": partial(endless_headers, connections=8),

@@ -3,7 +3,8 @@
 import grpc
 import pytest
 
-from server.access.listener import CannotStart, bind
+from server.access.listener import bind
+from server.errors import CannotStart
 from server.settings import ServerSettings
 
 

@@ -17,10 +17,10 @@ from client.async_client import AsyncClient
 from protos import charstream_pb2 as pb
 from protos import charstream_pb2_grpc as pb_grpc
 from server.access.quotas import Quota
-from server.catalog.loaded_model import memory_of
-from server.engine.messages import Delivery, Generation, Sampling
+from server.catalog.model_factory import memory_of
+from server.engine.messages import Output, Request, Sampling
 from server.settings import ServerSettings
-from server.streaming.text_stream import Reader, StreamLimits, TextStream
+from server.streaming.text_stream import StreamConsumer, StreamLimits, TextStream
 from tests.conftest import ServerProcess, ready, start_server, stop
 from tests.server.catalog.test_model_life import Files, put
 from tests.server.service.test_generate import SMALL_WINDOWS, read
@@ -110,9 +110,12 @@ async def test_who_leaves_pays_for_what_was_handed_over_and_no_more(handed: bool
     """A message that waits for its reader's window may be with the reader already."""
     quota = Quota("ada", 0, RATE, burst=1.0)
     limits = StreamLimits(window=4096, tick=0.02, max_wait=60, max_seconds=60, reader_timeout=60)
-    wanted = Generation(forced=np.empty(0, np.int64), silent=0, max_chars=500, sampling=Sampling(), seed=1)
-    stream = TextStream(0, wanted, time.monotonic(), limits=limits, quota=quota, reader=Reader(), submit=lambda _: None)
-    stream.push(Delivery(0, "x" * 300, None))
+    wanted = Request(forced=np.empty(0, np.int64), silent=0, max_chars=500, sampling=Sampling(), seed=1)
+    consumer = StreamConsumer()
+    stream = TextStream(
+        0, wanted, time.monotonic(), limits=limits, quota=quota, consumer=consumer, submit=lambda _: None
+    )
+    stream.push(Output(0, "x" * 300, None))
     free = RATE  # a second's worth
     async with stream.read() as chunks:
         if handed:

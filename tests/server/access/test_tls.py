@@ -23,8 +23,9 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes
 
 from client import AsyncClient, Client, NotAllowed, Unavailable
-from server.access.listener import CannotStart, bind
+from server.access.listener import bind
 from server.access.reloading import LOOK_SECONDS
+from server.errors import CannotStart
 from server.settings import ServerSettings
 from tests.conftest import ServerProcess, ready, start_server, stop
 from tests.server.authority import NAME, Setup, issue

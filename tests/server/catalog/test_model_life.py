@@ -22,8 +22,8 @@ from bundle.write import write_bundle
 from export.build import build
 from protos import charstream_pb2 as pb
 from protos import charstream_pb2_grpc as rpc
-from server.catalog.loaded_model import memory_of
 from server.catalog.memory_budget import STAYS_SECONDS
+from server.catalog.model_factory import memory_of
 from server.catalog.scan import version_order
 from server.settings import ServerSettings
 from tests.conftest import ServerProcess, ready, start_server, stop, tiny_model

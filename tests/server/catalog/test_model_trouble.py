@@ -14,8 +14,8 @@ import pytest
 from bundle.read import decode_file
 from protos import charstream_pb2 as pb
 from protos import charstream_pb2_grpc as rpc
-from server.catalog.loaded_model import memory_of
 from server.catalog.memory_budget import STAYS_SECONDS
+from server.catalog.model_factory import memory_of
 from server.settings import ServerSettings
 from tests.conftest import ServerProcess
 from tests.server.catalog.test_model_life import (

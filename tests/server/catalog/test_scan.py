@@ -13,12 +13,12 @@ from tests.server.catalog.test_model_life import Files, look, put, serving
 # As of a network's file system whose server is gone.
 HANGS = """
 import sys, time
-from server.catalog import reconcile as updates
+from server.catalog import reconcile
 from server.__main__ import main
-first = updates.look_at
+first = reconcile.look_at
 def look_at(folder, before):
     return time.sleep(60) if before.found else first(folder, before)
-updates.look_at = look_at
+reconcile.look_at = look_at
 sys.exit(main())
 """
 TARGETS = {"a" * 300: "File name too long", "link": "Too many levels of symbolic links"}

@@ -5,7 +5,7 @@ import time
 import pytest
 
 from bundle.manifest import Manifest, Precision
-from server.engine.step_timer import StepClock
+from server.engine.step_timer import StepTimer
 from server.runtime.device_arrays import DeviceArrays, Kind
 from tests.server.engine_driver import EngineDriver, WatchedRunner, generation
 
@@ -76,13 +76,13 @@ def test_texts_that_are_given_up_leave_nothing_in_the_engine(device_files: Files
         driver.finish()
     assert last.finish
     assert all(text.cancelled for text in texts)
-    assert driver.engine._scheduler.free == driver.engine._runs.max_rows
-    assert not driver.engine._texts
+    assert driver.engine._scheduler.free == driver.engine._store.limits.max_rows
+    assert not driver.engine._sequences
 
 
 def test_a_busy_host_does_not_make_a_devices_runs_look_longer() -> None:
     """They would get shorter for it, and the host busier."""
-    host, device = StepClock(lambda rows: rows), StepClock(lambda rows: rows, shortest=True)
+    host, device = StepTimer(lambda rows: rows), StepTimer(lambda rows: rows, shortest=True)
     for clock in (host, device):
         clock.measure(8, False, 64, 0.0128)
         for _ in range(100):

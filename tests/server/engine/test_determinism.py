@@ -199,7 +199,7 @@ def test_a_text_without_limits_is_the_same_in_both_graphs(alone: Alone) -> None:
             alone.ask(driver, asked)
         texts = [alone.ask(driver, asked) for asked in plain]
         driver.finish()
-    assert all(run.full for run in alone.runner.runs if run.rows > len(plain) and not run.reading)
+    assert all(run.full for run in alone.runner.runs if run.rows > len(plain) and not run.is_forced)
     assert any(run.full and run.rows == 8 for run in alone.runner.runs)
     assert [str(text) for text in texts] == expected
 

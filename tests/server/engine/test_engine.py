@@ -95,7 +95,7 @@ def test_a_long_prompt_does_not_stop_the_others(host: WatchedRunner, tiny_files:
         for number in range(newcomers):
             driver.ask(generation(manifest, max_chars=20, seed=number), at=5 + 2 * number)
         driver.finish(reader)
-    reading = [number for number, run in enumerate(host.runs, 1) if run.reading]
+    reading = [number for number, run in enumerate(host.runs, 1) if run.is_forced]
     assert len(reading) > 5, "it was read at once"
     assert running.came[-1] > reading[-1], "nobody ran beside it"
     for last, following in zip(running.came, running.came[1:], strict=False):

@@ -8,15 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bundle.manifest import Manifest, Precision
-from server.engine.plan import Row, Status
-from server.engine.scheduler import LONG_PROMPT, READERS, Scheduler
+from server.engine.plan import PREFILL_ROWS, Row, Status
+from server.engine.scheduler import LONG_PROMPT, Scheduler
 from tests.server.engine.test_scheduler import runs
 from tests.server.engine_driver import EngineDriver, WatchedRunner, generation
 
 Files = tuple[Manifest, dict[str, bytes]]
 
 
-def scheduler(max_rows: int) -> Scheduler:
+def scheduler(max_rows: int) -> Scheduler[Row]:
     return Scheduler(runs(max_rows, max_rows), 0.02, lambda rows, full: 0.001)
 
 
@@ -24,16 +24,16 @@ def row(stream: int, identity: str, *, forced: int = 0, credit: int = 1000) -> R
     return Row(stream, forced, forced, 1000, credit, 1.0, identity=identity)
 
 
-def share(s: Scheduler) -> None:
+def share(s: Scheduler[Row]) -> None:
     """What the engine does before two runs: where a slot became free, it is given away before one is taken back."""
     for _ in range(2):
-        for r in s.surplus():
-            s.give_way(r)
+        for r in s.rows_to_preempt():
+            s.preempt(r)
         s.admit()
 
 
-def held(s: Scheduler) -> Counter[str]:
-    return Counter(r.identity for r in [*s.running, *s.reading])
+def held(s: Scheduler[Row]) -> Counter[str]:
+    return Counter(r.identity for r in [*s.decode_rows, *s.prefill_rows])
 
 
 def test_a_newcomer_gets_a_slot_from_who_has_most() -> None:
@@ -72,7 +72,7 @@ def test_who_gave_way_goes_on_before_the_same_identitys_next_text_begins() -> No
     assert second.status is Status.PAUSED
     s.end(quiet)
     share(s)
-    assert second.status is Status.RUNNING
+    assert second.status is Status.DECODE
 
 
 @given(st.data())
@@ -91,10 +91,10 @@ def test_slots_are_shared_equally_and_never_idle(data: st.DataObject) -> None:
         wanting = {r.identity for r in rows if r.slot < 0}
         slots = held(s)
         assert sum(slots.values()) == min(max_rows, len(rows))
-        assert len(s.reading) <= READERS
+        assert len(s.prefill_rows) <= PREFILL_ROWS
         for poor in wanting:
             assert max(slots.values()) <= slots[poor] + 1
-        for area in (s.running, s.reading):
+        for area in (s.decode_rows, s.prefill_rows):
             assert [r.slot for r in area] == list(range(len(area)))
 
 

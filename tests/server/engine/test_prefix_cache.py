@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from bundle.manifest import Manifest
 from server.engine.messages import RowState
-from server.engine.prefix_cache import ARRAY_BYTES, ENTRY_BYTES, Prefixes
-from server.engine.scheduler import LONG_PROMPT, MAX_STEPS
+from server.engine.plan import MAX_STEPS
+from server.engine.prefix_cache import ARRAY_BYTES, ENTRY_BYTES, PrefixCache
+from server.engine.scheduler import LONG_PROMPT
 from tests.server.engine_driver import EngineDriver, Run, WatchedRunner, generation
 
 Files = tuple[Manifest, dict[str, bytes]]
@@ -28,7 +29,7 @@ def state(prompt: str) -> RowState:
     return RowState(ord(prompt[-1]), (np.full(HIDDEN, hash(prompt) % 1000, np.float32),), len(prompt))
 
 
-def found(prefixes: Prefixes, prompt: str) -> int:
+def found(prefixes: PrefixCache, prompt: str) -> int:
     """How much of the prompt is known; the state must be that of this beginning."""
     known = prefixes.longest(ids(prompt))
     if known is None:
@@ -39,8 +40,8 @@ def found(prefixes: Prefixes, prompt: str) -> int:
     return known.position
 
 
-def keeping(*prompts: str, entries: int = 100) -> Prefixes:
-    prefixes = Prefixes(entries * ENTRY)
+def keeping(*prompts: str, entries: int = 100) -> PrefixCache:
+    prefixes = PrefixCache(entries * ENTRY)
     for prompt in prompts:
         prefixes.put(ids(prompt), state(prompt))
     return prefixes
@@ -76,7 +77,7 @@ def test_the_least_recently_used_leaves_first() -> None:
 
 @pytest.mark.parametrize("max_bytes", [0, ENTRY - 1])
 def test_without_room_for_one_nothing_is_kept(max_bytes: int) -> None:
-    prefixes = Prefixes(max_bytes)
+    prefixes = PrefixCache(max_bytes)
     prefixes.put(ids("ab"), state("ab"))
     assert (len(prefixes), prefixes.bytes) == (0, 0)
     assert found(prefixes, "ab") == 0
@@ -95,7 +96,7 @@ PROMPTS = st.text("ab", min_size=1, max_size=5)
 def test_any_sequence_keeps_the_bound_and_what_was_used_last(
     calls: list[tuple[bool, str]], entries: int, rest: int
 ) -> None:
-    prefixes, kept = Prefixes(entries * ENTRY + rest), OrderedDict[str, None]()
+    prefixes, kept = PrefixCache(entries * ENTRY + rest), OrderedDict[str, None]()
     for put, prompt in calls:
         if put:
             prefixes.put(ids(prompt), state(prompt))

@@ -6,28 +6,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.engine.plan import Area, Move, Row, Runs, Status
+from server.engine.plan import MAX_STEPS, PREFILL_ROWS, Area, Move, Row, RunLimits, Status
 from server.engine.scheduler import (
     FIRST_CHARS,
     LONG_PROMPT,
     LONGEST_STRETCHED,
-    MAX_READ_STEPS,
-    MAX_STEPS,
-    READERS,
-    READING_SHARE,
+    MAX_PREFILL_STEPS,
+    PREFILL_SHARE,
     Scheduler,
 )
 
 STEP = 0.001
 
 
-def runs(max_rows: int = 4, max_batch: int = 4) -> Runs:
+def runs(max_rows: int = 4, max_batch: int = 4) -> RunLimits:
     """As of a store in the host's memory."""
     steps = range(1, MAX_STEPS + 1)
-    return Runs(max_rows, max_batch, steps, steps, 1000, min(READERS, max_batch), max_rows, beside=False)
+    return RunLimits(max_rows, max_batch, steps, steps, 1000, min(PREFILL_ROWS, max_batch), max_rows, beside=False)
 
 
-def scheduler(max_rows: int = 4, max_batch: int = 4, chunk_delay: float = 0.0205) -> Scheduler:
+def scheduler(max_rows: int = 4, max_batch: int = 4, chunk_delay: float = 0.0205) -> Scheduler[Row]:
     return Scheduler(runs(max_rows, max_batch), chunk_delay, lambda rows, full: STEP)
 
 
@@ -120,17 +118,17 @@ def test_a_long_prompt_is_read_in_an_area_of_its_own() -> None:
     s.add(reader)
     s.add(row(1))
     s.admit()
-    assert reader.status is Status.READING
+    assert reader.status is Status.PREFILL
     areas = []
     while reader.forced_left:
         plan = s.plan()
         areas.append(plan.area)
-        if plan.area is Area.READING:
+        if plan.area is Area.PREFILL:
             assert plan.steps <= reader.forced_left
             reader.forced_left -= plan.steps
-    assert areas.count(Area.RUNNING) - areas.count(Area.READING) in (0, 1)
-    assert s.has_read(reader) is None
-    assert (reader.status, reader.slot) == (Status.RUNNING, 1)
+    assert areas.count(Area.DECODE) - areas.count(Area.PREFILL) in (0, 1)
+    assert s.finish_prefill(reader) is None
+    assert (reader.status, reader.slot) == (Status.DECODE, 1)
 
 
 def test_reading_gets_its_share_of_a_round_and_all_time_without_others() -> None:
@@ -139,24 +137,24 @@ def test_reading_gets_its_share_of_a_round_and_all_time_without_others() -> None
     s.add(reader)
     s.add(row(1))
     s.admit()
-    assert [s.plan().steps, s.plan().steps] == [int(40 * (1 - READING_SHARE)), int(40 * READING_SHARE)]
-    s.end(s.running[0])
+    assert [s.plan().steps, s.plan().steps] == [int(40 * (1 - PREFILL_SHARE)), int(40 * PREFILL_SHARE)]
+    s.end(s.decode_rows[0])
     assert s.plan().steps == 40
     slow = scheduler(chunk_delay=10)
     slow.add(newcomer(0, forced=50_000))
     slow.admit()
-    assert slow.plan().steps == MAX_READ_STEPS
+    assert slow.plan().steps == MAX_PREFILL_STEPS
 
 
 def test_no_reader_runs_beyond_its_prompt_and_a_reader_too_many_reads_among_the_others() -> None:
     s = scheduler(max_rows=100, max_batch=100, chunk_delay=10)
-    rows = [newcomer(n, forced=LONG_PROMPT + n) for n in range(READERS + 1)]
+    rows = [newcomer(n, forced=LONG_PROMPT + n) for n in range(PREFILL_ROWS + 1)]
     for r in rows:
         s.add(r)
     s.admit()
-    assert [r.status for r in rows] == [Status.READING] * READERS + [Status.RUNNING]
+    assert [r.status for r in rows] == [Status.PREFILL] * PREFILL_ROWS + [Status.DECODE]
     plans = [s.plan(), s.plan()]
-    (reading,) = (plan for plan in plans if plan.area is Area.READING)
+    (reading,) = (plan for plan in plans if plan.area is Area.PREFILL)
     assert reading.steps == LONG_PROMPT
 
 
@@ -239,9 +237,9 @@ def test_a_stretched_run_is_never_longer_than_a_newcomer_may_wait() -> None:
     assert s.plan().steps == 5
 
 
-def device(max_rows: int = 8, newcomers: int = 8) -> Runs:
+def device(max_rows: int = 8, newcomers: int = 8) -> RunLimits:
     """As of a store on a device."""
-    return Runs(max_rows, max_rows, (4, 16, 64), (4, 16), 16 * max_rows, 0, newcomers, beside=True)
+    return RunLimits(max_rows, max_rows, (4, 16, 64), (4, 16), 16 * max_rows, 0, newcomers, beside=True)
 
 
 @pytest.mark.parametrize(
@@ -277,7 +275,7 @@ def test_a_newcomers_first_run_has_the_fewest_steps_that_cover_its_prompt() -> N
         s.admit()
         plan = s.plan()
         assert (plan.steps, plan.hold) == (steps, hold)
-        s.end(s.running[-1])
+        s.end(s.decode_rows[-1])
 
 
 def test_no_more_come_in_with_a_run_than_there_is_room_for_and_none_reads_apart() -> None:
@@ -286,7 +284,7 @@ def test_no_more_come_in_with_a_run_than_there_is_room_for_and_none_reads_apart(
     for r in rows:
         s.add(r)
     assert [s.admit() for _ in range(4)] == [rows[:3], rows[3:6], rows[6:], []]
-    assert {r.status for r in rows} == {Status.RUNNING}
+    assert {r.status for r in rows} == {Status.DECODE}
     assert len(s.plan().rows) == 8
 
 
@@ -320,10 +318,10 @@ def test_any_sequence_keeps_slots_without_gaps(seed: int, max_rows: int, max_bat
     rng = random.Random(seed)
     s = scheduler(max_rows, max_batch)
     rows: list[Row] = []
-    slots: dict[Status, dict[int, Row]] = {Status.RUNNING: {}, Status.READING: {}}  # what arrays would hold
+    slots: dict[Status, dict[int, Row]] = {Status.DECODE: {}, Status.PREFILL: {}}  # what arrays would hold
     for number in range(60):
         alive = [r for r in rows if r.status is not Status.ENDED]
-        match rng.choice(("add", "admit", "end", "pause", "grant", "has_read")):
+        match rng.choice(("add", "admit", "end", "pause", "grant", "finish_prefill")):
             case "add":
                 rows.append(row(number, forced=rng.choice([0, 5, LONG_PROMPT, 1000])))
                 s.add(rows[-1])
@@ -334,17 +332,17 @@ def test_any_sequence_keeps_slots_without_gaps(seed: int, max_rows: int, max_bat
                 s.grant(rng.choice(alive), 5)
             case "end" if alive:
                 leave(rng.choice(alive), slots, s.end)
-            case "pause" if s.running:
-                leave(rng.choice(s.running), slots, s.pause)
-            case "has_read" if s.reading:
-                reader = rng.choice(s.reading)
+            case "pause" if s.decode_rows:
+                leave(rng.choice(s.decode_rows), slots, s.pause)
+            case "finish_prefill" if s.prefill_rows:
+                reader = rng.choice(s.prefill_rows)
                 reader.forced_left = 0
-                leave(reader, slots, s.has_read)
-                slots[Status.RUNNING][reader.slot] = reader
-        for area, held in ((s.running, slots[Status.RUNNING]), (s.reading, slots[Status.READING])):
+                leave(reader, slots, s.finish_prefill)
+                slots[Status.DECODE][reader.slot] = reader
+        for area, held in ((s.decode_rows, slots[Status.DECODE]), (s.prefill_rows, slots[Status.PREFILL])):
             assert [r.slot for r in area] == list(range(len(area)))
             assert held == dict(enumerate(area))
-        assert len(s.running) + len(s.reading) <= max_rows
+        assert len(s.decode_rows) + len(s.prefill_rows) <= max_rows
         assert s.queue.waiting == sum(r.status is Status.WAITING for r in rows)
 
 

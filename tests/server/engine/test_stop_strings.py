@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.engine.stop_strings import Found, StopMatcher
+from server.engine.stop_strings import StopMatcher
 
 ALPHABET = "ab"
 PIECES = st.lists(st.text(ALPHABET, max_size=4), max_size=12)
@@ -22,15 +22,14 @@ def by_character(text: str, stops: list[str]) -> tuple[str, str]:
 @given(PIECES, st.lists(st.text(ALPHABET, min_size=1, max_size=5), max_size=4))
 def test_any_split_and_any_stop_strings(pieces: list[str], stops: list[str]) -> None:
     matcher = StopMatcher(stops)
-    sent, found = "", ""
+    sent = ""
     for piece in pieces:
-        result = matcher.push(piece)
-        sent, found = sent + result.text, result.stop
-        if found:
+        sent += matcher.push(piece)
+        if matcher.stop:
             break
     else:
         sent += matcher.flush()
-    assert (sent, found) == by_character("".join(pieces), stops)
+    assert (sent, matcher.stop) == by_character("".join(pieces), stops)
 
 
 @given(PIECES, st.lists(st.text(ALPHABET, min_size=1, max_size=6), min_size=1, max_size=4))
@@ -39,9 +38,9 @@ def test_only_what_could_begin_a_stop_string_is_held_back(pieces: list[str], sto
     text = sent = ""
     for piece in pieces:
         result = matcher.push(piece)
-        if result.stop:
+        if matcher.stop:
             return
-        text, sent = text + piece, sent + result.text
+        text, sent = text + piece, sent + result
         held = text[len(sent) :]
         assert text.startswith(sent)
         assert not held or any(stop.startswith(held) for stop in stops)
@@ -69,16 +68,15 @@ def test_a_stop_string_may_begin_in_what_was_sent_before(
     pieces: list[str], stops: list[str], tail: str, include: bool
 ) -> None:
     matcher = StopMatcher(stops, include=include, tail=tail)
-    sent, found = "", Found("")
+    sent = ""
     for piece in pieces:
-        found = matcher.push(piece)
-        sent += found.text
-        if found.stop:
+        sent += matcher.push(piece)
+        if matcher.stop:
             break
-        assert not (include and matcher.held), "what is part of the text in any case does not have to wait"
+        assert not (include and matcher.held_chars), "what is part of the text in any case does not have to wait"
     else:
         sent += matcher.flush()
-    assert (sent, found.stop, found.sent) == cut(tail + "".join(pieces), stops, len(tail), include)
+    assert (sent, matcher.stop, matcher.stop_chars_sent) == cut(tail + "".join(pieces), stops, len(tail), include)
 
 
 @given(PIECES, st.lists(st.text(ALPHABET, min_size=1, max_size=4), max_size=4), st.integers(0, 9), st.integers(0, 4))
@@ -89,15 +87,14 @@ def test_nothing_is_searched_in_the_first_characters(
     matcher = StopMatcher(stops, skip=skip)
     text = "".join(pieces)
     known = len("".join(pieces[:received]))
-    sent, found = "", Found("")
+    sent = ""
     for number, piece in enumerate(pieces):
-        found = matcher.push(piece, sent=number < received)
-        sent += found.text
-        if found.stop:
+        sent += matcher.push(piece, sent=number < received)
+        if matcher.stop:
             break
     else:
         sent += matcher.flush()
     before, stop = by_character(text[skip:], stops)
     whole = text[:skip] + before
-    assert found.stop == stop
+    assert matcher.stop == stop
     assert sent == whole[known:]

@@ -21,9 +21,9 @@ from grpc import StatusCode
 
 from protos import charstream_pb2 as pb
 from protos import charstream_pb2_grpc as rpc
+from server.observe.call import Call
 from server.observe.log_writer import WAITING_BYTES, LineHandler
 from server.observe.logs import CallLog, Console, Json
-from server.service.interceptors.calls import Call
 from tests.conftest import ServerProcess, start_server, stop
 
 SECRET = "Nobody else's business"
@@ -112,7 +112,7 @@ def served_calls(caplog: pytest.LogCaptureFixture) -> Callable[..., logging.LogR
     caplog.set_level(logging.INFO, "charstream.calls")
 
     def ended(call: Call, *, texts: bool = False) -> logging.LogRecord:
-        CallLog(texts=texts).ended(call)
+        CallLog(texts=texts).on_end(call)
         return caplog.records[-1]
 
     return ended

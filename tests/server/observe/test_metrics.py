@@ -32,10 +32,10 @@ sys.exit(main(sys.argv[1:]))
 
 LOADS_FOR_EVER = """
 import sys, time
-import server.catalog.loader
+from server.catalog import model_factory
 from server.__main__ import main
 
-server.catalog.loader.serve = lambda *_: time.sleep(60)
+model_factory.load = lambda *_: time.sleep(60)
 sys.exit(main(sys.argv[1:]))
 """
 

@@ -9,7 +9,7 @@ import pytest
 from bundle.manifest import Manifest, Precision
 from models.training.checkpoint import Trained
 from protos import charstream_pb2 as pb
-from server.engine.messages import Generation, RowState, Sampling
+from server.engine.messages import Request, RowState, Sampling
 from server.engine.plan import Area
 from server.engine.rows import Rows
 from server.runtime.device_runner import DeviceRunner
@@ -69,15 +69,15 @@ def test_captured_runs_have_the_bits_of_plain_ones(device_files: Files, precisio
     made = []
     for captured in (False, True):
         store = DeviceStore(runner, manifest, (16,))
-        states = store.states[Area.RUNNING]
+        states = store.states[Area.DECODE]
         if captured:
             states.warm_up(lambda *what: None)
         rows, rng = Rows(states, vocab, 16), np.random.default_rng(0)
         for slot in range(16):
             state = tuple(rng.uniform(-1, 1, shape.hidden).astype(np.float32) for _ in shape.state_names)
-            rows.put(slot, RowState(slot, state, 0), Generation(np.zeros(0, np.int64), 0, 1, Sampling(), slot))
-        for steps, full in product(store.runs.steps, (False, True)):
-            outcomes = rows.run(rows.inputs(0, np.full((steps, 16), -1)), full=full)
+            rows.put(slot, RowState(slot, state, 0), Request(np.zeros(0, np.int64), 0, 1, Sampling(), slot))
+        for steps, full in product(store.limits.steps, (False, True)):
+            outcomes = rows.run(rows.run_input(0, np.full((steps, 16), -1)), full=full)
             made.append(outcomes.tokens.tobytes() + (outcomes.logprobs.tobytes() if full else b""))
         made.extend(array.tobytes() for slot in range(16) for array in rows.take(slot).state)
     assert made[: len(made) // 2] == made[len(made) // 2 :]

@@ -9,7 +9,7 @@ import pytest
 from bundle.manifest import Manifest
 from protos import charstream_pb2 as pb
 from protos import charstream_pb2_grpc as rpc
-from server.catalog.loaded_model import memory_of
+from server.catalog.model_factory import memory_of
 from server.settings import ServerSettings
 from tests.conftest import ServerProcess, ready, start_server, stop
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from bundle.graph_contract import DEVICE_STEPS
 from bundle.manifest import Manifest
-from server.engine.messages import Generation, RowState, Sampling
+from server.engine.messages import Request, RowState, Sampling
 from server.engine.plan import Area
 from server.engine.rows import Rows
 from server.engine.state_store import LOGPROBS, Store
@@ -33,8 +33,8 @@ class Both:
 
     def __init__(self, manifest: Manifest, stores: Sequence[Store], rng: random.Random) -> None:
         self._vocab, self._shape = len(manifest.symbols), manifest.model
-        self.runs = stores[-1].runs
-        areas = [store.states[Area.RUNNING] for store in stores]
+        self.runs = stores[-1].limits
+        areas = [store.states[Area.DECODE] for store in stores]
         self._rows = [Rows(states, self._vocab, self.runs.max_rows) for states in areas]
         self._random, self.rows, self.staged = rng, 0, 0
 
@@ -42,7 +42,7 @@ class Both:
         state = np.random.default_rng(self._random.random().__hash__() % 2**32)
         arrays = [state.uniform(-1, 1, self._shape.hidden).astype(np.float32) for _ in self._shape.state_names]
         row = RowState(self._random.randrange(self._vocab), tuple(arrays), self._random.randrange(1000))
-        wanted = Generation(np.zeros(0, np.int64), 0, 1, self._random.choice(SAMPLINGS), self._random.randrange(2**64))
+        wanted = Request(np.zeros(0, np.int64), 0, 1, self._random.choice(SAMPLINGS), self._random.randrange(2**64))
         for rows in self._rows:
             rows.put(self.rows, row, wanted)
         self.rows, self.staged = self.rows + 1, self.staged + 1
@@ -60,7 +60,7 @@ class Both:
         steps = self._random.choice(self.runs.full_steps if full else self.runs.steps)
         numbers = [self._random.choice([-1, -1, self._random.randrange(self._vocab)]) for _ in range(steps * self.rows)]
         forced = np.array(numbers, np.int64).reshape(steps, self.rows)
-        made = [rows.run(rows.inputs(0, forced), full=full) for rows in self._rows]
+        made = [rows.run(rows.run_input(0, forced), full=full) for rows in self._rows]
         self.staged = 0
         np.testing.assert_array_equal(made[0].tokens, made[1].tokens)
         if full and self._random.random() < 0.5:
@@ -113,7 +113,7 @@ def test_a_warmed_up_device_still_runs_rows_as_they_are(
     manifest = device_files[0]
     store = DeviceStore(device, manifest, (2, 5))
     measured = []
-    store.states[Area.RUNNING].warm_up(lambda *what: measured.append(what))
+    store.states[Area.DECODE].warm_up(lambda *what: measured.append(what))
     assert {what[:3] for what in measured} == {
         (rows, full, steps) for rows in (2, 5) for full in (False, True) for steps in DEVICE_STEPS
     }
@@ -153,14 +153,14 @@ def test_a_wrong_array_is_no_input(device: DeviceRunner) -> None:
 def test_a_row_that_moves_beside_a_run_keeps_its_state_before_it(device_files: Files, device: DeviceRunner) -> None:
     """Else a token would hold the state of the text whose slot it got."""
     manifest = device_files[0]
-    rows = Rows(DeviceStore(device, manifest, (4,)).states[Area.RUNNING], len(manifest.symbols), 4)
+    rows = Rows(DeviceStore(device, manifest, (4,)).states[Area.DECODE], len(manifest.symbols), 4)
     for slot in range(3):
         state = tuple(np.full(manifest.model.hidden, slot / 4, np.float32) for _ in manifest.model.state_names)
-        rows.put(slot, RowState(slot, state, 0), Generation(np.zeros(0, np.int64), 0, 1, Sampling(), slot))
+        rows.put(slot, RowState(slot, state, 0), Request(np.zeros(0, np.int64), 0, 1, Sampling(), slot))
     steps = np.full((4, 3), -1)
-    rows.run(rows.inputs(0, steps), full=False)
+    rows.run(rows.run_input(0, steps), full=False)
     before = rows.take(2)
-    rows.run(rows.inputs(0, steps), full=False, meanwhile=lambda: rows.move(2, 0))
+    rows.run(rows.run_input(0, steps), full=False, meanwhile=lambda: rows.move(2, 0))
     found = rows.take_before(0, 4)
     assert (found.token, found.position) == (before.token, before.position)
     for one, other in zip(found.state, before.state, strict=True):

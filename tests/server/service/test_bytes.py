@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bundle.vocabulary import CharacterDecoder, partial_character
 from client import Client
 from client.commands.printing import print_json
 from export.__main__ import main as export
@@ -21,7 +22,6 @@ from models.train import main as train
 from models.training.checkpoint import Trained, load
 from protos import charstream_pb2 as pb
 from protos import charstream_pb2_grpc as rpc
-from server.engine.whole import WholeCharacters, unfinished
 from tests.conftest import ServerProcess, ready, start_server, stop
 
 WORDS = ("caf\u00e9", "\u20ac5", "\U0001f600", "na\u00efve", "a", "\u4e2d\u6587")
@@ -71,7 +71,7 @@ def read(stub: rpc.TextGenerationStub, asked: pb.GenerateRequest) -> tuple[str, 
 
 def whole(raw: bytes) -> str:
     """Its characters but for one at the end that is not complete."""
-    return WholeCharacters("bytes").push(raw.decode("latin-1"))
+    return CharacterDecoder("bytes").push(raw.decode("latin-1"))
 
 
 def test_the_bytes_are_those_of_torch_and_the_text_is_their_characters(
@@ -198,10 +198,10 @@ def test_the_server_says_what_the_model_predicts(bytes_server: ServerProcess, se
 @given(st.binary(max_size=12), st.integers(0, 12))
 def test_characters_come_whole_however_the_bytes_are_cut(data: bytes, cut: int) -> None:
     symbols = data.decode("latin-1")
-    one = WholeCharacters("bytes")
-    two = WholeCharacters("bytes", symbols[:cut])
+    one = CharacterDecoder("bytes")
+    two = CharacterDecoder("bytes", symbols[:cut])
     assert one.push(symbols[:cut]) + two.push(symbols[cut:]) == whole(data)
-    rest = unfinished("bytes", symbols)
+    rest = partial_character("bytes", symbols)
     assert symbols.endswith(rest)
     assert whole(data) + rest.encode("latin-1").decode("utf-8", "replace") == data.decode("utf-8", "replace")
 

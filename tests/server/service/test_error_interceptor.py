@@ -19,7 +19,7 @@ from server.__main__ import main
 def broken(*arguments):
     raise KeyError("a secret of the server")
 
-service.generation_of = service.scoring_of = broken
+service.generation_request = service.scoring_request = broken
 sys.exit(main())
 """
 

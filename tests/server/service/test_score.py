@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from models.evaluation.evaluate import carried_nats
+from models.evaluation.losses import carried_nats
 from models.training.checkpoint import Trained
 from protos import charstream_pb2 as pb
 from protos import charstream_pb2_grpc as rpc

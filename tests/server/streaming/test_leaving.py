@@ -36,17 +36,17 @@ sys.exit(main())
 
 LOADS_SLOWLY = """
 import sys, time
-from server.catalog import loaded_model as served
+from server.catalog import model_factory
 from server.__main__ import main
 
-load = served.load
+load = model_factory.load
 
 def slow(*arguments):
     print("loading", file=sys.stderr, flush=True)
     time.sleep(30)
     return load(*arguments)
 
-served.load = slow
+model_factory.load = slow
 sys.exit(main())
 """
 
@@ -54,7 +54,7 @@ sys.exit(main())
 @pytest.fixture
 def replicas(bundles: Path, tmp_path: Path) -> Iterator[list[ServerProcess]]:
     (tmp_path / "keys").write_text("k" * 32)
-    flags = ("--precision", "fp32", "--grace", "5", "--resume-keys", str(tmp_path / "keys"))
+    flags = ("--precision", "fp32", "--grace", "3", "--resume-keys", str(tmp_path / "keys"))
     processes = [start_server(bundles, *flags) for _ in range(2)]
     yield [ready(process) for process in processes]
     for process in processes:

@@ -39,16 +39,16 @@ def test_no_gradient_of_the_top_layer_exceeds_the_bound(activation: str, form: s
     for parameter in model.parameters():
         nn.init.normal_(parameter, std=0.8)
     measured = flow(model, IDS)
-    assert measured.within_bound
+    assert measured.is_within_bound
     assert measured.shares[0] == 1
 
 
 def test_a_learned_slope_counts_in_the_bound() -> None:
     model = _rnn(activation="prelu")
-    before = flow(model, IDS).bound
+    before = flow(model, IDS).factor_bound
     nn.init.constant_(model.layers[0].phi.weight, -3.0)
     assert before is not None
-    assert flow(model, IDS).bound == pytest.approx(3 * before)
+    assert flow(model, IDS).factor_bound == pytest.approx(3 * before)
 
 
 def test_an_lstm_that_forgets_nothing_keeps_its_cell_s_gradient() -> None:
@@ -58,6 +58,6 @@ def test_an_lstm_that_forgets_nothing_keeps_its_cell_s_gradient() -> None:
         model.layers[0].weight_hh.zero_()
         model.layers[0].bias_ih.chunk(4)[1].fill_(50.0)
     measured = flow(model, IDS)
-    assert measured.bound is None
+    assert measured.factor_bound is None
     assert measured.bounds == []
     assert measured.shares_of_c == pytest.approx([1.0] * 20)

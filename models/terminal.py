@@ -1,27 +1,29 @@
-"""How far a long piece of work is, on stderr: a bar on a terminal, a plain line now and then elsewhere."""
+"""Text for people at a terminal: lines and progress on stderr, tables for stdout."""
 
 import sys
 import time
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
 from tqdm import tqdm
 
-__all__ = ["ProgressBar", "say"]
+__all__ = ["ProgressBar", "say", "table"]
 
 LINE_SECONDS = 10.0
 
 
 def say(text: str) -> None:
-    """Writes lines for people, above a bar if there is one."""
+    """Write lines for people to stderr, above a progress bar if there is one."""
     tqdm.write(text, file=sys.stderr)
 
 
 class ProgressBar:
-    """Counts `unit`s up to `total`, which may be set later; a context manager.
+    """A bar on a terminal, a plain line now and then elsewhere; a context manager.
 
     Args:
-        shown: whether anybody is to see it: of several processes that do the same, one shows how far they are.
+        total: how many `unit`s there are to do; `set_total` sets it later.
+        shown: False hides it: of several processes that do the same work, one shows the progress.
     """
 
     def __init__(self, name: str, unit: str, total: int | None = None, done: int = 0, *, shown: bool = True) -> None:
@@ -52,7 +54,7 @@ class ProgressBar:
         self._bar.refresh()
 
     def advance(self, count: int, facts: str = "") -> None:
-        """`count` more are done; `facts` stands behind the rate."""
+        """Count `count` more units as done, and show `facts` behind the rate."""
         self._bar.set_postfix_str(facts, refresh=False)
         self._bar.update(count)
         if self._shown and self._plain and time.monotonic() >= self._next_line:
@@ -61,6 +63,15 @@ class ProgressBar:
 
 
 class _Nowhere:
+    """A file that drops what is written to it."""
+
     def write(self, text: str) -> None: ...
 
     def flush(self) -> None: ...
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a plain table: columns two blanks apart, the first one aligned left, the others right."""
+    lines = [list(head), *map(list, rows)]
+    first, *others = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join("  ".join([name.ljust(first), *map(str.rjust, cells, others)]).rstrip() for name, *cells in lines)

@@ -1,17 +1,19 @@
-"""What can be chosen for a run, laid out in rows: every structure of a layer, the other options pairwise."""
+"""Rows of options for training runs: every structure of a layer, and the other options pairwise."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from itertools import cycle
 from pathlib import Path
 from typing import Any, get_args
 
-from benchmarks.correctness.options_covering import covering
+from allpairspy import AllPairs
+
+from bundle.shape import BOUNDED
 from bundle.vocabulary import Unit
 from export.graph.bounds import unbounded_input
 from models.network.activations import ACTIVATIONS
-from models.network.config import Form, Input, Norm
-from models.network.initialise import Init
+from models.network.config import Form, Init, Input, Norm
 from models.training.settings import Optimizer, Schedule, TrainSettings
 
 __all__ = ["DIVERGING", "LEFT_OUT", "OPTIONS", "STRUCTURES", "Row", "rows"]
@@ -61,7 +63,7 @@ LEFT_OUT = {
 }
 # First weights with which an activation without bound is not tried: its state grows in each step of a text.
 DIVERGING: dict[str, tuple[str, ...]] = {
-    **{phi: ("he",) for phi, activation in ACTIVATIONS.items() if not activation.bounded},
+    **{phi: ("he",) for phi in ACTIVATIONS if phi not in BOUNDED},
     # Its mean is above 0, so that even weights of variance 1 / n push it on.
     "elu": ("he", "xavier_uniform", "xavier_normal"),
     # Above 0, and the larger of two: they grow with weights that the others bear.
@@ -70,13 +72,13 @@ DIVERGING: dict[str, tuple[str, ...]] = {
         for phi in ("softplus", "maxout")
     },
 }
-# Masks are locked only where there are any: so these are one option.
+# Masks are locked only where there are any, so these two settings are one option.
 DROPOUT: dict[str, dict[str, Any]] = {
     "none": {"dropout": 0.0},
     "plain": {"dropout": 0.1},
     "locked": {"dropout": 0.1, "locked_dropout": True},
 }
-CLIPPING = {"none": (0.0, 0.0), "norm": (1.0, 0.0), "value": (0.0, 0.1)}  # by norm, by value; of the mean loss
+CLIPPING = {"none": (0.0, 0.0), "norm": (1.0, 0.0), "value": (0.0, 0.1)}  # by norm, by value; for the mean loss
 LEARNING_RATES = {"adamw": 0.01, "adam": 0.01, "rmsprop": 0.002, "adagrad": 0.05, "momentum": 0.1, "sgd": 0.5}
 STEPS = {"adagrad": 400, "momentum": 400, "sgd": 400}  # others take 200
 # Structures of which a bundle also has 8 bits: exporting them takes as long again.
@@ -85,11 +87,11 @@ IN_8_BITS = ("lstm", "gru", "rnn tanh post", "rnn rbf pre")
 
 @dataclass(frozen=True)
 class Row:
-    """One run of the table.
+    """One training run of the table.
 
     Attributes:
-        name: also of the bundle.
-        structure: of a layer, as settings.
+        name: also the bundle's name.
+        structure: the settings of a layer.
         options: a value for each of `OPTIONS`.
         int8: whether it is exported in 8 bits too.
     """
@@ -100,26 +102,27 @@ class Row:
     int8: bool = False
 
     @property
-    def fails(self) -> bool:
+    def must_fail(self) -> bool:
         """Whether it is expected to learn nothing."""
-        return self.options["init"] == "zeros"
+        return bool(self.options["init"] == "zeros")
 
     def settings(self, data: Path, out: Path) -> TrainSettings:
         given = {name: value for name, value in self.options.items() if name not in ("dropout", "clipping")}
         scale = SEQUENCE if self.options["loss"] == "sum" else 1
         by_norm, by_value = CLIPPING[self.options["clipping"]]
-        # Of a sum all gradients are so many times as large, and through a state without bound they grow. What divides
-        # by their size does not mind.
-        smaller = 1
-        if self.options["optimizer"] in ("sgd", "momentum"):
-            smaller = scale * (1 if ACTIVATIONS[self.structure.get("activation", "tanh")].bounded else 5)
-        # A gate's sigmoid passes on at most a quarter of it.
-        larger = 4 if self.options["optimizer"] == "sgd" and self.structure["cell"] != "rnn" else 1
+        optimizer = self.options["optimizer"]
+        # A sum's gradients are larger by the number of its terms, and grow through a state without bound. Optimizers
+        # that divide by the gradients' size do not mind.
+        divisor = 1
+        if optimizer in ("sgd", "momentum"):
+            divisor = scale * (1 if self.structure.get("activation", "tanh") in BOUNDED else 5)
+        # A gate's sigmoid passes on at most a quarter of a gradient.
+        factor = 4 if optimizer == "sgd" and self.structure["cell"] != "rnn" else 1
         return TrainSettings(
             data=str(data),
             out=out,
-            steps=STEPS.get(self.options["optimizer"], 200),
-            learning_rate=LEARNING_RATES[self.options["optimizer"]] * larger / smaller,
+            steps=STEPS.get(optimizer, 200),
+            learning_rate=LEARNING_RATES[optimizer] * factor / divisor,
             clip_norm=by_norm * scale,
             clip_value=by_value * scale,
             **FIXED,
@@ -129,50 +132,34 @@ class Row:
         )
 
     def __str__(self) -> str:
-        return f"{self.name}  {' '.join(self.structure.values()):19}  {' '.join(_told(self.options))}"
+        chosen = (f"{name}={value}" for name, value in self.options.items() if value != OPTIONS[name][0])
+        return f"{self.name}  {' '.join(self.structure.values()):19}  {' '.join(chosen)}"
 
 
 def rows() -> list[Row]:
-    """All of them: those that must learn, then the one that must not."""
-    left, waiting = list(IN_8_BITS), cycle(STRUCTURES)
+    """Return all rows: those that must learn, then the one that must not."""
+    int8_left, structures, found = list(IN_8_BITS), cycle(STRUCTURES), list[Row]()
     turn: list[dict[str, str]] = []
-    found = []
-    for number, options in enumerate(_arrays()):
-        while not any(_stable(structure, options) for structure in turn):
-            turn.append(next(waiting))
-        structure = next(structure for structure in turn if _stable(structure, options))
+    for number, values in enumerate(AllPairs(OrderedDict(OPTIONS), filter_func=_is_allowed)):
+        options = values._asdict()
+        while not any(_is_stable(structure, options) for structure in turn):
+            turn.append(next(structures))
+        structure = next(structure for structure in turn if _is_stable(structure, options))
         turn.remove(structure)
-        row = Row(f"row-{number:02}", structure, options)
-        kind = " ".join(structure.values())
-        if kind in left and _bounded(row):
-            left.remove(kind)
-            row = Row(row.name, structure, options, int8=True)
+        row, kind = Row(f"row-{number:02}", structure, options), " ".join(structure.values())
+        if kind in int8_left and unbounded_input(row.settings(Path(), Path()).model_of(vocab=1), "int8") is None:
+            int8_left.remove(kind)
+            row = replace(row, int8=True)
         found.append(row)
     plain = {name: values[0] for name, values in OPTIONS.items()} | {"init": "zeros"}
     return [*found, Row("zeros", {"cell": "rnn", "activation": "tanh", "form": "post"}, plain)]
 
 
-def _arrays() -> list[dict[str, Any]]:
-    return covering(OPTIONS, frozenset(LEFT_OUT))
+def _is_allowed(values: Sequence[Any]) -> bool:
+    """Whether the first values of a row are no pair that is left out."""
+    options = set(zip(OPTIONS, values, strict=False))
+    return not any(pair <= options for pair in LEFT_OUT)
 
 
-def _stable(structure: dict[str, str], options: dict[str, Any]) -> bool:
+def _is_stable(structure: dict[str, str], options: dict[str, Any]) -> bool:
     return options["init"] not in DIVERGING.get(structure.get("activation", ""), ())
-
-
-def _bounded(row: Row) -> bool:
-    return unbounded_input(row.settings(Path(), Path()).model_of(vocab=1), "int8") is None
-
-
-def _told(options: dict[str, Any]) -> Iterator[str]:
-    """Values that speak for themselves, and the names of what is on."""
-    for name, value in options.items():
-        if name == "layers":
-            yield f"{value} layer{'s' * (value > 1)}"
-        elif value in ("none", "plain", "norm", "value"):
-            if value != "none":
-                yield {"plain": "dropout", "norm": "clip-norm", "value": "clip-value"}[value]
-        elif isinstance(value, str):
-            yield {"batch": "batch-norm", "layer": "layer-norm", "locked": "locked-dropout"}.get(value, value)
-        elif value:
-            yield name.replace("_", "-")

@@ -1,8 +1,7 @@
-"""A surface's inputs over real connections, beside another client: nothing breaks, stays, or is seen."""
+"""Send a surface's inputs over real connections, beside another client: nothing breaks, stays, or is seen."""
 
 import asyncio
 import os
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,19 +13,17 @@ import grpc
 
 from benchmarks.fuzzing.requests import ALLOWED, KEY, LIMITS, MODELS
 from benchmarks.fuzzing.surface import Fault, Surface
-from benchmarks.support.machine import resident_megabytes
+from benchmarks.support.machine import settled_level
+from benchmarks.support.servers import flags_of as server_flags
 from protos import charstream_pb2 as pb
 
-__all__ = ["Level", "Target", "connected", "flags_of"]
+__all__ = ["Target", "flags_of", "send_inputs"]
 
 AT_ONCE = 16
-# So many calls over one connection, then another.
-CALLS = 25
+CALLS = 25  # over one connection, then comes another
 CALL_SECONDS = 60.0
 WARM_UP = 300
-SETTLE_SECONDS, LOOK_SECONDS = 20.0, 0.5
-# What malloc keeps of what was given back.
-MEGABYTES = 32
+SETTLE_SECONDS = 20.0
 CANARY = "the other one says: qzx-canary-xzq"
 HIDDEN = (CANARY.encode(), KEY, b"Traceback", b'File "', os.getcwd().encode())
 
@@ -35,65 +32,39 @@ Channel = grpc.aio.Channel
 
 @dataclass(frozen=True)
 class Target:
-    """A server that was started with `flags_of`. `log`: all that it has written."""
+    """A server that was started with `flags_of`. `log` returns everything that it has written."""
 
     address: str
     pid: int
     log: Callable[[], str]
 
 
-@dataclass(frozen=True)
-class Level:
-    """What a process holds (Linux)."""
-
-    megabytes: float
-    files: int
-    threads: int
-
-    @classmethod
-    def of(cls, pid: int) -> "Level":
-        count = {what: sum(1 for _ in Path(f"/proc/{pid}/{what}").iterdir()) for what in ("fd", "task")}
-        return cls(resident_megabytes(pid), count["fd"], count["task"])
-
-    def within(self, other: "Level") -> bool:
-        """Whether it is no more than the other, but for what malloc keeps."""
-        more = self.megabytes - other.megabytes
-        return self.files <= other.files and self.threads <= other.threads and more <= MEGABYTES
-
-
 def flags_of(keys: Path) -> list[str]:
-    """Of a server with small limits that knows the fuzzer's key; writes the file of keys."""
+    """Return the flags of a server with small limits that knows the fuzzer's key; write the file of keys."""
     keys.touch(0o600)
     keys.write_bytes(KEY + b"\n")
-    limits = [text for name, value in LIMITS.items() for text in (f"--{name.replace('_', '-')}", str(value))]
-    return [*limits, "--resume-keys", str(keys), "--precision", "fp32", "--threads", "1"]
+    return server_flags(**LIMITS, resume_keys=keys, precision="fp32", threads=1)
 
 
-async def connected(surface: Surface, target: Target, inputs: Sequence[bytes]) -> Counter[str]:
-    """How often each status came. Raises Fault, whose last argument is the input, if it is one input's."""
+def send_inputs(surface: Surface, target: Target, inputs: Sequence[bytes]) -> Counter[str]:
+    """Send all inputs; return how often each status came.
+
+    Raises:
+        Fault: its last argument is the input, if one input led to it.
+    """
     warm = min(WARM_UP, len(inputs) // 2)
-    statuses = await _sent(surface, target, inputs[:warm])
-    level = await _settled(target, None)
-    statuses += await _sent(surface, target, inputs[warm:])
-    await _settled(target, level)
+    statuses = asyncio.run(_send_all(surface, target, inputs[:warm]))
+    before = settled_level(target.pid, None, SETTLE_SECONDS)
+    statuses += asyncio.run(_send_all(surface, target, inputs[warm:]))
+    if growth := settled_level(target.pid, before, SETTLE_SECONDS).growth(before):
+        raise Fault(f"the server holds more than after warm-up: {'; '.join(growth)}")
     for words in ("Traceback", "internal error"):
         if words in target.log():
             raise Fault(f"the server's log has {words!r}:\n{target.log()[-4000:]}")
     return statuses
 
 
-async def _settled(target: Target, before: Level | None) -> Level:
-    """What the server holds some time after its connections are gone: what it held before, if that is known."""
-    end, level = time.monotonic() + SETTLE_SECONDS, Level.of(target.pid)
-    while time.monotonic() < end:
-        await asyncio.sleep(LOOK_SECONDS)
-        last, level = level, Level.of(target.pid)
-        if level.within(before or last):
-            return level
-    raise Fault(f"the server held {before} after warm-up, and in the end {level}")
-
-
-async def _sent(surface: Surface, target: Target, inputs: Sequence[bytes]) -> Counter[str]:
+async def _send_all(surface: Surface, target: Target, inputs: Sequence[bytes]) -> Counter[str]:
     statuses: Counter[str] = Counter()
     left, over = iter(inputs), asyncio.Event()
     bystander = asyncio.create_task(_bystander(target, over))
@@ -110,7 +81,7 @@ async def _sent(surface: Surface, target: Target, inputs: Sequence[bytes]) -> Co
 
 
 async def _send(surface: Surface, target: Target, left: Iterator[bytes], statuses: "Counter[str]") -> None:
-    """Takes inputs until there are none left."""
+    """Send inputs until there are none left."""
     while batch := list(islice(left, CALLS)):
         async with _channel(target) as channel:
             for data in batch:
@@ -128,7 +99,7 @@ def _check(status: str, came: bytes, data: bytes) -> None:
 
 
 async def _answer(channel: Channel, method: str, request: bytes) -> tuple[str, bytes]:
-    """The status, and all that came: messages, details and trailers."""
+    """Return the status, and everything that came: messages, details and trailers."""
     make: Any = channel.unary_unary if method.startswith(MODELS) else channel.unary_stream
     call = make(method)(request, timeout=CALL_SECONDS)
     try:
@@ -140,17 +111,18 @@ async def _answer(channel: Channel, method: str, request: bytes) -> tuple[str, b
 
 
 async def _bystander(target: Target, over: asyncio.Event) -> None:
-    """Somebody else's text, again and again: it must come, and always be the same."""
+    """Ask for somebody else's text again and again: it must come, and always be the same."""
     request = pb.GenerateRequest(prompt=CANARY, max_chars=16, seed=7, echo=True, stop=[CANARY]).SerializeToString()
     texts = set()
     while not over.is_set():
         async with _channel(target) as channel:
-            call = channel.unary_stream("/charstream.v1.TextGeneration/Generate")(request, timeout=CALL_SECONDS)
-            texts.add("".join([pb.GenerateResponse.FromString(message).text async for message in call]))
+            call: Any = channel.unary_stream("/charstream.v1.TextGeneration/Generate")
+            messages = call(request, timeout=CALL_SECONDS)
+            texts.add("".join([pb.GenerateResponse.FromString(message).text async for message in messages]))
     if len(texts) != 1:
         raise Fault(f"another client's text changed: {texts}")
 
 
 def _channel(target: Target) -> Channel:
-    """A connection of its own."""
+    """Open a connection that nobody else has."""
     return grpc.aio.insecure_channel(target.address, options=[("grpc.use_local_subchannel_pool", 1)])

@@ -1,9 +1,8 @@
-"""A server before a device that is played: once warmed up, its runs take their time and compute nothing.
+"""A server with a device that is played: once warmed up, its runs take a given time and compute nothing.
 
-    python -m benchmarks.support.played MICROSECONDS [FLAG OF THE SERVER ...]
+    python -m benchmarks.support.played_device MICROSECONDS [FLAG OF THE SERVER ...]
 
-What is left is the host's part of a run, which can so be measured where there is no GPU: see
-benchmarks/speed/host_part.py.
+So the host's part of a run can be measured where there is no GPU: see benchmarks/speed/host_part.py.
 """
 
 import sys
@@ -15,7 +14,7 @@ from server import __main__ as server
 from server.runtime import load as loading
 from server.runtime.device_runner import Bound, Buffer, DeviceRunner
 
-__all__ = ["playing"]
+__all__ = ["play_device"]
 
 
 class PlayedBound(Bound):
@@ -29,8 +28,8 @@ class PlayedBound(Bound):
 
 
 @contextmanager
-def playing(step_seconds: float) -> Iterator[None]:
-    """Models that are loaded for a device here take so many seconds a step, whatever their rows.
+def play_device(step_seconds: float) -> Iterator[None]:
+    """Let models that are loaded for a device inside this context take `step_seconds` a step, whatever their rows.
 
     Runs of the probe are real ones, and have to be right.
     """
@@ -50,5 +49,5 @@ def playing(step_seconds: float) -> Iterator[None]:
 
 
 if __name__ == "__main__":
-    with playing(1e-6 * float(sys.argv[1])):
+    with play_device(1e-6 * float(sys.argv[1])):
         sys.exit(server.main(sys.argv[2:]))
