@@ -12,7 +12,18 @@ from bundle.probe import ROWS, SAMPLED
 from bundle.shape import ModelShape
 from bundle.vocabulary import Unit, Vocabulary
 
-__all__ = ["FORMAT", "ON_DEVICE", "FileRecord", "Manifest", "ModelShape", "Precision", "TrainingRecord", "sha256"]
+__all__ = [
+    "FORMAT",
+    "ON_DEVICE",
+    "FileRecord",
+    "Manifest",
+    "ModelName",
+    "ModelShape",
+    "ModelVersion",
+    "Precision",
+    "TrainingRecord",
+    "sha256",
+]
 
 FORMAT = 4
 Precision = Literal["fp32", "int8", "fp32-cuda", "fp16-cuda"]
@@ -48,10 +59,14 @@ class TrainingRecord(_Record):
     validation_nats: dict[str, float]
 
 
+ModelName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+ModelVersion = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+
+
 class Manifest(_Record):
     format: int
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
-    version: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+    name: ModelName
+    version: ModelVersion
     model: ModelShape
     unit: Unit = Field("characters", description="whether a symbol is a character or a byte of UTF-8")
     symbols: str = Field(description="the vocabulary: each symbol once, in the order of the tokens")

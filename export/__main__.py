@@ -5,15 +5,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
-from bundle.manifest import Precision
+from bundle.manifest import ModelName, ModelVersion, Precision
 from bundle.read import read_bundle
 from bundle.write import check_replaceable, write_bundle
 from charstream.settings import Positional, Settings, fail, parse
 from export.build import PRECISIONS, USUAL, build, unsupported_reason
-from export.verification.compare import verify
-from export.verify import print_report
+from export.graph.bounds import LOSSY_PRECISIONS, unbounded_input
+from export.verify import use_one_thread, verify_and_print
 from models.terminal import say
 from models.training.checkpoint import Trained, load
 
@@ -36,24 +36,32 @@ class ExportSettings(Settings):
     overwrite: bool = Field(False, description="replace the bundle that is there")
 
 
+class _Label(BaseModel):
+    """The model's name and version in the manifest, checked before anything that takes long."""
+
+    name: ModelName
+    version: ModelVersion
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     settings = parse(ExportSettings, argv, command=COMMAND)
     out = settings.out or Path("bundles") / settings.run.resolve().name
     if out.exists() and not settings.overwrite:
         fail(COMMAND, f"{out} exists; --overwrite replaces it, --out names another folder")
     requested = None if settings.precision is None else _parse_precisions(settings.precision)
+    use_one_thread()
     try:
         check_replaceable(out)
+        label = _Label(name=settings.name or out.resolve().name, version=settings.version)
         trained = load(settings.run)
         precisions = _choose_precisions(trained, requested)
-        name = settings.name or out.resolve().name
-        manifest, files = build(trained, name, settings.version, precisions, lambda file: say(f"exported {file}"))
+        manifest, files = build(trained, label.name, label.version, precisions, lambda file: say(f"exported {file}"))
     except ValidationError as error:
         first = error.errors()[0]
         fail(COMMAND, f"{first['loc'][0]} {first['input']!r}: {first['msg']}")
     except ValueError as error:
         fail(COMMAND, str(error), code=1)
-    if not print_report(verify(manifest, files, trained.model), sys.stderr):
+    if not verify_and_print(manifest, files, trained.model, sys.stderr):
         fail(COMMAND, "the exported files do not compute what the model does; nothing was written", code=1)
     write_bundle(out, manifest, files)
     size = sum(len(data) for data in files.values()) / 1e6
@@ -65,6 +73,8 @@ def _choose_precisions(trained: Trained, requested: tuple[Precision, ...] | None
     """Return the requested precisions, or the default ones that the model supports; say why one is left out."""
     supported = []
     for precision in requested or USUAL:
+        if precision in LOSSY_PRECISIONS and not unbounded_input(trained.model.config, precision):
+            say(f"measuring what {precision} costs")
         reason = unsupported_reason(trained, precision)
         if reason and requested:
             fail(COMMAND, f"--precision {','.join(requested)}: this model has no {precision}: {reason}; fp32 it has")

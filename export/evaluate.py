@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from bundle.manifest import Manifest, TrainingRecord
 from bundle.read import MANIFEST, full_file, read_bundle
 from bundle.vocabulary import UnknownCharacter, Vocabulary
 from charstream.settings import Positional, Settings, fail, parse
@@ -20,11 +21,12 @@ from models.data.split import DEFAULT_SPLIT
 from models.data.text_files import CorpusError
 from models.evaluation.evaluation import EvaluatedModel, Evaluation, evaluate
 from models.evaluation.losses import TorchEvaluator
-from models.training.checkpoint import load, read
+from models.training.checkpoint import CheckpointError, load, read
 
 __all__ = ["EvaluateSettings", "main", "open_model", "tokens_of_part"]
 
 COMMAND = "charstream evaluate"
+TEXTS = f"{', '.join(NAMED)}, a text file, a folder of .txt files, or a URL"
 
 
 class EvaluateSettings(Settings):
@@ -35,7 +37,7 @@ class EvaluateSettings(Settings):
 
     model: Annotated[Path, Positional()] = Field(description="a run's folder, one of its checkpoints, or a bundle")
     data: str = Field(
-        "", description=f"{', '.join(NAMED)}, a text file, a folder of .txt files, or a URL (default: the run's text)"
+        "", description=f"{TEXTS} (default: the text of the run, or of the bundle's run, if it is still there)"
     )
     protocol: Literal["carried", "windows"] = Field("carried", description="how the text is read")
     window: int = Field(256, ge=1, description="characters of a window of --protocol windows")
@@ -49,11 +51,11 @@ class EvaluateSettings(Settings):
     json_: bool = Field(False, description="print the result as JSON")
 
 
-def open_model(settings: EvaluateSettings) -> tuple[EvaluatedModel, EvaluateSettings]:
-    """Return the model to evaluate, and the settings with the run's own text and split where none were given.
+def open_model(settings: EvaluateSettings) -> tuple[EvaluatedModel, EvaluateSettings, TrainingRecord]:
+    """Return the model to evaluate, the settings with its own text and split where none were given, and its record.
 
     Raises:
-        ValueError: there is no model, or it lacks the precision.
+        ValueError: there is no model, or it lacks the precision; CorpusError: its text is not known here.
     """
     if (settings.model / MANIFEST).exists():
         bundle = read_bundle(settings.model)
@@ -63,7 +65,12 @@ def open_model(settings: EvaluateSettings) -> tuple[EvaluatedModel, EvaluateSett
         evaluator = OnnxEvaluator(OnnxSession(bundle.files[full_file(settings.precision)]), manifest)
         name = f"bundle {settings.model} in {settings.precision}"
         model = EvaluatedModel(name, evaluator, manifest.vocabulary, manifest.start_text)
-        return model, settings.model_copy(update={"split": settings.split or manifest.training.split or DEFAULT_SPLIT})
+        record = manifest.training
+        own = {
+            "split": settings.split or record.split or DEFAULT_SPLIT,
+            "data": settings.data or _find_text(settings.model, manifest),
+        }
+        return model, settings.model_copy(update=own), record
     if settings.precision != "fp32":
         raise ValueError(f"{settings.model} is a training run, which has fp32 only: export it, evaluate the bundle")
     trained = load(settings.model)
@@ -72,7 +79,36 @@ def open_model(settings: EvaluateSettings) -> tuple[EvaluatedModel, EvaluateSett
     model = EvaluatedModel(f"run {settings.model}", losses, trained.vocabulary, trained.start_text)
     own = {"split": run.split, "data": run.data} if run else {"split": DEFAULT_SPLIT}
     given = {name: value for name in ("split", "data") if (value := getattr(settings, name))}
-    return model, settings.model_copy(update=own | given)
+    return model, settings.model_copy(update=own | given), trained.record
+
+
+def _find_text(bundle: Path, manifest: Manifest) -> str:
+    """Return the text on which a bundle was trained: its name or address, or a path where it still lies.
+
+    Paths are tried as the manifest has it, and as the run of the same name (runs/NAME beside bundles/NAME) has it.
+
+    Raises:
+        CorpusError: it is nowhere there.
+    """
+    record, runs = manifest.training, bundle.resolve().parent.parent / "runs"
+    if record.data in NAMED or "://" in record.data:
+        return record.data
+    for text in (record.data, _text_of_run(runs / bundle.resolve().name)):
+        if text and Path(text).exists() and open_corpus(text, vocabulary=manifest.unit).sha256 == record.data_sha256:
+            return text
+    raise CorpusError(
+        f"{bundle} was trained on {record.data!r} (sha256 {record.data_sha256[:12]}...), and that text was not found: "
+        f"--data says where one is: {TEXTS}"
+    )
+
+
+def _text_of_run(folder: Path) -> str:
+    """Return the text that a run names; nothing if there is no run, or one that was imported."""
+    try:
+        run = read(folder)[0].settings
+    except CheckpointError:
+        return ""
+    return run.data if run else ""
 
 
 def tokens_of_part(corpus: Corpus, part: str, vocabulary: Vocabulary) -> NDArray[np.integer]:
@@ -98,12 +134,12 @@ def tokens_of_part(corpus: Corpus, part: str, vocabulary: Vocabulary) -> NDArray
 
 
 def _evaluate(given: EvaluateSettings) -> Evaluation:
-    model, settings = open_model(given)
+    model, settings, record = open_model(given)
     if not settings.data:
-        raise CorpusError(f"--data is missing: {', '.join(NAMED)}, a text file, a folder of .txt files, or a URL")
+        raise CorpusError(f"--data is missing: {TEXTS}")
     corpus = open_corpus(settings.data, vocabulary=model.vocabulary.unit, split=settings.split)
     if not given.data:
-        require_same_text(corpus, read(settings.model)[0].training.data_sha256)
+        require_same_text(corpus, record.data_sha256)
     ids = tokens_of_part(corpus, settings.part, model.vocabulary)
     return evaluate(model, ids, f"{settings.part} part of {corpus.name}", settings.protocol, settings.window)
 

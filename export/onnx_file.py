@@ -85,6 +85,8 @@ def _optimize(model: Model) -> None:
         passes.CommonSubexpressionEliminationPass(),
         passes.OutputFixPass(),
         passes.NameFixPass(),
+        # Of constants that were lifted from the loops and turned out to be equal, one is read and the others by nobody.
+        passes.RemoveUnusedNodesPass(),
         # The exporter records each node's place in the source, with paths of the exporting machine.
         passes.ClearMetadataAndDocStringPass(),
     )(model)

@@ -26,7 +26,9 @@ def quantization_cost(model: CharLM, start: int, precision: Precision) -> float:
         Unbounded: the model cannot be computed in this precision.
     """
     exact = StepGraph(model).eval()
-    steps = (exact, exact.in_precision(precision))
+    reduced = exact.in_precision(precision)
+    reduced.unpack()
+    steps = (exact, reduced)
     states = [list(model.initial_state(ROWS)) for _ in steps]
     token, total = torch.full((ROWS,), start), 0.0
     generator = torch.Generator().manual_seed(SEED)

@@ -5,14 +5,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, TextIO
 
+import torch
 from pydantic import Field
 
 from bundle.graph_contract import DEVICE_STEPS
-from bundle.manifest import ON_DEVICE, Precision
+from bundle.manifest import ON_DEVICE, Manifest, Precision
 from bundle.read import Bundle, full_file, read_bundle
 from bundle.vocabulary import singular
 from charstream.settings import Positional, Settings, fail, parse
 from export.evaluate import tokens_of_part
+from export.graph.modules import StepGraph
 from export.quantization_cost import MAX_COST
 from export.verification.compare import reference_of_bundle, verify
 from export.verification.device_loop import DeviceLoop
@@ -22,9 +24,10 @@ from export.verification.tolerance import Verification
 from models.data.corpus import open_corpus
 from models.evaluation.losses import carried_mean
 from models.network.char_lm import CharLM
+from models.terminal import ProgressBar, say
 from models.training.checkpoint import load
 
-__all__ = ["VerifySettings", "main", "print_report"]
+__all__ = ["VerifySettings", "main", "use_one_thread", "verify_and_print"]
 
 COMMAND = "charstream verify"
 
@@ -44,11 +47,12 @@ class VerifySettings(Settings):
 
 def main(argv: Sequence[str] | None = None) -> int:
     settings = parse(VerifySettings, argv, command=COMMAND)
+    use_one_thread()
     try:
         bundle = read_bundle(settings.bundle)
         manifest = bundle.manifest
         model = _load_run(settings.run, bundle) if settings.run else reference_of_bundle(manifest, bundle.files)
-        passed = print_report(verify(manifest, bundle.files, model))
+        passed = verify_and_print(manifest, bundle.files, model)
         if settings.data:
             passed &= _compare_losses(bundle, settings.data)
     except ValueError as error:
@@ -56,11 +60,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0 if passed else 1
 
 
-def print_report(results: Sequence[Verification], file: TextIO | None = None) -> bool:
-    """Print the results, by default to stdout; return whether all passed."""
-    passed = all(result.has_passed for result in results)
-    print(*results, "verified" if passed else "not verified", sep="\n", file=file)
-    return passed
+def verify_and_print(
+    manifest: Manifest, files: dict[str, bytes], model: CharLM | StepGraph, file: TextIO | None = None
+) -> bool:
+    """Compare graphs with torch, print each result as it comes, by default to stdout; return whether all passed."""
+    graphs = sum(name.endswith(".onnx") for name in files)
+    with ProgressBar("verifying", "graph", graphs) as bar:
+
+        def show(result: Verification) -> None:
+            say(str(result), file or sys.stdout)
+            bar.advance(1)
+
+        failed = sum(not result.has_passed for result in verify(manifest, files, model, show))
+    if failed:
+        print(f"not verified: {failed} of {graphs} graphs do not compute what torch does", file=file)
+    else:
+        print(f"verified: all {graphs} graphs compute what torch does, within tolerance", file=file)
+    return not failed
+
+
+def use_one_thread() -> None:
+    """Give torch one thread: on a busy processor threads wait for each other far longer than a small step takes."""
+    torch.set_num_threads(1)
 
 
 def _load_run(run: Path, bundle: Bundle) -> CharLM:

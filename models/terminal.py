@@ -4,7 +4,7 @@ import sys
 import time
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Self
+from typing import Self, TextIO
 
 from tqdm import tqdm
 
@@ -13,9 +13,9 @@ __all__ = ["ProgressBar", "say", "table"]
 LINE_SECONDS = 10.0
 
 
-def say(text: str) -> None:
-    """Write lines for people to stderr, above a progress bar if there is one."""
-    tqdm.write(text, file=sys.stderr)
+def say(text: str, file: TextIO | None = None) -> None:
+    """Write lines for people, by default to stderr, above a progress bar if there is one."""
+    tqdm.write(text, file=file or sys.stderr)
 
 
 class ProgressBar:

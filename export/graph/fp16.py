@@ -64,3 +64,7 @@ class HalfDense(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = half_matmul(x, self.weight)
         return y if self.bias is None else y + self.bias
+
+    def unpack(self) -> None:
+        """Hold W as the floats that torch multiplies: the same bits, and not converted at every step."""
+        self.weight = nn.Parameter(self.weight.float(), requires_grad=False)

@@ -27,10 +27,15 @@ def quantize(x: Tensor) -> Tensor:
     return (torch.round(x / torch.tensor(SCALE)).clamp(-ZERO, LEVELS) + ZERO).to(torch.uint8)
 
 
+def _exact_type(weight: Tensor) -> torch.dtype:
+    """Return the floats in which the sums of products with `weight` [K, N] are exact."""
+    return torch.float32 if len(weight) <= EXACT_FLOAT32_INPUTS else torch.float64
+
+
 @torch.library.custom_op("charstream::int8_matmul", mutates_args=())
 def int8_matmul(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
     """Multiply x uint8 [B, K] of `quantize` by weight int8 [K, N] with column scales float32 [N] -> float32 [B, N]."""
-    exact = torch.float32 if len(weight) <= EXACT_FLOAT32_INPUTS else torch.float64
+    exact = _exact_type(weight)
     total = (x.to(exact) - ZERO) @ weight.to(exact)
     return total.to(torch.float32) * (torch.tensor(SCALE) * scale)
 
@@ -82,3 +87,7 @@ class Int8Dense(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = int8_matmul(x, self.weight, self.scale)
         return y if self.bias is None else y + self.bias
+
+    def unpack(self) -> None:
+        """Hold W as the floats that torch multiplies: the same bits, and not converted at every step."""
+        self.weight = nn.Parameter(self.weight.to(_exact_type(self.weight)), requires_grad=False)

@@ -65,6 +65,15 @@ class StepGraph(nn.Module):
                     setattr(module, name, dense(child.weight, child.bias))
         return step
 
+    def unpack(self) -> None:
+        """Convert weights of few bits for torch once, and not at every step: for a step that is run and not exported.
+
+        What it computes has the same bits.
+        """
+        for module in self.modules():
+            if isinstance(module, Int8Dense | HalfDense):
+                module.unpack()
+
     def forward(self, token: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
         logits, carry = self.advance(token, self.state_to_carry(state))
         return (logits, *self.carry_to_state(carry))

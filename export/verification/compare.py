@@ -1,14 +1,15 @@
 """Comparison of ONNX Runtime with torch: does a bundle compute what the model does?
 
 The reference runs in torch, one step at a time; in 8 or 16 bits it is the torch model with such matmuls. It is fed with
-the runtime's outcomes, so that every step is compared after the same history. An outcome that differs is accepted only
-where the random number lies on the edge between two characters, closer than roundings can tell.
+the runtime's outcomes, so that every step is compared after the same history; so the runtime runs first, and runs of
+several numbers of rows go through the reference side by side. An outcome that differs is accepted only where the random
+number lies on the edge between two characters, closer than roundings can tell.
 
 The graphs for a device run on the CPU here. There onnxruntime drops most of the roundings to 16 bits: this compares the
 graph and its weights, and the probe of a server shows the device's own arithmetic.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -34,33 +35,51 @@ __all__ = ["reference_of_bundle", "verify"]
 Reference = Callable[[Tensor, State], tuple[Tensor, State]]
 
 ROWS, STEPS, CHAINED_RUNS = (1, 2, 7, 64), (1, 5, 16), 3
+# Arrays [K, B, ...]; in all others rows come first.
+OVER_STEPS = {"forced", "uniform", "tokens", "logprobs"}
 # Rows of a device graph's check: 12 are chosen among 10, so some come twice.
 HELD, STAGED, CHOSEN = 7, 3, 12
 
 
-def verify(manifest: Manifest, files: dict[str, bytes], model: CharLM | StepGraph) -> list[Verification]:
+def verify(
+    manifest: Manifest,
+    files: dict[str, bytes],
+    model: CharLM | StepGraph,
+    on_result: Callable[[Verification], None] = lambda result: None,
+) -> list[Verification]:
     """Compare the bundle's graphs with a torch model.
 
     Steps are chained from a random state, with several B and K and with rows that are forced, sampled, greedy or
     limited; and each row alone is compared with the same row in a batch.
+
+    Args:
+        on_result: called with the result of each graph when it is there, which takes up to some seconds each.
     """
+    results = []
+    with torch.no_grad():
+        for result in _verify_graphs(manifest, files, model):
+            on_result(result)
+            results.append(result)
+    return results
+
+
+def _verify_graphs(manifest: Manifest, files: dict[str, bytes], model: CharLM | StepGraph) -> Iterator[Verification]:
     step = model if isinstance(model, StepGraph) else StepGraph(model).eval()
     rng = np.random.default_rng(0)
-    with torch.no_grad():
-        results = [_verify_step(manifest, files[STEP], _reference(model), rng)]
-        for precision in manifest.precisions:
-            reduced = step.in_precision(precision)
-            reference = _reference(model if reduced is step else reduced)
-            counts = DEVICE_STEPS if precision in ON_DEVICE else (None,)
-            for file, steps in product((decode_file, full_file), counts):
-                result = Verification(file(precision, steps), TOLERANCES[precision])
-                try:
-                    session = OnnxSession(files[result.file])
-                    _LoopComparison(result, manifest, session, reference, rng, steps).run()
-                except OnnxSessionError as error:
-                    result.failures.append(str(error))
-                results.append(result.conclude())
-    return results
+    yield _verify_step(manifest, files[STEP], _reference(model), rng)
+    for precision in manifest.precisions:
+        reduced = step.in_precision(precision)
+        reduced.unpack()
+        reference = _reference(model if reduced is step else reduced)
+        counts = DEVICE_STEPS if precision in ON_DEVICE else (None,)
+        for file, steps in product((decode_file, full_file), counts):
+            result = Verification(file(precision, steps), TOLERANCES[precision])
+            try:
+                session = OnnxSession(files[result.file])
+                _LoopComparison(result, manifest, session, reference, rng, steps).run()
+            except OnnxSessionError as error:
+                result.failures.append(str(error))
+            yield result.conclude()
 
 
 def reference_of_bundle(manifest: Manifest, files: dict[str, bytes]) -> StepGraph:
@@ -95,16 +114,18 @@ def _reference(model: CharLM | StepGraph) -> Reference:
 
 def _verify_step(manifest: Manifest, data: bytes, step: Reference, rng: np.random.Generator) -> Verification:
     result, session = Verification(STEP, TOLERANCES["fp32"]), OnnxSession(data)
-    for rows in ROWS:
-        state = _random_state(manifest, rows, rng)
-        expected_state = _tensors(state)
-        for _ in range(max(STEPS)):
-            token = rng.integers(0, len(manifest.symbols), rows)
-            outputs = session.run({"token": token, **state})
-            expected, expected_state = step(torch.from_numpy(token), expected_state)
-            state = _state_after(state, outputs)
-            result.compare(outputs["logits"], expected)
-        result.compare_states(state, expected_state)
+    chains = [
+        (_random_state(manifest, rows, rng), rng.integers(0, len(manifest.symbols), (max(STEPS), rows)))
+        for rows in ROWS
+    ]
+    states = [state for state, _ in chains]
+    expected_state = _tensors(_join_rows(states))
+    for tokens in zip(*(tokens for _, tokens in chains), strict=True):
+        outputs = [session.run({"token": token, **state}) for token, state in zip(tokens, states, strict=True)]
+        expected, expected_state = step(torch.from_numpy(np.concatenate(tokens)), expected_state)
+        states = [_state_after(state, found) for state, found in zip(states, outputs, strict=True)]
+        result.compare(np.concatenate([found["logits"] for found in outputs]), expected)
+    result.compare_states(_join_rows(states), expected_state)
     return result.conclude()
 
 
@@ -128,24 +149,44 @@ class _LoopComparison:
         """Raises OnnxSessionError."""
         loop = self.session if self.steps is None else DeviceLoop(self.session, self.manifest)
         counts = STEPS if self.steps is None else (self.steps,)
-        for rows, steps in product(ROWS, counts):
-            self._compare_chain(loop, rows, steps)
+        chains = {sizes: self._random_chain(*sizes) for sizes in product(ROWS, counts)}
+        for steps in counts:
+            self._compare_chains(loop, steps, [chains[rows, steps] for rows in ROWS])
         self._compare_batches(loop, max(counts))
         if self.steps is not None:
             self._compare_sources(self.steps)
 
-    def _compare_chain(self, loop: OnnxSession | DeviceLoop, rows: int, steps: int) -> None:
-        """Compare several runs with the reference, each from the state after the one before."""
+    def _random_chain(self, rows: int, steps: int) -> tuple[Arrays, list[Arrays]]:
+        """Return how a chain of runs begins, and what else each run takes."""
         state = _random_state(self.manifest, rows, self.rng)
-        token = self.rng.integers(0, len(self.manifest.symbols), rows)
-        for _ in range(CHAINED_RUNS):
-            inputs = self._random_inputs(rows, steps)
-            outputs = loop.run({"token": token, **inputs, **state})
-            expected_state = self._follow_outcomes(inputs, outputs, torch.from_numpy(token), _tensors(state))
-            token, state = outputs["token_next"], _state_after(state, outputs)
-            if (token != outputs["tokens"][-1]).any():
-                self.result.failures.append(f"the last characters differ at {rows} rows, {steps} steps")
-            self.result.compare_states(state, expected_state)
+        start = {"token": self.rng.integers(0, len(self.manifest.symbols), rows), **state}
+        return start, [self._random_inputs(rows, steps) for _ in range(CHAINED_RUNS)]
+
+    def _compare_chains(
+        self, loop: OnnxSession | DeviceLoop, steps: int, chains: Sequence[tuple[Arrays, list[Arrays]]]
+    ) -> None:
+        """Compare chains of runs with the reference; each run goes on from the state after the one before."""
+        starts = [start for start, _ in chains]
+        for others in zip(*(runs for _, runs in chains), strict=True):
+            inputs = [start | other for start, other in zip(starts, others, strict=True)]
+            outputs = [self._run(loop, one, steps) for one in inputs]
+            starts = [_state_after(start, found) for start, found in zip(starts, outputs, strict=True)]
+            self._compare_runs(_join_rows(inputs), _join_rows(outputs))
+
+    def _run(self, loop: OnnxSession | DeviceLoop, inputs: Arrays, steps: int) -> Arrays:
+        """Return the outputs of a run that others can follow. Raises OnnxSessionError."""
+        outputs, sizes = loop.run(inputs), f"at {len(inputs['token'])} rows, {steps} steps"
+        if not np.isin(outputs["tokens"], np.arange(len(self.manifest.symbols))).all():
+            raise OnnxSessionError(f"outcomes outside the vocabulary {sizes}")
+        if (outputs["token_next"] != outputs["tokens"][-1]).any():
+            self.result.failures.append(f"the last characters differ {sizes}")
+        return outputs
+
+    def _compare_runs(self, inputs: Arrays, outputs: Arrays) -> None:
+        token, *state = (torch.from_numpy(inputs[name]) for name in ("token", *self.manifest.model.state_names))
+        expected_state = self._follow_outcomes(inputs, outputs, token, tuple(state))
+        found = {name: outputs[f"{name}_next"] for name in self.manifest.model.state_names}
+        self.result.compare_states(found, expected_state)
 
     def _follow_outcomes(self, inputs: Arrays, outputs: Arrays, token: Tensor, state: State) -> State:
         """Run the runtime's outcomes [K, B] through the reference, compare each step, and return the last state."""
@@ -233,10 +274,14 @@ def _tensors(arrays: Arrays) -> State:
     return tuple(torch.from_numpy(array) for array in arrays.values())
 
 
+def _join_rows(runs: Sequence[Arrays]) -> Arrays:
+    """Return the rows of several runs of equally many steps side by side; the reverse of `_take_rows`."""
+    return {name: np.concatenate([run[name] for run in runs], int(name in OVER_STEPS)) for name in runs[0]}
+
+
 def _take_rows(arrays: Arrays, first: int, last: int) -> Arrays:
-    """Return some rows of the batch: the second axis of arrays [K, B, ...], the first of all others."""
-    over_steps = {"forced", "uniform", "tokens", "logprobs"}
+    """Return some rows of the batch."""
     return {
-        name: np.ascontiguousarray(array[:, first:last] if name in over_steps else array[first:last])
+        name: np.ascontiguousarray(array[:, first:last] if name in OVER_STEPS else array[first:last])
         for name, array in arrays.items()
     }

@@ -59,11 +59,12 @@ def probabilities(logits: Floats, choice: Choice, shift: float = 0.0, sum_shift:
     """
     weights = np.exp((logits - logits.max()) / choice.temperature)
     p = weights / weights.sum()
-    ordered = np.sort(p)[::-1]
-    kept = p >= ordered[min(choice.top_k or len(p), len(p)) - 1] * (1 + shift)
+    kept = np.isfinite(p)
+    if 0 < choice.top_k < len(p):
+        kept = p >= np.sort(p)[-choice.top_k] * (1 + shift)
     if choice.top_p < 1 and kept.any():
         inside = np.sort(p[kept])[::-1]
         needed = int((inside.cumsum() < choice.top_p * (1 + sum_shift) * inside.sum()).sum())
         kept &= p >= inside[min(needed, len(inside) - 1)] * (1 + shift)
-    kept &= p >= choice.min_p * ordered[0] * (1 + shift)
+    kept &= p >= choice.min_p * p.max() * (1 + shift)
     return np.where(kept, p, 0.0)

@@ -12,7 +12,7 @@ Arrays = dict[str, NDArray[Any]]
 
 
 class OnnxSessionError(ValueError):
-    """onnxruntime failed while it ran a graph. The message is one line."""
+    """onnxruntime failed while it ran a graph, or made what nothing can go on from. The message is one line."""
 
 
 class OnnxSession:

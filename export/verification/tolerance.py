@@ -106,20 +106,36 @@ class Verification:
             self.failures.append("values that are not finite")
         if self.moved_rows > self.tolerance.rows * self.rows:
             self.failures.append(
-                f"{self.moved_rows} of {self.rows} rows differ by more than {self.tolerance.rounding:g}"
+                f"{self.moved_rows:,} of {self.rows:,} rows of numbers differ from torch's by more than "
+                f"{self.tolerance.rounding:g}, at most {_percent(self.tolerance.rows)} may"
             )
         if self.wrong_outcomes > self.tolerance.outcomes * self.outcomes:
             self.failures.append(
-                f"{self.wrong_outcomes} of {self.outcomes} outcomes are not what torch's logits lead to"
+                f"{self.wrong_outcomes:,} of {self.outcomes:,} characters are not what torch's logits lead to, "
+                f"{_least(self.tolerance.outcomes)} must be"
             )
         return self
 
     def __str__(self) -> str:
-        text = f"{self.file}: largest difference {self.largest_difference:.1e}"
-        text += f", {self.moved_rows} of {self.rows:,} rows beyond rounding"
+        """Tell how much agrees, how much must, and each failure in a line of its own."""
+        allowed, close = self.tolerance, self.rows - self.moved_rows
+        text = f"{self.file}: {'within' if self.has_passed else 'NOT within'} tolerance"
+        if self.rows:
+            text += f": {close:,} of {self.rows:,} rows of numbers are torch's to {allowed.rounding:g} "
+            text += f"({_least(allowed.rows)} must be), largest difference {self.largest_difference:.1e}"
         if self.outcomes:
-            text += f"; {self.outcomes:,} outcomes, {self.edge_outcomes} on an edge, {self.wrong_outcomes} different"
+            text += f"; {self.outcomes - self.wrong_outcomes:,} of {self.outcomes:,} characters are torch's "
+            text += f"({_least(allowed.outcomes)} must be)"
         return "\n  FAILED: ".join([text, *self.failures])
+
+
+def _least(tolerated: float) -> str:
+    """Return in words how much must agree where a share may differ."""
+    return f"at least {_percent(1 - tolerated)}" if tolerated else "all"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.4g} %"
 
 
 def _rounding_factors(values: NDArray[np.float64]) -> NDArray[np.float64]:

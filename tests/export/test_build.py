@@ -28,6 +28,19 @@ def test_files_explain_themselves_and_hold_no_unused_weights(tiny_files: Files) 
     assert manifest.files[STEP].bytes == len(files[STEP])
 
 
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
+def test_onnxruntime_has_nothing_to_warn_of(cell: str, tiny_files: Files, capfd: pytest.CaptureFixture[str]) -> None:
+    """It would tell of each constant that no operator reads."""
+    precisions = ["fp32", "int8", "fp32-cuda", "fp16-cuda"]
+    _, files = tiny_files if cell == "lstm" else build(tiny_model(cell=cell, hidden=8), cell, "1", precisions)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 2
+    capfd.readouterr()
+    for name in (name for name in files if name.endswith(".onnx")):
+        onnxruntime.InferenceSession(files[name], options, providers=["CPUExecutionProvider"])
+        assert capfd.readouterr().err == "", name
+
+
 def test_equal_models_give_equal_files() -> None:
     precisions = ["fp32", "fp32-cuda"]
     first, second = (build(model, "tiny", "1", precisions) for model in (tiny_model(hidden=8), tiny_model(hidden=8)))

@@ -45,7 +45,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def bundle(run: Path) -> Path:
     result = shell("export", run, "--out", run.parent / "bundles" / "words")
     assert result.returncode == 0, result.stderr
-    assert "verified" in result.stderr
+    assert "verified: all 5 graphs compute what torch does, within tolerance" in result.stderr
     assert result.stdout.startswith(str(run.parent / "bundles" / "words"))
     return run.parent / "bundles" / "words"
 
@@ -71,8 +71,17 @@ def test_export_replaces_a_bundle_only_if_told(charstream: Charstream, run: Path
 def test_verify_is_the_verdict(charstream: Charstream, run: Path, bundle: Path) -> None:
     good = charstream("verify", bundle)
     assert good.returncode == 0
-    assert "decode.int8.onnx: largest difference" in good.stdout
+    assert "decode.int8.onnx: within tolerance: " in good.stdout
     assert charstream("verify", bundle, "--run", run).returncode == 0
+
+
+def test_a_bundle_is_evaluated_on_the_text_of_its_run(charstream: Charstream, run: Path, bundle: Path) -> None:
+    """The run of the same name lies in runs beside bundles, as the README has them."""
+    (run.parent / "runs").mkdir()
+    (run.parent / "runs" / bundle.name).symlink_to(run)
+    own, given = (charstream("evaluate", bundle, *flags) for flags in ((), ("--data", run.parent / "text.txt")))
+    assert own.returncode == 0, own.stderr
+    assert own.stdout == given.stdout
 
 
 def test_verify_measures_the_loss_of_both_precisions(charstream: Charstream, run: Path, bundle: Path) -> None:
@@ -121,7 +130,7 @@ def test_graphs_for_a_device_are_written_when_they_are_asked_for(
 ) -> None:
     result = charstream("export", run, "--out", tmp_path / "x", "--precision", "fp32-cuda,fp32")
     assert result.returncode == 0, result.stderr
-    assert "full.fp32-cuda.64.onnx: largest difference" in result.stderr
+    assert "full.fp32-cuda.64.onnx: within tolerance" in result.stderr
     assert read_bundle(tmp_path / "x").manifest.precisions == ("fp32", "fp32-cuda")
     assert "| arithmetic of the matmuls | fp32, fp32-cuda |" in (tmp_path / "x" / "card.md").read_text()
 

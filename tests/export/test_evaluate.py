@@ -160,6 +160,33 @@ def test_a_bundle_is_evaluated_on_the_part_that_its_run_held_out(
     assert _evaluate(str(bundle), "--data", str(text), capsys=capsys)["symbols"] == len(text.read_text()) // 2
 
 
+def _with_text(bundle: Path, **record: str) -> None:
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    manifest["training"] |= record
+    (bundle / "manifest.json").write_text(json.dumps(manifest))
+
+
+def test_a_bundle_knows_its_text(
+    bundles: Path, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By the path where it still lies; another text of that name is not taken for it."""
+    bundle = shutil.copytree(bundles / "tiny", tmp_path / "bundles" / "tiny")
+    _with_text(bundle, data=text.name, data_sha256=open_corpus(str(text)).sha256)
+    monkeypatch.chdir(text.parent)
+    found = _evaluate(str(bundle), capsys=capsys)
+    expected = _evaluate(str(bundle), "--data", str(text), capsys=capsys)
+    assert (found["text"], found["nats"]) == (expected["text"], expected["nats"])
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / text.name).write_text("To be, or not")
+    with pytest.raises(SystemExit) as end:
+        main([str(bundle)])
+    assert end.value.code == 2
+    said = capsys.readouterr().err
+    assert f"was trained on '{text.name}'" in said
+    assert "--data says where one is" in said
+    assert said.count("\n") == 1
+
+
 def test_a_loss_beyond_what_a_float_can_tell_is_told(tiny: Trained) -> None:
     ids = tiny.vocabulary.encode(LINES * 20)
     model = copy.deepcopy(tiny.model)

@@ -50,6 +50,16 @@ def test_torch_and_the_runtime_have_the_same_bits_in_every_batch(inputs: int) ->
         np.testing.assert_array_equal(runtime.run({"x": x[row : row + 1].numpy()})["y"][0], expected[row])
 
 
+@pytest.mark.parametrize("inputs", [64, EXACT_FLOAT32_INPUTS + 10])
+def test_weights_that_are_unpacked_give_the_same_bits(inputs: int) -> None:
+    dense = layer(inputs, 40)
+    x = quantize(torch.rand(5, inputs, generator=torch.Generator().manual_seed(2)) * 2 - 1)
+    with torch.no_grad():
+        expected = dense(x)
+        dense.unpack()
+        assert torch.equal(dense(x), expected)
+
+
 def test_sums_at_their_largest_are_exact() -> None:
     """All inputs 1 and all weights of one sign: what saturates in 16 bits, or is no integer in float32, shows here."""
     inputs = 4096
