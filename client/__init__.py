@@ -29,7 +29,7 @@ from .errors import (
     WrongReplica,
 )
 from .options import GenerateOptions
-from .results import Finish, ModelInfo, Progress, Replica, ScoredPart, ScoreSummary, Started, Training
+from .results import Finish, ModelInfo, Place, Progress, Replica, ScoredPart, ScoreSummary, Started, Training
 from .score_task import ScoreOptions
 from .sync_client import Client
 from .sync_streams import Continuations, ScoreStream, TextStream
@@ -65,5 +65,8 @@ __all__ = [
     "WrongReplica",
 ]
 
-# Pickles of Progress name the modules where its classes used to be.
-sys.modules[f"{__name__}.progress"] = sys.modules[f"{__name__}.values"] = sys.modules[Progress.__module__]
+# Pickles of a Progress name the modules where its classes used to be, so that releases before this one read them too.
+progress = values = sys.modules[Progress.__module__]
+sys.modules[f"{__name__}.progress"] = sys.modules[f"{__name__}.values"] = progress
+Progress.__module__ = Place.__module__ = f"{__name__}.progress"
+Replica.__module__ = Started.__module__ = f"{__name__}.values"

@@ -363,6 +363,7 @@ def test_a_progress_that_an_earlier_client_pickled_is_still_taken() -> None:
     assert isinstance(progress, Progress)
     assert progress.text == "half"
     assert (progress.started, progress.checkpoint.text_chars) == (Started(7, 40, progress.started.replica), 2)
+    assert b"client.results" not in pickle.dumps(progress)  # nor can an earlier client read that
 
 
 @both
