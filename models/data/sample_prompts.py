@@ -2,7 +2,10 @@
 
 import re
 
-from models.data.corpus import Corpus
+import numpy as np
+from numpy.typing import NDArray
+
+from bundle.vocabulary import Vocabulary
 
 __all__ = ["sample_prompts"]
 
@@ -12,17 +15,16 @@ _EXCERPT = 4_000  # symbols that are looked through for each prompt
 _BEGINNING = re.compile(r"\w[^\\\x00-\x1f\x7f\ufffd]*")
 
 
-def sample_prompts(corpus: Corpus) -> tuple[str, ...]:
-    """Return up to three different prompts from the validation part, or from the whole text if nothing is held out.
+def sample_prompts(ids: NDArray[np.unsignedinteger], vocabulary: Vocabulary) -> tuple[str, ...]:
+    """Return up to three different prompts from a part of a text, [N] numbers of symbols.
 
     Each is up to 24 characters from the beginning of a line, ended at a word's end where there is one. A text without
     letters and digits gives its first characters.
     """
-    ids = corpus.validation if len(corpus.validation) else corpus.ids
     prompts: list[str] = []
     for number in range(COUNT):
         place = len(ids) * number // COUNT
-        found = _prompts(corpus.vocabulary.decode(ids[place : place + _EXCERPT]))
+        found = _prompts(vocabulary.decode(ids[place : place + _EXCERPT]))
         prompts += [prompt for prompt in found if prompt not in prompts][:1]
     return tuple(prompts)
 

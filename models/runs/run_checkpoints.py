@@ -29,7 +29,7 @@ def make_header(settings: TrainSettings, corpus: Corpus, model: CharLM, step: in
             steps=step,
             seconds=progress.seconds,
             validation_nats={} if progress.best is None else {"carried_sample": progress.best},
-            prompts=sample_prompts(corpus),
+            prompts=sample_prompts(corpus.validation if len(corpus.validation) else corpus.ids, corpus.vocabulary),
         ),
         settings=settings,
         progress=progress,

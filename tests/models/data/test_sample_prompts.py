@@ -27,7 +27,7 @@ def test_prompts_are_of_the_held_out_text(cache: Path, tmp_path: Path, text: str
     (tmp_path / "text.txt").write_text(text)
     corpus = open_corpus(str(tmp_path / "text.txt"), vocabulary=unit)
     held_out = corpus.vocabulary.decode(corpus.validation)
-    prompts = sample_prompts(corpus)
+    prompts = sample_prompts(corpus.validation, corpus.vocabulary)
     assert 1 <= len(prompts) <= COUNT
     for prompt in prompts:
         assert prompt in held_out
@@ -39,10 +39,6 @@ def test_prompts_are_of_the_held_out_text(cache: Path, tmp_path: Path, text: str
 
 def test_prompts_begin_as_lines_do_and_end_with_a_word(cache: Path, tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text("  - He was not of an age,\n  - but for all time! Soul of the Age!\n" * 60)
-    prompts = sample_prompts(open_corpus(str(tmp_path / "text.txt")))
+    corpus = open_corpus(str(tmp_path / "text.txt"))
+    prompts = sample_prompts(corpus.ids, corpus.vocabulary)
     assert set(prompts) == {"He was not of an age,", "but for all time! Soul"}
-
-
-def test_where_nothing_is_held_out_they_are_of_the_whole_text(cache: Path, tmp_path: Path) -> None:
-    (tmp_path / "text.txt").write_text("to be\n" * 60)
-    assert sample_prompts(open_corpus(str(tmp_path / "text.txt"), split="1")) == ("to be",)
