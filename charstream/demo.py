@@ -134,7 +134,7 @@ def _what_next(run: Path, bundle: Path, prompt: str) -> str:
   charstream loadtest --users 32 --seconds 20 --max-first-char-p99 200
       exit code 1 where the deployment is slower
 
-The commands are in .venv/bin; `charstream COMMAND --help` says what each one takes."""
+`. .venv/bin/activate` finds the commands; `charstream COMMAND --help` says what each one takes."""
 
 
 if __name__ == "__main__":

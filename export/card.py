@@ -36,7 +36,8 @@ def _architecture(shape: ModelShape) -> str:
     phi = f" of {shape.activation}, form {shape.form}" if shape.cell == "rnn" else ""
     norm = ", layer normalisation" if shape.norm == "layer" else ""
     residual = ", residual connections" if shape.residual else ""
-    return f"{shape.cell.upper()}{phi}, {shape.layers} layers of {shape.hidden}{norm}{residual}"
+    layers = f"{shape.layers} layer{'s' * (shape.layers > 1)} of {shape.hidden}"
+    return f"{shape.cell.upper()}{phi}, {layers}{norm}{residual}"
 
 
 def _loss_row(protocol: str, nats: float, unit: Unit) -> tuple[str, str]:

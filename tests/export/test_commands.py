@@ -58,7 +58,7 @@ def test_export_writes_a_bundle_that_can_be_read(bundle: Path) -> None:
     assert manifest.training.prompts[0] == "I have 270 words to say,"
     card = (bundle / "card.md").read_text()
     assert f"`{manifest.training.prompts[0]}`" in card
-    assert "LSTM, 1 layers of 32" in card
+    assert "LSTM, 1 layer of 32" in card
     assert "Temperature 0.8" in card
 
 
