@@ -28,8 +28,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     settings = parse(LoadtestSettings, argv, command=COMMAND)
     if importlib.util.find_spec("locust") is None:
         fail(COMMAND, "needs locust, which the extra brings: pip install 'charstream[loadtest]'")
-    if settings.report:
-        settings.report.mkdir(parents=True, exist_ok=True)
+    try:
+        if settings.report:
+            settings.report.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        fail(COMMAND, f"--report {settings.report}: {(error.strerror or str(error)).lower()}; name another folder")
     with one_line_errors(COMMAND), connect(settings) as client:
         served = client.model(settings.model, timeout=CONNECT_SECONDS)
         settings = settings.model_copy(update={"prompt": settings.prompt or choose_prompts(served)})

@@ -168,6 +168,13 @@ def test_a_wrong_value_is_one_line_and_exit_code_2(flags: list[str]) -> None:
     assert flags[0] in done.stderr
 
 
+def test_a_report_that_cannot_be_written_is_said_before_the_run(server: ServerProcess, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    done = charstream("--host", server.address, "--report", str(tmp_path / "file"))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"charstream loadtest: --report {tmp_path / 'file'}: file exists; name another folder\n"
+
+
 def test_a_model_that_is_not_served_is_said_before_the_run(server: ServerProcess) -> None:
     done = charstream("--host", server.address, "--model", "huge")
     assert (done.returncode, done.stdout) == (2, "")
