@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import operator
 import re
 from functools import cached_property
 from typing import Annotated, Literal
@@ -10,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from bundle.probe import ROWS, SAMPLED
 from bundle.shape import ModelShape
-from bundle.vocabulary import Unit, Vocabulary
+from bundle.vocabulary import Unit, UnknownCharacter, Vocabulary
 
 __all__ = [
     "FORMAT",
@@ -29,6 +30,7 @@ FORMAT = 4
 Precision = Literal["fp32", "int8", "fp32-cuda", "fp16-cuda"]
 # The precisions whose graphs have no loop: one graph for each of DEVICE_STEPS in bundle/graph_contract.py.
 ON_DEVICE: frozenset[Precision] = frozenset({"fp32-cuda", "fp16-cuda"})
+MAX_PROMPTS, MAX_PROMPT = 8, 256
 # The largest count that the API can hold.
 _MAX_COUNT = 2**63 - 1
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -57,6 +59,13 @@ class TrainingRecord(_Record):
     steps: int = Field(ge=0, le=_MAX_COUNT)
     seconds: float = Field(ge=0)
     validation_nats: dict[str, float]
+    # Left out where there are none: what was written before there were prompts keeps its bytes, and so its digest.
+    prompts: tuple[Annotated[str, Field(min_length=1, max_length=MAX_PROMPT)], ...] = Field(
+        (),
+        max_length=MAX_PROMPTS,
+        exclude_if=operator.not_,
+        description="beginnings of lines of the held-out text, to try the model with",
+    )
 
 
 ModelName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
@@ -97,6 +106,15 @@ class Manifest(_Record):
     def _start_is_known(self) -> "Manifest":
         if self.start_text not in self.vocabulary.symbols:
             raise ValueError(f"start text {self.start_text!r} is not in the vocabulary")
+        return self
+
+    @model_validator(mode="after")
+    def _prompts_are_known(self) -> "Manifest":
+        for prompt in self.training.prompts:
+            try:
+                self.vocabulary.encode(prompt)
+            except UnknownCharacter as error:
+                raise ValueError(f"training.prompts: {prompt!r}: {error}") from error
         return self
 
     @model_validator(mode="after")

@@ -15,10 +15,12 @@ from pathlib import Path
 
 from pydantic import Field
 
+from bundle.read import read_manifest
 from charstream.settings import Settings, fail, parse
 
 COMMAND = "charstream demo"
 DRAIN_SECONDS = 30
+STREAMS, WINDOW = 16, 64  # --batch and --sequence of the preset demo
 
 
 class DemoSettings(Settings):
@@ -36,28 +38,56 @@ def main(argv: Sequence[str] | None = None) -> int:
     begun = time.monotonic()
     run, bundle = settings.folder / "runs" / "demo", settings.folder / "bundles" / "demo"
     try:
-        _step("The text", "data", settings.data)
+        symbols = _training_symbols(_step("The text", "data", settings.data, captured=True))
+        if symbols < 2:
+            fail(COMMAND, f"--data {settings.data}: 2 characters to train on are the least, the text has {symbols}")
         training = ("--data", settings.data, "--minutes", f"{settings.minutes:g}", "--out", str(run), "--overwrite")
-        _step("A model learns it", "train", "--preset", "demo", *training)
+        _step("A model learns it", "train", "--preset", "demo", *training, *_batch(symbols))
         _step("To ONNX; does it compute the same?", "export", str(run), "--out", str(bundle), "--overwrite")
+        prompt = _prompt(bundle)
         with _server(bundle) as address:
             sampling = ("--max-chars", "500", "--temperature", "0.7", "--seed", "7", "--host", address)
-            _step("A text streams", "stream", "ROMEO:\n", *sampling)
+            _step("A text streams", "stream", *sampling, *_last(prompt))
             load = ("--users", str(settings.users), "--seconds", str(settings.seconds), "--host", address)
             _step("Under load", "loadtest", *load)
     except subprocess.CalledProcessError as error:
         fail(COMMAND, f"stopped: the command above ended with exit code {error.returncode}", code=1)
     except KeyboardInterrupt:
         fail(COMMAND, "interrupted", code=130)
-    _say(f"Done in {time.monotonic() - begun:.0f} s", _what_next(run, bundle))
+    _say(f"Done in {time.monotonic() - begun:.0f} s", _what_next(run, bundle, prompt))
     return 0
 
 
-def _step(title: str, command: str, *arguments: str) -> None:
-    """Show one command as one would type it, and run it. Raises CalledProcessError."""
+def _step(title: str, command: str, *arguments: str, captured: bool = False) -> str:
+    """Show one command as one would type it, and run it. Return its stdout, if captured. Raises CalledProcessError."""
     _say(title, f"$ charstream {shlex.join([command, *arguments])}")
-    subprocess.run([*_charstream(command), *arguments], check=True)
-    sys.stdout.write("\n")
+    pipe = subprocess.PIPE if captured else None
+    said = subprocess.run([*_charstream(command), *arguments], check=True, stdout=pipe, text=True).stdout or ""
+    sys.stdout.write(f"{said}\n")
+    return said
+
+
+def _training_symbols(said: str) -> int:
+    """Return the length of the part to train on, as `charstream data` says it."""
+    found = re.search(r"^training +([\d,]+)$", said, re.MULTILINE)
+    return int(found[1].replace(",", "")) if found else 0
+
+
+def _batch(symbols: int) -> tuple[str, ...]:
+    """Return the flag for a text that is too short for the preset's streams, of a window each."""
+    streams = max(1, (symbols - 1) // WINDOW)
+    return () if streams >= STREAMS else ("--batch", str(streams))
+
+
+def _prompt(bundle: Path) -> str:
+    """Return the first of the prompts that came from the text."""
+    prompts = read_manifest(bundle)[0].training.prompts
+    return prompts[0] if prompts else ""
+
+
+def _last(prompt: str) -> tuple[str, ...]:
+    """Return the arguments for a prompt: what begins with "-" is not to be taken for a flag."""
+    return ("--", prompt) if prompt.startswith("-") else (prompt,)
 
 
 @contextmanager
@@ -92,18 +122,18 @@ def _say(title: str, text: str) -> None:
     print(f"\n{bold}== {title}{plain}\n{text}", flush=True)
 
 
-def _what_next(run: Path, bundle: Path) -> str:
+def _what_next(run: Path, bundle: Path, prompt: str) -> str:
     return f"""
 {run} holds the training run, {bundle} the bundle, whose card.md tells what it is. To go on:
 
   charstream serve --models {bundle.parent}
-      in another terminal: charstream stream "JULIET:" --max-chars 400 --temperature 0.8
+      in another terminal: charstream stream --max-chars 400 --temperature 0.8 {shlex.join(_last(prompt))}
   charstream train --data FILE_OR_FOLDER_OR_URL --minutes 15 --out runs/mine
       then: charstream export runs/mine, and serve it beside the first
   charstream loadtest --users 32 --seconds 20 --max-first-char-p99 200
       exit code 1 where the deployment is slower
 
-The commands are in .venv/bin; `charstream COMMAND --help` says what each one takes."""
+`. .venv/bin/activate` finds the commands; `charstream COMMAND --help` says what each one takes."""
 
 
 if __name__ == "__main__":

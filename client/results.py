@@ -162,6 +162,7 @@ class ModelInfo:
     max_rows: int  # texts that run at a time
     memory: int  # bytes that it takes at most, if it is loaded
     unit: str = "characters"  # it predicts and counts "characters", or "bytes" of UTF-8
+    prompts: tuple[str, ...] = ()  # beginnings of lines of its held-out text, to try it with
 
 
 def required_replica(replica: Replica, other_numerics: bool) -> pb.Replica:
@@ -204,4 +205,5 @@ def to_model(message: pb.Model) -> ModelInfo:
         max_rows=message.max_rows,
         memory=message.memory,
         unit=message.unit or "characters",  # from a server that knows no other unit
+        prompts=tuple(message.prompts),
     )

@@ -2,7 +2,7 @@
 
 import math
 
-from bundle.manifest import Manifest
+from bundle.manifest import Manifest, TrainingRecord
 from bundle.shape import ModelShape
 from bundle.vocabulary import Unit, singular
 from models.network.generate import generate
@@ -24,6 +24,7 @@ def card(trained: Trained, manifest: Manifest) -> str:
         ("trained on", f"{record.data}, sha256 `{record.data_sha256}`"),
         ("training", f"{record.steps:,} steps in {record.seconds:,.0f} s"),
         *(_loss_row(protocol, nats, manifest.unit) for protocol, nats in record.validation_nats.items()),
+        *([("prompts to try, from the held-out text", _prompts(record))] if record.prompts else []),
     ]
     table = "\n".join(f"| {name} | {value} |" for name, value in rows)
     samples = "\n\n".join(_sample(trained, temperature) for temperature in (0.5, 0.8, 1.0))
@@ -35,13 +36,18 @@ def _architecture(shape: ModelShape) -> str:
     phi = f" of {shape.activation}, form {shape.form}" if shape.cell == "rnn" else ""
     norm = ", layer normalisation" if shape.norm == "layer" else ""
     residual = ", residual connections" if shape.residual else ""
-    return f"{shape.cell.upper()}{phi}, {shape.layers} layers of {shape.hidden}{norm}{residual}"
+    layers = f"{shape.layers} layer{'s' * (shape.layers > 1)} of {shape.hidden}"
+    return f"{shape.cell.upper()}{phi}, {layers}{norm}{residual}"
 
 
 def _loss_row(protocol: str, nats: float, unit: Unit) -> tuple[str, str]:
     bits, perplexity = nats / math.log(2), math.exp(min(nats, 700))
     loss = f"{nats:.4f} nats a {singular(unit)}, {bits:.4f} bits, perplexity {perplexity:.2f}"
     return f"held-out text, {protocol}", loss
+
+
+def _prompts(record: TrainingRecord) -> str:
+    return ", ".join(f"`{_escape(prompt)}`" for prompt in record.prompts)
 
 
 def _sample(trained: Trained, temperature: float) -> str:

@@ -5,11 +5,15 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from charstream.settings import fail, parse
 from client.commands.common import TOKEN, Tls, connect, one_line_errors
-from loadtest.settings import LoadtestSettings, Scenario, Thresholds, to_flags
+from client.errors import Overloaded
+from client.sync_client import Client
+from loadtest.prompts import choose_prompts
+from loadtest.settings import LoadtestSettings, Scenario, Thresholds, request_options, to_flags
 
 __all__ = ["main"]
 
@@ -24,15 +28,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     settings = parse(LoadtestSettings, argv, command=COMMAND)
     if importlib.util.find_spec("locust") is None:
         fail(COMMAND, "needs locust, which the extra brings: pip install 'charstream[loadtest]'")
-    if settings.report:
-        settings.report.mkdir(parents=True, exist_ok=True)
+    try:
+        if settings.report:
+            settings.report.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        fail(COMMAND, f"--report {settings.report}: {(error.strerror or str(error)).lower()}; name another folder")
     with one_line_errors(COMMAND, settings), connect(settings) as client:
-        model = settings.model
-        served = [client.model(model, timeout=CONNECT_SECONDS)] if model else client.models(timeout=CONNECT_SECONDS)
-    names = ", ".join(info.name for info in served)
+        served = client.model(settings.model, timeout=CONNECT_SECONDS)
+        settings = settings.model_copy(update={"prompt": settings.prompt or choose_prompts(served)})
+        for prompt in settings.prompt:
+            _try_request(client, settings, prompt)
     hosts, token = ", ".join(settings.host), settings.token()
-    print(f"{settings.users} users for {settings.seconds} s at {hosts}: {names}", file=sys.stderr)
+    print(f"{settings.users} users for {settings.seconds} s at {hosts}: {served.name}", file=sys.stderr)
     return _run(_locust(settings), {**os.environ, TOKEN: token} if token else None)
+
+
+def _try_request(client: Client, settings: LoadtestSettings, prompt: str) -> None:
+    """Ask for the beginning of a text as the users will. Raises what the server says of a request that cannot work."""
+    with suppress(Overloaded), client.stream(prompt, seed=0, **request_options(settings)) as stream:
+        next(iter(stream), "")
 
 
 def _locust(settings: LoadtestSettings) -> list[str]:

@@ -11,6 +11,7 @@ import itertools
 from locust import task
 
 from loadtest.plumbing import StreamUser
+from loadtest.settings import request_options
 
 
 class ClosedLoopUser(StreamUser):
@@ -21,13 +22,6 @@ class ClosedLoopUser(StreamUser):
 
     @task
     def stream_text(self) -> None:
-        text, prompts = next(self.texts), self.scenario.prompt
-        stream = self.client.stream(
-            prompts[(self.number + text) % len(prompts)],
-            model=self.scenario.model,
-            max_chars=self.scenario.max_chars,
-            temperature=self.scenario.temperature,
-            seed=self.number << 32 | text,
-            resume=False,  # failures are to be counted, not repaired
-        )
-        self.measure(stream)
+        text, prompts = next(self.texts), self.prompts
+        prompt, seed = prompts[(self.number + text) % len(prompts)], self.number << 32 | text
+        self.measure(self.client.stream(prompt, seed=seed, **request_options(self.scenario)))

@@ -1,4 +1,4 @@
-"""The link between Locust and charstream: a user with a client, Locust entries of each stream, the table at the end.
+"""The link between Locust and charstream: a user with a client, the measures of each stream, the table at the end.
 
 Import this only in a process that Locust runs: it prepares gRPC for gevent.
 """
@@ -16,13 +16,15 @@ from grpc.experimental import gevent as grpc_gevent
 from locust import User, events
 from locust.env import Environment
 from locust.runners import WorkerRunner
-from locust.stats import RequestStats
 
 from client.commands.common import Connection, Tls, addresses, connect
 from client.errors import CharstreamError, Overloaded, ServerError
 from client.sync_streams import TextStream
+from loadtest.measures import CUT_OFF, FIRST_CHAR, GAP_MEDIAN, GAP_P99, METHOD, TOTAL, Measures, measures_of
+from loadtest.pages import show_characters
+from loadtest.prompts import choose_prompts
 from loadtest.settings import Scenario, Thresholds, add_flags, from_flags
-from loadtest.summary import Spread, Summary, missed_thresholds, table
+from loadtest.summary import missed_thresholds, table
 from loadtest.timing import StreamTiming, bucket
 
 __all__ = ["StreamUser"]
@@ -34,10 +36,7 @@ grpc_gevent.init_gevent()
 
 locust.stats.bucket_response_time = bucket  # type: ignore[assignment]  # floats work too
 
-METHOD = "Generate"
-FIRST_CHAR, GAP_MEDIAN, GAP_P99, TOTAL = "first character", "gap: median", "gap: p99", "whole call"
-CUT_OFF = "cut off by the end"  # has no time: only the characters count
-
+CONNECT_SECONDS = 10.0
 PAUSE_SECONDS = 1.0  # after a failure: a server that refuses at once must not be flooded
 
 
@@ -54,6 +53,13 @@ class StreamUser(User):
         tls = from_flags(Tls, _options(environment))
         hosts = tuple(self.host.split(",")) if self.host else addresses()
         self.client = connect(Connection(host=hosts, **tls.model_dump()))
+        self.prompts = self.scenario.prompt or self._served_prompts()
+
+    def _served_prompts(self) -> tuple[str, ...]:
+        try:
+            return choose_prompts(self.client.model(self.scenario.model, timeout=CONNECT_SECONDS))
+        except CharstreamError:
+            return ("",)  # the texts will fail, and say why
 
     def on_stop(self) -> None:
         self.client.close()
@@ -62,7 +68,7 @@ class StreamUser(User):
         return self.scenario.wait
 
     def measure(self, stream: TextStream) -> None:
-        """Read `stream` to its end, check it, and fire its entries: a few for each stream, not for each chunk."""
+        """Read `stream` to its end, check it, and note its measures; Locust hears of one request for each stream."""
         started, arrivals = time.perf_counter(), list[float]()
         try:
             with stream:
@@ -70,57 +76,41 @@ class StreamUser(User):
                     arrivals.append(time.perf_counter())
             _check(stream)
         except CharstreamError as error:
-            self._fire(TOTAL, (time.perf_counter() - started) * 1000, stream.text, error)
+            self._end(started, stream.text, error)
             gevent.sleep((error.retry_after if isinstance(error, Overloaded) else None) or PAUSE_SECONDS)
         except gevent.GreenletExit:
-            self._fire(CUT_OFF, None, stream.text)
+            self._measures.add(CUT_OFF, None, len(stream.text))
             raise
         else:
-            self._fire_timing(StreamTiming(started, arrivals), (time.perf_counter() - started) * 1000, stream.text)
+            self._end(started, stream.text)
+            self._add_timing(StreamTiming(started, arrivals))
 
-    def _fire_timing(self, timing: StreamTiming, total_ms: float, text: str) -> None:
+    @property
+    def _measures(self) -> Measures:
+        return measures_of(self.environment)
+
+    def _end(self, started: float, text: str, error: Exception | None = None) -> None:
+        """Count a text that ended; its length is in characters."""
+        ms = (time.perf_counter() - started) * 1000
+        self._measures.add(TOTAL, ms, len(text), error)
+        self.environment.events.request.fire(
+            request_type=METHOD, name=TOTAL, response_time=ms, response_length=len(text), exception=error, context={}
+        )
+
+    def _add_timing(self, timing: StreamTiming) -> None:
         for name, ms in [
             (FIRST_CHAR, timing.first_char_ms),
             (GAP_MEDIAN, timing.gap_median_ms),
             (GAP_P99, timing.gap_p99_ms),
         ]:
             if ms is not None:
-                self._fire(name, ms)
-        self._fire(TOTAL, total_ms, text)
-
-    def _fire(self, name: str, ms: float | None, text: str = "", error: Exception | None = None) -> None:
-        """Fire one Locust entry; its length is in characters."""
-        self.environment.events.request.fire(
-            request_type=METHOD, name=name, response_time=ms, response_length=len(text), exception=error, context={}
-        )
+                self._measures.add(name, ms)
 
 
 def _check(stream: TextStream) -> None:
     received = len(stream.raw or stream.text)  # the server counts bytes, where a model predicts them
     if stream.finish is None or stream.finish.generated_chars != received:
         raise ServerError(f"{received} characters came, the server says otherwise: {stream.finish}")
-
-
-def _summary(stats: RequestStats) -> Summary:
-    total, cut_off = stats.get(TOTAL, METHOD), stats.get(CUT_OFF, METHOD)
-    return Summary(
-        seconds=(stats.last_request_timestamp or stats.start_time) - stats.start_time,
-        chars=total.total_content_length + cut_off.total_content_length,
-        finished=total.num_requests - total.num_failures,
-        failed=total.num_failures,
-        cut_off=cut_off.num_requests,
-        errors={str(error.error): error.occurrences for error in stats.errors.values()},
-        first_char=_spread(stats, FIRST_CHAR),
-        gap_median=_spread(stats, GAP_MEDIAN),
-        gap_p99=_spread(stats, GAP_P99),
-        total=_spread(stats, TOTAL),
-    )
-
-
-def _spread(stats: RequestStats, name: str) -> Spread:
-    entry = stats.get(name, METHOD)
-    p50, p99 = (entry.get_response_time_percentile(fraction) for fraction in (0.5, 0.99))
-    return Spread(p50, p99, entry.max_response_time)
 
 
 def _options(environment: Environment) -> Any:
@@ -140,6 +130,12 @@ def _set_clock(**_: Any) -> None:
 
 
 @events.init.add_listener  # type: ignore[untyped-decorator]
+def _count_characters(environment: Environment, **_: Any) -> None:
+    measures_of(environment)  # before the run begins, of which they hear
+    show_characters(environment)
+
+
+@events.init.add_listener  # type: ignore[untyped-decorator]
 def _end_in_order(environment: Environment, **_: Any) -> None:
     """Let Ctrl-C end a run through Locust: as an exception it could rise in a greenlet of gRPC's."""
     if environment.runner and not environment.web_ui and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
@@ -151,7 +147,7 @@ def _conclude(environment: Environment, **_: Any) -> None:
     """Print the table and set the exit code, once for the whole run."""
     if environment.runner is None or isinstance(environment.runner, WorkerRunner):
         return
-    summary = _summary(environment.stats)
+    summary = measures_of(environment).summary()
     lines = missed_thresholds(summary, from_flags(Thresholds, _options(environment)))
     print(table(summary), flush=True)
     for line in lines:

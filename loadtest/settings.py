@@ -2,14 +2,14 @@
 
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
-from typing import TypeVar, get_origin
+from typing import Any, TypeVar, get_origin
 
 from pydantic import Field
 
 from charstream.settings import Settings
 from client.commands.common import Connection, ModelChoice
 
-__all__ = ["LoadtestSettings", "Scenario", "Thresholds", "add_flags", "from_flags", "to_flags"]
+__all__ = ["LoadtestSettings", "Scenario", "Thresholds", "add_flags", "from_flags", "request_options", "to_flags"]
 
 S = TypeVar("S", bound=Settings)
 
@@ -18,13 +18,23 @@ class Scenario(ModelChoice):
     """The requests of the users."""
 
     prompt: tuple[str, ...] = Field(
-        ("ROMEO:", "JULIET:", "To be, or not to be", "My lord, "),
-        min_length=1,
-        description="a text to continue; given several times, the users take turns with them",
+        (),
+        description="a text to continue; given several times, the users take turns with them. Without it: the prompts "
+        "that came with the model, or characters that it knows",
     )
     max_chars: int = Field(200, ge=1, description="characters of each text")
     temperature: float | None = Field(None, description="the server's default where it isn't given")
     wait: float = Field(0.0, ge=0, description="seconds between the end of a user's text and its next request")
+
+
+def request_options(scenario: Scenario) -> dict[str, Any]:
+    """Return the options of each request, as `Client.stream` takes them, but for its prompt and its seed."""
+    return {
+        "model": scenario.model,
+        "max_chars": scenario.max_chars,
+        "temperature": scenario.temperature,
+        "resume": False,  # failures are to be counted, not repaired
+    }
 
 
 class Thresholds(Settings):

@@ -40,5 +40,12 @@ def percentile(values: Sequence[float], fraction: float) -> float:
 
 
 def bucket(response_time: float) -> float:
-    """Round milliseconds to three significant digits: Locust keeps whole ones, but gaps take only a few."""
-    return float(f"{response_time:.3g}")
+    """Round milliseconds down to three significant digits: Locust keeps whole ones, but gaps take only a few.
+
+    Down, because Locust keeps the longest time as it is: rounded up, a percentile could be beyond it.
+    """
+    nearest = float(f"{response_time:.3g}")
+    if nearest <= response_time:
+        return nearest
+    digits = 2 - math.floor(math.log10(response_time))
+    return round(nearest - 10.0**-digits, digits)

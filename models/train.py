@@ -94,7 +94,9 @@ def train(run: Run, interrupt: object = None, on_check: OnCheck | None = None) -
             if orders.plan:
                 nats = run.plan((time.monotonic() - began) / (run.trainer.step - began_at))
                 bar.set_total(run.chars or 0)
-                run.say(f"{run.settings.minutes_limit:g} minutes allow {run.budget:,} steps, {run.chars:,} characters")
+                run.say(
+                    f"--minutes {run.settings.minutes_limit:g} allows {run.budget:,} steps, {run.chars:,} characters"
+                )
             if orders.end:
                 run.stop_here()
 

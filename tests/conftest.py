@@ -59,7 +59,13 @@ def tiny_model(*, layers: int = 2, hidden: int = 64, seed: int = 0, **options: o
             model.embedding.weight.mul_(4)
         model.head.weight.mul_(40)
     record = TrainingRecord(
-        data="none", data_sha256="0" * 64, parameters=0, steps=0, seconds=0, validation_nats={"carried": 4.5}
+        data="none",
+        data_sha256="0" * 64,
+        parameters=0,
+        steps=0,
+        seconds=0,
+        validation_nats={"carried": 4.5},
+        prompts=("The first line", "Another"),
     )
     return Trained(model, Vocabulary(ASCII), "\n", record)
 

@@ -4,6 +4,7 @@ import torch
 
 from bundle.manifest import TrainingRecord
 from models.data.corpus import Corpus
+from models.data.sample_prompts import sample_prompts
 from models.evaluation.losses import carried_nats
 from models.network.char_lm import CharLM
 from models.run_folder import BEST
@@ -28,6 +29,7 @@ def make_header(settings: TrainSettings, corpus: Corpus, model: CharLM, step: in
             steps=step,
             seconds=progress.seconds,
             validation_nats={} if progress.best is None else {"carried_sample": progress.best},
+            prompts=sample_prompts(corpus.validation if len(corpus.validation) else corpus.ids, corpus.vocabulary),
         ),
         settings=settings,
         progress=progress,

@@ -50,6 +50,7 @@ class ModelsService(pb_grpc.ModelsServicer):
             max_rows=self._settings.max_rows,
             memory=self._loader.memory_of(version),
             unit=manifest.unit,
+            prompts=training.prompts,
         )
         loaded = self._loader.get(version)
         if loaded:

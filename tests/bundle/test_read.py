@@ -114,6 +114,10 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
         r"manifest.json: .*distinct",
     ),
     "start character unknown": (lambda f: rewrite_manifest(f, lambda m: m.update(start_text="\u20ac")), r"start text"),
+    "prompt that the model does not know": (
+        lambda f: rewrite_manifest(f, lambda m: m["training"].update(prompts=["caf\u00e9"])),
+        r"manifest.json: .*training.prompts: 'caf.*U\+00E9.* is not in the vocabulary",
+    ),
     "wrong tensor name": (
         lambda f: rewrite_graph(f, rename_input),
         rf"{GRAPH}: inputs: found force int64 \['K', 'B'\], expected forced int64 \['K', 'B'\]",
@@ -282,3 +286,14 @@ def test_a_bundle_with_graphs_for_a_device_is_read(device_folder: Path) -> None:
     bundle = read_bundle(device_folder)
     assert bundle.manifest.precisions == ("fp32", "fp32-cuda", "fp16-cuda")
     assert sum("cuda" in name for name in bundle.files) == 2 * 2 * 3
+
+
+def test_a_bundle_from_before_there_were_prompts_is_read_and_written_as_it_was(folder: Path) -> None:
+    def forget(manifest: dict) -> None:
+        assert manifest["training"].pop("prompts")
+
+    rewrite_manifest(folder, forget)
+    found = read_bundle(folder)
+    assert found.manifest.training.prompts == ()
+    write_bundle(folder, found.manifest, found.files)
+    assert "prompts" not in (folder / "manifest.json").read_text()

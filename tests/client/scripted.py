@@ -63,7 +63,7 @@ class ScriptedServer(rpc.TextGenerationServicer):
 
 
 class NoModels(rpc.ModelsServicer):
-    """A server that answers, and lists nothing."""
+    """A server that answers, lists nothing, and knows a model by any name."""
 
     def __init__(self, tokens: list[str]) -> None:
         self._tokens = tokens
@@ -71,6 +71,9 @@ class NoModels(rpc.ModelsServicer):
     def ListModels(self, request: pb.ListModelsRequest, context: grpc.ServicerContext) -> pb.ListModelsResponse:
         self._tokens += [str(value) for name, value in context.invocation_metadata() if name == "authorization"]
         return pb.ListModelsResponse()
+
+    def GetModel(self, request: pb.GetModelRequest, context: grpc.ServicerContext) -> pb.Model:
+        return pb.Model(name="scripted", vocabulary="abc")
 
 
 @contextmanager

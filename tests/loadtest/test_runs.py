@@ -1,13 +1,17 @@
 """Whole runs against a server, by plain locust and by the command: verdict, table, files."""
 
 import csv
+import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
 from pathlib import Path
 
 import grpc
@@ -37,6 +41,16 @@ def _run(command: list[str]) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(command, capture_output=True, text=True, timeout=SECONDS)
 
 
+def wait_until(is_true: Callable[[], bool]) -> None:
+    end = time.monotonic() + SECONDS
+    while True:
+        with suppress(OSError):
+            if is_true():
+                return
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
 def rows(file: Path) -> dict[str, dict[str, str]]:
     with file.open() as lines:
         return {row["Name"]: row for row in csv.DictReader(lines)}
@@ -49,8 +63,47 @@ def test_plain_locust_measures_streams_and_keeps_thresholds(server: ServerProces
     finished = int(stats["whole call"]["Request Count"])
     assert f"{finished:,} finished, 0 failed" in done.stdout
     assert float(stats["whole call"]["Average Content Size"]) == 100
-    for name in ("first character", "gap: median", "gap: p99"):
-        assert 0 < int(stats[name]["Request Count"]) <= finished, "entries are per stream, not per chunk"
+    # Locust counts a text once, and its percentiles are of one measure.
+    assert set(stats) == {"whole call", "Aggregated"}
+    assert stats["Aggregated"]["Request Count"] == stats["whole call"]["Request Count"]
+    assert float(stats["Aggregated"]["99%"]) <= float(stats["Aggregated"]["Max Response Time"])
+    measures = re.findall(r"^(first character|gap, .+?|whole call) +([\d.]+) +([\d.]+) +([\d.]+)$", done.stdout, re.M)
+    assert len(measures) == 4
+    assert all(float(p50) <= float(p99) <= float(most) for _, p50, p99, most in measures)
+
+
+def test_two_workers_of_plain_locust_count_as_one(server: ServerProcess) -> None:
+    done = locust(server.address, "--processes", "2", "--max-chars", "100")
+    assert done.returncode == 0, done.stderr
+    streams, chars = re.search(r"([\d,]+) finished, 0 failed, [\s\S]+?characters +([\d,]+) in", done.stdout).groups()  # type: ignore[union-attr]
+    assert int(chars.replace(",", "")) >= 100 * int(streams.replace(",", "")) > 0
+
+
+def test_locusts_page_counts_texts_and_characters(server: ServerProcess) -> None:
+    with closing(socket.socket()) as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--host", server.address, "--autostart"]
+    command += ["-u", "2", "-r", "2", "-t", "2s", "--web-host", "127.0.0.1", "--web-port", str(port)]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+
+    def get(path: str) -> str:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=SECONDS) as answer:
+            return answer.read().decode()  # type: ignore[no-any-return]
+
+    try:
+        wait_until(lambda: " 0 finished" not in get("/texts"))
+        page, stats = get("/"), json.loads(get("/stats/requests"))
+        script = get(re.search(r'src="\.?(/assets/[^"]+\.js)"', page)[1])  # type: ignore[index]
+        assert 'fetch("texts")' in page
+        for text in (script, get("/stats/report")):
+            assert "(characters)" in text
+            assert "(bytes)" not in text
+        assert [entry["name"] for entry in stats["stats"]] == ["whole call", "Aggregated"]
+        assert re.search(r"[\d,]+ chars/s", get("/texts"))
+    finally:
+        process.terminate()
+        process.wait(SECONDS)
 
 
 def test_plain_locust_fails_by_thresholds_and_names_each(server: ServerProcess) -> None:
@@ -71,7 +124,9 @@ def test_the_command_prints_its_table_on_stdout_and_writes_a_report(server: Serv
     assert re.search(r"[\d,]+ finished, 0 failed, ", done.stdout)
     assert re.search(r"[\d,]+ chars/s", done.stdout)
     assert "first character" in done.stdout
-    assert (tmp_path / "run" / "report.html").stat().st_size > 0
+    report = (tmp_path / "run" / "report.html").read_text()
+    assert re.search(r"[\d,]+ chars/s", report)
+    assert "(bytes)" not in report
     assert int(rows(tmp_path / "run" / "stats_stats.csv")["whole call"]["Request Count"]) >= 24
 
 
@@ -82,8 +137,23 @@ def test_the_command_fails_by_a_threshold(server: ServerProcess) -> None:
     assert "finished" in done.stdout
 
 
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--prompt", "The", "--prompt", "café"),
+        ("--max-chars", "100001"),
+        ("--temperature", "-1"),
+    ],
+)
+def test_a_request_that_cannot_work_is_refused_before_the_run(server: ServerProcess, flags: tuple[str, ...]) -> None:
+    done = charstream("--host", server.address, "--users", "2", *flags)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.count("\n") == 1
+    assert flags[-2].removeprefix("--").replace("-", "_") in done.stderr
+
+
 def test_a_refused_text_is_a_failure_with_its_reason(server: ServerProcess) -> None:
-    done = charstream("--host", server.address, "--users", "2", "--seconds", "1", "--prompt", "café")
+    done = locust(server.address, "--prompt", "café", seconds=1)
     assert done.returncode == 1
     assert "no stream finished" in done.stderr
     assert "--max-failures: " in done.stderr
@@ -96,6 +166,13 @@ def test_a_wrong_value_is_one_line_and_exit_code_2(flags: list[str]) -> None:
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.count("\n") == 1
     assert flags[0] in done.stderr
+
+
+def test_a_report_that_cannot_be_written_is_said_before_the_run(server: ServerProcess, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    done = charstream("--host", server.address, "--report", str(tmp_path / "file"))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"charstream loadtest: --report {tmp_path / 'file'}: file exists; name another folder\n"
 
 
 def test_a_model_that_is_not_served_is_said_before_the_run(server: ServerProcess) -> None:
@@ -168,13 +245,19 @@ def test_ctrl_c_ends_the_run_with_its_table() -> None:
     # A shell that runs the tests in the background has them ignore SIGINT, and so would the command.
     code = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
     code += "from loadtest.__main__ import main; sys.exit(main())"
-    with serving(endless) as server:
-        flags = ["--host", server.address, "--users", "4", "--seconds", "50"]
+    asked: list[str] = []
+
+    def counted(request: pb.GenerateRequest, context: grpc.ServicerContext) -> Iterator[pb.GenerateResponse]:
+        asked.append(request.prompt)
+        yield from endless(request, context)
+
+    with serving(counted) as server:
+        flags = ["--host", server.address, "--users", "4", "--seconds", "50", "--prompt", "a"]
         process = subprocess.Popen(
             [sys.executable, "-c", code, *flags], stdout=subprocess.PIPE, text=True, start_new_session=True
         )
         try:
-            assert server.begun.wait(SECONDS)
+            wait_until(lambda: len(asked) > 1)  # the first call is the command's own
             os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the command and to Locust
             said, _ = process.communicate(timeout=SECONDS)
         finally:

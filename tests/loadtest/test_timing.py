@@ -28,5 +28,6 @@ def test_percentiles_are_of_the_nearest_rank(count: int, fraction: float, expect
     assert percentile(list(range(count, 0, -1)), fraction) == expected
 
 
-def test_short_times_keep_three_digits() -> None:
-    assert [bucket(ms) for ms in (0.01234, 3.4567, 99.96, 1234.0)] == [0.0123, 3.46, 100.0, 1230.0]
+def test_short_times_keep_three_digits_and_are_never_beyond_the_longest() -> None:
+    times = (0.0, 0.01234, 3.4567, 45.46, 99.96, 999.9, 1239.0, 12.0)
+    assert [bucket(ms) for ms in times] == [0.0, 0.0123, 3.45, 45.4, 99.9, 999.0, 1230.0, 12.0]

@@ -490,6 +490,7 @@ def test_models_as_json_say_everything(charstream: Charstream, server: ServerPro
     assert len(model["vocabulary"]) == 96
     assert model["training"]["validation_nats"] == {"carried": 4.5}
     assert (model["version"], model["is_default"], model["state"]) == ("1", True, "loaded")
+    assert model["prompts"] == ["The first line", "Another"]
     assert model["max_rows"] == 1024
     assert model["memory"] > 1e6
 

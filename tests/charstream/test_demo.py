@@ -1,0 +1,37 @@
+"""The demo goes its whole way with any text, or says at once what to do."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+# The shortest time in which training begins and ends on a busy machine.
+SMALL = ("--minutes", "0.5", "--users", "2", "--seconds", "1")
+SECONDS = 300
+
+
+def demo(data: Path, *flags: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "charstream", "demo", "--data", str(data), "--folder", str(data.parent), *flags]
+    return subprocess.run(command, capture_output=True, text=True, timeout=SECONDS)
+
+
+@pytest.mark.slow
+def test_a_short_text_of_one_sign_goes_the_whole_way(tmp_path: Path) -> None:
+    """It has no capital, no letter and no line; its prompt looks like a flag; and it fills a few streams only."""
+    (tmp_path / "text.txt").write_text("-" * 300)
+    done = demo(tmp_path / "text.txt", *SMALL)
+    assert done.returncode == 0, done.stderr
+    assert "\n" + "-" * 524 in done.stdout  # the prompt, and 500 characters
+    assert ", 0 failed, " in done.stdout
+    assert "-- ------------------------\n" in done.stdout.partition("To go on:")[2]
+
+
+@pytest.mark.parametrize("text", ["", "a", "ab"])
+def test_a_text_without_anything_to_train_on_is_refused_before_training(tmp_path: Path, text: str) -> None:
+    (tmp_path / "text.txt").write_text(text)
+    done = demo(tmp_path / "text.txt")
+    assert done.returncode != 0
+    assert str(tmp_path / "text.txt") in done.stderr
+    assert "charstream train" not in done.stdout
+    assert "Traceback" not in done.stderr

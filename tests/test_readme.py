@@ -1,0 +1,138 @@
+"""The commands of README run as they are written, one after the other, as somebody types them after `make demo`."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SECONDS = 120
+# Beginnings of those that are not run here.
+NOT_HERE = {
+    "make demo": "takes minutes and the package index; of what it leaves, the others need runs/demo",
+    "make test": "is this",
+    "python3 -m venv": "needs PyTorch's package index",
+    "charstream serve --host 0.0.0.0": "needs certificates",
+    "CHARSTREAM_TOKEN=...": "needs other machines",
+    "kill -HUP PID": "PID stands for a number",
+}
+# Shorter ways, and one that needs no network.
+INSTEAD = {
+    "shakespeare": "text.txt",
+    "--minutes 15": "--steps 20 --layers 1 --hidden 32 --batch 4 --sequence 32",
+    "--users 32 --seconds 20 --max-first-char-p99 200": "--users 2 --seconds 1 --max-first-char-p99 20000",
+}
+TEXT = "ROMEO.\nTo be, or not to be, that is the question.\n\n" * 100
+
+
+def commands() -> list[str]:
+    """Return the lines of all blocks that name no language."""
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    return [line for language, block in blocks if not language for line in block.splitlines()]
+
+
+def here(line: str) -> bool:
+    return not line.startswith(tuple(NOT_HERE))
+
+
+def shortened(line: str) -> str:
+    for long, short in INSTEAD.items():
+        line = line.replace(long, short)
+    return line
+
+
+def test_the_lists_of_exceptions_are_not_longer_than_need_be() -> None:
+    lines = commands()
+    for beginning in NOT_HERE:
+        assert any(line.startswith(beginning) for line in lines), beginning
+    for long in INSTEAD:
+        assert any(long in line for line in filter(here, lines)), long
+
+
+class Terminal:
+    """A shell in a folder that looks as after `make demo`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.activation = folder, ":"
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.environment = {
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "CHARSTREAM_PORT": str(self.port),
+            "CHARSTREAM_ADDRESS": f"127.0.0.1:{self.port}",
+        }
+        scripts = folder / ".venv" / "bin"
+        scripts.mkdir(parents=True)
+        (scripts / "activate").write_text(f'PATH="{scripts}:$PATH"\n')
+        (scripts / "charstream").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m charstream "$@"\n')
+        (scripts / "charstream").chmod(0o755)
+        (folder / "text.txt").write_text(TEXT)
+
+    def run(self, line: str) -> None:
+        """Run a line to its end; it has to succeed."""
+        done = subprocess.run(
+            ["bash", "-c", f"{self.activation}\n{line}"],
+            cwd=self.folder,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+        )
+        assert done.returncode == 0, f"$ {line}\n{done.stdout}\n{done.stderr}"
+
+    @contextmanager
+    def running(self, line: str) -> Iterator[None]:
+        """Run a line in the background; it is ready when its port is open, and ends well after Ctrl-C."""
+        # A shell in the background would have what it starts ignore SIGINT.
+        process = subprocess.Popen(
+            ["bash", "-c", f"{self.activation}\nexec {line}"], cwd=self.folder, env=self.environment
+        )
+        try:
+            end = time.monotonic() + SECONDS
+            while not self._is_served():
+                assert process.poll() is None, f"$ {line}"
+                assert time.monotonic() < end, f"$ {line}"
+                time.sleep(0.2)
+            yield
+            process.send_signal(signal.SIGINT)
+            assert process.wait(SECONDS) == 0
+        finally:
+            process.kill()
+            process.wait()
+
+    def _is_served(self) -> bool:
+        with socket.socket() as tried:
+            return tried.connect_ex(("127.0.0.1", self.port)) == 0
+
+
+@pytest.mark.slow
+def test_every_command_runs_as_it_is_written(tmp_path: Path) -> None:
+    terminal = Terminal(tmp_path)
+    first = terminal.folder / ".venv" / "bin" / "activate"
+    terminal.activation = f". {first}"
+    terminal.run(shortened("charstream train --data shakespeare --out runs/demo --minutes 15"))
+    terminal.activation = ":"
+    lines = [shortened(line) for line in commands() if here(line)]
+    served = next(number for number, line in enumerate(lines) if line.startswith("charstream serve"))
+    for line in lines[:served]:
+        follow(terminal, line)
+    with terminal.running(lines[served]):
+        for line in lines[served + 1 :]:
+            follow(terminal, line)
+
+
+def follow(terminal: Terminal, line: str) -> None:
+    terminal.run(line)
+    if line.startswith(". "):
+        terminal.activation = line
