@@ -156,6 +156,7 @@ class ModelInfo:
     texts: int  # running and waiting
     max_rows: int  # texts that run at a time
     memory: int  # bytes that it takes at most, if it is loaded
+    is_server_default: bool = False  # requests that name no model mean this version
     unit: str = "characters"  # it predicts and counts "characters", or "bytes" of UTF-8
 
 
@@ -195,6 +196,7 @@ def to_model(message: pb.Model) -> ModelInfo:
         ),
         state=STATES.get(message.state, "unknown"),
         is_default=message.is_default,
+        is_server_default=message.is_server_default,
         texts=message.texts,
         max_rows=message.max_rows,
         memory=message.memory,

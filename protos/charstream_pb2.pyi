@@ -286,7 +286,7 @@ class GetModelRequest(_message.Message):
     def __init__(self, name: _Optional[str] = ...) -> None: ...
 
 class Model(_message.Message):
-    __slots__ = ("name", "version", "digest", "cell", "layers", "hidden", "vocabulary", "start_text", "precision", "provider", "numerics", "training", "state", "is_default", "texts", "max_rows", "memory", "unit")
+    __slots__ = ("name", "version", "digest", "cell", "layers", "hidden", "vocabulary", "start_text", "precision", "provider", "numerics", "training", "state", "is_default", "texts", "max_rows", "memory", "unit", "is_server_default")
     NAME_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
@@ -305,6 +305,7 @@ class Model(_message.Message):
     MAX_ROWS_FIELD_NUMBER: _ClassVar[int]
     MEMORY_FIELD_NUMBER: _ClassVar[int]
     UNIT_FIELD_NUMBER: _ClassVar[int]
+    IS_SERVER_DEFAULT_FIELD_NUMBER: _ClassVar[int]
     name: str
     version: str
     digest: str
@@ -323,7 +324,8 @@ class Model(_message.Message):
     max_rows: int
     memory: int
     unit: str
-    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., digest: _Optional[str] = ..., cell: _Optional[str] = ..., layers: _Optional[int] = ..., hidden: _Optional[int] = ..., vocabulary: _Optional[str] = ..., start_text: _Optional[str] = ..., precision: _Optional[str] = ..., provider: _Optional[str] = ..., numerics: _Optional[str] = ..., training: _Optional[_Union[TrainingRecord, _Mapping]] = ..., state: _Optional[_Union[ModelState, str]] = ..., is_default: bool = ..., texts: _Optional[int] = ..., max_rows: _Optional[int] = ..., memory: _Optional[int] = ..., unit: _Optional[str] = ...) -> None: ...
+    is_server_default: bool
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., digest: _Optional[str] = ..., cell: _Optional[str] = ..., layers: _Optional[int] = ..., hidden: _Optional[int] = ..., vocabulary: _Optional[str] = ..., start_text: _Optional[str] = ..., precision: _Optional[str] = ..., provider: _Optional[str] = ..., numerics: _Optional[str] = ..., training: _Optional[_Union[TrainingRecord, _Mapping]] = ..., state: _Optional[_Union[ModelState, str]] = ..., is_default: bool = ..., texts: _Optional[int] = ..., max_rows: _Optional[int] = ..., memory: _Optional[int] = ..., unit: _Optional[str] = ..., is_server_default: bool = ...) -> None: ...
 
 class TrainingRecord(_message.Message):
     __slots__ = ("data", "data_sha256", "parameters", "steps", "validation_nats")

@@ -14,7 +14,7 @@ from server.access.listener import bind, files_of
 from server.catalog.catalog import Catalog
 from server.catalog.model_factory import ModelFactory
 from server.engine.messages import Reason
-from server.errors import CannotStart
+from server.errors import CannotStart, join_names
 from server.observe.metrics import Stage
 from server.observe.observers import Observation
 from server.runtime.host_runner import RuntimeMissing, check_runtime
@@ -107,6 +107,10 @@ class Server:
             raise CannotStart(f"--models {self._settings.models}: {error.strerror}") from None
         if not len(self._catalog):
             raise CannotStart(f"--models {self._settings.models}: holds no bundle that can be served")
+        default, versions = self._settings.default, self._catalog.versions
+        if default and not versions.of(default):
+            served = join_names(versions.names())
+            raise CannotStart(f"--default {default}: no bundle has that name; served are {served}")
 
     def _handle_signals(self) -> None:
         loop = asyncio.get_running_loop()

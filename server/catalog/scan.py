@@ -41,6 +41,11 @@ class Found:
         """Name and version."""
         return self.manifest.name, self.manifest.version
 
+    @property
+    def written(self) -> int:
+        """When its manifest was written, in ns since 1970."""
+        return next(changed for name, _, _, changed, _ in self.content if name == MANIFEST)
+
     def __str__(self) -> str:
         return f"{self.manifest.name} {self.manifest.version}"
 
