@@ -23,7 +23,7 @@ LARGEST_DURATION = 315_576_000_000.0  # seconds: what google.protobuf.Duration m
 RANGES = {
     "max_chars": (1, 2**32 - 1),
     "min_chars": (0, 2**32 - 1),
-    "top_k": (1, 2**32 - 1),
+    "top_k": (0, 2**32 - 1),
     "seed": (0, 2**64 - 1),
     "continuation": (0, 2**32 - 1),
     "logprobs": (0, 2**32 - 1),
