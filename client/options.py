@@ -3,7 +3,7 @@
 import math
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
 
 from google.protobuf.duration_pb2 import Duration
 
@@ -78,6 +78,9 @@ class SamplingOptions(TypedDict, total=False):
 class GenerateOptions(SamplingOptions, total=False):
     """The options of a text. One that is absent or None is left to the server, unless its comment says otherwise."""
 
+    # What becomes of the prompt's characters that the model doesn't know: "refuse" (default) fails, "skip" leaves them
+    # out, "replace" takes U+FFFD, "?", a space or the start character for each. `started.unknown_chars` counts them.
+    unknown: Literal["refuse", "skip", "replace"] | None
     # Strings before which the text ends; only generated text is searched for them.
     stop: str | Sequence[str]
     # The text ends after the stop string, not before it.
@@ -129,6 +132,7 @@ def generate_request(prompt: str, options: GenerateOptions, *, checkpoints: bool
             max_delay=_duration("max_chunk_delay", given.get("max_chunk_delay")),
         ),
         time_limit=_duration("time_limit", given.get("time_limit")),
+        unknown=_unknown(given),
         checkpoint_chars=given.get("checkpoint_chars", CHECKPOINT_CHARS if checkpoints else 0) or None,
         replica=given["replica"].message() if "replica" in given else None,
         **{name: given[name] for name in SAME if name in given},
@@ -179,6 +183,15 @@ def _sampling(given: Mapping[str, Any]) -> pb.Sampling:
     bias = pb.Bias(of=given["bias"]) if given.get("bias") else None
     names = ("temperature", "top_k", "top_p", "min_p", "allowed", "banned")
     return pb.Sampling(bias=bias, **{name: given[name] for name in names if name in given})
+
+
+def _unknown(given: Mapping[str, Any]) -> str | None:
+    if "unknown" not in given:
+        return None
+    names = ("refuse", "skip", "replace")
+    if given["unknown"] not in names:
+        raise ValueError(f"unknown: {given['unknown']!r} is none of {', '.join(names)}")
+    return f"UNKNOWN_{given['unknown'].upper()}"
 
 
 def _duration(name: str, seconds: float | None) -> Duration | None:

@@ -53,6 +53,7 @@ class Started:
     seed: int  # with it the same request gives the same text
     max_chars: int
     replica: Replica
+    unknown_chars: int = 0  # of the prompt, left out or replaced as the option `unknown` asked for
 
 
 @dataclass(frozen=True)

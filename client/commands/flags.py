@@ -5,7 +5,7 @@ import re
 import stat
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
@@ -47,6 +47,10 @@ class StreamSettings(Connection):
         'One that begins with "-" comes last, after the flags and "--"',
     )
     model: str = Field("", description="NAME or NAME@VERSION of the model; needed where several are served")
+    unknown: Literal["refuse", "skip", "replace"] | None = Field(
+        None,
+        description="characters of the prompt that the model does not know: refuse it, leave them out, or put another",
+    )
     max_chars: int | None = Field(None, description="generate at most so many characters")
     min_chars: int | None = Field(None, description="stop strings count after so many generated characters")
     temperature: float | None = Field(None, description="divides the logits: below 1 safer, above 1 wilder")
@@ -111,6 +115,7 @@ def generate_options(settings: StreamSettings) -> GenerateOptions:
     delay = settings.max_chunk_delay
     return {
         "model": settings.model,
+        "unknown": settings.unknown,
         "max_chars": settings.max_chars,
         "min_chars": settings.min_chars,
         "temperature": 0.0 if settings.greedy else settings.temperature,

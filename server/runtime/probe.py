@@ -22,7 +22,7 @@ __all__ = ["Pass", "digest_of", "short_inputs"]
 Array = NDArray[Any]
 # The sampling limits of the probe in the full graph.
 TOP_K, TOP_P = 5, 0.9
-# Beyond so many symbols not every pass forces all of them: the log-probabilities of V outcomes would be gigabytes.
+# In a vocabulary of more symbols not every pass forces all of them: V times V log-probabilities would be gigabytes.
 LARGE = 4096
 
 

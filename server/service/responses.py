@@ -42,8 +42,15 @@ class GenerateResponder:
             message.raw = chunk.text.encode("latin-1")
         if not self._begun:
             self._begun = True
-            seed, max_chars = self.request.seed, self.context.max_chars
-            message.started.CopyFrom(pb.Started(seed=seed, max_chars=max_chars, replica=self.context.replica))
+            context = self.context
+            message.started.CopyFrom(
+                pb.Started(
+                    seed=self.request.seed,
+                    max_chars=context.max_chars,
+                    replica=context.replica,
+                    unknown_chars=context.unknown_chars,
+                )
+            )
         if chunk.scores:
             message.logprobs.CopyFrom(_logprobs(chunk.scores, manifest.vocabulary))
         if chunk.finish and last:
@@ -115,6 +122,7 @@ class ScoreResponder:
             position=finish.position,
             replica=self._context.replica,
             timings=_timings(finish),
+            unknown_chars=self._context.unknown_chars,
         )
 
 

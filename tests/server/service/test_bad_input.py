@@ -18,6 +18,7 @@ R, S, C = pb.GenerateRequest, pb.Sampling, pb.Chunking
 
 WRONG = {
     "unknown character": (R(prompt="na\u00efve"), "prompt", ["'\u00ef'", "U+00EF", "place 2"]),
+    "no way with unknown characters": (R(prompt="a", unknown=9), "unknown", ["is 9", "UNKNOWN_SKIP"]),  # type: ignore[arg-type]
     "long prompt": (R(prompt="a" * 20_001), "prompt", ["20001", "20000"]),
     "negative temperature": (R(sampling=S(temperature=-1)), "sampling.temperature", ["-1", "0"]),
     "temperature NaN": (R(sampling=S(temperature=math.nan)), "sampling.temperature", ["nan"]),
