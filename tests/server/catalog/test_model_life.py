@@ -281,6 +281,25 @@ def test_the_default_can_be_chosen_and_is_missed_where_it_goes(tiny_files: Files
         assert default_of(server) == []
 
 
+@pytest.mark.parametrize("itself", [False, True])
+def test_a_version_in_the_folder_of_a_bundle_is_one(tiny_files: Files, tmp_path: Path, itself: bool) -> None:
+    """Who exported to bundles/NAME puts the next one to bundles/NAME/VERSION, as the docs say; or names the bundle."""
+    old = put(tmp_path / "tiny", tiny_files)
+    with serving(tmp_path / "tiny" if itself else tmp_path) as server:
+        (tmp_path / "tiny" / "notes").mkdir()
+        new = put(tmp_path / "tiny" / "2", tiny_files, version="2")
+        look(server)
+        server.wait_for("serves tiny 2 ")
+        assert generate(server)[1].replica.digest == new
+        assert generate(server, model="tiny@1")[1].replica.digest == old
+        shutil.rmtree(tmp_path / "tiny" / "2")
+        look(server)
+        server.wait_for("unloaded tiny 2")
+        assert generate(server)[1].replica.digest == old
+        assert server.log.count("serves ") == 2
+        assert "not served" not in server.log
+
+
 async def test_a_lazy_server_loads_once_what_is_asked_for(tiny_files: Files, tmp_path: Path) -> None:
     put(tmp_path / "one", tiny_files)
     put(tmp_path / "unused", tiny_files, name="unused")
