@@ -10,7 +10,7 @@ import grpc
 
 from server.access.authentication import Authenticator
 from server.access.cancel_limit import CancelLimit
-from server.access.listener import bind, files_of
+from server.access.listener import bind, describe, files_of
 from server.catalog.catalog import Catalog
 from server.catalog.model_factory import ModelFactory
 from server.engine.messages import Reason
@@ -61,7 +61,7 @@ class Server:
         server = grpc.aio.server(options=_options(self._settings), interceptors=interceptors)
         port = bind(server, self._settings)
         if await self._start(server):
-            log.info("listening on %s:%d", self._settings.host, port)
+            log.info("listening on %s", describe(self._settings, port))
             await self._ending.wait()
         else:
             self._drain.set()
