@@ -164,7 +164,7 @@ class TextTask:
                 raise WrongReplica("the server is too old to go on with a text")
         elif self.started is None:
             message = response.started
-            self.started = Started(message.seed, message.max_chars, to_replica(message.replica))
+            self.started = Started(message.seed, message.max_chars, to_replica(message.replica), message.unknown_chars)
         self._is_first = False
 
     def _take_checkpoint(self, message: pb.Checkpoint) -> None:

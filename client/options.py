@@ -10,7 +10,7 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
-from typing import Any, TypedDict, TypeVar
+from typing import Any, Literal, TypedDict, TypeVar
 
 from google.protobuf.duration_pb2 import Duration
 
@@ -43,7 +43,7 @@ LARGEST_DURATION = 315_576_000_000.0  # seconds: what google.protobuf.Duration m
 RANGES = {
     "max_chars": (1, LARGEST),
     "min_chars": (0, LARGEST),
-    "top_k": (1, LARGEST),
+    "top_k": (0, LARGEST),
     "seed": (0, 2**64 - 1),
     "continuation": (0, LARGEST),
     "logprobs": (0, LARGEST),
@@ -98,6 +98,9 @@ class SamplingOptions(TypedDict, total=False):
 class GenerateOptions(SamplingOptions, total=False):
     """The options of a text. None is as if the option were absent: then its default counts."""
 
+    unknown: Literal["refuse", "skip", "replace"] | None
+    """The prompt's characters that the model doesn't know: "refuse" fails, "skip" leaves them out, "replace" takes
+    U+FFFD, "?", a space or the start character for each; `started.unknown_chars` counts them. Default: "refuse"."""
     stop: str | Sequence[str]
     """The text ends before this string, or the first of several; only generated text is searched. Default: none."""
     include_stop: bool
@@ -194,6 +197,7 @@ def generate_request(prompt: str, options: GenerateOptions, *, checkpoints: bool
         ),
         time_limit=_duration("time_limit", given.get("time_limit")),
         checkpoint_chars=given.get("checkpoint_chars", _checkpoint_chars(given) if checkpoints else 0) or None,
+        unknown=_unknown(given),
         replica=given["replica"].message() if "replica" in given else None,
         **{name: given[name] for name in SAME if name in given},
     )
@@ -255,6 +259,15 @@ def _sampling(given: Mapping[str, Any]) -> pb.Sampling:
     bias = pb.Bias(of=given["bias"]) if given.get("bias") else None
     names = ("temperature", "top_k", "top_p", "min_p", "allowed", "banned")
     return pb.Sampling(bias=bias, **{name: given[name] for name in names if name in given})
+
+
+def _unknown(given: Mapping[str, Any]) -> str | None:
+    if "unknown" not in given:
+        return None
+    names = ("refuse", "skip", "replace")
+    if given["unknown"] not in names:
+        raise ValueError(f"unknown: {given['unknown']!r} is none of {', '.join(names)}")
+    return f"UNKNOWN_{given['unknown'].upper()}"
 
 
 def _duration(name: str, seconds: float | None) -> Duration | None:

@@ -53,6 +53,7 @@ class Started:
     seed: int  # with it the same request gives the same text
     max_chars: int
     replica: Replica
+    unknown_chars: int = 0  # of the prompt, left out or replaced as the option `unknown` asked for
 
 
 @dataclass(frozen=True)
@@ -161,6 +162,7 @@ class ModelInfo:
     texts: int  # running and waiting
     max_rows: int  # texts that run at a time
     memory: int  # bytes that it takes at most, if it is loaded
+    is_server_default: bool = False  # requests that name no model mean this version
     unit: str = "characters"  # it predicts and counts "characters", or "bytes" of UTF-8
     prompts: tuple[str, ...] = ()  # beginnings of lines of its held-out text, to try it with
 
@@ -201,6 +203,7 @@ def to_model(message: pb.Model) -> ModelInfo:
         ),
         state=STATES.get(message.state, "unknown"),
         is_default=message.is_default,
+        is_server_default=message.is_server_default,
         texts=message.texts,
         max_rows=message.max_rows,
         memory=message.memory,

@@ -10,6 +10,13 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class Unknown(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    UNKNOWN_UNSPECIFIED: _ClassVar[Unknown]
+    UNKNOWN_REFUSE: _ClassVar[Unknown]
+    UNKNOWN_SKIP: _ClassVar[Unknown]
+    UNKNOWN_REPLACE: _ClassVar[Unknown]
+
 class FinishReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     FINISH_REASON_UNSPECIFIED: _ClassVar[FinishReason]
@@ -25,6 +32,10 @@ class ModelState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     MODEL_STATE_NOT_LOADED: _ClassVar[ModelState]
     MODEL_STATE_LOADING: _ClassVar[ModelState]
     MODEL_STATE_FAILED: _ClassVar[ModelState]
+UNKNOWN_UNSPECIFIED: Unknown
+UNKNOWN_REFUSE: Unknown
+UNKNOWN_SKIP: Unknown
+UNKNOWN_REPLACE: Unknown
 FINISH_REASON_UNSPECIFIED: FinishReason
 FINISH_REASON_STOP: FinishReason
 FINISH_REASON_LENGTH: FinishReason
@@ -86,7 +97,7 @@ class Chunking(_message.Message):
     def __init__(self, max_chars: _Optional[int] = ..., max_delay: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class GenerateRequest(_message.Message):
-    __slots__ = ("model", "prompt", "sampling", "seed", "max_chars", "stop", "chunking", "include_stop", "min_chars", "echo", "logprobs", "n", "continuation", "time_limit", "resume_token", "received", "return_token", "checkpoint_chars", "replica", "other_numerics", "received_raw")
+    __slots__ = ("model", "prompt", "sampling", "seed", "max_chars", "stop", "chunking", "include_stop", "min_chars", "echo", "logprobs", "n", "continuation", "time_limit", "resume_token", "received", "return_token", "checkpoint_chars", "replica", "other_numerics", "received_raw", "unknown")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     PROMPT_FIELD_NUMBER: _ClassVar[int]
     SAMPLING_FIELD_NUMBER: _ClassVar[int]
@@ -108,6 +119,7 @@ class GenerateRequest(_message.Message):
     REPLICA_FIELD_NUMBER: _ClassVar[int]
     OTHER_NUMERICS_FIELD_NUMBER: _ClassVar[int]
     RECEIVED_RAW_FIELD_NUMBER: _ClassVar[int]
+    UNKNOWN_FIELD_NUMBER: _ClassVar[int]
     model: str
     prompt: str
     sampling: Sampling
@@ -129,7 +141,8 @@ class GenerateRequest(_message.Message):
     replica: Replica
     other_numerics: bool
     received_raw: bytes
-    def __init__(self, model: _Optional[str] = ..., prompt: _Optional[str] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., seed: _Optional[int] = ..., max_chars: _Optional[int] = ..., stop: _Optional[_Iterable[str]] = ..., chunking: _Optional[_Union[Chunking, _Mapping]] = ..., include_stop: bool = ..., min_chars: _Optional[int] = ..., echo: bool = ..., logprobs: _Optional[int] = ..., n: _Optional[int] = ..., continuation: _Optional[int] = ..., time_limit: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., resume_token: _Optional[bytes] = ..., received: _Optional[str] = ..., return_token: bool = ..., checkpoint_chars: _Optional[int] = ..., replica: _Optional[_Union[Replica, _Mapping]] = ..., other_numerics: bool = ..., received_raw: _Optional[bytes] = ...) -> None: ...
+    unknown: Unknown
+    def __init__(self, model: _Optional[str] = ..., prompt: _Optional[str] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., seed: _Optional[int] = ..., max_chars: _Optional[int] = ..., stop: _Optional[_Iterable[str]] = ..., chunking: _Optional[_Union[Chunking, _Mapping]] = ..., include_stop: bool = ..., min_chars: _Optional[int] = ..., echo: bool = ..., logprobs: _Optional[int] = ..., n: _Optional[int] = ..., continuation: _Optional[int] = ..., time_limit: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., resume_token: _Optional[bytes] = ..., received: _Optional[str] = ..., return_token: bool = ..., checkpoint_chars: _Optional[int] = ..., replica: _Optional[_Union[Replica, _Mapping]] = ..., other_numerics: bool = ..., received_raw: _Optional[bytes] = ..., unknown: _Optional[_Union[Unknown, str]] = ...) -> None: ...
 
 class GenerateResponse(_message.Message):
     __slots__ = ("text", "finish", "index", "logprobs", "checkpoint", "started", "raw")
@@ -150,14 +163,16 @@ class GenerateResponse(_message.Message):
     def __init__(self, text: _Optional[str] = ..., finish: _Optional[_Union[Finish, _Mapping]] = ..., index: _Optional[int] = ..., logprobs: _Optional[_Union[Logprobs, _Mapping]] = ..., checkpoint: _Optional[_Union[Checkpoint, _Mapping]] = ..., started: _Optional[_Union[Started, _Mapping]] = ..., raw: _Optional[bytes] = ...) -> None: ...
 
 class Started(_message.Message):
-    __slots__ = ("seed", "max_chars", "replica")
+    __slots__ = ("seed", "max_chars", "replica", "unknown_chars")
     SEED_FIELD_NUMBER: _ClassVar[int]
     MAX_CHARS_FIELD_NUMBER: _ClassVar[int]
     REPLICA_FIELD_NUMBER: _ClassVar[int]
+    UNKNOWN_CHARS_FIELD_NUMBER: _ClassVar[int]
     seed: int
     max_chars: int
     replica: Replica
-    def __init__(self, seed: _Optional[int] = ..., max_chars: _Optional[int] = ..., replica: _Optional[_Union[Replica, _Mapping]] = ...) -> None: ...
+    unknown_chars: int
+    def __init__(self, seed: _Optional[int] = ..., max_chars: _Optional[int] = ..., replica: _Optional[_Union[Replica, _Mapping]] = ..., unknown_chars: _Optional[int] = ...) -> None: ...
 
 class Logprobs(_message.Message):
     __slots__ = ("chosen", "alternatives")
@@ -210,7 +225,7 @@ class Finish(_message.Message):
     def __init__(self, reason: _Optional[_Union[FinishReason, str]] = ..., stop: _Optional[str] = ..., prompt_chars: _Optional[int] = ..., generated_chars: _Optional[int] = ..., seed: _Optional[int] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., position: _Optional[int] = ..., resume_token: _Optional[bytes] = ..., stop_chars_sent: _Optional[int] = ...) -> None: ...
 
 class ScoreRequest(_message.Message):
-    __slots__ = ("model", "text", "prompt", "resume_token", "return_token", "alternatives", "replica", "other_numerics")
+    __slots__ = ("model", "text", "prompt", "resume_token", "return_token", "alternatives", "replica", "other_numerics", "unknown")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     TEXT_FIELD_NUMBER: _ClassVar[int]
     PROMPT_FIELD_NUMBER: _ClassVar[int]
@@ -219,6 +234,7 @@ class ScoreRequest(_message.Message):
     ALTERNATIVES_FIELD_NUMBER: _ClassVar[int]
     REPLICA_FIELD_NUMBER: _ClassVar[int]
     OTHER_NUMERICS_FIELD_NUMBER: _ClassVar[int]
+    UNKNOWN_FIELD_NUMBER: _ClassVar[int]
     model: str
     text: str
     prompt: str
@@ -227,7 +243,8 @@ class ScoreRequest(_message.Message):
     alternatives: int
     replica: Replica
     other_numerics: bool
-    def __init__(self, model: _Optional[str] = ..., text: _Optional[str] = ..., prompt: _Optional[str] = ..., resume_token: _Optional[bytes] = ..., return_token: bool = ..., alternatives: _Optional[int] = ..., replica: _Optional[_Union[Replica, _Mapping]] = ..., other_numerics: bool = ...) -> None: ...
+    unknown: Unknown
+    def __init__(self, model: _Optional[str] = ..., text: _Optional[str] = ..., prompt: _Optional[str] = ..., resume_token: _Optional[bytes] = ..., return_token: bool = ..., alternatives: _Optional[int] = ..., replica: _Optional[_Union[Replica, _Mapping]] = ..., other_numerics: bool = ..., unknown: _Optional[_Union[Unknown, str]] = ...) -> None: ...
 
 class ScoreResponse(_message.Message):
     __slots__ = ("logprobs", "summary", "raw")
@@ -240,7 +257,7 @@ class ScoreResponse(_message.Message):
     def __init__(self, logprobs: _Optional[_Union[Logprobs, _Mapping]] = ..., summary: _Optional[_Union[ScoreSummary, _Mapping]] = ..., raw: _Optional[bytes] = ...) -> None: ...
 
 class ScoreSummary(_message.Message):
-    __slots__ = ("chars", "nats", "bits_per_char", "perplexity", "position", "resume_token", "replica", "timings")
+    __slots__ = ("chars", "nats", "bits_per_char", "perplexity", "position", "resume_token", "replica", "timings", "unknown_chars")
     CHARS_FIELD_NUMBER: _ClassVar[int]
     NATS_FIELD_NUMBER: _ClassVar[int]
     BITS_PER_CHAR_FIELD_NUMBER: _ClassVar[int]
@@ -249,6 +266,7 @@ class ScoreSummary(_message.Message):
     RESUME_TOKEN_FIELD_NUMBER: _ClassVar[int]
     REPLICA_FIELD_NUMBER: _ClassVar[int]
     TIMINGS_FIELD_NUMBER: _ClassVar[int]
+    UNKNOWN_CHARS_FIELD_NUMBER: _ClassVar[int]
     chars: int
     nats: float
     bits_per_char: float
@@ -257,7 +275,8 @@ class ScoreSummary(_message.Message):
     resume_token: bytes
     replica: Replica
     timings: Timings
-    def __init__(self, chars: _Optional[int] = ..., nats: _Optional[float] = ..., bits_per_char: _Optional[float] = ..., perplexity: _Optional[float] = ..., position: _Optional[int] = ..., resume_token: _Optional[bytes] = ..., replica: _Optional[_Union[Replica, _Mapping]] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ...) -> None: ...
+    unknown_chars: int
+    def __init__(self, chars: _Optional[int] = ..., nats: _Optional[float] = ..., bits_per_char: _Optional[float] = ..., perplexity: _Optional[float] = ..., position: _Optional[int] = ..., resume_token: _Optional[bytes] = ..., replica: _Optional[_Union[Replica, _Mapping]] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., unknown_chars: _Optional[int] = ...) -> None: ...
 
 class Timings(_message.Message):
     __slots__ = ("queue_seconds", "first_char_seconds", "total_seconds")
@@ -286,7 +305,7 @@ class GetModelRequest(_message.Message):
     def __init__(self, name: _Optional[str] = ...) -> None: ...
 
 class Model(_message.Message):
-    __slots__ = ("name", "version", "digest", "cell", "layers", "hidden", "vocabulary", "start_text", "precision", "provider", "numerics", "training", "state", "is_default", "texts", "max_rows", "memory", "unit", "prompts")
+    __slots__ = ("name", "version", "digest", "cell", "layers", "hidden", "vocabulary", "start_text", "precision", "provider", "numerics", "training", "state", "is_default", "texts", "max_rows", "memory", "unit", "is_server_default", "prompts")
     NAME_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
@@ -305,6 +324,7 @@ class Model(_message.Message):
     MAX_ROWS_FIELD_NUMBER: _ClassVar[int]
     MEMORY_FIELD_NUMBER: _ClassVar[int]
     UNIT_FIELD_NUMBER: _ClassVar[int]
+    IS_SERVER_DEFAULT_FIELD_NUMBER: _ClassVar[int]
     PROMPTS_FIELD_NUMBER: _ClassVar[int]
     name: str
     version: str
@@ -324,8 +344,9 @@ class Model(_message.Message):
     max_rows: int
     memory: int
     unit: str
+    is_server_default: bool
     prompts: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., digest: _Optional[str] = ..., cell: _Optional[str] = ..., layers: _Optional[int] = ..., hidden: _Optional[int] = ..., vocabulary: _Optional[str] = ..., start_text: _Optional[str] = ..., precision: _Optional[str] = ..., provider: _Optional[str] = ..., numerics: _Optional[str] = ..., training: _Optional[_Union[TrainingRecord, _Mapping]] = ..., state: _Optional[_Union[ModelState, str]] = ..., is_default: bool = ..., texts: _Optional[int] = ..., max_rows: _Optional[int] = ..., memory: _Optional[int] = ..., unit: _Optional[str] = ..., prompts: _Optional[_Iterable[str]] = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., digest: _Optional[str] = ..., cell: _Optional[str] = ..., layers: _Optional[int] = ..., hidden: _Optional[int] = ..., vocabulary: _Optional[str] = ..., start_text: _Optional[str] = ..., precision: _Optional[str] = ..., provider: _Optional[str] = ..., numerics: _Optional[str] = ..., training: _Optional[_Union[TrainingRecord, _Mapping]] = ..., state: _Optional[_Union[ModelState, str]] = ..., is_default: bool = ..., texts: _Optional[int] = ..., max_rows: _Optional[int] = ..., memory: _Optional[int] = ..., unit: _Optional[str] = ..., is_server_default: bool = ..., prompts: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class TrainingRecord(_message.Message):
     __slots__ = ("data", "data_sha256", "parameters", "steps", "validation_nats")

@@ -10,11 +10,11 @@ import grpc
 
 from server.access.authentication import Authenticator
 from server.access.cancel_limit import CancelLimit
-from server.access.listener import bind, files_of
+from server.access.listener import bind, describe, files_of
 from server.catalog.catalog import Catalog
 from server.catalog.model_factory import ModelFactory
 from server.engine.messages import Reason
-from server.errors import CannotStart
+from server.errors import CannotStart, join_names
 from server.observe.metrics import Stage
 from server.observe.observers import Observation
 from server.runtime.host_runner import RuntimeMissing, check_runtime
@@ -61,7 +61,7 @@ class Server:
         server = grpc.aio.server(options=_options(self._settings), interceptors=interceptors)
         port = bind(server, self._settings)
         if await self._start(server):
-            log.info("listening on %s:%d", self._settings.host, port)
+            log.info("listening on %s", describe(self._settings, port))
             await self._ending.wait()
         else:
             self._drain.set()
@@ -107,6 +107,10 @@ class Server:
             raise CannotStart(f"--models {self._settings.models}: {error.strerror}") from None
         if not len(self._catalog):
             raise CannotStart(f"--models {self._settings.models}: holds no bundle that can be served")
+        default, versions = self._settings.default, self._catalog.versions
+        if default and not versions.of(default):
+            served = join_names(versions.names())
+            raise CannotStart(f"--default {default}: no bundle has that name; served are {served}")
 
     def _handle_signals(self) -> None:
         loop = asyncio.get_running_loop()

@@ -17,6 +17,11 @@ class ServerSettings(Settings):
     """Streams characters from bundles over gRPC. The first SIGINT or SIGTERM drains, the second ends it at once."""
 
     models: Path = Field(Path("bundles"), description="a folder of bundles, or one bundle")
+    default: str = Field(
+        "",
+        description="name of the model for requests that name none; without it that of the newest bundle (the time of "
+        "its manifest.json)",
+    )
     config: Path | None = Field(None, description="TOML file with settings by name (max_rows = 64)")
     print_config: bool = Field(False, description="print every setting and where it comes from, and end")
     host: str = Field("127.0.0.1", description="address to listen on; one that others can reach needs TLS")

@@ -5,7 +5,7 @@ import re
 import stat
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
@@ -50,6 +50,10 @@ class StreamSettings(ModelChoice, Connection):
         description='the text to continue. "-": from standard input, less one line end at its end; so too where none '
         "is given and standard input is a pipe or a file. None, or '': the model begins a text. "
         'One that begins with "-" comes last, after the flags and "--"',
+    )
+    unknown: Literal["refuse", "skip", "replace"] | None = Field(
+        None,
+        description="characters of the prompt that the model does not know: refuse it, leave them out, or put another",
     )
     max_chars: int | None = Field(None, description="generate at most so many characters")
     min_chars: int | None = Field(None, description="stop strings count after so many generated characters")
@@ -116,6 +120,7 @@ def generate_options(settings: StreamSettings) -> GenerateOptions:
     return {
         # A token has the model of its text: only a flag overrides it, not the variable.
         "model": settings.model if settings.token_in is None or "model" in settings.model_fields_set else "",
+        "unknown": settings.unknown,
         "max_chars": settings.max_chars,
         "min_chars": settings.min_chars,
         "temperature": 0.0 if settings.greedy else settings.temperature,

@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _row(model: ModelInfo) -> tuple[str, ...]:
     return (
         model.name,
-        f"{model.version} (default)" if model.is_default else model.version,
+        f"{model.version} (default)" if model.is_server_default else model.version,
         model.state,
         f"{model.cell} {model.layers}x{model.hidden}",
         f"{len(model.vocabulary)}{' bytes' if model.unit == 'bytes' else ''}",

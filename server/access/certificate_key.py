@@ -1,4 +1,4 @@
-"""The kind of a certificate's key: OpenSSL loads more kinds than gRPC can make handshakes with.
+"""The kind of a certificate's key, as OpenSSL loads more kinds than gRPC can make handshakes with; and its last day.
 
 gRPC has BoringSSL, whose clients offer ECDSA with two curves, and RSA; it cannot be asked beforehand. So the kind is
 read from the certificate itself (X.509 in DER: RFC 5280, section 4.1): by hand, as neither Python's ssl nor gRPC tells
@@ -7,12 +7,13 @@ it, and `cryptography` would be a dependency of serving for these lines alone.
 
 from collections.abc import Iterator
 
-__all__ = ["ACCEPTED", "refused_key"]
+__all__ = ["ACCEPTED", "last_day", "refused_key"]
 
 LEAST_RSA_BITS = 2048
 ACCEPTED = f"P-256, P-384, and RSA of at least {LEAST_RSA_BITS} bits"
 
 VERSION = 0xA0  # the tag of an optional field
+SHORT_TIME = 0x17
 # Encoded object identifiers of kinds (RFC 3279, 4055 and 8410) and of curves (RFC 5480).
 EC, RSA = "2a8648ce3d0201", "2a864886f70d010101"
 KINDS = {"2a864886f70d01010a": "RSA-PSS", "2b6570": "Ed25519", "2b6571": "Ed448"}
@@ -23,7 +24,9 @@ ACCEPTED_CURVES = {"P-256", "P-384"}
 def refused_key(certificate: bytes) -> str:
     """Return the kind of the certificate's key if gRPC refuses it; "" if gRPC takes it, or this is no certificate."""
     try:
-        algorithm, bits = _key(certificate)
+        *_, key = _fields(certificate)
+        (_, algorithm), (_, numbers) = _elements(key)
+        bits = numbers[1:]  # the first byte counts the last one's unused bits
         kind, *parameters = [content.hex() for _, content in _elements(algorithm)]
         if kind == EC:
             curve = CURVES.get(parameters[0], "of another curve")
@@ -36,15 +39,27 @@ def refused_key(certificate: bytes) -> str:
         return ""
 
 
-def _key(certificate: bytes) -> tuple[bytes, bytes]:
-    """Return the key's algorithm and its bits. Raises ValueError or IndexError."""
+def last_day(certificate: bytes) -> str:
+    """Return the day (YYYY-MM-DD, in UTC) on which a certificate ends; "" if this is no certificate."""
+    try:
+        *_, validity, _subject, _key = _fields(certificate)
+        _, (tag, end) = _elements(validity)
+        digits = end.decode("ascii")
+        if tag == SHORT_TIME:  # years have two digits there, of 1950 to 2049
+            digits = ("19" if digits >= "50" else "20") + digits
+        return f"{digits[:4]}-{digits[4:6]}-{digits[6:8]}"
+    except (ValueError, IndexError):
+        return ""
+
+
+def _fields(certificate: bytes) -> list[bytes]:
+    """Return a certificate's number, signature, issuer, validity, subject and key. Raises ValueError or IndexError."""
     ((_, whole),) = _elements(certificate)
     (_, signed), *_ = _elements(whole)
-    _number, _signature, _issuer, _validity, _subject, key, *_ = [
+    number, signature, issuer, validity, subject, key, *_ = [
         content for tag, content in _elements(signed) if tag != VERSION
     ]
-    (_, algorithm), (_, bits) = _elements(key)
-    return algorithm, bits[1:]  # the first byte counts the last one's unused bits
+    return [number, signature, issuer, validity, subject, key]
 
 
 def _modulus(key: bytes) -> int:

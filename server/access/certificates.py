@@ -11,10 +11,10 @@ from pathlib import Path
 
 import grpc
 
-from server.access.certificate_key import ACCEPTED, refused_key
+from server.access.certificate_key import ACCEPTED, last_day, refused_key
 from server.access.reloading import FileError, Reloaded, read, read_secret
 
-__all__ = ["server_credentials"]
+__all__ = ["end_of", "server_credentials"]
 
 log = logging.getLogger("charstream.tls")
 
@@ -53,8 +53,17 @@ def _configuration(cert: Path, key: Path, client_ca: Path | None) -> grpc.Server
         raise FileError(f"{cert}: its key is {refused}; gRPC takes {ACCEPTED}")
     _check_pair(cert, chain, key, secret)
     authorities = _authorities(client_ca) if client_ca else None
-    log.info("certificate of %s, SHA-256 %s", cert, hashlib.sha256(own).hexdigest() if own else "unknown")
+    digest = hashlib.sha256(own).hexdigest() if own else "unknown"
+    log.info("certificate of %s, SHA-256 %s, until %s", cert, digest, last_day(own) or "unknown")
     return grpc.ssl_server_certificate_configuration([(secret, chain)], authorities)
+
+
+def end_of(cert: Path) -> str:
+    """Return the day on which the certificate ends, as YYYY-MM-DD; "unknown" if it cannot be read now."""
+    try:
+        return last_day(_own_certificate(read(cert))) or "unknown"
+    except FileError:
+        return "unknown"
 
 
 def _own_certificate(chain: bytes) -> bytes:

@@ -8,12 +8,12 @@ from contextlib import contextmanager
 
 import grpc
 
-from server.access.certificates import server_credentials
+from server.access.certificates import end_of, server_credentials
 from server.access.reloading import FileError
 from server.errors import CannotStart
 from server.settings import ServerSettings
 
-__all__ = ["bind", "files_of"]
+__all__ = ["bind", "describe", "files_of"]
 
 log = logging.getLogger("charstream.server")
 
@@ -34,6 +34,14 @@ def bind(server: grpc.aio.Server, settings: ServerSettings) -> int:
         raise CannotStart(
             f"cannot listen on {place}: the port is in use or the address is not this machine's"
         ) from None
+
+
+def describe(settings: ServerSettings, port: int) -> str:
+    """Return where the server listens, in a form that clients take, and what it asks of them."""
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    tls = f"TLS, its certificate ends {end_of(settings.tls_cert)}" if settings.tls_cert else "no TLS"
+    certificates = ", certificates of clients" if settings.tls_client_ca else ""
+    return f"{host}:{port} ({tls}{certificates}, {'tokens' if settings.tokens else 'no tokens'})"
 
 
 @contextmanager

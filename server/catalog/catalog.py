@@ -27,7 +27,8 @@ class Catalog(Generic[Model]):
     """
 
     def __init__(self, settings: ServerSettings, factory: Factory[Model], count_failure: Callable[[], None]) -> None:
-        self.versions, self.loader = Versions(), Loader(settings, factory, count_failure)
+        self.versions = Versions(settings.default)
+        self.loader = Loader(settings, factory, count_failure)
         self._reconciler = Reconciler(settings, self.versions, self.loader)
         self._watching: asyncio.Task[None] | None = None
         self._calls, self._max_wait, self._most_texts = 0, settings.max_wait, settings.most_texts

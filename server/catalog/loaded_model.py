@@ -36,5 +36,5 @@ class ServedModel:
         return (
             f"{self.manifest.name} {self.manifest.version} ({shape.cell} {shape.layers}x{shape.hidden}, "
             f"{self.precision}, onnxruntime {runtime_version()}, {self.provider}, {self.device}, "
-            f"digest {self.digest[:12]}, numerics {self.numerics})"
+            f"at most {self.memory / 1e6:.0f} MB, digest {self.digest[:12]}, numerics {self.numerics})"
         )

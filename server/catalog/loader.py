@@ -161,6 +161,11 @@ class Loader(Generic[Model]):
         if not isinstance(error, (BundleError, CannotRun, RuntimeMissing, OSError, MemoryError)):
             log.exception("%s: unexpected", version)
         why = str(error) or repr(error)
+        if isinstance(error, MemoryError):
+            megabytes = self.memory_of(version) / 1e6
+            why = (
+                f"out of memory; it takes up to {megabytes:.0f} MB, less with a lower --max-batch or --max-rows ({why})"
+            )
         reason = why if isinstance(error, BundleError) else f"{version.found.folder}: {why}"
         is_verdict = not isinstance(error, (Unsettled, OSError, MemoryError))
         return self._fail(version, reason, "the server's log says why", is_verdict)

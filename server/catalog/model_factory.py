@@ -22,7 +22,7 @@ from server.streaming.text_stream import StreamLimits
 __all__ = ["ModelFactory", "memory_of"]
 
 # A graph is held as its file, and as what onnxruntime makes of it; for its runs each graph keeps about 16 arrays of
-# [max_batch, hidden] per layer (measured: docs/decisions.md).
+# [max_batch, hidden] per layer, and both together about as many of [max_batch, V] (measured: docs/decisions.md).
 GRAPHS, GRAPH_COPIES, WORK_ARRAYS = 2, 2, 16
 FLOAT_BYTES = 4
 
@@ -121,7 +121,7 @@ def memory_of(manifest: Manifest, settings: ServerSettings, precision: Precision
     graphs = sum(record.bytes for name, record in manifest.files.items() if name in names)
     rows = sum(settings.bucket_sizes) + STAGED if on_device else settings.max_rows
     batch = settings.max_rows if on_device else settings.max_batch
-    work = GRAPHS * len(steps) * WORK_ARRAYS * shape.layers * batch * shape.hidden * FLOAT_BYTES
+    work = WORK_ARRAYS * batch * (GRAPHS * len(steps) * shape.layers * shape.hidden + vocab) * FLOAT_BYTES
     states = 2 * rows * shape.hidden * len(shape.state_names) * FLOAT_BYTES
     bias = settings.max_rows * vocab * FLOAT_BYTES
     if on_device:

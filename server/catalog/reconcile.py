@@ -35,7 +35,7 @@ class Reconciler:
         # Not the loop's own threads, whose end would wait for a look: it may hang if the file system does not answer.
         self._thread = ThreadPoolExecutor(1, "looker")
         self._due, self._looked = asyncio.Event(), asyncio.Event()
-        self._unreadable = ""
+        self._unreadable = self._default = ""
         self._ending: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
@@ -45,6 +45,7 @@ class Reconciler:
         load_all, loader = self._settings.load == "start", self._loader
         await self._bring_in(look, lambda version: load_all and loader.budget.fits(loader.memory_of(version)))
         self._report_twins(look)
+        self._report_default()
 
     async def watch(self) -> None:
         """Look again and again, until the server gives up its loads."""
@@ -98,6 +99,7 @@ class Reconciler:
         await self._bring_in(look, lambda version: load_all or self._has_loaded(version.found.manifest.name))
         self._retire_gone(look, lambda version: True)
         self._report_twins(look)
+        self._report_default()
 
     async def _look_at_folder(self) -> Look:
         loop = asyncio.get_running_loop()
@@ -217,6 +219,15 @@ class Reconciler:
                     self._twins.add(one.folder, one.content, f"{one.folder}: {known.found.folder} is {known} too")
                     twins.add(one.folder)
         self._twins.keep(twins)
+
+    def _report_default(self) -> None:
+        """Log which model requests mean that name none, when that is a question and the answer is new."""
+        version = self._versions.server_default()
+        name = version.found.manifest.name if version else ""
+        if len(self._versions.names()) > 1 and name not in ("", self._default):
+            why = "--default" if self._settings.default else "its bundle is the newest; --default chooses another"
+            log.info("requests that name no model get %s (%s)", name, why)
+        self._default = name
 
 
 def _by_key(look: Look) -> list[tuple[tuple[str, str], list[Found]]]:

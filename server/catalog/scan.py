@@ -41,6 +41,11 @@ class Found:
         """Name and version."""
         return self.manifest.name, self.manifest.version
 
+    @property
+    def written(self) -> int:
+        """When its manifest was written, in ns since 1970."""
+        return next(changed for name, _, _, changed, _ in self.content if name == MANIFEST)
+
     def __str__(self) -> str:
         return f"{self.manifest.name} {self.manifest.version}"
 
@@ -105,7 +110,7 @@ class Reports:
 
 
 def look_at(folder: Path, before: Look) -> Look:
-    """Return the bundles of a folder, which is one itself, or has folders that each are one or hold several.
+    """Return the bundles of a folder, which is one itself, or has folders that each are one, hold several, or both.
 
     Raises OSError if the folder cannot be read.
 
@@ -113,8 +118,8 @@ def look_at(folder: Path, before: Look) -> Look:
         before: the last look; bundles that have not changed since are not read again.
     """
     look, known = Look(), {found.folder: found for found in before.found}
-    is_bundle = (folder / MANIFEST).exists()
-    for place in [folder] if is_bundle else chain.from_iterable(map(_version_folders, _folders(folder))):
+    tops = [folder] if (folder / MANIFEST).exists() else _folders(folder)
+    for place in chain.from_iterable(map(_version_folders, tops)):
         content = None
         try:
             content = _content(place)
@@ -148,9 +153,11 @@ def version_order(version: str) -> tuple[list[str | int], str]:
 
 
 def _version_folders(folder: Path) -> list[Path]:
-    """Return the folders of bundles in it, or the folder itself if there are none."""
+    """Return the folder if it has a bundle, and those of bundles in it; the folder itself if there are none."""
     try:
-        inside = [] if _has_manifest(folder) else _folders(folder)
+        inside = _folders(folder)
+        if _has_manifest(folder):
+            return [folder, *filter(_has_manifest, inside)]
         return inside if any(map(_has_manifest, inside)) else [folder]
     except OSError:
         return [folder]
@@ -178,8 +185,12 @@ def _may_be(path: Path, condition: Callable[[int], bool]) -> bool:
 
 def _content(folder: Path) -> Content:
     with os.scandir(folder) as entries:
-        stats = [(entry.name, entry.stat()) for entry in entries]
-    return tuple(sorted((name, stat.st_size, stat.st_ino, stat.st_mtime_ns, stat.st_ctime_ns) for name, stat in stats))
+        stats = {entry.name: entry.stat() for entry in entries}
+    if MANIFEST in stats:  # folders in a bundle's are other versions, whose coming and going does not change it
+        stats = {name: found for name, found in stats.items() if not stat.S_ISDIR(found.st_mode)}
+    return tuple(
+        sorted((name, one.st_size, one.st_ino, one.st_mtime_ns, one.st_ctime_ns) for name, one in stats.items())
+    )
 
 
 def _has_changed(found: Found) -> bool:

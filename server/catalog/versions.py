@@ -3,7 +3,7 @@
 import itertools
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from enum import Enum, auto
 
 from server.catalog.scan import Found, version_order
@@ -80,10 +80,14 @@ class Version:
 
 
 class Versions:
-    """All versions that may be asked for: by name, the highest version first."""
+    """All versions that may be asked for: by name, the highest version first.
 
-    def __init__(self) -> None:
-        self._of: dict[str, list[Version]] = {}
+    Args:
+        default: the name that requests mean which name no model; "" for that of the newest bundle.
+    """
+
+    def __init__(self, default: str = "") -> None:
+        self._default, self._of = default, dict[str, list[Version]]()
 
     def __iter__(self) -> Iterator[Version]:
         return itertools.chain.from_iterable(self._of[name] for name in sorted(self._of))
@@ -120,13 +124,13 @@ class Versions:
         """Return the version that a request means.
 
         Args:
-            wanted: NAME, NAME@VERSION, or "" where there is only one name.
+            wanted: NAME, NAME@VERSION, or "" for the default.
             digest: of the bundle with which the text began; "" for a new text.
 
         Raises:
             ModelNotFound, InvalidField, ModelUnusable
         """
-        name, at, number = (wanted or self._only_name()).partition("@")
+        name, at, number = (wanted or self._unnamed(digest)).partition("@")
         known = [version for version in self.of(name) if not at or version.found.manifest.version == number]
         if not known:
             others = [f"{name}@{other.found.manifest.version}" for other in self.of(name)]
@@ -137,12 +141,26 @@ class Versions:
         same = [version for version in usable if digest and version.found.digest == digest]
         return (same or [version for version in usable if at or version.standing is Standing.OFFERED] or usable)[0]
 
-    def _only_name(self) -> str:
+    def server_default(self) -> Version | None:
+        """Return the version that a new text's request means which names no model."""
+        with suppress(ModelNotFound, InvalidField, ModelUnusable):
+            return self.choose("", "")
+        return None
+
+    def _unnamed(self, digest: str) -> str:
+        """Return the name that a request means which has none: that of its text's bundle, or the default."""
+        begun = [version.found.manifest.name for version in self if digest and version.found.digest == digest]
+        if begun:
+            return begun[0]
         names = self.names()
         if not names:
             raise ModelNotFound("", [])
-        if len(names) > 1:
-            raise InvalidField(
-                "model", f"is empty, which is allowed only where one is served; served are {join_names(names)}"
-            )
-        return names[0]
+        if not self._default:
+            return max(names, key=self._written)  # of equally old ones the first by name
+        if not self.of(self._default):
+            reason = f"is empty, and {self._default!r} (--default) is not served now; name a model (--model): "
+            raise InvalidField("model", f"{reason}served are {join_names(names)}")
+        return self._default
+
+    def _written(self, name: str) -> int:
+        return (self.default(name) or self.of(name)[0]).found.written

@@ -42,7 +42,7 @@ class StatusPort:
 
     def __init__(self, host: str, port: int, metrics: Metrics) -> None:
         server = _HttpServer(host, port, _Status(metrics, asyncio.get_running_loop()))
-        log.info("metrics on %s:%d", host, server.server_address[1])
+        log.info("metrics on %s:%d", f"[{host}]" if ":" in host else host, server.server_address[1])
         Thread(target=server.serve_forever, name="metrics port", daemon=True).start()
 
 

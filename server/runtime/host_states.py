@@ -79,10 +79,11 @@ class HostStates:
 
     def warm_up(self, measure: Measure) -> None:
         """Run batches of every class of size, so that no first use is slow and the step times are known."""
-        most = min(self._max_batch, self._max_rows)
+        most, scores = min(self._max_batch, self._max_rows), len(self._logprobs) // self._vocab
         for rows in sorted({min(2**power, most) for power in range(most.bit_length() + 1)}):
             for full in (False, True):
-                for steps in (1, MAX_STEPS if rows <= FEW_ROWS else SHORT_RUN):
+                longest = MAX_STEPS if rows <= FEW_ROWS else SHORT_RUN
+                for steps in sorted({1, min(longest, scores // rows) if full else longest}):
                     outcomes = self.run(idle_input(rows, rows, steps, self._vocab), full=full)
                     measure(rows, full, steps, outcomes.seconds)
 

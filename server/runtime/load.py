@@ -22,7 +22,7 @@ from server.runtime.device_runner import DeviceRunner
 from server.runtime.device_states import DeviceStore
 from server.runtime.host_runner import CannotRun, Provider, Runner, RuntimeMissing, has_cuda
 from server.runtime.host_states import HostStates, HostStore
-from server.runtime.probe import Pass, digest_of
+from server.runtime.probe import Pass, digest_of, short_inputs
 from server.settings import ServerSettings
 
 __all__ = ["BEST", "Loaded", "device_graphs", "load"]
@@ -127,7 +127,8 @@ def _host_passes(runner: Runner, manifest: Manifest) -> Iterator[Pass]:
     """Yield the passes of one row alone, and of the manifest's rows together."""
     vocab = len(manifest.symbols)
     for rows, full in product((1, ROWS), (True, False)):
-        forced, uniform = probe_inputs(vocab, rows)
+        # The manifest has the texts of all rows together.
+        forced, uniform = probe_inputs(vocab, rows) if rows == ROWS and not full else short_inputs(vocab, rows)
         logprobs = np.empty(full * forced.size * vocab, np.float32)
         states = HostStates(runner, manifest, rows, rows, logprobs)
         first = 0 if rows == ROWS else None
@@ -158,7 +159,7 @@ def _device_numerics(store: DeviceStore, manifest: Manifest, precision: Precisio
 
 def _device_passes(store: DeviceStore, manifest: Manifest, full: bool, bucket: int, steps: int) -> Iterator[Pass]:
     """Yield the passes of the manifest's rows, as many at a time as may come in with a run."""
-    forced, uniform = probe_inputs(len(manifest.symbols), ROWS)
+    forced, uniform = (short_inputs if full else probe_inputs)(len(manifest.symbols), ROWS)
     count = min(ROWS, bucket, store.limits.newcomers)
     for first in range(0, ROWS, count):
         rows = slice(first, first + count)

@@ -12,16 +12,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bundle.manifest import Manifest, Precision
-from bundle.probe import SAMPLED
+from bundle.probe import SAMPLED, probe_inputs
 from server.engine.messages import RowState
-from server.engine.state_store import Limits, RunInput, States
+from server.engine.state_store import LOGPROBS, Limits, RunInput, States
 from server.runtime.host_runner import CannotRun
 
-__all__ = ["Pass", "digest_of"]
+__all__ = ["Pass", "digest_of", "short_inputs"]
 
 Array = NDArray[Any]
 # The sampling limits of the probe in the full graph.
 TOP_K, TOP_P = 5, 0.9
+# In a vocabulary of more symbols not every pass forces all of them: V times V log-probabilities would be gigabytes.
+LARGE = 4096
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class Pass:
         for slot in range(count):
             self.states.put(slot, RowState(0, zeros, 0))
         parts = zip(*self._parts(len(manifest.symbols)), strict=True)
-        return [np.concatenate(arrays)[:steps, :count] for arrays in parts] + (self._end(count) if self.ends else [])
+        return [np.concatenate(arrays)[:steps] for arrays in parts] + (self._end(count) if self.ends else [])
 
     def _parts(self, vocab: int) -> Iterator[list[Array]]:
         """Yield copies of what came out of each run."""
@@ -65,7 +67,7 @@ class Pass:
             part = slice(begin, begin + self.steps)
             outcomes = self.states.run(RunInput(0, forced[part], uniform[part], temperature, limits), full=self.full)
             arrays: list[Array] = [outcomes.tokens, outcomes.logprobs] if self.full else [outcomes.tokens]
-            yield [array.copy() for array in arrays]
+            yield [array[:, :count].copy() for array in arrays]
 
     def _end(self, count: int) -> list[Array]:
         ends = [self.states.take(slot, 0) for slot in range(count)]
@@ -84,10 +86,17 @@ def digest_of(passes: Iterable[Pass], manifest: Manifest, precision: Precision) 
         if tokens.min() < 0 or tokens.max() >= len(manifest.symbols) or not all(np.isfinite(a).all() for a in others):
             raise CannotRun("the probe leads to characters that the vocabulary lacks, or to a state that is not finite")
         for array in (tokens, *others):
-            digest.update(array.tobytes())
+            digest.update(np.ascontiguousarray(array).data)
         if one.first is not None and not one.full:
             _compare(manifest, precision, one.first, tokens[-SAMPLED:])
     return digest.hexdigest()[:16]
+
+
+def short_inputs(vocab: int, rows: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Return the inputs of bundle/probe.py; in a large vocabulary the last steps, whose scores are those of one run."""
+    forced, uniform = probe_inputs(vocab, rows)
+    steps = max(SAMPLED, LOGPROBS // (rows * vocab)) if vocab > LARGE else len(forced)
+    return forced[-steps:], uniform[-steps:]
 
 
 def _limits(rows: int, vocab: int) -> Limits:

@@ -47,6 +47,7 @@ class ModelsService(pb_grpc.ModelsServicer):
             ),
             state=_state(version),
             is_default=self._versions.default(manifest.name) is version,
+            is_server_default=self._versions.server_default() is version,
             max_rows=self._settings.max_rows,
             memory=self._loader.memory_of(version),
             unit=manifest.unit,

@@ -12,7 +12,7 @@ from bundle.vocabulary import MAX_PARTIAL_SYMBOLS
 from protos import charstream_pb2 as pb
 from server.engine.messages import Chunking, Request, StopRule
 from server.errors import InvalidField, WrongReplica
-from server.service.fields import Tokens, numbers_of
+from server.service.fields import Tokens, known_symbols, numbers_of
 from server.service.resume_state import place_of
 from server.service.sampling import merge_sampling, sampling_of
 from server.service.token_pb2 import TextState
@@ -38,6 +38,7 @@ class ResponseDetails:
         continuations: the index of each text that is wanted.
         max_chars: the request's `max_chars`, received characters included.
         preceding: symbols before the first that is sent.
+        unknown_chars: symbols of the prompt, or the scored text, that were left out or replaced.
     """
 
     manifest: Manifest
@@ -47,6 +48,7 @@ class ResponseDetails:
     prompt_chars: int = 0
     max_chars: int = 0
     preceding: str = ""
+    unknown_chars: int = 0
 
 
 def generation_request(
@@ -54,7 +56,8 @@ def generation_request(
 ) -> tuple[Request, ResponseDetails]:
     """Return the request of the first continuation that is wanted. Raises InvalidField or WrongReplica."""
     _check_replica(message, token, ours)
-    prompt, known = manifest.vocabulary.text_to_symbols(message.prompt), _received_symbols(message, token, manifest)
+    prompt, unknown_chars = known_symbols(message.prompt, message.unknown, manifest)
+    known = _received_symbols(message, token, manifest)
     max_chars = _max_chars(message, settings)
     known_generated = _generated_part(message, prompt, known, max_chars)
     sampling = merge_sampling(message.sampling, token)
@@ -95,7 +98,7 @@ def generation_request(
     # The first symbols sent may complete the token's unfinished character, unless an echoed prompt comes first.
     preceding = known if message.echo and prompt else unfinished + ("" if message.echo else prompt) + known
     return request, ResponseDetails(
-        manifest, ours, sampling, continuations, prompt_chars=len(prompt), max_chars=max_chars, preceding=preceding
+        manifest, ours, sampling, continuations, len(prompt), max_chars, preceding, unknown_chars
     )
 
 
@@ -104,11 +107,14 @@ def scoring_request(
 ) -> tuple[Request, ResponseDetails]:
     """Return the request of a text that is forced and sent, with scores. Raises InvalidField or WrongReplica."""
     _check_replica(message, token, ours)
-    if not message.text:
-        raise InvalidField("text", "is empty, there is nothing to score")
-    to_symbols, max_prompt = manifest.vocabulary.text_to_symbols, settings.max_prompt_chars
-    prompt = _tokens("prompt", to_symbols(message.prompt), manifest, max_prompt)
-    text = _tokens("text", to_symbols(message.text), manifest, max_prompt)
+    prompt_symbols, in_prompt = known_symbols(message.prompt, message.unknown, manifest)
+    symbols, in_text = known_symbols(message.text, message.unknown, manifest)
+    if not symbols:
+        reason = f"has {in_text} characters, none of them known to {manifest.name}" if in_text else "is empty"
+        raise InvalidField("text", f"{reason}, there is nothing to score")
+    max_prompt = settings.max_prompt_chars
+    prompt = _tokens("prompt", prompt_symbols, manifest, max_prompt)
+    text = _tokens("text", symbols, manifest, max_prompt)
     origin, origin_tokens = place_of(token, manifest)
     sampling = merge_sampling(pb.Sampling(), token)
     request = Request(
@@ -123,7 +129,8 @@ def scoring_request(
         origin=origin,
         snapshot=message.return_token,
     )
-    return request, ResponseDetails(manifest, ours, sampling, [request.continuation])
+    unknown_chars = in_prompt + in_text
+    return request, ResponseDetails(manifest, ours, sampling, [request.continuation], unknown_chars=unknown_chars)
 
 
 def _check_replica(message: pb.GenerateRequest | pb.ScoreRequest, token: TextState | None, ours: pb.Replica) -> None:

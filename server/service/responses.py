@@ -42,8 +42,15 @@ class GenerateResponder:
             message.raw = chunk.text.encode("latin-1")
         if not self._begun:
             self._begun = True
-            seed, max_chars = self.request.seed, self.details.max_chars
-            message.started.CopyFrom(pb.Started(seed=seed, max_chars=max_chars, replica=self.details.replica))
+            details = self.details
+            message.started.CopyFrom(
+                pb.Started(
+                    seed=self.request.seed,
+                    max_chars=details.max_chars,
+                    replica=details.replica,
+                    unknown_chars=details.unknown_chars,
+                )
+            )
         if chunk.scores:
             message.logprobs.CopyFrom(_logprobs(chunk.scores, manifest.vocabulary))
         if chunk.finish and last:
@@ -115,6 +122,7 @@ class ScoreResponder:
             position=finish.position,
             replica=self._details.replica,
             timings=_timings(finish),
+            unknown_chars=self._details.unknown_chars,
         )
 
 

@@ -41,10 +41,6 @@ def sampling_of(sampling: pb.Sampling, manifest: Manifest) -> Sampling:
 
 def _top_k(sampling: pb.Sampling, vocab: int) -> int:
     """Return top_k, or 0 where it limits nothing."""
-    if not sampling.HasField("top_k"):
-        return 0
-    if sampling.top_k < 1:
-        raise InvalidField("sampling.top_k", "is 0, allowed are numbers from 1; leave it unset for no limit")
     return sampling.top_k if sampling.top_k < vocab else 0
 
 

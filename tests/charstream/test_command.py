@@ -151,8 +151,9 @@ def test_an_output_that_cannot_be_written_is_one_line(text: Path) -> None:
 def test_a_file_that_cannot_be_written_is_one_line_that_names_it(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     done = run("-m", "charstream", "loadtest", "--report", str(tmp_path / "file" / "report"))
-    assert done.returncode == 1
-    assert done.stderr == f"charstream loadtest: {tmp_path}/file/report: Not a directory\n"
+    assert done.returncode == 2
+    report = f"{tmp_path}/file/report"
+    assert done.stderr == f"charstream loadtest: --report {report}: not a directory; name another folder\n"
 
 
 def test_ctrl_c_ends_any_command_with_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -25,6 +25,7 @@ EVERYTHING: GenerateOptions = {
     "bias": {"a": 1.5},
     "seed": 7,
     "continuation": 1,
+    "unknown": "skip",
     "stop": ["x"],
     "include_stop": True,
     "echo": True,
@@ -54,6 +55,7 @@ def test_each_option_reaches_its_field() -> None:
         ),
         seed=7,
         max_chars=9,
+        unknown=pb.UNKNOWN_SKIP,
         stop=["x"],
         chunking=pb.Chunking(max_chars=4, max_delay={"nanos": 500_000_000}),  # type: ignore[arg-type]
         include_stop=True,

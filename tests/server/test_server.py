@@ -12,7 +12,7 @@ from typing import Any
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2
 
 from protos import charstream_pb2 as pb
 from protos import charstream_pb2_grpc as pb_grpc
@@ -222,10 +222,24 @@ def test_health_and_reflection(server: ServerProcess) -> None:
         for service in ("", "charstream.v1.TextGeneration", "charstream.v1.Models"):
             answer = health.Check(health_pb2.HealthCheckRequest(service=service))
             assert answer.status == health_pb2.HealthCheckResponse.SERVING
-        requests = iter([reflection_pb2.ServerReflectionRequest(list_services="")])
-        (answer,) = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo(requests)
-        names = {service.name for service in answer.list_services_response.service}
-    assert {"charstream.v1.TextGeneration", "charstream.v1.Models", "grpc.health.v1.Health"} <= names
+
+
+@pytest.mark.parametrize("version", ["v1", "v1alpha"])
+def test_reflection_describes_every_service(server: ServerProcess, version: str) -> None:
+    """By either name, since tools ask for v1 first; `grpcurl describe` wants each listed service described."""
+    ask = reflection_pb2.ServerReflectionRequest
+    with grpc.insecure_channel(server.address) as channel:
+        info = channel.stream_stream(
+            f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo",
+            ask.SerializeToString,
+            reflection_pb2.ServerReflectionResponse.FromString,
+        )
+        (answer,) = info(iter([ask(list_services="")]))
+        names = [service.name for service in answer.list_services_response.service]
+        files = list(info(ask(file_containing_symbol=name) for name in names))
+    assert {"charstream.v1.TextGeneration", "charstream.v1.Models", "grpc.health.v1.Health"} < set(names)
+    assert {"grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection"} < set(names)
+    assert all(file.file_descriptor_response.file_descriptor_proto for file in files)
 
 
 def test_health_can_be_watched(server: ServerProcess) -> None:

@@ -1,11 +1,13 @@
 """Models come, are loaded, unloaded and go while a server runs; no text that runs notices it."""
 
 import asyncio
+import os
 import random
 import re
 import shutil
 import signal
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -222,6 +224,80 @@ def test_versions_are_asked_for_by_number_and_tokens_find_theirs(tiny_files: Fil
             stub = rpc.ModelsStub(channel)
             assert stub.GetModel(pb.GetModelRequest(name="tiny@9")).digest == digests["9"]
             assert stub.GetModel(pb.GetModelRequest(name="tiny")).version == "10"
+
+
+def age(folder: Path, seconds: int) -> None:
+    """Let the bundle be so many seconds old."""
+    os.utime(folder / MANIFEST, times=(time.time() - seconds,) * 2)
+
+
+def test_who_names_no_model_gets_the_newest_and_a_begun_text_its_own(
+    tiny_files: Files, other_files: Files, tmp_path: Path
+) -> None:
+    put(tmp_path / "alpha", tiny_files, name="alpha")
+    digest = put(tmp_path / "beta", tiny_files, name="beta")
+    put(tmp_path / "gamma", tiny_files, name="gamma")
+    damage(tmp_path / "gamma")
+    for name, seconds in (("alpha", 200), ("beta", 100), ("gamma", 50)):
+        age(tmp_path / name, seconds)
+    with serving(tmp_path) as server:
+        server.wait_for(r"requests that name no model get beta \(its bundle is the newest; --default chooses another\)")
+        assert default_of(server) == ["beta@1"]
+        text, started, _ = generate(server, seed=1)
+        assert started.replica.digest == digest
+
+        newest = put(tmp_path / "alpha-2", other_files, name="alpha", version="2")
+        look(server)
+        server.wait_for("requests that name no model get alpha ")
+        assert default_of(server) == ["alpha@2"]
+        assert generate(server)[1].replica.digest == newest
+        rest, again, _ = generate(server, seed=1, replica=started.replica, received=text[:20])
+        assert (text[:20] + rest, again.replica.digest) == (text, digest)
+
+
+def default_of(server: ServerProcess) -> list[str]:
+    return [name for name, model in models(server).items() if model.is_server_default]
+
+
+def test_the_default_can_be_chosen_and_is_missed_where_it_goes(tiny_files: Files, tmp_path: Path) -> None:
+    for name in ("alpha", "beta"):
+        put(tmp_path / name, tiny_files, name=name)
+    missing = start_server(tmp_path, "--default", "gamma", "--load", "lazy")
+    try:
+        assert missing.wait() == 1
+        missing.wait_for("--default gamma: no bundle has that name; served are alpha, beta")
+    finally:
+        stop(missing)
+    with serving(tmp_path, "--default", "alpha", "--load", "lazy") as server:
+        server.wait_for(r"requests that name no model get alpha \(--default\)")
+        assert default_of(server) == ["alpha@1"]
+        assert generate(server)[0]
+        shutil.rmtree(tmp_path / "alpha")
+        look(server)
+        server.wait_for("alpha 1 takes no new calls")
+        reason = "model: is empty, and 'alpha' (--default) is not served now; name a model (--model): served are beta"
+        with refused(grpc.StatusCode.INVALID_ARGUMENT, reason):
+            generate(server)
+        assert default_of(server) == []
+
+
+@pytest.mark.parametrize("itself", [False, True])
+def test_a_version_in_the_folder_of_a_bundle_is_one(tiny_files: Files, tmp_path: Path, itself: bool) -> None:
+    """Who exported to bundles/NAME puts the next one to bundles/NAME/VERSION, as the docs say; or names the bundle."""
+    old = put(tmp_path / "tiny", tiny_files)
+    with serving(tmp_path / "tiny" if itself else tmp_path) as server:
+        (tmp_path / "tiny" / "notes").mkdir()
+        new = put(tmp_path / "tiny" / "2", tiny_files, version="2")
+        look(server)
+        server.wait_for("serves tiny 2 ")
+        assert generate(server)[1].replica.digest == new
+        assert generate(server, model="tiny@1")[1].replica.digest == old
+        shutil.rmtree(tmp_path / "tiny" / "2")
+        look(server)
+        server.wait_for("unloaded tiny 2")
+        assert generate(server)[1].replica.digest == old
+        assert server.log.count("serves ") == 2
+        assert "not served" not in server.log
 
 
 async def test_a_lazy_server_loads_once_what_is_asked_for(tiny_files: Files, tmp_path: Path) -> None:

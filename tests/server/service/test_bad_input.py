@@ -18,11 +18,11 @@ R, S, C = pb.GenerateRequest, pb.Sampling, pb.Chunking
 
 WRONG = {
     "unknown character": (R(prompt="na\u00efve"), "prompt", ["'\u00ef'", "U+00EF", "place 2"]),
+    "no way with unknown characters": (R(prompt="a", unknown=9), "unknown", ["is 9", "UNKNOWN_SKIP"]),  # type: ignore[arg-type]
     "long prompt": (R(prompt="a" * 20_001), "prompt", ["20001", "20000"]),
     "negative temperature": (R(sampling=S(temperature=-1)), "sampling.temperature", ["-1", "0"]),
     "temperature NaN": (R(sampling=S(temperature=math.nan)), "sampling.temperature", ["nan"]),
     "temperature infinite": (R(sampling=S(temperature=math.inf)), "sampling.temperature", ["inf"]),
-    "top_k 0": (R(sampling=S(top_k=0)), "sampling.top_k", ["is 0", "from 1", "unset"]),
     "top_p 0": (R(sampling=S(top_p=0)), "sampling.top_p", ["is 0", "above 0 and at most 1"]),
     "top_p over 1": (R(sampling=S(top_p=1.25)), "sampling.top_p", ["1.25", "above 0 and at most 1"]),
     "top_p NaN": (R(sampling=S(top_p=math.nan)), "sampling.top_p", ["nan", "above 0 and at most 1"]),

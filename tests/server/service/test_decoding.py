@@ -14,6 +14,7 @@ METHODS = (
     "charstream.v1.Models/GetModel",
     "grpc.health.v1.Health/Check",
     "grpc.health.v1.Health/Watch",
+    "grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
     "grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
 )
 

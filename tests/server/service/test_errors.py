@@ -88,7 +88,7 @@ OTHERS = {
     "`RESOURCE_EXHAUSTED` `nothing was read for N s, the limit (--reader-timeout)`": "test_quotas.py",
     "`UNAVAILABLE` `the call lasted N s, the limit (--max-seconds); go on in another one`": "test_quotas.py",
     "`UNAUTHENTICATED` `authorization: ...`": "test_authentication.py",
-    "`INVALID_ARGUMENT` `model: is empty ...`": "test_models.py",
+    "`INVALID_ARGUMENT` `model: is empty ...`": "test_model_life.py",
     "`FAILED_PRECONDITION` `resume_token: the text began with digest ...`": "test_resume_tokens.py",
     "`RESOURCE_EXHAUSTED` `no row of the batch was free for N s ...`": "test_server.py",
     "`FAILED_PRECONDITION` `model: NAME VERSION cannot be loaded: ...`": "test_model_life.py",

@@ -97,6 +97,40 @@ def test_the_prompt_comes_first_with_echo(stub: rpc.TextGenerationStub) -> None:
     assert (finish.prompt_chars, finish.generated_chars) == (len(PROMPT), 200)
 
 
+CHANGED = {pb.UNKNOWN_SKIP: "To be? tobe", pb.UNKNOWN_REPLACE: "To be? ?to??be"}
+
+
+@pytest.mark.parametrize("how", CHANGED)
+def test_unknown_characters_are_left_out_or_replaced_and_counted(stub: rpc.TextGenerationStub, how: pb.Unknown) -> None:
+    """As if the prompt had been the changed one; so too where a text goes on, whose request has the one that came."""
+    prompt = "To be? \u00fcto\u4e00\U0001f600be"
+    fields = {"seed": 3, "max_chars": 40, "echo": True}
+    whole, _ = read(stub, prompt=CHANGED[how], **fields)
+    messages = list(stub.Generate(R(prompt=prompt, unknown=how, **fields)))  # type: ignore[arg-type]
+    assert "".join(message.text for message in messages) == whole
+    assert messages[0].started.unknown_chars == 3
+    assert messages[-1].finish.prompt_chars == len(CHANGED[how])
+    received = len(CHANGED[how]) + 20
+    assert read(stub, prompt=prompt, unknown=how, received=whole[:received], **fields)[0] == whole[received:]
+    scored, plain = (
+        list(stub.Score(pb.ScoreRequest(prompt="\u00fc" + text, text=text, unknown=how)))[-1].summary
+        for text in (prompt, CHANGED[how])
+    )
+    assert (scored.nats, scored.chars) == (plain.nats, len(CHANGED[how]))
+    assert (scored.unknown_chars, plain.unknown_chars) == (7, 1)
+
+
+@pytest.mark.parametrize("unknown", [pb.UNKNOWN_UNSPECIFIED, pb.UNKNOWN_REFUSE])
+def test_unknown_characters_are_refused_unless_asked_for(stub: rpc.TextGenerationStub, unknown: pb.Unknown) -> None:
+    with pytest.raises(grpc.RpcError, match=r"prompt: character 'ü' \(U\+00FC\) at place 1 is not in the vocabulary"):
+        read(stub, prompt="aü", unknown=unknown)
+
+
+def test_a_text_to_score_of_unknown_characters_alone_is_refused(stub: rpc.TextGenerationStub) -> None:
+    with pytest.raises(grpc.RpcError, match="text: has 2 characters, none of them known to tiny"):
+        list(stub.Score(pb.ScoreRequest(text="üß", unknown=pb.UNKNOWN_SKIP)))
+
+
 def test_a_time_limit_ends_a_text_in_order(stub: rpc.TextGenerationStub) -> None:
     begin = time.monotonic()
     text, finish = read(stub, max_chars=100_000, time_limit={"nanos": 300_000_000}, return_token=True)

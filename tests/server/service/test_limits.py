@@ -108,6 +108,7 @@ async def test_limits_that_exclude_nothing_change_nothing(server: ServerProcess,
     free, *others = await texts_of(
         server,
         asked(),
+        asked(top_k=0),
         asked(top_k=vocab),
         asked(top_k=2**32 - 1),
         asked(top_p=1),
@@ -115,7 +116,7 @@ async def test_limits_that_exclude_nothing_change_nothing(server: ServerProcess,
         asked(min_p=1e-30),
         asked(top_k=vocab, top_p=1, min_p=0),
     )
-    assert others == [free] * 6
+    assert others == [free] * 7
 
 
 async def test_one_text_s_limits_are_not_its_neighbours(server: ServerProcess) -> None:

@@ -127,10 +127,6 @@ def test_bad_bundles_are_named_and_the_others_served(folder: Path) -> None:
                 for name in names
             ]
             assert texts[0] == texts[1] != ""
-            with pytest.raises(grpc.RpcError) as caught:
-                list(stub.Generate(pb.GenerateRequest()))
-        assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
-        assert "other, tiny" in caught.value.details()
     finally:
         stop(server)
 
@@ -145,11 +141,10 @@ def test_an_error_names_some_of_many_models(bundles: Path, tmp_path: Path) -> No
         (folder / MANIFEST).write_text(manifest)
     server = ready(start_server(tmp_path, "--load", "lazy"))
     try:
-        for model, code in (("tiny", grpc.StatusCode.NOT_FOUND), ("", grpc.StatusCode.INVALID_ARGUMENT)):
-            with grpc.insecure_channel(server.address) as channel, pytest.raises(grpc.RpcError) as caught:
-                list(pb_grpc.TextGenerationStub(channel).Generate(pb.GenerateRequest(model=model)))
-            assert caught.value.code() == code
-            assert re.search("served are 000x+, .*, 007x+ and 92 more$", caught.value.details())
+        with grpc.insecure_channel(server.address) as channel, pytest.raises(grpc.RpcError) as caught:
+            list(pb_grpc.TextGenerationStub(channel).Generate(pb.GenerateRequest(model="tiny")))
+        assert caught.value.code() == grpc.StatusCode.NOT_FOUND
+        assert re.search("served are 000x+, .*, 007x+ and 92 more$", caught.value.details())
     finally:
         stop(server)
 

@@ -1,0 +1,63 @@
+"""Models of thousands of symbols are served with the default settings, soon, and in memory that is said before."""
+
+import re
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+import torch
+
+from bundle.probe import ROWS, SAMPLED, probe_inputs
+from bundle.vocabulary import Vocabulary
+from bundle.write import write_bundle
+from export.build import build
+from models.network.char_lm import CharLM, ModelConfig
+from models.training.checkpoint import Trained
+from protos import charstream_pb2 as pb
+from protos import charstream_pb2_grpc as pb_grpc
+from server.runtime.probe import LARGE, short_inputs
+from tests.conftest import ready, start_server, stop
+
+SYMBOLS = 6001
+
+
+def test_a_large_vocabulary_is_served_with_default_settings(tiny: Trained, tmp_path: Path) -> None:
+    """Its warm-up asked for more log-probabilities than a run may have."""
+    vocabulary = Vocabulary("\n" + "".join(map(chr, range(0x4E00, 0x4E00 + SYMBOLS - 1))))
+    torch.manual_seed(0)
+    model = CharLM(ModelConfig(vocab=SYMBOLS, layers=1, hidden=8, embedding=4)).eval()
+    write_bundle(tmp_path / "large", *build(Trained(model, vocabulary, "\n", tiny.record), "large", "1", ["fp32"]))
+    server = start_server(tmp_path)
+    try:
+        ready(server)
+        said = int(server.wait_for(r"serves large 1 .*, at most (\d+) MB,")[1])
+        with grpc.insecure_channel(server.address) as channel:
+            stub = pb_grpc.TextGenerationStub(channel)
+            request = pb.GenerateRequest(prompt="一丁", seed=1, max_chars=50, n=16, logprobs=2)
+            messages = list(stub.Generate(request))
+            (model_message,) = pb_grpc.ModelsStub(channel).ListModels(pb.ListModelsRequest()).models
+        assert sum(len(message.text) for message in messages) == 16 * 50
+        assert set("".join(message.text for message in messages)) <= set(vocabulary.symbols)
+        # Far below what all characters' log-probabilities would take, and never above what the log says, for Python
+        # and the libraries some 100 MB beside.
+        assert round(model_message.memory / 1e6) == said < 4 * SYMBOLS**2 / 1e6 * 2
+        status = Path(f"/proc/{server.process.pid}/status").read_text()
+        assert int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 1e3 < said + 150  # type: ignore[index]
+    finally:
+        stop(server)
+
+
+@pytest.mark.parametrize("rows", [1, ROWS])
+@pytest.mark.parametrize("vocab", [1, 96, LARGE])
+def test_the_probe_of_other_vocabularies_stays(vocab: int, rows: int) -> None:
+    """By its digest replicas know each other: it must not change with the version of the server."""
+    for short, whole in zip(short_inputs(vocab, rows), probe_inputs(vocab, rows), strict=True):
+        np.testing.assert_array_equal(short, whole)
+
+
+@pytest.mark.parametrize("rows", [1, ROWS])
+def test_the_probe_of_a_large_vocabulary_is_short(rows: int) -> None:
+    forced, uniform = short_inputs(20_000, rows)
+    assert forced.shape == uniform.shape == (max(SAMPLED, (1 << 22) // (20_000 * rows)), rows)
+    assert (forced[-SAMPLED:] == -1).all()
