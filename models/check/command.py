@@ -111,7 +111,7 @@ def _require_same_model(given: CheckSettings, header: Header) -> None:
 def _open_text(settings: TrainSettings) -> Corpus:
     if not settings.data:
         raise CorpusError(f"--data is missing: {', '.join(NAMED)}, a text file, a folder of .txt files, or a URL")
-    corpus = open_corpus(settings.data, vocabulary=settings.vocabulary, split=settings.split)
+    corpus = open_corpus(settings.data, vocabulary=settings.vocabulary, split=settings.split, form=settings.text_form)
     if len(corpus.training) < LEAST_CHARS:
         raise CorpusError(
             f"{corpus.path}: {len(corpus.training)} characters to train on are too few to check, "

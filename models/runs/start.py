@@ -118,7 +118,7 @@ def _open_corpus(settings: TrainSettings, group: Group) -> Corpus:
     """Open the text in all processes, after the first one has prepared it."""
 
     def open_text() -> Corpus:
-        return open_corpus(settings.data, vocabulary=settings.vocabulary, split=settings.split)
+        return open_corpus(settings.data, vocabulary=settings.vocabulary, split=settings.split, form=settings.text_form)
 
     def prepare() -> None:
         if not settings.resume and holds_run(settings.out):
