@@ -13,7 +13,7 @@ import torch
 from charstream.settings import fail, parse
 from models.atomic_files import write_json
 from models.check.checks import activations, differences, gap, initial_loss, overfit, rate, reach, updates
-from models.check.outcome import CheckResult, Outcome, Report, Verdict
+from models.check.outcome import CheckResult, Outcome, Report, Verdict, warning
 from models.check.settings import CheckSettings
 from models.check.subject import Subject
 from models.data.corpus import NAMED, Corpus, open_corpus, require_same_text
@@ -33,6 +33,13 @@ LEAST_CHARS = 100  # to train on: with fewer the figures would mean nothing
 # Settings for how long a run is and where it goes are not taken from a run: --minutes would stand against --steps.
 _OF_A_RUN = {"out", "minutes", "characters", "resume", "overwrite", "tensorboard", "json_"}
 _OF_THE_CALL = CheckSettings.model_fields.keys() - TrainSettings.model_fields.keys() | _OF_A_RUN
+
+
+# Checks that read no text. With one symbol the loss is 0 whatever the model does, and the others cannot measure.
+_OF_NO_TEXT = {"gradients"}
+_OF_ONE_SYMBOL = Outcome(
+    (warning("not measured: the text has one symbol alone, so its loss is 0 whatever the model learns"),), {}, None
+)
 
 
 class Check(NamedTuple):
@@ -134,7 +141,7 @@ def _make(name: str, subject: Subject, folder: Path) -> CheckResult:
     title, make = CHECKS[name]
     say(f"{title} ...")
     began = time.monotonic()
-    outcome = make(subject)
+    outcome = _OF_ONE_SYMBOL if subject.config.vocab == 1 and name not in _OF_NO_TEXT else make(subject)
     plot = f"{name}.png" if outcome.draw else None
     folder.mkdir(parents=True, exist_ok=True)
     if outcome.draw:

@@ -20,7 +20,7 @@ from models.runs.foreign.errors import StateDictError
 from models.runs.foreign.safe_load import load_content
 from models.runs.foreign.vocabularies import ForeignVocabulary, from_checkpoint, from_file
 from models.runs.foreign.weights import ForeignModel, model_of
-from models.terminal import say
+from models.terminal import counted, say
 from models.training.checkpoint import MODEL, Header, Progress, save
 
 __all__ = ["ImportSettings", "main"]
@@ -30,15 +30,9 @@ MEASURED = 256  # characters that are read of each of up to 128 parts of --data
 MOST_MEASURED = 1 << 22  # of the text's beginning
 
 
-class ImportSettings(Settings):
-    """Brings in a model that was trained elsewhere: embedding or one-hot, nn.LSTM, nn.GRU or nn.RNN, a linear head.
+class _Vocabulary(Settings):
+    """The vocabulary."""
 
-    The file is what torch.save(model.state_dict(), FILE) wrote, a trainer's checkpoint, or a safetensors file; the
-    modules may have any names. The vocabulary, in the order of the model's numbers, is that of --vocabulary, else the
-    checkpoint's own, else the characters of --data, sorted. Give --data to see whether it is the right one.
-    """
-
-    state_dict: Annotated[Path, Positional()] = Field(description="the weights, .pt or .safetensors")
     vocabulary: Path | None = Field(
         None,
         description='the characters in order: a JSON list, a JSON object {"a": 0, ...}, a text of each one once, '
@@ -47,7 +41,14 @@ class ImportSettings(Settings):
     data: str | None = Field(
         None, description="a text of the kind that the model was trained on: its loss is measured on it"
     )
-    out: Path = Field(description="folder of the run")
+    start_text: str | None = Field(
+        None, min_length=1, max_length=1, description="every text starts after it (default: newline, or the first one)"
+    )
+
+
+class _Weights(Settings):
+    """Facts that the weights do not tell."""
+
     activation: Literal["tanh", "relu"] = Field("tanh", description="of an nn.RNN")
     weights: str | None = Field(
         None, min_length=1, description="which of the file's models to take, such as the weights or their average"
@@ -55,9 +56,18 @@ class ImportSettings(Settings):
     head: str | None = Field(
         None, min_length=1, description="name of the head's weight, where embedding and head cannot be told apart"
     )
-    start_text: str | None = Field(
-        None, min_length=1, max_length=1, description="every text starts after it (default: newline, or the first one)"
-    )
+
+
+class ImportSettings(_Weights, _Vocabulary):
+    """Brings in a model that was trained elsewhere: embedding or one-hot, nn.LSTM, nn.GRU or nn.RNN, a linear head.
+
+    The file is what torch.save(model.state_dict(), FILE) wrote, a trainer's checkpoint, or a safetensors file; the
+    modules may have any names. The vocabulary, in the order of the model's numbers, is that of --vocabulary, else the
+    checkpoint's own, else the characters of --data, sorted. Give --data to see whether it is the right one.
+    """
+
+    state_dict: Annotated[Path, Positional()] = Field(description="the weights, .pt or .safetensors")
+    out: Path = Field(description="folder of the run")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -76,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         fail(COMMAND, f"{error.filename or settings.out}: {error.strerror or error}", code=1)
     config = foreign.model.config
     print(
-        f"{settings.out}: {config.cell} with {config.layers} {'layer' if config.layers == 1 else 'layers'} of "
+        f"{settings.out}: {config.cell} with {counted(config.layers, 'layer')} of "
         f"{config.hidden}, {config.input} input, {len(vocabulary)} characters"
     )
     for line in [*foreign.remarks, verdict]:

@@ -21,7 +21,7 @@ from models.training.schedule import CALIBRATION_SHARE, RateSchedule, plan_for_m
 from models.training.settings import TrainSettings
 from models.training.trainer import Trainer
 
-__all__ = ["Orders", "Run"]
+__all__ = ["CHECK_CHARS", "Orders", "Run"]
 
 T = TypeVar("T")
 
