@@ -35,7 +35,8 @@ def _architecture(shape: ModelShape) -> str:
     phi = f" of {shape.activation}, form {shape.form}" if shape.cell == "rnn" else ""
     norm = ", layer normalisation" if shape.norm == "layer" else ""
     residual = ", residual connections" if shape.residual else ""
-    return f"{shape.cell.upper()}{phi}, {shape.layers} layers of {shape.hidden}{norm}{residual}"
+    layers = f"{shape.layers} {'layer' if shape.layers == 1 else 'layers'}"
+    return f"{shape.cell.upper()}{phi}, {layers} of {shape.hidden}{norm}{residual}"
 
 
 def _loss_row(protocol: str, nats: float, unit: Unit) -> tuple[str, str]:

@@ -19,8 +19,9 @@ from models.check.subject import Subject
 from models.data.corpus import NAMED, Corpus, open_corpus, require_same_text
 from models.data.text_files import CorpusError
 from models.network.config import ModelConfig
+from models.reporting.report import write_report
 from models.reporting.style import save
-from models.run_folder import CHECK_REPORT
+from models.run_folder import CHECK_REPORT, PAGE
 from models.terminal import say
 from models.training.checkpoint import CheckpointError, Header, load, read
 from models.training.precision import CannotCompute
@@ -70,6 +71,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             report = _make_checks(settings, open_subject(settings))
     except (CorpusError, CheckpointError, CannotCompute) as error:
         fail(COMMAND, str(error))
+    if settings.run and (settings.run / PAGE).exists():
+        write_report(settings.run)  # which has the checks now
     if settings.json_:
         print(json.dumps(report.to_json()))
     else:

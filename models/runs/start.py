@@ -17,7 +17,7 @@ from models.network.initialise import initialise
 from models.run_folder import BEST, CHECKS, LAST, METRICS, PAGE, TENSORBOARD, header_file, holds_run
 from models.runs.folder_lock import locked_folder
 from models.runs.metrics import Metrics
-from models.runs.run import CHECK_CHARS, Run
+from models.runs.run import CHECK_CHARS, RESERVE, RESERVE_SECONDS, Run
 from models.runs.warm_start import take_weights
 from models.training.autotune import first_step_seconds
 from models.training.batches import Streams, upload_text
@@ -151,8 +151,8 @@ def _require_time(settings: TrainSettings, corpus: Corpus, trainer: Trainer, beg
     require_time(
         minutes,
         step_seconds=first_step_seconds(trainer, minutes * 60 * _SHORT_STEP),
-        validation_steps=_FORWARD * read / (settings.batch * settings.sequence),
-        spent=time.monotonic() - began,
+        validation_steps=RESERVE * _FORWARD * read / (settings.batch * settings.sequence),
+        spent=time.monotonic() - began + RESERVE_SECONDS,
     )
 
 

@@ -19,7 +19,7 @@ CHECKS = 20  # at most, of the validation loss, in a run
 CHECK_SHARE = 0.06  # of the time, at most
 CALIBRATION_SHARE = 0.06  # of the time: the steps that are measured
 SLACK = 0.97  # share of the time that is planned for
-_FEWEST_STEPS = 10  # those that measure the arithmetic, and a few to train
+_FEWEST_STEPS = 16  # those that measure the arithmetic, and a few to train
 _WARMUP_SHARE = 5  # the warm-up takes no more than one step in five
 
 
@@ -73,7 +73,7 @@ def require_time(minutes: float, *, spent: float, step_seconds: float, validatio
     """Refuse at once what cannot be trained in the time.
 
     Args:
-        spent: seconds since the run began.
+        spent: seconds since the run began, and what cannot be foreseen.
         step_seconds: one optimiser step, as measured.
         validation_steps: all validation, in steps that take as long.
 

@@ -56,7 +56,7 @@ def test_export_writes_a_bundle_that_can_be_read(bundle: Path) -> None:
     assert manifest.training.steps == 30
     assert manifest.training.validation_nats["carried"] > 0
     card = (bundle / "card.md").read_text()
-    assert "LSTM, 1 layers of 32" in card
+    assert "LSTM, 1 layer of 32" in card
     assert "Temperature 0.8" in card
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from charstream.__main__ import main as charstream
 from models.check.command import CHECKS, main
+from models.reporting.report import make_report
 from tests.models.conftest import SMALL
 
 Train = Callable[..., Path]
@@ -108,3 +109,11 @@ def test_help_lists_its_own_flags_and_takes_those_of_train(capsys: pytest.Captur
     listed = capsys.readouterr().out
     assert "--only" in listed
     assert "--learning-rate" not in listed
+
+
+def test_the_page_of_a_run_has_its_checks_at_once(train: Train) -> None:
+    run = train("--steps", "2")
+    page = make_report(run)
+    assert "nats before training" not in page.read_text()
+    assert main([str(run), "--only", "loss"]) == 0
+    assert "nats before training" in page.read_text()
