@@ -15,6 +15,7 @@ field `print_config: bool` prints the resulting settings by that flag, as such a
 """
 
 import argparse
+import inspect
 import os
 import re
 import sys
@@ -22,7 +23,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn, TypeVar, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Literal, NoReturn, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
@@ -51,6 +52,9 @@ class Settings(BaseModel):
     """The base of every configuration: its values are checked when it is built, and never change."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
+
+    # The fields that `--help` lists; None: all. A command that takes all flags of another one lists its own.
+    listed: ClassVar[frozenset[str] | None] = None
 
 
 S = TypeVar("S", bound=Settings)
@@ -156,9 +160,20 @@ def _parser(cls: type[Settings], command: str, environment: str | None) -> argpa
     )
     if environment:
         parser.epilog = f"Every flag can be given as a variable: --some-flag as {environment}SOME_FLAG."
+    groups: dict[str, argparse._ActionsContainer] = {}
     for name, field in cls.model_fields.items():
-        _add(parser, name, field)
+        title = _group(cls, name)
+        if title and title not in groups:
+            groups[title] = parser.add_argument_group(title)
+        _add(groups.get(title, parser), name, field, is_listed=cls.listed is None or name in cls.listed)
     return parser
+
+
+def _group(cls: type[Settings], name: str) -> str:
+    """Return the heading under which `--help` lists a field: the first line of the base class that it comes from."""
+    declaring = next(kind for kind in cls.__mro__ if name in inspect.get_annotations(kind))
+    title = "" if declaring is cls else (declaring.__doc__ or "").partition("\n")[0]
+    return title.rstrip(".").partition(";")[0].lower()
 
 
 class _OneLineParser(argparse.ArgumentParser):
@@ -168,9 +183,9 @@ class _OneLineParser(argparse.ArgumentParser):
         fail(self.prog, f"{message}{hint}; see {self.prog} --help")
 
 
-def _add(parser: argparse.ArgumentParser, name: str, field: FieldInfo) -> None:
+def _add(parser: argparse._ActionsContainer, name: str, field: FieldInfo, *, is_listed: bool) -> None:
     kind = without_none(field.annotation)
-    options: dict[str, Any] = {"help": _help(field)}
+    options: dict[str, Any] = {"help": _help(field) if is_listed else argparse.SUPPRESS}
     if kind is bool:
         options["action"] = argparse.BooleanOptionalAction if field.default else "store_true"
     elif _is_positional(field):

@@ -18,7 +18,7 @@ from export.verification.onnx_evaluator import OnnxEvaluator
 from export.verification.onnx_session import OnnxSession
 from models.data.corpus import NAMED, Corpus, open_corpus, require_same_text
 from models.data.split import DEFAULT_SPLIT
-from models.data.text_files import CorpusError
+from models.data.text_files import PLAIN, CorpusError, TextForm
 from models.evaluation.evaluation import EvaluatedModel, Evaluation, evaluate
 from models.evaluation.losses import TorchEvaluator
 from models.training.checkpoint import CheckpointError, load, read
@@ -27,6 +27,7 @@ __all__ = ["EvaluateSettings", "main", "open_model", "tokens_of_part"]
 
 COMMAND = "charstream evaluate"
 TEXTS = f"{', '.join(NAMED)}, a text file, a folder of .txt files, or a URL"
+_OF_THE_RUN = ("split", "data", "glob", "encoding")  # what is not given
 
 
 class EvaluateSettings(Settings):
@@ -48,6 +49,8 @@ class EvaluateSettings(Settings):
     precision: Literal["fp32", "int8"] = Field(
         "fp32", description="of a bundle's matmuls; those for CUDA are measured by verify --data"
     )
+    glob: str = Field("", description="names of the files that a folder's text is in (default: as the run, or *.txt)")
+    encoding: str = Field("", description="of the text's files (default: as the run, or utf-8)")
     json_: bool = Field(False, description="print the result as JSON")
 
 
@@ -77,8 +80,8 @@ def open_model(settings: EvaluateSettings) -> tuple[EvaluatedModel, EvaluateSett
     run = read(settings.model)[0].settings
     losses = TorchEvaluator(trained.model)
     model = EvaluatedModel(f"run {settings.model}", losses, trained.vocabulary, trained.start_text)
-    own = {"split": run.split, "data": run.data} if run else {"split": DEFAULT_SPLIT}
-    given = {name: value for name in ("split", "data") if (value := getattr(settings, name))}
+    own = {name: getattr(run, name) for name in _OF_THE_RUN} if run else {"split": DEFAULT_SPLIT}
+    given = {name: value for name in _OF_THE_RUN if (value := getattr(settings, name))}
     return model, settings.model_copy(update=own | given), trained.record
 
 
@@ -137,7 +140,8 @@ def _evaluate(given: EvaluateSettings) -> Evaluation:
     model, settings, record = open_model(given)
     if not settings.data:
         raise CorpusError(f"--data is missing: {TEXTS}")
-    corpus = open_corpus(settings.data, vocabulary=model.vocabulary.unit, split=settings.split)
+    form = TextForm(settings.glob or PLAIN.glob, settings.encoding or PLAIN.encoding)
+    corpus = open_corpus(settings.data, vocabulary=model.vocabulary.unit, split=settings.split, form=form)
     if not given.data:
         require_same_text(corpus, record.data_sha256)
     ids = tokens_of_part(corpus, settings.part, model.vocabulary)

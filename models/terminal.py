@@ -8,7 +8,7 @@ from typing import Self, TextIO
 
 from tqdm import tqdm
 
-__all__ = ["ProgressBar", "say", "table"]
+__all__ = ["ProgressBar", "counted", "say", "table"]
 
 LINE_SECONDS = 10.0
 
@@ -16,6 +16,12 @@ LINE_SECONDS = 10.0
 def say(text: str, file: TextIO | None = None) -> None:
     """Write lines for people, by default to stderr, above a progress bar if there is one."""
     tqdm.write(text, file=file or sys.stderr)
+
+
+def counted(number: float, name: str) -> str:
+    """Return a number of things in words that agree: 1 minute, 1.5 minutes, 2,000 steps."""
+    shown = f"{number:,}" if isinstance(number, int) else f"{number:,.10g}"
+    return f"{shown} {name}{'' if number == 1 else 's'}"
 
 
 class ProgressBar:

@@ -7,7 +7,8 @@ import shlex
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from statistics import fmean
 from typing import Any
 
@@ -19,8 +20,8 @@ from models.data.text_files import CorpusError
 from models.runs.metrics import BoardMissing
 from models.runs.run import Run
 from models.runs.signals import Interrupt
-from models.runs.start import begin, resume
-from models.terminal import ProgressBar
+from models.runs.start import begin, discard_run, resume
+from models.terminal import ProgressBar, counted
 from models.training.async_steps import AsyncSteps
 from models.training.autotune import describe_arithmetic, fastest_arithmetic
 from models.training.checkpoint import CheckpointError
@@ -55,7 +56,7 @@ def train_model(settings: TrainSettings, on_check: OnCheck | None = None) -> dic
         One of `USAGE_ERRORS`: the run cannot begin.
     """
     run = _open_run(settings, time.monotonic())
-    with run.lock:
+    with run.lock, _nothing_left_if_too_short(run):
         train(run, on_check=on_check)
         return run.finish()
 
@@ -94,9 +95,8 @@ def train(run: Run, interrupt: object = None, on_check: OnCheck | None = None) -
             if orders.plan:
                 nats = run.plan((time.monotonic() - began) / (run.trainer.step - began_at))
                 bar.set_total(run.chars or 0)
-                run.say(
-                    f"--minutes {run.settings.minutes_limit:g} allows {run.budget:,} steps, {run.chars:,} characters"
-                )
+                minutes, allowed = run.settings.minutes_limit, counted(run.budget or 0, "step")
+                run.say(f"--minutes {minutes:g} allows {allowed}, {run.chars:,} characters")
             if orders.end:
                 run.stop_here()
 
@@ -118,6 +118,17 @@ def train(run: Run, interrupt: object = None, on_check: OnCheck | None = None) -
             if orders.leave:
                 break
     run.save()
+
+
+@contextmanager
+def _nothing_left_if_too_short(run: Run) -> Iterator[None]:
+    """Leave the folder free for the next try if the time does not suffice, as only the steps may have shown."""
+    try:
+        yield
+    except TooShort:
+        if run.group.is_first and not run.settings.resume:
+            discard_run(run.settings.out)
+        raise
 
 
 class _RecentSteps:
@@ -176,7 +187,7 @@ def _open_run(settings: TrainSettings, began: float, group: Group = ALONE) -> Ru
 def _run(settings: TrainSettings, began: float, group: Group) -> int:
     run = _open_run(settings, began, group)
     with run.lock:
-        with Interrupt() as interrupt:
+        with Interrupt() as interrupt, _nothing_left_if_too_short(run):
             train(run, interrupt)
         if interrupt and not run.is_done:
             again = shlex.join(["charstream", "train", "--out", str(settings.out), "--resume"])

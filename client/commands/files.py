@@ -5,6 +5,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from charstream.text import decode_text
+
 __all__ = ["STDIN", "read_bytes", "read_text", "replace"]
 
 STDIN = Path("-")
@@ -20,9 +22,9 @@ def read_bytes(path: Path, flag: str = "") -> bytes:
 
 
 def read_text(path: Path, flag: str = "") -> str:
-    """Return exactly the characters of the file: line ends stay as they are."""
+    """Return the file's text as training reads it: no byte order mark, newlines as line ends."""
     try:
-        return read_bytes(path, flag).decode()
+        return decode_text(read_bytes(path, flag))
     except UnicodeDecodeError as error:
         raise ValueError(f"{flag and flag + ': '}{path}: is not UTF-8 at byte {error.start}") from None
 

@@ -13,14 +13,15 @@ import torch
 from charstream.settings import fail, parse
 from models.atomic_files import write_json
 from models.check.checks import activations, differences, gap, initial_loss, overfit, rate, reach, updates
-from models.check.outcome import CheckResult, Outcome, Report, Verdict
+from models.check.outcome import CheckResult, Outcome, Report, Verdict, warning
 from models.check.settings import CheckSettings
 from models.check.subject import Subject
 from models.data.corpus import NAMED, Corpus, open_corpus, require_same_text
 from models.data.text_files import CorpusError
 from models.network.config import ModelConfig
+from models.reporting.report import write_report
 from models.reporting.style import save
-from models.run_folder import CHECK_REPORT
+from models.run_folder import CHECK_REPORT, PAGE
 from models.terminal import say
 from models.training.checkpoint import CheckpointError, Header, load, read
 from models.training.precision import CannotCompute
@@ -33,6 +34,13 @@ LEAST_CHARS = 100  # to train on: with fewer the figures would mean nothing
 # Settings for how long a run is and where it goes are not taken from a run: --minutes would stand against --steps.
 _OF_A_RUN = {"out", "minutes", "characters", "resume", "overwrite", "tensorboard", "json_"}
 _OF_THE_CALL = CheckSettings.model_fields.keys() - TrainSettings.model_fields.keys() | _OF_A_RUN
+
+
+# Checks that read no text. With one symbol the loss is 0 whatever the model does, and the others cannot measure.
+_OF_NO_TEXT = {"gradients"}
+_OF_ONE_SYMBOL = Outcome(
+    (warning("not measured: the text has one symbol alone, so its loss is 0 whatever the model learns"),), {}, None
+)
 
 
 class Check(NamedTuple):
@@ -63,6 +71,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             report = _make_checks(settings, open_subject(settings))
     except (CorpusError, CheckpointError, CannotCompute) as error:
         fail(COMMAND, str(error))
+    if settings.run and (settings.run / PAGE).exists():
+        write_report(settings.run)  # which has the checks now
     if settings.json_:
         print(json.dumps(report.to_json()))
     else:
@@ -111,7 +121,7 @@ def _require_same_model(given: CheckSettings, header: Header) -> None:
 def _open_text(settings: TrainSettings) -> Corpus:
     if not settings.data:
         raise CorpusError(f"--data is missing: {', '.join(NAMED)}, a text file, a folder of .txt files, or a URL")
-    corpus = open_corpus(settings.data, vocabulary=settings.vocabulary, split=settings.split)
+    corpus = open_corpus(settings.data, vocabulary=settings.vocabulary, split=settings.split, form=settings.text_form)
     if len(corpus.training) < LEAST_CHARS:
         raise CorpusError(
             f"{corpus.path}: {len(corpus.training)} characters to train on are too few to check, "
@@ -134,7 +144,7 @@ def _make(name: str, subject: Subject, folder: Path) -> CheckResult:
     title, make = CHECKS[name]
     say(f"{title} ...")
     began = time.monotonic()
-    outcome = make(subject)
+    outcome = _OF_ONE_SYMBOL if subject.config.vocab == 1 and name not in _OF_NO_TEXT else make(subject)
     plot = f"{name}.png" if outcome.draw else None
     folder.mkdir(parents=True, exist_ok=True)
     if outcome.draw:

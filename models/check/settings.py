@@ -1,7 +1,7 @@
 """The settings of `charstream check`."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -17,10 +17,13 @@ Name = Literal["loss", "activations", "gradients", "overfit", "rate", "updates",
 class CheckSettings(TrainSettings):
     """Checks what one looks at before, while and after a network is trained, in about two minutes.
 
-    Without RUN the flags of `charstream train` say what would be trained, and a short trial stands for it. With RUN its
-    settings, weights and figures are looked at. Each check says what it found, and what to do; plots and check.json go
-    into a folder. It runs on the CPU without weight averaging, whatever the flags say. Exit code 1 if one failed.
+    Without RUN the flags of `charstream train`, which it takes too, say what would be trained, and a short trial
+    stands for it. With RUN its settings, weights and figures are looked at. Each check says what it found, and what
+    to do; plots and check.json go into a folder. It runs on the CPU without weight averaging, whatever the flags say.
+    Exit code 1 if one failed.
     """
+
+    listed: ClassVar = frozenset({"run", "only", "out", "steps", "json_", "data", "preset"})
 
     run: Annotated[Path | None, Positional()] = Field(None, description="a run's folder")
     only: tuple[Name, ...] = Field((), description="make this check only; may be given several times")

@@ -11,7 +11,7 @@ from bundle.vocabulary import Unit
 from charstream.settings import Positional, Settings, fail, parse
 from models.data.corpus import Corpus, open_corpus
 from models.data.split import DEFAULT_SPLIT, PARTS
-from models.data.text_files import CorpusError
+from models.data.text_files import PLAIN, CorpusError, TextForm
 
 __all__ = ["DataSettings", "main"]
 
@@ -25,12 +25,14 @@ class DataSettings(Settings):
     """
 
     data: Annotated[str, Positional()] = Field(
-        min_length=1, description="shakespeare, tinyshakespeare, a text file, a folder of .txt files, or a URL"
+        min_length=1, description="shakespeare, tinyshakespeare, a text file, a folder of them, or a URL"
     )
     vocabulary: Unit = Field("characters", description="what is predicted: code points, or UTF-8 bytes")
     split: str = Field(
         DEFAULT_SPLIT, description="shares of training, validation and, if there is a third one, test, in this order"
     )
+    glob: str = Field(PLAIN.glob, min_length=1, description="names of the files that a folder's text is in")
+    encoding: str = Field(PLAIN.encoding, min_length=1, description="of the text's files, such as utf-16 or cp1252")
     json_: bool = Field(False, description="print it as JSON")
 
 
@@ -49,7 +51,9 @@ def describe(corpus: Corpus) -> dict[str, str | int]:
 def main(argv: Sequence[str] | None = None) -> int:
     settings = parse(DataSettings, argv, command=COMMAND)
     try:
-        facts = describe(open_corpus(settings.data, vocabulary=settings.vocabulary, split=settings.split))
+        form = TextForm(settings.glob, settings.encoding)
+        corpus = open_corpus(settings.data, vocabulary=settings.vocabulary, split=settings.split, form=form)
+        facts = describe(corpus)
     except CorpusError as error:
         fail(COMMAND, str(error))
     if settings.json_:

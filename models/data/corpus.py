@@ -17,7 +17,7 @@ from models.data.cache import fetch_once
 from models.data.download import download, fetch_sdist
 from models.data.encoded_text import encode_text
 from models.data.split import DEFAULT_SPLIT, part_ends, shares
-from models.data.text_files import CorpusError, decode, join
+from models.data.text_files import PLAIN, CorpusError, TextForm, decode, join
 from models.terminal import say
 
 __all__ = ["NAMED", "Corpus", "Named", "open_corpus", "require_same_text"]
@@ -121,23 +121,27 @@ NAMED = {
 }
 
 
-def open_corpus(data: str, *, vocabulary: Unit = "characters", split: str = DEFAULT_SPLIT) -> Corpus:
+def open_corpus(
+    data: str, *, vocabulary: Unit = "characters", split: str = DEFAULT_SPLIT, form: TextForm = PLAIN
+) -> Corpus:
     """Find a text and encode it; the second time it is ready.
 
     Args:
-        data: a name of `NAMED`, an http(s) address, or the path of a text file or of a folder of .txt files.
+        data: a name of `NAMED`, an http(s) address, or the path of a text file or of a folder.
         vocabulary: what is predicted.
         split: shares of training, validation and test, as `models.data.split.shares` has them.
+        form: which files of a folder, and their encoding; texts by name are UTF-8.
 
     Raises:
-        CorpusError: it cannot be had, is not UTF-8, or is empty; the shares are none; the cache cannot be written.
+        CorpusError: it cannot be had, is not in the encoding, or is empty; the shares are none; the cache cannot be
+            written.
     """
     try:
         shares(split)
     except ValueError as error:
         raise CorpusError(str(error)) from error
     path = _locate(data)
-    text = encode_text(path, vocabulary)
+    text = encode_text(path, vocabulary, PLAIN if data in NAMED else form)
     name = data if data in NAMED or "://" in data else path.resolve().name
     return Corpus(name, path, text.ids, text.vocabulary, text.start_text, text.sha256, split)
 
@@ -150,6 +154,10 @@ def _locate(data: str) -> Path:
             raise CorpusError(f"{data}: an address begins with {' or '.join(f'{scheme}://' for scheme in SCHEMES)}")
         key = "url-" + hashlib.sha256(data.encode()).hexdigest()[:16]
         return fetch_once(key, lambda file: download(data, file))
+    if data == "-":
+        raise CorpusError(
+            "-: standard input cannot be read twice, which training does: write the text into a file first"
+        )
     _require_there(Path(data))
     return Path(data)
 

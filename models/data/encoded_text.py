@@ -17,8 +17,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from bundle.vocabulary import ALL_BYTES, Unit, Vocabulary
 from models.data.cache import cache_folder, open_to_replace
-from models.data.text_files import CorpusError, files_of, text_blocks
-from models.terminal import ProgressBar
+from models.data.text_files import PLAIN, CorpusError, TextForm, byte_blocks, files_of, hidden_files, text_blocks
+from models.terminal import ProgressBar, say
 
 __all__ = ["EncodedText", "encode_text"]
 
@@ -62,26 +62,35 @@ class _Header(BaseModel):
         return np.min_scalar_type(len(self.symbols) - 1)
 
 
-def encode_text(path: Path, unit: Unit) -> EncodedText:
+def encode_text(path: Path, unit: Unit, form: TextForm = PLAIN) -> EncodedText:
     """Return the numbers of a text's symbols, from the cache if they are there.
 
     Args:
-        path: a text file, or a folder of .txt files.
+        path: a text file, or a folder of them.
         unit: what a symbol is. Of characters the vocabulary has those of the text, of bytes all 256.
+        form: which files of a folder, and their encoding.
 
     Raises:
-        CorpusError: the text cannot be read, is empty or is not UTF-8; the cache cannot be written.
+        CorpusError: the text cannot be read, is empty or is not in the encoding; the cache cannot be written.
     """
-    key = hashlib.sha256(f"{unit} {path.resolve()}".encode("utf-8", "surrogateescape")).hexdigest()[:16]
+    name = " ".join([unit, str(path.resolve()), *(form if form != PLAIN else ())])
+    key = hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:16]
     file = cache_folder() / _FOLDER / f"{key}.json"
-    source = _digest_of_files(path)
-    return _open_encoded(file, source) or _encode(file, path, unit, source)
+    source = _digest_of_files(path, form)
+    encoded = _open_encoded(file, source)
+    if encoded is None:
+        hidden = hidden_files(path, form)
+        if hidden:
+            more = f" and {len(hidden) - 1:,} more" if len(hidden) > 1 else ""
+            say(f"passed over, as names with a dot first are hidden: {hidden[0]}{more}")
+        encoded = _encode(file, path, unit, source, form)
+    return encoded
 
 
-def _digest_of_files(path: Path) -> str:
+def _digest_of_files(path: Path, form: TextForm) -> str:
     """Return a digest that changes when one of the text's files does."""
     try:
-        found = [(str(file.relative_to(path)), file.stat()) for file in files_of(path)]
+        found = [(str(file.relative_to(path)), file.stat()) for file in files_of(path, form)]
     except OSError as error:
         raise CorpusError(f"{error.filename or path}: {(error.strerror or str(error)).lower()}") from error
     facts = [(name, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino) for name, stat in found]
@@ -102,15 +111,15 @@ def _open_encoded(file: Path, source: str) -> EncodedText | None:
     return EncodedText(np.asarray(ids), vocabulary, header.start_text, header.sha256)
 
 
-def _encode(file: Path, path: Path, unit: Unit, source: str) -> EncodedText:
-    size = sum(part.stat().st_size for part in files_of(path))
+def _encode(file: Path, path: Path, unit: Unit, source: str, form: TextForm) -> EncodedText:
+    size = sum(part.stat().st_size for part in files_of(path, form))
     with ProgressBar("prepare", "B", _PASSES * size) as bar:
-        blocks = partial(_blocks, path, unit, bar.advance)
+        blocks = partial(_blocks, path, unit, bar.advance, form)
         header = _describe(blocks, path, unit, source, f"{file.stem}.{source[:16]}.ids")
         with open_to_replace(file.with_name(header.ids)) as stream:
             for numbers in _numbers(blocks, header):
                 stream.write(numbers.data)
-    if _digest_of_files(path) != source:
+    if _digest_of_files(path, form) != source:
         raise CorpusError(f"{path}: was changed while it was read; wait until it is complete")
     with open_to_replace(file) as stream:
         stream.write(header.model_dump_json(indent=2).encode())
@@ -123,14 +132,14 @@ def _encode(file: Path, path: Path, unit: Unit, source: str) -> EncodedText:
     return encoded
 
 
-def _blocks(path: Path, unit: Unit, read: Callable[[int], object]) -> Iterator[tuple[bytes, Codes]]:
+def _blocks(path: Path, unit: Unit, read: Callable[[int], object], form: TextForm) -> Iterator[tuple[bytes, Codes]]:
     """Yield the text's blocks as UTF-8, with the code points or bytes in each."""
-    for block in text_blocks(path, read):
-        utf8 = block.encode()
-        if unit == "bytes":
-            yield utf8, np.frombuffer(utf8, np.uint8)
-        else:
-            yield utf8, np.frombuffer(block.encode("utf-32-le"), np.uint32)
+    if unit == "bytes":
+        for data in byte_blocks(path, read, form):
+            yield data, np.frombuffer(data, np.uint8)
+        return
+    for block in text_blocks(path, read, form):
+        yield block.encode(), np.frombuffer(block.encode("utf-32-le"), np.uint32)
 
 
 def _describe(blocks: Blocks, path: Path, unit: Unit, source: str, ids: str) -> _Header:

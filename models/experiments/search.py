@@ -219,7 +219,7 @@ class _Watch:
 
 
 def _require_validation(settings: SearchSettings) -> None:
-    corpus = open_corpus(settings.data, vocabulary=settings.vocabulary, split=settings.split)
+    corpus = open_corpus(settings.data, vocabulary=settings.vocabulary, split=settings.split, form=settings.text_form)
     if not len(corpus.validation):
         raise VaryError(f"--split {settings.split} leaves no validation part to search by: 0.9,0.1 would do")
 

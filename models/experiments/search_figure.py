@@ -69,7 +69,7 @@ def _logarithmic(axes: Axes, one: Interval) -> None:
     axes.set_xlim(one.low / margin, one.high * margin)
     if one.high < _DECADES * one.low:
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
-        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.10g}")
     axes.xaxis.set_minor_formatter(NullFormatter())
 
 

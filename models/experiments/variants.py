@@ -95,4 +95,8 @@ def _resize(one: Variant, settings: CompareSettings) -> Variant:
 
 
 def _vocab_size(settings: TrainSettings) -> int:
-    return len(open_corpus(settings.data, vocabulary=settings.vocabulary, split=settings.split).vocabulary)
+    return len(
+        open_corpus(
+            settings.data, vocabulary=settings.vocabulary, split=settings.split, form=settings.text_form
+        ).vocabulary
+    )

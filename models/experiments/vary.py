@@ -25,6 +25,8 @@ _FIXED = {"data", "out", "resume", "overwrite", "json_"}
 _INCOMPARABLE = {
     "vocabulary": "a loss per byte and one per character cannot be compared",
     "split": "losses on different validation parts cannot be compared",
+    "glob": "losses on different texts cannot be compared",
+    "encoding": "losses on different texts cannot be compared",
 }
 
 

@@ -17,6 +17,7 @@ from models.reporting.style import COLOURS, as_label, figure, legend
 __all__ = ["curve_figure"]
 
 _DASHES = ("-", "--", ":")  # tell runs of one colour apart
+_LINE = 3  # points that a line needs
 _FAR_APART = 20  # ratio of the largest to the smallest value from which on an axis is logarithmic
 _BEGINNING = 0.03  # share of the longest run whose losses, which fall steeply, are left out of the y axis' range
 
@@ -67,8 +68,13 @@ def _loss(axes: Axes, run: RunCurves, look: _Look, against: Axis, alone: bool) -
     if alone:
         axes.plot(run.x(training, against), training.values, color=first, lw=0.6, alpha=0.3)
     line = smooth(training)
-    axes.plot(run.x(line, against), line.values, color=first, lw=0.9, ls=look.dashes)
-    axes.plot(run.x(validation, against), validation.values, color=second, lw=1.6, ls=look.dashes, marker="o", ms=3.5)
+    # Two points make a steep line that shows nothing of the way between them: they stay points.
+    if len(line) >= _LINE:
+        axes.plot(run.x(line, against), line.values, color=first, lw=0.9, ls=look.dashes)
+    else:
+        axes.plot(run.x(line, against), line.values, color=first, ls="", marker="o", ms=2.5)
+    dashes = look.dashes if len(validation) >= _LINE else ""
+    axes.plot(run.x(validation, against), validation.values, color=second, lw=1.6, ls=dashes, marker="o", ms=3.5)
     axes.plot(run.x(whole, against), whole.values, color=second, ls="", marker="*", ms=11, mec="white", zorder=3)
 
 
@@ -102,7 +108,7 @@ def _update_ratio(axes: Axes, run: RunCurves, look: _Look, against: Axis, alone:
 
 def _from_zero(axes: Axes) -> None:
     axes.set_ylim(bottom=0)
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.10g}")
 
 
 def _fitting(axes: Axes) -> None:

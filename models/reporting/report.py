@@ -3,17 +3,22 @@
 import base64
 import json
 import math
+import os
+import platform
 import sys
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from html import escape
 from importlib.resources import files
 from pathlib import Path
 from string import Template
 from typing import Annotated, Any
 
+import torch
 from pydantic import Field, ValidationError
 
 from charstream.settings import Positional, Settings, fail, parse
+from charstream.versions import installed_versions, processor
 from models.atomic_files import replacement
 from models.reporting.curve_figure import curve_figure
 from models.reporting.curves import RunCurves, RunError, read_curves
@@ -33,7 +38,7 @@ _POINTS_PER_INCH = 108  # on the page; at the 96 of CSS the letters in plots are
 class ReportSettings(Settings):
     """Writes report.html into a run's folder: configuration, curves, samples, checks, evaluation, in one file.
 
-    `charstream train` does it at its end; checks come in when `charstream check RUN` has run.
+    `charstream train` does it at its end, and `charstream check RUN` again, with what it found.
     """
 
     run: Annotated[Path, Positional()] = Field(description="a run's folder")
@@ -76,9 +81,18 @@ def _body(run: RunCurves) -> str:
         _section("What it writes", _samples(run)),
         _section("Checks", _checks(run.folder / CHECKS)),
         _section("Configuration", _configuration(run)),
-        "<footer>charstream report</footer>",
+        f"<footer>{escape(_origin())}</footer>",
     ]
     return "\n".join(part for part in parts if part)
+
+
+def _origin() -> str:
+    """Return when, with what and where the page is written; `charstream train` does so when a run ends."""
+    installed = {"charstream": "", "Python": platform.python_version(), **installed_versions("charstream", "torch")}
+    versions = ", ".join(f"{name} {number}".strip() for name, number in installed.items())
+    now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
+    return f"charstream report, {now}; {versions}; {processor()}, {os.cpu_count()} cores{gpu}"
 
 
 def _section(title: str, content: str) -> str:

@@ -1,77 +1,97 @@
 """`charstream import`: makes a run, which export takes, of a model that was trained elsewhere."""
 
-import io
-import json
-import reprlib
+import math
 import sys
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from operator import itemgetter
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, cast
+from typing import Annotated, Any, Literal
 
-import safetensors.torch
-import torch
-from pydantic import Field, model_validator
-from torch import Tensor
+from pydantic import Field
 
 from bundle.manifest import TrainingRecord, sha256
-from bundle.vocabulary import Vocabulary
+from bundle.vocabulary import UnknownCharacter, Vocabulary
 from charstream.settings import Positional, Settings, fail, parse
-from models.data.corpus import open_corpus
+from models.data.corpus import Corpus, open_corpus
+from models.evaluation.losses import carried_nats
 from models.network.char_lm import CharLM
-from models.network.config import Activation
 from models.run_folder import BEST, holds_run
-from models.runs.foreign_weights import StateDictError, model_of
+from models.runs.foreign.content import find_state_dict
+from models.runs.foreign.errors import StateDictError
+from models.runs.foreign.safe_load import load_content
+from models.runs.foreign.vocabularies import ForeignVocabulary, from_checkpoint, from_file
+from models.runs.foreign.weights import ForeignModel, model_of
+from models.terminal import counted, say
 from models.training.checkpoint import MODEL, Header, Progress, save
 
 __all__ = ["ImportSettings", "main"]
 
 COMMAND = "charstream import"
+MEASURED = 256  # characters that are read of each of up to 128 parts of --data
+MOST_MEASURED = 1 << 22  # of the text's beginning
 
 
-class ImportSettings(Settings):
-    """Brings in a model that was trained elsewhere: embedding or one-hot, nn.LSTM, nn.GRU or nn.RNN, a linear head.
+class _Vocabulary(Settings):
+    """The vocabulary."""
 
-    The file is what torch.save(model.state_dict(), FILE) wrote, or a safetensors file; the modules may have any names.
-    The vocabulary must be in the order of the model's numbers.
-    """
-
-    state_dict: Annotated[Path, Positional()] = Field(description="the weights, .pt or .safetensors")
     vocabulary: Path | None = Field(
         None,
-        description='the characters in order: a JSON list, a JSON object {"a": 0, ...}, or a text of each one once',
+        description='the characters in order: a JSON list, a JSON object {"a": 0, ...}, a text of each one once, '
+        "or a pickle such as nanoGPT's meta.pkl",
     )
-    data: str | None = Field(None, description="or the text of which the vocabulary is, sorted, every character")
-    out: Path = Field(description="folder of the run")
-    activation: Literal["tanh", "relu"] = Field("tanh", description="of an nn.RNN")
+    data: str | None = Field(
+        None, description="a text of the kind that the model was trained on: its loss is measured on it"
+    )
     start_text: str | None = Field(
         None, min_length=1, max_length=1, description="every text starts after it (default: newline, or the first one)"
     )
 
-    @model_validator(mode="after")
-    def _one_vocabulary(self) -> Self:
-        if (self.vocabulary is None) == (self.data is None):
-            raise ValueError("give --vocabulary or --data")
-        return self
+
+class _Weights(Settings):
+    """Facts that the weights do not tell."""
+
+    activation: Literal["tanh", "relu"] = Field("tanh", description="of an nn.RNN")
+    weights: str | None = Field(
+        None, min_length=1, description="which of the file's models to take, such as the weights or their average"
+    )
+    head: str | None = Field(
+        None, min_length=1, description="name of the head's weight, where embedding and head cannot be told apart"
+    )
+
+
+class ImportSettings(_Weights, _Vocabulary):
+    """Brings in a model that was trained elsewhere: embedding or one-hot, nn.LSTM, nn.GRU or nn.RNN, a linear head.
+
+    The file is what torch.save(model.state_dict(), FILE) wrote, a trainer's checkpoint, or a safetensors file; the
+    modules may have any names. The vocabulary, in the order of the model's numbers, is that of --vocabulary, else the
+    checkpoint's own, else the characters of --data, sorted. Give --data to see whether it is the right one.
+    """
+
+    state_dict: Annotated[Path, Positional()] = Field(description="the weights, .pt or .safetensors")
+    out: Path = Field(description="folder of the run")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     settings = parse(ImportSettings, argv, command=COMMAND)
     try:
-        vocabularies = _vocabularies(settings)
         data = _read(settings.state_dict)
-        model, vocabulary = _fit(_tensors(settings.state_dict, data), vocabularies, settings.activation)
-        _save(settings, model, vocabulary, _start_text(vocabulary, settings.start_text), data)
+        content = load_content(settings.state_dict, data)
+        corpus = open_corpus(settings.data) if settings.data else None
+        foreign, vocabulary = _fit(settings, content, _vocabularies(settings, content, corpus))
+        start_text = _start_text(vocabulary, settings.start_text)
+        verdict = _measure(foreign.model, vocabulary, start_text, corpus) if corpus else ""
+        _save(settings, foreign.model, vocabulary, start_text, data)
     except ValueError as error:
         fail(COMMAND, str(error))
     except OSError as error:
         fail(COMMAND, f"{error.filename or settings.out}: {error.strerror or error}", code=1)
-    config = model.config
+    config = foreign.model.config
     print(
-        f"{settings.out}: {config.cell} with {config.layers} layers of {config.hidden}, {config.input} input, "
-        f"{len(vocabulary)} characters"
+        f"{settings.out}: {config.cell} with {counted(config.layers, 'layer')} of "
+        f"{config.hidden}, {config.input} input, {len(vocabulary)} characters"
     )
+    for line in [*foreign.remarks, verdict]:
+        if line:
+            say(line)
     return 0
 
 
@@ -82,89 +102,52 @@ def _read(file: Path) -> bytes:
         raise StateDictError(f"{file}: {(error.strerror or str(error)).lower()}") from error
 
 
-def _tensors(file: Path, data: bytes) -> dict[str, Tensor]:
-    """Read the tensors of a file, without running code that it may hold."""
-    try:
-        if file.suffix == ".safetensors":
-            return safetensors.torch.load(data)
-        content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged pickle raises anything
-        raise StateDictError(
-            f"{file}: not a file of tensors; save them with torch.save(model.state_dict(), FILE)"
-        ) from error
-    return _state_dict(file, content)
-
-
-def _state_dict(file: Path, content: Any) -> dict[str, Tensor]:
-    """Return the content if it is a state dict, or the only state dict among its values, as trainers save them."""
-    candidates = [content, *(content.values() if isinstance(content, Mapping) else ())]
-    found = [dict(c) for c in candidates if isinstance(c, Mapping) and c and all(map(torch.is_tensor, c.values()))]
-    if len(found) != 1:
-        raise StateDictError(f"{file}: expected one state dict, names and tensors, found {len(found)}")
-    return found[0]
-
-
 def _fit(
-    tensors: Mapping[str, Tensor], vocabularies: Sequence[Vocabulary], activation: Activation
-) -> tuple[CharLM, Vocabulary]:
+    settings: ImportSettings, content: Any, vocabularies: Sequence[ForeignVocabulary]
+) -> tuple[ForeignModel, Vocabulary]:
     """Return the model with the first vocabulary that has as many characters as the model."""
+    tensors = find_state_dict(settings.state_dict, content, settings.weights)
     errors = []
-    for vocabulary in vocabularies:
+    for vocabulary, padding in vocabularies:
         try:
-            return model_of(tensors, len(vocabulary), activation), vocabulary
+            activation, head = settings.activation, settings.head
+            return model_of(tensors, len(vocabulary), activation, head=head, padding=padding), vocabulary
         except StateDictError as error:
             errors.append(error)
     raise errors[0]
 
 
-def _vocabularies(settings: ImportSettings) -> list[Vocabulary]:
-    """Return the vocabulary; for a file that ends in a newline, perhaps an editor's, also the one without it."""
-    if settings.data:
-        return [open_corpus(settings.data).vocabulary]
-    file = cast(Path, settings.vocabulary)
+def _vocabularies(settings: ImportSettings, content: Any, corpus: Corpus | None) -> list[ForeignVocabulary]:
+    """Return the vocabulary by --vocabulary, else the checkpoint's, else that of --data; perhaps two to choose from."""
+    if settings.vocabulary:
+        return from_file(settings.vocabulary, _read(settings.vocabulary))
+    own = from_checkpoint(settings.state_dict, content)
+    if own:
+        return [own]
+    if corpus:
+        return [ForeignVocabulary(corpus.vocabulary)]
+    raise StateDictError(
+        f"{settings.state_dict} holds no vocabulary: give --vocabulary, the characters in the order of the model's "
+        "numbers, or --data, if that is the sorted characters of a text"
+    )
+
+
+def _measure(model: CharLM, vocabulary: Vocabulary, start_text: str, corpus: Corpus) -> str:
+    """Return in a line what the model loses on a text, and what that means if it is no less than by chance."""
     try:
-        text = _read(file).decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise StateDictError(f"{file}: not UTF-8 at byte {error.start}, expected a text in UTF-8") from error
-    listed = _parse_json(file, text)
-    if listed is not None:
-        return [_vocabulary(file, listed)]
-    ends = [text, text[:-1]] if text.endswith("\n") and len(text) > 1 else [text]
-    return [_vocabulary(file, list(one)) for one in ends]
-
-
-def _parse_json(file: Path, text: str) -> list[Any] | None:
-    """Return the characters of a JSON list or object; None for any other text."""
-    try:
-        content = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    if isinstance(content, dict):
-        return _in_order(file, content)
-    return content if isinstance(content, list) else None
-
-
-def _vocabulary(file: Path, content: Sequence[Any]) -> Vocabulary:
-    for char in content:
-        if not isinstance(char, str) or len(char) != 1 or "\ud800" <= char <= "\udfff":
-            raise StateDictError(
-                f"{file}: found {reprlib.repr(char)}, expected single characters, in a JSON list or object or a text"
-            )
-    char, times = max(Counter(content).items(), key=itemgetter(1), default=("", 1))
-    if times > 1:
-        raise StateDictError(f"{file}: the character {char!r} is there {times} times, expected once")
-    return Vocabulary("".join(content))
-
-
-def _in_order(file: Path, numbers: Mapping[str, Any]) -> list[str]:
-    """Return the characters of {"a": 0, "b": 1}, or of {"0": "a", "1": "b"}, in the order of their numbers."""
-    if all(isinstance(char, str) and number.isdecimal() for number, char in numbers.items()):
-        numbers = {char: int(number) for number, char in numbers.items()}
-    if not all(type(number) is int for number in numbers.values()) or sorted(numbers.values()) != [
-        *range(len(numbers))
-    ]:
-        raise StateDictError(f"{file}: expected the numbers 0 to {len(numbers) - 1}, each once")
-    return sorted(numbers, key=numbers.__getitem__)
+        token_of = vocabulary.symbols_to_tokens(corpus.vocabulary.symbols)
+    except UnknownCharacter as error:
+        return f"not measured on {corpus.path}: {error}"
+    start = int(vocabulary.symbols_to_tokens(start_text)[0])
+    ids, chance = token_of[corpus.ids[:MOST_MEASURED]], math.log(len(vocabulary))
+    nats = carried_nats(model, ids, start, limit=MEASURED)
+    loss = f"{nats:.3f} nats per character on {corpus.path}"
+    if nats < chance:
+        return f"{loss}; guessing loses {chance:.3f}"
+    return (
+        f"warning: {loss}, no better than guessing (ln {len(vocabulary)} = {chance:.3f}): the vocabulary is probably "
+        "in another order than the model's numbers, as after set(text) in Python; --vocabulary takes the trainer's own"
+    )
 
 
 def _start_text(vocabulary: Vocabulary, wanted: str | None) -> str:

@@ -21,7 +21,7 @@ from models.training.schedule import CALIBRATION_SHARE, RateSchedule, plan_for_m
 from models.training.settings import TrainSettings
 from models.training.trainer import Trainer
 
-__all__ = ["Orders", "Run"]
+__all__ = ["CHECK_CHARS", "RESERVE", "RESERVE_SECONDS", "Orders", "Run"]
 
 T = TypeVar("T")
 
@@ -31,8 +31,8 @@ SAMPLE_CHARS = 300
 SAMPLE_TEMPERATURE = 0.8
 # Time is kept free for a check and the final validation, which may take longer than the check before; and for what is
 # not timed: the last sample, the files, the report, and Python's start before the clock's.
-_RESERVE = 1.25
-_RESERVE_SECONDS = 4.0
+RESERVE = 1.25
+RESERVE_SECONDS = 4.0
 
 
 class Orders(NamedTuple):
@@ -224,12 +224,12 @@ class Run:
         """Return the loss of a sample, and whether it is the best so far; estimate the time to reserve for the end."""
         began, held_out = time.monotonic(), self.corpus.validation
         if not len(held_out):
-            self._update(reserve=_RESERVE_SECONDS)
+            self._update(reserve=RESERVE_SECONDS)
             return None, False
         with self.trainer.use_average():
             nats = carried_nats(self.trainer.model, held_out, self.corpus.start, limit=CHECK_CHARS)
         whole = evaluated_chars(len(held_out)) / evaluated_chars(len(held_out), CHECK_CHARS)
-        reserve = _RESERVE_SECONDS + _RESERVE * (1 + whole) * (time.monotonic() - began)
+        reserve = RESERVE_SECONDS + RESERVE * (1 + whole) * (time.monotonic() - began)
         self._update(reserve=(reserve + (self.progress.reserve or reserve)) / 2)
         if not math.isfinite(nats):
             raise Diverged(f"step {self.trainer.step}: the validation loss is {nats:g}")

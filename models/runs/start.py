@@ -1,6 +1,7 @@
 """The beginning of a run: a new one, or one that goes on from its last checkpoint."""
 
 import shutil
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -10,22 +11,27 @@ import torch
 from bundle.vocabulary import Vocabulary
 from models.data.corpus import NAMED, Corpus, open_corpus
 from models.data.text_files import CorpusError
+from models.evaluation.losses import evaluated_chars
 from models.network.char_lm import CharLM
 from models.network.initialise import initialise
 from models.run_folder import BEST, CHECKS, LAST, METRICS, PAGE, TENSORBOARD, header_file, holds_run
 from models.runs.folder_lock import locked_folder
 from models.runs.metrics import Metrics
-from models.runs.run import Run
+from models.runs.run import CHECK_CHARS, RESERVE, RESERVE_SECONDS, Run
 from models.runs.warm_start import take_weights
+from models.training.autotune import first_step_seconds
 from models.training.batches import Streams, upload_text
 from models.training.checkpoint import CheckpointError, Progress, read, tensor_files
 from models.training.distributed import ALONE, Group, require_shareable
 from models.training.precision import Arithmetic, device_of
+from models.training.schedule import require_time
 from models.training.settings import TrainSettings
 from models.training.trainer import Trainer
 
-__all__ = ["begin", "new_model", "new_trainer", "resume"]
+__all__ = ["begin", "discard_run", "new_model", "new_trainer", "resume"]
 
+_FORWARD = 1 / 3  # of a step's time: its forward pass, which is all that validation is
+_SHORT_STEP = 0.002  # share of the time that a step may take without a second look
 # Settings that --resume may change: the text is known by its sha256.
 _CHANGEABLE = {"data", "out", "preset", "device", "tensorboard", "resume", "overwrite", "json_"}
 
@@ -38,9 +44,12 @@ def begin(settings: TrainSettings, began: float, group: Group = ALONE) -> Run:
         CheckpointError: the folder holds a run, or another process trains into it; the run to begin from cannot be
             used.
         CorpusError: the text cannot be read, or is too short for the sizes.
+        TooShort: the time does not suffice. The folder is as it was.
     """
     corpus = _open_corpus(settings, group)
     trainer = new_trainer(settings, corpus, group)
+
+    group.from_first(lambda: _require_time(settings, corpus, trainer, began))
 
     def make() -> Run:
         group.from_first(lambda: _remove_old_run(settings))
@@ -118,7 +127,7 @@ def _open_corpus(settings: TrainSettings, group: Group) -> Corpus:
     """Open the text in all processes, after the first one has prepared it."""
 
     def open_text() -> Corpus:
-        return open_corpus(settings.data, vocabulary=settings.vocabulary, split=settings.split)
+        return open_corpus(settings.data, vocabulary=settings.vocabulary, split=settings.split, form=settings.text_form)
 
     def prepare() -> None:
         if not settings.resume and holds_run(settings.out):
@@ -130,6 +139,31 @@ def _open_corpus(settings: TrainSettings, group: Group) -> Corpus:
 
     group.from_first(prepare)
     return open_text()
+
+
+def _require_time(settings: TrainSettings, corpus: Corpus, trainer: Trainer, began: float) -> None:
+    """Refuse a run whose minutes do not suffice, before it begins. Raises TooShort."""
+    minutes = settings.minutes_limit
+    if minutes is None:
+        return
+    held_out = len(corpus.validation)
+    read = (evaluated_chars(held_out) + 2 * evaluated_chars(held_out, CHECK_CHARS)) if held_out else 0
+    require_time(
+        minutes,
+        step_seconds=first_step_seconds(trainer, minutes * 60 * _SHORT_STEP),
+        validation_steps=RESERVE * _FORWARD * read / (settings.batch * settings.sequence),
+        spent=time.monotonic() - began + RESERVE_SECONDS,
+    )
+
+
+def discard_run(folder: Path) -> None:
+    """Remove a run's files from a folder, and no others."""
+    for file in (*tensor_files(folder, BEST), *tensor_files(folder, LAST)):
+        file.unlink()
+    for file in (header_file(folder, LAST), header_file(folder, BEST), folder / METRICS, folder / PAGE):
+        file.unlink(missing_ok=True)
+    for name in (TENSORBOARD, CHECKS):
+        shutil.rmtree(folder / name, ignore_errors=True)
 
 
 def _require_free(settings: TrainSettings) -> None:
@@ -167,14 +201,8 @@ def _remove_old_run(settings: TrainSettings) -> None:
     """Remove the run that --overwrite replaces, and no files but a run's."""
     _require_free(settings)
     folder = settings.out
-    if not holds_run(folder):
-        return
-    for file in (*tensor_files(folder, BEST), *tensor_files(folder, LAST)):
-        file.unlink()
-    for file in (header_file(folder, LAST), header_file(folder, BEST), folder / METRICS, folder / PAGE):
-        file.unlink(missing_ok=True)
-    for name in (TENSORBOARD, CHECKS):
-        shutil.rmtree(folder / name, ignore_errors=True)
+    if holds_run(folder):
+        discard_run(folder)
 
 
 def _resumed_settings(given: TrainSettings, kept: TrainSettings) -> TrainSettings:

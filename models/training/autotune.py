@@ -14,7 +14,7 @@ from models.training.distributed import ALONE
 from models.training.precision import Arithmetic, CannotCompute
 from models.training.trainer import Trainer
 
-__all__ = ["describe_arithmetic", "fastest_arithmetic"]
+__all__ = ["describe_arithmetic", "fastest_arithmetic", "first_step_seconds"]
 
 _LEAST_STEPS, _LEAST_SECONDS = 2, 0.3  # of a measurement
 _WORTH_IT = 0.85  # share of the plainer way's time
@@ -42,6 +42,20 @@ def fastest_arithmetic(trainer: Trainer) -> Arithmetic:
     best = _first_unless_slower(ways, seconds)
     threads = min(torch.get_num_threads(), _physical_cores())
     return best if on_gpu else _first_unless_slower([best, best._replace(threads=threads)], seconds)
+
+
+def first_step_seconds(trainer: Trainer, short: float) -> float:
+    """Time one step of a copy, on all cores; the first one is slow, so a second one is taken if it was not `short`."""
+    copied, threads = copy.deepcopy(trainer), min(torch.get_num_threads(), _physical_cores())
+    copied.arithmetic, copied.group = Arithmetic(False, threads), ALONE
+    seconds = math.inf
+    for _ in range(2):
+        began = time.perf_counter()
+        copied.train_step(learning_rate=0.0)
+        seconds = min(seconds, time.perf_counter() - began)
+        if seconds <= short:
+            break
+    return seconds
 
 
 def describe_arithmetic(trainer: Trainer) -> str:

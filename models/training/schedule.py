@@ -5,12 +5,21 @@ from typing import NamedTuple
 
 from models.training.settings import Schedule, TrainSettings
 
-__all__ = ["CALIBRATION_SHARE", "Plan", "RateSchedule", "TooShort", "plan_for_minutes", "plan_for_steps"]
+__all__ = [
+    "CALIBRATION_SHARE",
+    "Plan",
+    "RateSchedule",
+    "TooShort",
+    "plan_for_minutes",
+    "plan_for_steps",
+    "require_time",
+]
 
 CHECKS = 20  # at most, of the validation loss, in a run
 CHECK_SHARE = 0.06  # of the time, at most
 CALIBRATION_SHARE = 0.06  # of the time: the steps that are measured
 SLACK = 0.97  # share of the time that is planned for
+_FEWEST_STEPS = 16  # those that measure the arithmetic, and a few to train
 _WARMUP_SHARE = 5  # the warm-up takes no more than one step in five
 
 
@@ -60,6 +69,27 @@ class RateSchedule(NamedTuple):
         return 1.0
 
 
+def require_time(minutes: float, *, spent: float, step_seconds: float, validation_steps: float) -> None:
+    """Refuse at once what cannot be trained in the time.
+
+    Args:
+        spent: seconds since the run began, and what cannot be foreseen.
+        step_seconds: one optimiser step, as measured.
+        validation_steps: all validation, in steps that take as long.
+
+    Raises:
+        TooShort: the time does not suffice to measure the arithmetic, to train a few steps and to validate.
+    """
+    needed = spent + (_FEWEST_STEPS + validation_steps) * step_seconds
+    if needed > minutes * 60 * SLACK:
+        enough = math.ceil(needed / 60 * 2 * 10) / 10
+        raise TooShort(
+            f"--minutes {minutes:g} is too short for this model and text: a step takes {step_seconds:.1f} s here, and "
+            f"beginning, a few steps and validating would take {needed:.0f} s; --minutes {enough:g} would do, or a "
+            "smaller model, such as --preset demo"
+        )
+
+
 def plan_for_steps(steps: int) -> Plan:
     """Return the plan of a run with a given number of steps."""
     return Plan(steps, max(1, math.ceil(steps / CHECKS)))
@@ -93,7 +123,7 @@ def plan_for_minutes(
         enough = math.ceil((spent + final_seconds) / 60 * 2 * 10) / 10
         raise TooShort(
             f"--minutes {minutes:g} is too short: beginning took {spent:.0f} s and validating this model on all of the "
-            f"held-out text may take {final_seconds:.0f} s; --overwrite --minutes {enough:g} would do"
+            f"held-out text may take {final_seconds:.0f} s; --minutes {enough:g} would do"
         )
     checks = max(1, min(CHECKS, int(left * CHECK_SHARE / check_seconds))) if check_seconds else CHECKS
     steps = steps_done + max(1, int((left - checks * check_seconds) / step_seconds))

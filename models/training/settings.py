@@ -9,6 +9,7 @@ from pydantic import Field, ValidationError, model_validator
 from bundle.vocabulary import Unit
 from charstream.settings import Settings
 from models.data.split import DEFAULT_SPLIT
+from models.data.text_files import PLAIN, TextForm
 from models.network.config import Init, ModelConfig, ModelOptions, Rate
 
 __all__ = ["DEFAULT_MINUTES", "Optimizer", "Schedule", "TrainSettings", "overrides", "train_command"]
@@ -101,10 +102,15 @@ class _Text(Settings):
     data: str = Field("", description="shakespeare, tinyshakespeare, a text file, a folder of .txt files, or a URL")
     out: Path = Field(description="folder of the run")
     preset: Literal["default", "demo", "shakespeare", "char-rnn", "min-char-rnn"] = Field(
-        "default", description="a configuration by name, which other flags override"
+        "default",
+        description="a configuration by name, which other flags override. default: a large one, for a long run; demo: "
+        "a small one, for two minutes; shakespeare: the best found for a text of a million characters; char-rnn: "
+        "Karpathy's of 2015; min-char-rnn: the 112 lines of the lectures",
     )
     vocabulary: Unit = Field("characters", description="what is predicted: code points or UTF-8 bytes")
     split: str = Field(DEFAULT_SPLIT, description="shares of the text: training,validation or training,validation,test")
+    glob: str = Field(PLAIN.glob, min_length=1, description="names of the files that a folder's text is in")
+    encoding: str = Field(PLAIN.encoding, min_length=1, description="of the text's files, such as utf-16 or cp1252")
     batch: int = Field(64, ge=1, description="streams of text read side by side")
     sequence: int = Field(128, ge=1, description="characters of a stream per step: how far gradients reach back")
     random_offsets: bool = Field(False, description="streams begin elsewhere in every epoch")
@@ -218,6 +224,11 @@ class TrainSettings(_Run, _Optimisation, _Model, _Text):
         if not self.resume and self.norm == "batch" and self.batch * self.sequence == 1:
             raise ValueError("--norm batch has no variance of one character: --batch or --sequence must be 2 at least")
         return self
+
+    @property
+    def text_form(self) -> TextForm:
+        """Which files of a folder are the text, and their encoding."""
+        return TextForm(self.glob, self.encoding)
 
     @property
     def minutes_limit(self) -> float | None:

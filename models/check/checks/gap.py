@@ -1,5 +1,6 @@
 """Training and validation loss compared: whether the model learns by heart, and whether it still learns."""
 
+import math
 from dataclasses import dataclass
 
 from matplotlib.figure import Figure
@@ -31,7 +32,9 @@ class Gap:
     @property
     def share(self) -> float:
         """How much larger the validation loss is, as a share of the training loss."""
-        return 0.0 if self.validation is None else (self.validation - self.training) / self.training
+        if self.validation is None or self.validation == self.training:
+            return 0.0
+        return (self.validation - self.training) / self.training if self.training else math.inf
 
 
 def check(subject: Subject) -> Outcome:

@@ -134,9 +134,12 @@ def test_an_unknown_character_is_named_with_its_place_before_anything_is_scored(
     )
 
 
-def test_line_ends_are_characters(charstream: Charstream, server: ServerProcess, file: Path) -> None:
-    file.write_bytes(b"a\r\nb")
-    assert "'\\r' (U+000D) at place 1" in charstream("score", str(file), "--host", server.address).stderr
+def test_a_text_is_read_as_training_reads_it(charstream: Charstream, server: ServerProcess, file: Path) -> None:
+    """A byte order mark is no character of it, and lines may end as on Windows."""
+    file.write_text("a\nb")
+    plain = charstream("score", str(file), "--host", server.address)
+    file.write_bytes(b"\xef\xbb\xbfa\r\nb")
+    assert charstream("score", str(file), "--host", server.address).stdout == plain.stdout != ""
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import pytest
 from charstream.__main__ import main as charstream
 from models.check.command import CHECKS, main
 from models.check.settings import Name
+from models.reporting.report import make_report
 from tests.models.conftest import SMALL
 
 Train = Callable[..., Path]
@@ -97,3 +98,28 @@ def test_wrong_calls_end_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "too few to check" in _fails(capsys, "--data", str(short))
     assert "no checkpoint there" in _fails(capsys, str(tmp_path / "nothing"))
     assert "--only" in _fails(capsys, "--data", str(short), "--only", "everything")
+
+
+def test_one_symbol_is_nothing_to_measure_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "one.txt").write_text("a" * 5000)
+    only = [text for name in ("loss", "overfit", "updates", "gap", "reach") for text in ("--only", name)]
+    assert main(["--data", str(tmp_path / "one.txt"), "--out", str(tmp_path / "check"), *only]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 6
+    assert all("not measured: the text has one symbol alone" in line for line in lines[:5])
+
+
+def test_help_lists_its_own_flags_and_takes_those_of_train(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(["--help"])
+    listed = capsys.readouterr().out
+    assert "--only" in listed
+    assert "--learning-rate" not in listed
+
+
+def test_the_page_of_a_run_has_its_checks_at_once(train: Train) -> None:
+    run = train("--steps", "2")
+    page = make_report(run)
+    assert "nats before training" not in page.read_text()
+    assert main([str(run), "--only", "loss"]) == 0
+    assert "nats before training" in page.read_text()

@@ -1,12 +1,15 @@
 """A text that cannot be used is refused in one line that says what is wrong and where."""
 
+import gzip
+import os
+import random
 from pathlib import Path
 
 import pytest
 
 from models.data import text_files as text
-from models.data.corpus import open_corpus
-from models.data.text_files import CorpusError, text_blocks
+from models.data.corpus import Corpus, open_corpus
+from models.data.text_files import CorpusError, TextForm, text_blocks
 
 
 def read(path: Path) -> str:
@@ -60,3 +63,75 @@ def test_a_path_that_is_not_there_and_a_folder_without_texts(tmp_path: Path) -> 
         open_corpus(str(tmp_path / "none.txt"))
     with pytest.raises(CorpusError, match=r"the folder holds no \.txt file"):
         open_corpus(str(tmp_path))
+
+
+FIELD = Path(__file__).parents[3].parent / "shared" / "field"
+
+
+def test_hidden_files_and_folders_named_txt_are_no_text(
+    cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("notebook/.ipynb_checkpoints", "notebook/drafts.txt"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "notebook/input.txt").write_text("the text")
+    (tmp_path / "notebook/.ipynb_checkpoints/input-checkpoint.txt").write_text("the old text")
+    (tmp_path / "notebook/drafts.txt/b.txt").write_text("drafts")
+    corpus = open_corpus(str(tmp_path / "notebook"))
+    assert spell(corpus) == "drafts\nthe text\n"
+    assert "passed over, as names with a dot first are hidden: " in (said := capsys.readouterr().err)
+    assert "input-checkpoint.txt" in said
+
+
+def test_a_pattern_an_encoding_and_gzip(cache: Path, tmp_path: Path) -> None:
+    text = "caf\u00e9\nna\u00efve\n"
+    (tmp_path / "a.md").write_bytes(text.replace("\n", "\r\n").encode("utf-16"))
+    (tmp_path / "b.txt").write_text("not this one")
+    assert spell(open_corpus(str(tmp_path), form=TextForm("*.md", "utf-16"))) == text
+    (tmp_path / "c.gz").write_bytes(gzip.compress(text.encode()))
+    assert spell(open_corpus(str(tmp_path / "c.gz"))) == text
+    (tmp_path / "half.gz").write_bytes(gzip.compress(random.randbytes(9999))[:5000])
+    with pytest.raises(CorpusError, match=r"half\.gz: not whole, or damaged"):
+        open_corpus(str(tmp_path / "half.gz"))
+
+
+@pytest.mark.parametrize(
+    ("form", "reason"),
+    [
+        (TextForm("*.md"), r"the folder holds no \.md file; --glob takes others"),
+        (TextForm("/etc/*"), r"--glob /etc/\*: no pattern"),
+        (TextForm(encoding="hex"), "--encoding hex: no encoding of texts"),
+        (TextForm(encoding="klingon"), "--encoding klingon: no encoding of texts"),
+        (TextForm(encoding="ascii"), r"not ascii at byte 3 .*name its encoding by --encoding"),
+    ],
+)
+def test_a_form_that_does_not_fit_is_refused(form: TextForm, reason: str, cache: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(b"caf\xe9")
+    with pytest.raises(CorpusError, match=reason):
+        open_corpus(str(tmp_path), form=form)
+
+
+@pytest.mark.parametrize("data", [b"\xff\xfe\r\n\x00\x80" * 9, b"caf\xe9\r\n", bytes(range(256))])
+def test_bytes_take_any_file_as_it_is(data: bytes, cache: Path, tmp_path: Path) -> None:
+    (tmp_path / "any").write_bytes(data)
+    assert spell(open_corpus(str(tmp_path / "any"), vocabulary="bytes")).encode("latin-1") == data
+
+
+def test_a_pipe_is_refused_at_once(cache: Path, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for name in (str(tmp_path / "pipe"), os.devnull):
+        with pytest.raises(CorpusError, match="a pipe or a device, which cannot be read twice: write the text into a"):
+            open_corpus(name)
+    with pytest.raises(CorpusError, match="-: standard input cannot be read twice"):
+        open_corpus("-")
+
+
+@pytest.mark.skipif(not FIELD.is_dir(), reason="needs ../shared/field")
+@pytest.mark.parametrize(("name", "characters"), [("windows.txt", 5800), ("notebook", 5800), ("folder", 11600)])
+def test_texts_that_users_brought(name: str, characters: int, cache: Path) -> None:
+    corpus = open_corpus(str(FIELD / name))
+    assert len(corpus.ids) == characters
+    assert not {"\ufeff", "\r"} & set(corpus.vocabulary.symbols)
+
+
+def spell(corpus: Corpus) -> str:
+    return corpus.vocabulary.tokens_to_symbols(corpus.ids)

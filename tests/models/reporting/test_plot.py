@@ -214,3 +214,13 @@ def test_a_wrong_value_is_one_line(
         main(flags)
     assert end.value.code == 2
     assert capsys.readouterr().err.startswith(f"charstream plot: {reason}")
+
+
+def test_two_points_are_no_line(tmp_path: Path) -> None:
+    """A steep line from an untrained model to the end would show nothing of the way between them."""
+    losses = {
+        steps: curve_figure([read_curves(run_of(tmp_path / f"{steps}", steps=steps))]).axes[0] for steps in (200, 400)
+    }
+    dotted = {steps: [line for line in axes.lines if line.get_marker() == "o"] for steps, axes in losses.items()}
+    assert [line.get_linestyle() for line in dotted[200]] == ["None"]
+    assert [line.get_linestyle() for line in dotted[400]] == ["-"]

@@ -50,6 +50,8 @@ def test_it_tells_the_configuration_the_evaluation_and_the_command(page: Page) -
         r"LSTM, 1 x 32 units; [\d,]+ parameters; trained on verse.txt; 60 steps, 7,680 characters", page.text
     )
     assert "validation, all of it, by the best checkpoint" in page.text
+    origin = r"charstream report, 20\d\d-\d\d-\d\d \d\d:\d\d UTC; charstream.*, Python 3.*, torch 2.*; .*, \d+ cores"
+    assert re.search(origin, page.text)
     command = next(line for line in page.text.splitlines() if "charstream train" in line)
     for flag in ("--hidden 32", "--clip-norm 0.5", "--learning-rate 0.01", "--steps 60", "--batch 8"):
         assert flag in command

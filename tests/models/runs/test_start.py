@@ -69,8 +69,9 @@ def test_weights_alone_are_begun_from_and_not_gone_on_with(train: Train) -> None
         train("--resume")
 
 
-def test_what_is_said_of_too_little_time_can_be_done(train: Train) -> None:
-    with pytest.raises(TooShort, match=r"; --overwrite --minutes .* would do$"):
+def test_too_little_time_is_refused_at_once_and_leaves_nothing(train: Train, tmp_path: Path) -> None:
+    with pytest.raises(TooShort, match=r"a step takes .* s here, .*; --minutes .* would do, or a smaller model"):
         train("--minutes", "0.001")
-    run = train("--steps", "1", "--overwrite")
+    assert not (tmp_path / "run").exists()
+    run = train("--steps", "1")
     assert read(run / "last.json")[0].progress.step == 1

@@ -52,7 +52,7 @@ def test_time_allows_no_more_steps_than_something_else_does() -> None:
 
 
 def test_too_little_time_names_a_time_that_would_do() -> None:
-    with pytest.raises(TooShort, match=r"--minutes 0\.2 is too short.*--overwrite --minutes 1\.4 would do"):
+    with pytest.raises(TooShort, match=r"--minutes 0\.2 is too short.*--minutes 1\.4 would do"):
         plan_for_minutes(0.2, spent=20, steps_done=1, step_seconds=1, check_seconds=2, final_seconds=20)
 
 
