@@ -3,6 +3,7 @@
 Each step is a command in a process of its own, as a person would type it.
 """
 
+import json
 import re
 import shlex
 import signal
@@ -15,7 +16,6 @@ from pathlib import Path
 
 from pydantic import Field
 
-from bundle.read import read_manifest
 from charstream.settings import Settings, fail, parse
 
 COMMAND = "charstream demo"
@@ -81,8 +81,8 @@ def _batch(symbols: int) -> tuple[str, ...]:
 
 def _prompt(bundle: Path) -> str:
     """Return the first of the prompts that came from the text."""
-    prompts = read_manifest(bundle)[0].training.prompts
-    return prompts[0] if prompts else ""
+    training = json.loads((bundle / "manifest.json").read_text("utf-8"))["training"]
+    return str(next(iter(training.get("prompts", [])), ""))
 
 
 def _last(prompt: str) -> tuple[str, ...]:

@@ -197,7 +197,7 @@ def generate_request(prompt: str, options: GenerateOptions, *, checkpoints: bool
         ),
         time_limit=_duration("time_limit", given.get("time_limit")),
         checkpoint_chars=given.get("checkpoint_chars", _checkpoint_chars(given) if checkpoints else 0) or None,
-        unknown=_unknown(given),
+        unknown=_unknown_mode(given),
         replica=given["replica"].message() if "replica" in given else None,
         **{name: given[name] for name in SAME if name in given},
     )
@@ -261,7 +261,7 @@ def _sampling(given: Mapping[str, Any]) -> pb.Sampling:
     return pb.Sampling(bias=bias, **{name: given[name] for name in names if name in given})
 
 
-def _unknown(given: Mapping[str, Any]) -> str | None:
+def _unknown_mode(given: Mapping[str, Any]) -> str | None:
     if "unknown" not in given:
         return None
     names = ("refuse", "skip", "replace")

@@ -8,7 +8,7 @@ from typing import Self, TextIO
 
 from tqdm import tqdm
 
-__all__ = ["ProgressBar", "counted", "say", "table"]
+__all__ = ["ProgressBar", "count_noun", "say", "table"]
 
 LINE_SECONDS = 10.0
 
@@ -18,7 +18,7 @@ def say(text: str, file: TextIO | None = None) -> None:
     tqdm.write(text, file=file or sys.stderr)
 
 
-def counted(number: float, name: str) -> str:
+def count_noun(number: float, name: str) -> str:
     """Return a number of things in words that agree: 1 minute, 1.5 minutes, 2,000 steps."""
     shown = f"{number:,}" if isinstance(number, int) else f"{number:,.10g}"
     return f"{shown} {name}{'' if number == 1 else 's'}"

@@ -21,7 +21,7 @@ from models.runs.metrics import BoardMissing
 from models.runs.run import Run
 from models.runs.signals import Interrupt
 from models.runs.start import begin, discard_run, resume
-from models.terminal import ProgressBar, counted
+from models.terminal import ProgressBar, count_noun
 from models.training.async_steps import AsyncSteps
 from models.training.autotune import describe_arithmetic, fastest_arithmetic
 from models.training.checkpoint import CheckpointError
@@ -95,7 +95,7 @@ def train(run: Run, interrupt: object = None, on_check: OnCheck | None = None) -
             if orders.plan:
                 nats = run.plan((time.monotonic() - began) / (run.trainer.step - began_at))
                 bar.set_total(run.chars or 0)
-                minutes, allowed = run.settings.minutes_limit, counted(run.budget or 0, "step")
+                minutes, allowed = run.settings.minutes_limit, count_noun(run.budget or 0, "step")
                 run.say(f"--minutes {minutes:g} allows {allowed}, {run.chars:,} characters")
             if orders.end:
                 run.stop_here()

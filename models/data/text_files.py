@@ -122,7 +122,7 @@ def _encoded_blocks(file: Path, read: Read, form: TextForm) -> Iterator[bytes]:
 
 
 def _raw_blocks(file: Path, read: Read) -> Iterator[bytes]:
-    with _unpacked(file) as stream:
+    with _open_unpacked(file) as stream:
         while block := stream.read(_BLOCK):
             yield block
             read(len(block))
@@ -140,7 +140,7 @@ def _is_text(file: Path, form: TextForm) -> bool:
 def _file_blocks(file: Path, read: Read, form: TextForm) -> Generator[str, None, str]:
     """Yield a file's text; return its last character."""
     try:
-        with _unpacked(file) as stream:
+        with _open_unpacked(file) as stream:
             return (yield from _blocks(stream, str(file), read, form.encoding))
     except _UNPACKING as error:
         raise CorpusError(f"{file}: not whole, or damaged: {error}") from error
@@ -148,7 +148,7 @@ def _file_blocks(file: Path, read: Read, form: TextForm) -> Generator[str, None,
         raise CorpusError(f"{file}: {(error.strerror or str(error)).lower()}") from error
 
 
-def _unpacked(file: Path) -> BinaryIO:
+def _open_unpacked(file: Path) -> BinaryIO:
     stream = file.open("rb")
     packed = stream.read(len(_GZIP)) == _GZIP
     stream.seek(0)

@@ -20,7 +20,7 @@ from models.runs.foreign.errors import StateDictError
 from models.runs.foreign.safe_load import load_content
 from models.runs.foreign.vocabularies import ForeignVocabulary, from_checkpoint, from_file
 from models.runs.foreign.weights import ForeignModel, model_of
-from models.terminal import counted, say
+from models.terminal import count_noun, say
 from models.training.checkpoint import MODEL, Header, Progress, save
 
 __all__ = ["ImportSettings", "main"]
@@ -86,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         fail(COMMAND, f"{error.filename or settings.out}: {error.strerror or error}", code=1)
     config = foreign.model.config
     print(
-        f"{settings.out}: {config.cell} with {counted(config.layers, 'layer')} of "
+        f"{settings.out}: {config.cell} with {count_noun(config.layers, 'layer')} of "
         f"{config.hidden}, {config.input} input, {len(vocabulary)} characters"
     )
     for line in [*foreign.remarks, verdict]:

@@ -42,8 +42,8 @@ class Found:
         return self.manifest.name, self.manifest.version
 
     @property
-    def written(self) -> int:
-        """When its manifest was written, in ns since 1970."""
+    def modified_at(self) -> int:
+        """The time at which its manifest was written, in ns since 1970."""
         return next(changed for name, _, _, changed, _ in self.content if name == MANIFEST)
 
     def __str__(self) -> str:

@@ -130,7 +130,7 @@ class Versions:
         Raises:
             ModelNotFound, InvalidField, ModelUnusable
         """
-        name, at, number = (wanted or self._unnamed(digest)).partition("@")
+        name, at, number = (wanted or self._default_name(digest)).partition("@")
         known = [version for version in self.of(name) if not at or version.found.manifest.version == number]
         if not known:
             others = [f"{name}@{other.found.manifest.version}" for other in self.of(name)]
@@ -147,7 +147,7 @@ class Versions:
             return self.choose("", "")
         return None
 
-    def _unnamed(self, digest: str) -> str:
+    def _default_name(self, digest: str) -> str:
         """Return the name that a request means which has none: that of its text's bundle, or the default."""
         begun = [version.found.manifest.name for version in self if digest and version.found.digest == digest]
         if begun:
@@ -156,11 +156,11 @@ class Versions:
         if not names:
             raise ModelNotFound("", [])
         if not self._default:
-            return max(names, key=self._written)  # of equally old ones the first by name
+            return max(names, key=self._modified_at)  # of equally old ones the first by name
         if not self.of(self._default):
             reason = f"is empty, and {self._default!r} (--default) is not served now; name a model (--model): "
             raise InvalidField("model", f"{reason}served are {join_names(names)}")
         return self._default
 
-    def _written(self, name: str) -> int:
-        return (self.default(name) or self.of(name)[0]).found.written
+    def _modified_at(self, name: str) -> int:
+        return (self.default(name) or self.of(name)[0]).found.modified_at

@@ -109,12 +109,12 @@ def load_content(file: Path, data: bytes) -> Any:
         try:
             return _load_zip(file, data)
         except _NotHarmless as error:
-            raise _blocked(file, str(error)) from error
+            raise _refusal(file, str(error)) from error
         except StateDictError:
             raise
         except Exception as error:
             raise _no_tensors(file) from error
-    raise _blocked(file, obstacle) if obstacle else _no_tensors(file)
+    raise _refusal(file, obstacle) if obstacle else _no_tensors(file)
 
 
 def load_harmless_pickle(file: Path, data: bytes) -> Any:
@@ -137,7 +137,7 @@ def _no_tensors(file: Path) -> StateDictError:
     return StateDictError(f"{file}: not a file of tensors; save them with torch.save(model.state_dict(), FILE)")
 
 
-def _blocked(file: Path, name: str) -> StateDictError:
+def _refusal(file: Path, name: str) -> StateDictError:
     load = f"content = torch.load({str(file)!r}, map_location='cpu', weights_only=False)"
     save = "torch.save(content.state_dict(), 'weights.pt')"
     return StateDictError(
