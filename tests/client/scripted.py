@@ -73,6 +73,8 @@ class NoModels(rpc.ModelsServicer):
         return pb.ListModelsResponse()
 
     def GetModel(self, request: pb.GetModelRequest, context: grpc.ServicerContext) -> pb.Model:
+        if request.name not in ("", "scripted"):
+            context.abort(grpc.StatusCode.UNIMPLEMENTED, "only the model of no name is known here")
         return pb.Model(name="scripted", vocabulary="abc")
 
 

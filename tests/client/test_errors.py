@@ -139,7 +139,7 @@ async def test_no_server_is_unavailable() -> None:
 
 
 async def test_other_calls_map_their_errors_alike() -> None:
-    with serving(endless) as server:  # has no GetModel
+    with serving(endless) as server:  # its GetModel knows no names
         with Client(server.address) as client, pytest.raises(ServerError, match="UNIMPLEMENTED"):
             client.model("tiny")
         async with AsyncClient(server.address) as client_:

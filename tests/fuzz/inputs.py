@@ -21,6 +21,7 @@ INTEGERS = {
     FieldDescriptor.CPPTYPE_UINT32: st.integers(0, 2**32 - 1),
     FieldDescriptor.CPPTYPE_INT64: st.integers(-(2**63), 2**63 - 1),
     FieldDescriptor.CPPTYPE_UINT64: st.integers(0, 2**64 - 1),
+    FieldDescriptor.CPPTYPE_ENUM: st.integers(0, 4) | st.integers(-(2**31), 2**31 - 1),  # open: unknown ones are kept
 }
 # A float beyond 32 bits would be refused where the message is made. Hypothesis refuses to make subnormal ones where an
 # earlier test of the process has made onnxruntime flush them to zero.

@@ -58,7 +58,7 @@ def start(device_bundles: Path) -> Iterator[Start]:
 def test_a_device_serves_the_texts_of_the_host_and_says_where_it_runs(start: Start) -> None:
     host, device = start("--precision", "fp32"), start(*ON_CPU, "--precision", "fp32-cuda")
     device.wait_for(r"fp32-cuda is for CUDA; the CPU runs it slowly")
-    device.wait_for(r"serves tiny 1 \(lstm 2x64, fp32-cuda, onnxruntime [\d.]+, CPUExecutionProvider, the CPU, digest")
+    device.wait_for(r"serves tiny 1 \(lstm 2x64, fp32-cuda, onnxruntime [\d.]+, CPUExecutionProvider, the CPU, at most")
     expected = answers(ready(host))
     assert [text for text, _ in expected] == [text for text, _ in answers(ready(device))]
     for (_, scores), (_, other) in zip(expected, answers(device), strict=True):
