@@ -80,9 +80,10 @@ def _batch(symbols: int) -> tuple[str, ...]:
 
 
 def _prompt(bundle: Path) -> str:
-    """Return the first of the prompts that came from the text."""
+    """Return the first of the prompts that came from the text; none for "-", which means standard input."""
     training = json.loads((bundle / "manifest.json").read_text("utf-8"))["training"]
-    return str(next(iter(training.get("prompts", [])), ""))
+    prompt = str(next(iter(training.get("prompts", [])), ""))
+    return "" if prompt == "-" else prompt
 
 
 def _last(prompt: str) -> tuple[str, ...]:

@@ -24,7 +24,7 @@ def card(trained: Trained, manifest: Manifest) -> str:
         ("trained on", f"{record.data}, sha256 `{record.data_sha256}`"),
         ("training", f"{record.steps:,} steps in {record.seconds:,.0f} s"),
         *(_loss_row(protocol, nats, manifest.unit) for protocol, nats in record.validation_nats.items()),
-        *([("prompts to try, from the held-out text", _prompts(record))] if record.prompts else []),
+        *([("prompts to try, from the held-out text if there is one", _prompts(record))] if record.prompts else []),
     ]
     table = "\n".join(f"| {name} | {value} |" for name, value in rows)
     samples = "\n\n".join(_sample(trained, temperature) for temperature in (0.5, 0.8, 1.0))

@@ -3,8 +3,9 @@
 import json
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,11 +70,8 @@ def open_model(settings: EvaluateSettings) -> tuple[EvaluatedModel, EvaluateSett
         name = f"bundle {settings.model} in {settings.precision}"
         model = EvaluatedModel(name, evaluator, manifest.vocabulary, manifest.start_text)
         record = manifest.training
-        own = {
-            "split": settings.split or record.split or DEFAULT_SPLIT,
-            "data": settings.data or _find_text(settings.model, manifest),
-        }
-        return model, settings.model_copy(update=own), record
+        settings = settings.model_copy(update={"split": settings.split or record.split or DEFAULT_SPLIT})
+        return model, settings if settings.data else _with_text(settings, manifest), record
     if settings.precision != "fp32":
         raise ValueError(f"{settings.model} is a training run, which has fp32 only: export it, evaluate the bundle")
     trained = load(settings.model)
@@ -85,33 +83,45 @@ def open_model(settings: EvaluateSettings) -> tuple[EvaluatedModel, EvaluateSett
     return model, settings.model_copy(update=own | given), trained.record
 
 
-def _find_text(bundle: Path, manifest: Manifest) -> str:
-    """Return the text on which a bundle was trained: its name or address, or a path where it still lies.
+def _with_text(settings: EvaluateSettings, manifest: Manifest) -> EvaluateSettings:
+    """Return settings that name the text on which a bundle was trained, by name, address or a path where it still lies.
 
-    Paths are tried as the manifest has it, and as the run of the same name (runs/NAME beside bundles/NAME) has it.
+    Paths are tried as the manifest has it, and as the run of the same name (runs/NAME beside bundles/NAME) has it; glob
+    and encoding, where they are not given, are that run's.
 
     Raises:
         CorpusError: it is nowhere there.
     """
-    record, runs = manifest.training, bundle.resolve().parent.parent / "runs"
+    record, bundle = manifest.training, settings.model.resolve()
+    run = _text_of_run(bundle.parent.parent / "runs" / bundle.name)
+    glob, encoding = settings.glob or run.glob, settings.encoding or run.encoding
     if record.data in NAMED or "://" in record.data:
-        return record.data
-    for text in (record.data, _text_of_run(runs / bundle.resolve().name)):
-        if text and Path(text).exists() and open_corpus(text, vocabulary=manifest.unit).sha256 == record.data_sha256:
-            return text
+        return settings.model_copy(update={"data": record.data, "glob": glob, "encoding": encoding})
+    for text in (record.data, run.data):
+        if text and Path(text).exists():
+            with suppress(CorpusError):  # another text may lie there
+                corpus = open_corpus(text, vocabulary=manifest.unit, form=TextForm(glob, encoding))
+                if corpus.sha256 == record.data_sha256:
+                    return settings.model_copy(update={"data": text, "glob": glob, "encoding": encoding})
     raise CorpusError(
-        f"{bundle} was trained on {record.data!r} (sha256 {record.data_sha256[:12]}...), and that text was not found: "
-        f"--data says where one is: {TEXTS}"
+        f"{settings.model} was trained on {record.data!r} (sha256 {record.data_sha256[:12]}...), and that text was not "
+        f"found: --data says where one is: {TEXTS}"
     )
 
 
-def _text_of_run(folder: Path) -> str:
+class _TextOfRun(NamedTuple):
+    data: str = ""
+    glob: str = PLAIN.glob
+    encoding: str = PLAIN.encoding
+
+
+def _text_of_run(folder: Path) -> _TextOfRun:
     """Return the text that a run names; nothing if there is no run, or one that was imported."""
     try:
         run = read(folder)[0].settings
     except CheckpointError:
-        return ""
-    return run.data if run else ""
+        return _TextOfRun()
+    return _TextOfRun(run.data, run.glob, run.encoding) if run else _TextOfRun()
 
 
 def tokens_of_part(corpus: Corpus, part: str, vocabulary: Vocabulary) -> NDArray[np.integer]:

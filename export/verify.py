@@ -71,11 +71,12 @@ def verify_and_print(
             say(str(result), file or sys.stdout)
             bar.advance(1)
 
-        failed = sum(not result.has_passed for result in verify(manifest, files, model, show))
+        results = verify(manifest, files, model, show)
+    failed = sum(not result.has_passed for result in results)
     if failed:
-        print(f"not verified: {failed} of {graphs} graphs do not compute what torch does", file=file)
+        print(f"not verified: {failed} of {len(results)} graphs do not compute what torch does", file=file)
     else:
-        print(f"verified: all {graphs} graphs compute what torch does, within tolerance", file=file)
+        print(f"verified: all {len(results)} graphs compute what torch does, within tolerance", file=file)
     return not failed
 
 

@@ -14,6 +14,6 @@ def choose_prompts(model: ModelInfo) -> tuple[str, ...]:
 
 def _pieces(model: ModelInfo) -> tuple[str, ...]:
     known = model.vocabulary if model.unit == "characters" else "".join(map(chr, range(128)))
-    shown = [char for char in known if char.isprintable()] or known
+    shown = [char for char in known if char.isprintable()] or known.replace("\0", "")  # which no command line may have
     pieces = ("".join(shown[first::COUNT][:LENGTH]) for first in range(COUNT))
     return tuple(piece for piece in pieces if piece)

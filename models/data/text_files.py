@@ -56,7 +56,8 @@ def files_of(path: Path, form: TextForm = PLAIN) -> list[Path]:
         return [path]
     files = [file for file in _matching(path, form) if not _is_hidden(file.relative_to(path))]
     if not files:
-        raise CorpusError(f"{path}: the folder holds no {form.glob.removeprefix('*')} file; --glob takes others")
+        kind = form.glob[1:] if form.glob.startswith("*.") else form.glob
+        raise CorpusError(f"{path}: the folder holds no {kind} file; --glob takes others")
     return files
 
 
@@ -190,6 +191,7 @@ def _blocks(
         size, ended = size + len(data), not data
         try:
             text = decoder.decode(data, final=ended)
+            text.encode()  # some codecs make halves of characters
         except UnicodeDecodeError as error:
             # The bytes that the codec was decoding end where the stream stands.
             raise _not_text(stream, where, size - len(error.object) + error.start, encoding) from error

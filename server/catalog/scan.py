@@ -204,6 +204,8 @@ def _read(folder: Path, content: Content) -> Found:
     """Read the manifest. Raises BundleError, also if a file is missing or not complete yet."""
     manifest, digest = read_manifest(folder)
     sizes = {name: size for name, size, *_ in content}
+    if MANIFEST not in sizes:  # it came after the look at the folder
+        raise BundleError(f"{folder / MANIFEST}: is missing")
     for name, record in manifest.files.items():
         if name not in sizes:
             raise BundleError(f"{folder / name}: is missing")

@@ -83,7 +83,7 @@ def generation_request(
             _stop_strings(message.stop, manifest, settings),
             message.include_stop,
             skip=_min_chars(message, max_chars),
-            tail=token.tail if token and not message.prompt else "",
+            tail=token.tail if token and not prompt else "",
         ),
         received=known_generated,
         sent_chars=len(known),

@@ -1,10 +1,13 @@
 """The demo goes its whole way with any text, or says at once what to do."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from charstream.demo import _prompt
 
 # The shortest time in which training begins and ends on a busy machine.
 SMALL = ("--minutes", "0.5", "--users", "2", "--seconds", "1")
@@ -25,6 +28,11 @@ def test_a_short_text_of_one_sign_goes_the_whole_way(tmp_path: Path) -> None:
     assert "\n" + "-" * 524 in done.stdout  # the prompt, and 500 characters
     assert ", 0 failed, " in done.stdout
     assert "-- ------------------------\n" in done.stdout.partition("To go on:")[2]
+
+
+def test_a_prompt_that_means_standard_input_is_left_out(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text(json.dumps({"training": {"prompts": ["-", "--"]}}))
+    assert _prompt(tmp_path) == ""
 
 
 @pytest.mark.parametrize("text", ["", "a", "ab"])

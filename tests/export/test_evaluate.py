@@ -5,6 +5,7 @@ import json
 import math
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from export.evaluate import main, tokens_of_part
 from export.verification.onnx_evaluator import OnnxEvaluator
 from export.verification.onnx_session import OnnxSession
 from models.data.corpus import open_corpus
-from models.data.text_files import CorpusError
+from models.data.text_files import CorpusError, TextForm
 from models.evaluation.evaluation import EvaluatedModel, Evaluation, evaluate
 from models.evaluation.losses import TorchEvaluator
 from models.network.char_lm import CharLM, ModelConfig
@@ -185,6 +186,48 @@ def test_a_bundle_knows_its_text(
     assert f"was trained on '{text.name}'" in said
     assert "--data says where one is" in said
     assert said.count("\n") == 1
+
+
+def test_a_bundle_knows_its_text_in_the_encoding_that_is_given(
+    bundles: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    (folder / "hamlet.md").write_text(LINES * 20, "utf-16")
+    flags = ("--glob", "*.md", "--encoding", "utf-16")
+    bundle = shutil.copytree(bundles / "tiny", tmp_path / "bundles" / "tiny")
+    corpus = open_corpus(str(folder), form=TextForm("*.md", "utf-16"))
+    _with_text(bundle, data=str(folder), data_sha256=corpus.sha256)
+    found = _evaluate(str(bundle), *flags, capsys=capsys)
+    assert found["nats"] == _evaluate(str(bundle), "--data", str(folder), *flags, capsys=capsys)["nats"]
+    with pytest.raises(SystemExit):
+        main([str(bundle)])
+    assert "--data says where one is" in capsys.readouterr().err
+
+
+def test_a_bundle_finds_its_text_as_the_run_has_it(
+    bundles: Path, tiny: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another text of the name that the manifest has, in no encoding of ours, is passed over."""
+    texts, elsewhere = tmp_path / "texts", tmp_path / "elsewhere"
+    for folder in (texts, elsewhere):
+        folder.mkdir()
+    (texts / "hamlet.md").write_text(LINES * 20, "utf-16")
+    (elsewhere / "texts").mkdir()
+    bundle = shutil.copytree(bundles / "tiny", tmp_path / "bundles" / "tiny")
+    _with_text(bundle, data="texts", data_sha256=open_corpus(str(texts), form=TextForm("*.md", "utf-16")).sha256)
+    run = SimpleNamespace(data=str(texts), glob="*.md", encoding="utf-16")
+    asked = []
+
+    def read_run(folder: Path) -> tuple[SimpleNamespace]:
+        asked.append(folder)
+        return (SimpleNamespace(settings=run),)
+
+    monkeypatch.setattr("export.evaluate.read", read_run)
+    monkeypatch.chdir(elsewhere)
+    found = _evaluate(str(bundle), capsys=capsys)
+    assert found["symbols"] == len(LINES * 20) // 10
+    assert asked == [(tmp_path / "runs" / "tiny").resolve()]
 
 
 def test_a_loss_beyond_what_a_float_can_tell_is_told(tiny: Trained) -> None:

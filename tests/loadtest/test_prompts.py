@@ -17,6 +17,7 @@ def test_a_model_without_prompts_gets_characters_that_it_knows(symbols: str, uni
     assert prompts
     for prompt in prompts:
         assert len(Vocabulary(symbols, unit).encode(prompt)) > 0
+        assert "\0" not in prompt
 
 
 def test_the_prompts_of_the_model_come_first() -> None:

@@ -24,7 +24,11 @@ def find_state_dict(file: Path, content: Any, wanted: str | None) -> dict[str, T
     Raises:
         StateDictError: there is none, there are several and none is wanted, or the wanted one is not there.
     """
-    found = {place: tensors for name, tensors in _state_dicts(content, "") for place, tensors in _copies(name, tensors)}
+    found = {
+        place: tensors
+        for name, tensors in _state_dicts(content, "", set())
+        for place, tensors in _copies(name, tensors)
+    }
     recurrent = {place: tensors for place, tensors in found.items() if any(map(is_recurrent, tensors))}
     candidates = recurrent or found
     if wanted is not None:
@@ -39,15 +43,22 @@ def find_state_dict(file: Path, content: Any, wanted: str | None) -> dict[str, T
     return tensors
 
 
-def _state_dicts(content: Any, place: str, depth: int = 0) -> Iterator[tuple[str, dict[str, Tensor]]]:
-    """Yield the dictionaries of tensors with their places, such as `model` or `checkpoint.model`."""
+def _state_dicts(content: Any, place: str, seen: set[int], depth: int = 0) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    """Yield the dictionaries of tensors with their places, such as `model` or `checkpoint.model`.
+
+    Args:
+        seen: ids of the dictionaries that were looked into: one may hold itself.
+    """
     if not isinstance(content, Mapping) or depth > _DEPTH:
         return
     if content and all(map(torch.is_tensor, content.values())):
         yield place, dict(content)
         return
+    if id(content) in seen:
+        return
+    seen.add(id(content))
     for name, value in content.items():
-        yield from _state_dicts(value, f"{place}.{name}" if place else str(name), depth + 1)
+        yield from _state_dicts(value, f"{place}.{name}" if place else str(name), seen, depth + 1)
 
 
 def _copies(place: str, tensors: dict[str, Tensor]) -> Iterator[tuple[str, dict[str, Tensor]]]:

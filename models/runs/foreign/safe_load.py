@@ -15,7 +15,7 @@ import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import safetensors.torch
@@ -85,6 +85,7 @@ _HARMLESS |= {
     f"__builtin__.{name.partition('.')[2]}": _HARMLESS[name] for name in list(_HARMLESS) if "builtins" in name
 }
 _DTYPES = {type(np.dtype(kind)) for kind in ("?", "b", "B", "h", "H", "i", "I", "l", "L", "e", "f", "d", "S", "U")}
+_WITH_STATE = (_Namespace, collections.OrderedDict, collections.defaultdict, collections.Counter, np.dtype)
 _ZIP = b"PK\x03\x04"
 
 
@@ -99,6 +100,8 @@ def load_content(file: Path, data: bytes) -> Any:
             return safetensors.torch.load(data)
         except Exception as error:  # the library raises its own kinds
             raise _no_tensors(file) from error
+    if data.startswith(_ZIP):
+        _require_stored(file, data)
     try:
         with warnings.catch_warnings(), torch.serialization.safe_globals(_safe_globals()):
             warnings.simplefilter("ignore")  # of protocols that it may not know
@@ -162,8 +165,22 @@ class _NotHarmless(pickle.UnpicklingError):
     """A pickle names what is not on the list; the message is that name."""
 
 
-class _HarmlessUnpickler(pickle.Unpickler):
-    """Reads a pickle of any protocol, which may name nothing but the harmless types and torch's tensors."""
+class _HarmlessUnpickler(pickle._Unpickler):
+    """Reads a pickle of any protocol, which may name nothing but the harmless types and torch's tensors.
+
+    It is pickle's reader in Python, whose step that gives an object its state can be guarded.
+    """
+
+    dispatch: ClassVar[dict[int, Any]] = dict(pickle._Unpickler.dispatch)
+
+    def load_build(self) -> None:
+        """Give an object its state. A class or a function would keep it for the whole process."""
+        owner = self.stack[-2]  # type: ignore[attr-defined]
+        if not isinstance(owner, _WITH_STATE):
+            raise pickle.UnpicklingError(f"a state for a {type(owner).__name__}")
+        pickle._Unpickler.dispatch[pickle.BUILD[0]](self)  # type: ignore[arg-type]
+
+    dispatch[pickle.BUILD[0]] = load_build
 
     def find_class(self, module: str, name: str) -> Any:
         full = f"{module}.{name}"
@@ -209,6 +226,19 @@ def _parameter(data: Tensor, *_: Any) -> Tensor:
 def _latin_bytes(text: str, _: str) -> bytes:
     """Return bytes as protocol 2 writes them."""
     return text.encode("latin-1")
+
+
+def _require_stored(file: Path, data: bytes) -> None:
+    """Refuse a zip file with packed entries, a few bytes of which may be gigabytes; torch packs none."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            packed = [entry.filename for entry in archive.infolist() if entry.compress_type != zipfile.ZIP_STORED]
+    except Exception:  # it is damaged, as its readers will say
+        return
+    if packed:
+        raise StateDictError(
+            f"{file}: {packed[0]} is compressed, which torch.save does not do; save it again with that"
+        )
 
 
 def _load_zip(file: Path, data: bytes) -> Any:

@@ -80,6 +80,8 @@ def _as_float32(name: object, tensor: Tensor) -> Tensor:
     if tensor.layout is not torch.strided or tensor.is_meta or not tensor.is_floating_point():
         kind = f"{tensor.dtype}, {tensor.layout}, on {tensor.device}".replace("torch.", "")
         raise StateDictError(f"{name}: found {kind}; expected floating-point numbers, strided, on cpu")
+    if tensor.numel() > tensor.untyped_storage().nbytes() // tensor.element_size():
+        raise StateDictError(f"{name}: an expanded tensor, of more numbers than it keeps; save tensor.contiguous()")
     numbers = tensor.detach().float()
     if not numbers.isfinite().all():
         raise StateDictError(f"{name}: holds NaN, or what is infinite in float32; expected finite numbers")

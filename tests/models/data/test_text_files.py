@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from bundle.vocabulary import Unit
 from models.data import text_files as text
 from models.data.corpus import Corpus, open_corpus
 from models.data.text_files import CorpusError, TextForm, text_blocks
@@ -98,6 +99,7 @@ def test_a_pattern_an_encoding_and_gzip(cache: Path, tmp_path: Path) -> None:
     ("form", "reason"),
     [
         (TextForm("*.md"), r"the folder holds no \.md file; --glob takes others"),
+        (TextForm("**/"), r"the folder holds no \*\*/ file; --glob takes others"),
         (TextForm("/etc/*"), r"--glob /etc/\*: no pattern"),
         (TextForm(encoding="hex"), "--encoding hex: no encoding of texts"),
         (TextForm(encoding="klingon"), "--encoding klingon: no encoding of texts"),
@@ -108,6 +110,18 @@ def test_a_form_that_does_not_fit_is_refused(form: TextForm, reason: str, cache:
     (tmp_path / "a.txt").write_bytes(b"caf\xe9")
     with pytest.raises(CorpusError, match=reason):
         open_corpus(str(tmp_path), form=form)
+
+
+@pytest.mark.parametrize("unit", ["characters", "bytes"])
+def test_halves_of_characters_are_no_text(unit: Unit, cache: Path, tmp_path: Path) -> None:
+    file = tmp_path / "a.txt"
+    file.write_bytes(b"ab\\ud800")
+    form = TextForm(encoding="unicode_escape")
+    if unit == "bytes":  # which are taken as they are
+        assert len(open_corpus(str(file), vocabulary=unit, form=form).ids) == 8
+        return
+    with pytest.raises(CorpusError, match="not unicode_escape"):
+        open_corpus(str(file), vocabulary=unit, form=form)
 
 
 @pytest.mark.parametrize("data", [b"\xff\xfe\r\n\x00\x80" * 9, b"caf\xe9\r\n", bytes(range(256))])

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from bundle.read import MANIFEST
+from server.catalog import scan
 from server.catalog.scan import Look, look_at
 from tests.server.catalog.test_model_life import Files, look, put, serving
 
@@ -48,6 +50,19 @@ def test_an_empty_folder_is_no_bundle_and_no_failure(tiny_files: Files, tmp_path
     assert ([str(found) for found in seen.found], seen.broken) == (["tiny 1"], {})
     (tmp_path / "new" / "todo").touch()
     assert list(look_at(tmp_path, seen).broken) == [tmp_path / "new"]
+
+
+def test_a_manifest_that_comes_between_two_looks_is_missing_in_this_one(
+    tiny_files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(tmp_path / "tiny", tiny_files)
+    content = scan._content
+    monkeypatch.setattr(scan, "_content", lambda folder: tuple(one for one in content(folder) if one[0] != MANIFEST))
+    seen = look_at(tmp_path, Look())
+    assert not seen.found
+    assert seen.broken[tmp_path / "tiny"][1] == f"{tmp_path / 'tiny' / MANIFEST}: is missing"
+    monkeypatch.undo()
+    assert look_at(tmp_path, seen).found[0].modified_at > 0
 
 
 def test_a_server_starts_beside_it_and_looks_on(tiny_files: Files, tmp_path: Path) -> None:

@@ -120,6 +120,17 @@ def test_unknown_characters_are_left_out_or_replaced_and_counted(stub: rpc.TextG
     assert (scored.unknown_chars, plain.unknown_chars) == (7, 1)
 
 
+def test_a_prompt_of_unknown_characters_alone_is_none_where_a_text_goes_on(stub: rpc.TextGenerationStub) -> None:
+    """A stop string that began before the place counts, as without a prompt."""
+    whole, _ = read(stub)
+    token = read(stub, max_chars=100, return_token=True)[1].resume_token
+    fields = {"resume_token": token, "stop": [whole[97:103]], "max_chars": 100}
+    text, finish = read(stub, prompt="\u00fc\u4e00", unknown=pb.UNKNOWN_SKIP, **fields)
+    plain, expected = read(stub, prompt="", **fields)
+    assert finish.reason == expected.reason == pb.FINISH_REASON_STOP
+    assert text == plain
+
+
 @pytest.mark.parametrize("unknown", [pb.UNKNOWN_UNSPECIFIED, pb.UNKNOWN_REFUSE])
 def test_unknown_characters_are_refused_unless_asked_for(stub: rpc.TextGenerationStub, unknown: pb.Unknown) -> None:
     with pytest.raises(grpc.RpcError, match=r"prompt: character 'ü' \(U\+00FC\) at place 1 is not in the vocabulary"):

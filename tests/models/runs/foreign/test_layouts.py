@@ -1,9 +1,11 @@
 """Checkpoints as six well-known public trainers save them compute here what they compute there."""
 
 import argparse
+import io
 import pickle
 import string
-from collections import OrderedDict
+import zipfile
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from models.runs.foreign.content import find_state_dict
+from models.runs.foreign.errors import StateDictError
+from models.runs.foreign.safe_load import load_content, load_harmless_pickle
 from models.runs.import_model import main
 from models.training.checkpoint import load
 
@@ -352,3 +357,44 @@ def test_files_that_users_brought(name: str, tmp_path: Path) -> None:
         with torch.no_grad():
             logits, _ = model(reference["x"], model.initial_state(reference["x"].shape[1]))
         torch.testing.assert_close(logits, reference["y"])
+
+
+# Gives collections.Counter itself a state, as no `__reduce__` can.
+CHANGES_A_CLASS = b"\x80\x04ccollections\nCounter\nN}X\x0b\x00\x00\x00most_commoncbuiltins\nlist\ns\x86b."
+
+
+def _zip_of(pickled: bytes, how: int = zipfile.ZIP_STORED) -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", how) as archive:
+        archive.writestr("model/data.pkl", pickled)
+        archive.writestr("model/version", b"3\n")
+    return stream.getvalue()
+
+
+def test_a_pickle_cannot_change_a_class(tmp_path: Path) -> None:
+    before = Counter.most_common
+    try:
+        with pytest.raises(StateDictError, match="a state for a type"):
+            load_harmless_pickle(tmp_path / "meta.pkl", CHANGES_A_CLASS)
+        with pytest.raises(StateDictError, match="not a file of tensors"):
+            load_content(tmp_path / "model.pt", _zip_of(CHANGES_A_CLASS))
+        assert Counter.most_common is before
+    finally:
+        Counter.most_common = before  # type: ignore[method-assign]
+
+
+def test_a_few_bytes_do_not_take_gigabytes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(StateDictError, match=r"model/data\.pkl is compressed"):
+        load_content(tmp_path / "model.pt", _zip_of(b" " * 9_999, zipfile.ZIP_DEFLATED))
+    state = WordLanguageModel().state_dict()
+    name = next(name for name in state if name.endswith("weight_hh_l0"))
+    with pytest.raises(SystemExit, match="2"):
+        bring_in(tmp_path, {"model": state | {name: torch.zeros(1).expand(300_000, 400_000)}, "tokens": list(CHARS)})
+    assert f"{name}: an expanded tensor" in capsys.readouterr().err
+
+
+def test_a_dictionary_that_holds_itself_is_looked_into_once(tmp_path: Path) -> None:
+    state = WordLanguageModel().state_dict()
+    content: dict[str, Any] = {"model": state}
+    content |= {str(number): content for number in range(1_000)}
+    assert find_state_dict(tmp_path, content, None).keys() == state.keys()
