@@ -29,7 +29,7 @@ class TextTask:
     def __init__(self, request: pb.GenerateRequest, *, spaced: bool) -> None:
         self._request, self._spaced = request, spaced
         self._requests = 0  # sent
-        self._has_news = True  # whether the last request brought characters that were not known
+        self._lost = 0  # how many servers since the last character that was not known
         self._known = ""  # what comes next and is known already: see `_rest`
         self.has_advanced = False
         self._parts: list[str] = []
@@ -112,11 +112,10 @@ class TextTask:
                 rest.min_chars = max(0, rest.min_chars - base.generated_chars)
         if self._spaced:
             rest.checkpoint_chars = CHECKPOINT_CHARS_AFTER_LOSS
-        if self._spaced and not self._has_news and not self._raw and not rest.other_numerics:
+        if self._spaced and self._lost > 1 and not self._raw and not rest.other_numerics:
             # A server was lost before it had read what came: the next one makes it again, with checkpoints on the way.
             self._known, rest.received = rest.received, ""
             rest.checkpoint_chars = CHECKPOINT_CHARS_ON_THE_WAY_BACK
-        self._has_news = False
         self.resumes += 1
         self.replayed_chars += len(rest.received_raw or rest.received)
         return rest
@@ -130,7 +129,8 @@ class TextTask:
         self._check_beginning(response)
         known, seconds = self._skip(response.text), self._seconds(now)
         text = response.text[known:]
-        self._has_news |= bool(text)
+        if text:
+            self._lost = 0
         if text and self._first_seconds is None:
             self._first_seconds = seconds
         self._parts.append(text)
@@ -229,6 +229,9 @@ class TextTask:
             spaced=self._spaced,
         )
 
+    def note_loss(self, *, is_taken: bool) -> None:
+        self._lost += is_taken or self.finish is not None  # a drained text has one
+
     def _seconds(self, now: float) -> float:
         return 0.0 if self._since is None else now - self._since
 
@@ -281,6 +284,10 @@ class ContinuationsTask:
     @property
     def has_advanced(self) -> bool:
         return any(text.has_advanced for text in self._asked)
+
+    def note_loss(self, *, is_taken: bool) -> None:
+        for text in self._asked:
+            text.note_loss(is_taken=is_taken)
 
     def drop_token(self) -> bool:
         return any(text.drop_token() for text in self._asked)

@@ -159,6 +159,8 @@ def fail(fault: Fault, context: grpc.ServicerContext) -> Iterator[pb.GenerateRes
         case "drained":
             yield pb.GenerateResponse(finish=pb.Finish(reason=pb.FINISH_REASON_DRAINED))
             abort(context, grpc.StatusCode.UNAVAILABLE, "the server is shutting down")
+        case "shutting down":
+            abort(context, grpc.StatusCode.UNAVAILABLE, "the server is shutting down")
         case "overloaded" | "overloaded for long":
             delay = Duration(nanos=10_000_000) if fault.how == "overloaded" else Duration(seconds=20)
             retry = error_details_pb2.RetryInfo(retry_delay=delay)

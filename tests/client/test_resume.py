@@ -143,6 +143,19 @@ def test_servers_that_are_lost_before_they_have_read_what_came_still_get_on(kind
 
 
 @both
+@pytest.mark.parametrize("how", ["overloaded", "failed_precondition", "shutting down", "refused"])
+def test_a_server_that_takes_no_request_was_not_lost_while_it_read(kind: str, how: str) -> None:
+    """What had come is sent back then as after the first loss: to make it again would take as long as at first."""
+    replica = Replica([Fault("unavailable", 5_000), *[Fault(how)] * 3 * (how != "refused")], chunk=10)
+    with serving(replica.generate) as server:
+        others = [dead_address() if how == "refused" else server.address for _ in range(3)]
+        options = {"seed": SEED, "max_chars": 6_000}
+        outcome = read(kind, [server.address, *others], "stream", "ROMEO:", patience=10, **options)
+    assert_whole(outcome, expected_text(6_000, SEED, "ROMEO:"))
+    assert all(len(request.received) > 4_900 for request in replica.requests[1:])
+
+
+@both
 def test_a_server_that_makes_another_text_than_it_said_is_left(kind: str) -> None:
     replica = Replica([Fault("unavailable", 30), Fault("unavailable")], chunk=1)
 
