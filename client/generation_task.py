@@ -112,7 +112,8 @@ class TextTask:
                 rest.min_chars = max(0, rest.min_chars - base.generated_chars)
         if self._spaced:
             rest.checkpoint_chars = CHECKPOINT_CHARS_AFTER_LOSS
-        if self._spaced and self._lost > 1 and not self._raw and not rest.other_numerics:
+        remakes = self._spaced and self._lost > 1 and not self._raw and not rest.other_numerics
+        if remakes and not rest.HasField("time_limit"):  # one may be over before the way back is
             # A server was lost before it had read what came: the next one makes it again, with checkpoints on the way.
             self._known, rest.received = rest.received, ""
             rest.checkpoint_chars = CHECKPOINT_CHARS_ON_THE_WAY_BACK
@@ -186,19 +187,21 @@ class TextTask:
         first_seconds, total_seconds = message.timings.first_char_seconds, message.timings.total_seconds
         if self._requests > 1 or self.resumes:
             first_seconds, total_seconds = self._first_seconds or seconds, seconds
+        # The end came on the way back: the text is all that is known, and the token is of another place.
+        known = 0 if message.reason == pb.FINISH_REASON_DRAINED else len(self._known)
         prompt = self._request.prompt
         prompt_chars = len(prompt.encode() if self._raw else prompt) if self._base.token else message.prompt_chars
         return Finish(
             reason=REASONS.get(message.reason, "unknown"),
             stop=message.stop,
             prompt_chars=prompt_chars,
-            generated_chars=self._base.generated_chars + message.generated_chars,
+            generated_chars=self._base.generated_chars + message.generated_chars + known,
             seed=message.seed,
             queue_seconds=message.timings.queue_seconds,
             first_char_seconds=first_seconds,
             total_seconds=total_seconds,
-            position=message.position,
-            resume_token=message.resume_token,
+            position=message.position + known,
+            resume_token=b"" if known else message.resume_token,
             stop_chars_sent=message.stop_chars_sent,
         )
 

@@ -156,6 +156,34 @@ def test_a_server_that_takes_no_request_was_not_lost_while_it_read(kind: str, ho
 
 
 @both
+def test_with_a_time_limit_what_came_is_not_made_again(kind: str) -> None:
+    """The limit might be over before the way back is, and the text would end within what had come."""
+    replica = Replica([Fault("unavailable", 2_000), *[Fault("unavailable")] * 3], chunk=10)
+    with serving(replica.generate) as server:
+        options = {"seed": SEED, "max_chars": 3_000, "time_limit": 60.0}
+        assert_whole(read(kind, server.address, "stream", "", **options), expected_text(3_000, SEED))
+    assert all(len(request.received) > 1_900 for request in replica.requests[1:])
+
+
+@both
+def test_an_end_on_the_way_back_fits_the_text_that_came(kind: str) -> None:
+    replica = Replica([Fault("unavailable", 1_000), Fault("unavailable")], chunk=10)
+
+    def short(request: pb.GenerateRequest, context: grpc.ServicerContext) -> Iterator[pb.GenerateResponse]:
+        if len(replica.requests) == 2:
+            request.max_chars = 300
+        yield from replica.generate(request, context)
+
+    with serving(short) as server:
+        options = {"seed": SEED, "max_chars": 2_000, "return_token": True}
+        outcome = read(kind, server.address, "stream", "ROMEO:", **options)
+    chars = len(outcome.stream.text)
+    finish = outcome.stream.finish
+    assert chars > 900
+    assert (finish.generated_chars, finish.position, finish.resume_token) == (chars, 6 + chars, b"")
+
+
+@both
 def test_a_server_that_makes_another_text_than_it_said_is_left(kind: str) -> None:
     replica = Replica([Fault("unavailable", 30), Fault("unavailable")], chunk=1)
 
