@@ -191,6 +191,8 @@ class TextTask:
         known = 0 if message.reason == pb.FINISH_REASON_DRAINED else len(self._known)
         prompt = self._request.prompt
         prompt_chars = len(prompt.encode() if self._raw else prompt) if self._base.token else message.prompt_chars
+        if self._base.token and self.started and self._request.unknown == pb.UNKNOWN_SKIP:
+            prompt_chars -= self.started.unknown_chars
         return Finish(
             reason=REASONS.get(message.reason, "unknown"),
             stop=message.stop,
@@ -247,6 +249,8 @@ class ContinuationsTask:
         spaced: as for `TextTask`.
     """
 
+    has_advanced = False
+
     def __init__(self, request: pb.GenerateRequest, n: int, *, spaced: bool) -> None:
         check_range("n", n, 1, 2**32 - 1)
         if request.HasField("continuation"):
@@ -282,11 +286,10 @@ class ContinuationsTask:
     def take(self, response: pb.GenerateResponse, now: float) -> Sequence[tuple[int, str]]:
         if response.index >= len(self.each):
             raise ServerError(f"a continuation {response.index} came, asked for were {len(self.each)}")
-        return [(response.index, text) for text in self.each[response.index].take(response, now)]
-
-    @property
-    def has_advanced(self) -> bool:
-        return any(text.has_advanced for text in self._asked)
+        text = self.each[response.index]
+        chunks = text.take(response, now)
+        self.has_advanced = text.has_advanced
+        return [(response.index, chunk) for chunk in chunks]
 
     def note_loss(self, *, is_taken: bool) -> None:
         for text in self._asked:

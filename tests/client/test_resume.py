@@ -104,6 +104,16 @@ def test_after_a_checkpoint_only_what_follows_it_is_sent_back(kind: str) -> None
 
 
 @both
+def test_after_a_checkpoint_the_prompt_counts_without_what_was_left_out(kind: str) -> None:
+    replica = Replica([Fault("unavailable", 43)], chunk=1)
+    with serving(replica.generate) as server:
+        outcome = read(kind, server.address, "stream", "aüüb", unknown="skip", checkpoint_chars=16, **OPTIONS)
+    assert_whole(outcome, expected_text(CHARS, SEED, "ab"))
+    assert replica.requests[1].resume_token
+    assert outcome.stream.finish.prompt_chars == 2
+
+
+@both
 def test_by_default_a_long_text_has_checkpoints_and_replays_stay_short(kind: str) -> None:
     replica = Replica([Fault("unavailable", 39_990)], chunk=10)
     with serving(replica.generate) as server:
