@@ -118,7 +118,7 @@ def _parts(address: str) -> tuple[str, str | None, str]:
     """Return scheme, host and port of an address; of one that has other parts, such as a socket's, no host."""
     if re.match(r"(unix|unix-abstract|vsock|xds|google-c2p):", address):
         return "", None, ""
-    if (web := re.match(r"([a-z][a-z+.-]*)://", address)) and web[1] != "dns":
+    if (web := re.match(r"([a-z][a-z+.-]*)://", address, re.IGNORECASE)) and web[1].lower() != "dns":
         raise ValueError(
             f"the address {address!r} begins with {web[0]}, host:port alone is expected; TLS is asked for by "
             "credentials, on the command line by --tls or --tls-ca"
@@ -180,5 +180,7 @@ def _is_loopback(address: str) -> bool:
     """Return whether the address by itself says that what is sent there stays on this machine."""
     if address.startswith(("unix:", "unix-abstract:")):
         return True
-    host = _parts(address)[1] or ""
+    scheme, host, _ = _parts(address)
+    if not host or re.match("dns://[^/]", scheme, re.IGNORECASE):  # a name server that is asked may say anything
+        return False
     return host == "localhost" or (_is_ip(host) and ipaddress.ip_address(host.partition("%")[0]).is_loopback)

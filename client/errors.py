@@ -43,6 +43,15 @@ TOO_LARGE = "larger than max"  # gRPC's words, at the server or at this side
 CUT = ("Stream removed", "RST_STREAM")
 
 OTHER_NAME = "does not match SSL server name"
+# gRPC's words where the request reached no server, and those of a server that takes no new ones.
+NOT_TAKEN = (
+    "failed to connect",
+    "resolution failed",
+    "errors resolving",
+    "empty address list",
+    OTHER_NAME,
+    "shutting down",
+)
 
 D = TypeVar("D", bound=Message)
 
@@ -104,6 +113,11 @@ class Overloaded(CharstreamError):
 
 class Unavailable(CharstreamError):
     """No server answers, or the one that did is shutting down, or the connection broke."""
+
+    @property
+    def is_taken(self) -> bool:
+        """Whether a server may have taken the request before it was lost."""
+        return not any(words in str(self) for words in NOT_TAKEN)
 
 
 class DeadlineExceeded(CharstreamError):

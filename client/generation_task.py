@@ -29,7 +29,7 @@ class TextTask:
     def __init__(self, request: pb.GenerateRequest, *, spaced: bool) -> None:
         self._request, self._spaced = request, spaced
         self._requests = 0  # sent
-        self._has_news = True  # whether the last request brought characters that were not known
+        self._lost = 0  # how many servers since the last character that was not known
         self._known = ""  # what comes next and is known already: see `_rest`
         self.has_advanced = False
         self._parts: list[str] = []
@@ -112,11 +112,11 @@ class TextTask:
                 rest.min_chars = max(0, rest.min_chars - base.generated_chars)
         if self._spaced:
             rest.checkpoint_chars = CHECKPOINT_CHARS_AFTER_LOSS
-        if self._spaced and not self._has_news and not self._raw and not rest.other_numerics:
+        remakes = self._spaced and self._lost > 1 and not self._raw and not rest.other_numerics
+        if remakes and not rest.HasField("time_limit"):  # one may be over before the way back is
             # A server was lost before it had read what came: the next one makes it again, with checkpoints on the way.
             self._known, rest.received = rest.received, ""
             rest.checkpoint_chars = CHECKPOINT_CHARS_ON_THE_WAY_BACK
-        self._has_news = False
         self.resumes += 1
         self.replayed_chars += len(rest.received_raw or rest.received)
         return rest
@@ -130,7 +130,8 @@ class TextTask:
         self._check_beginning(response)
         known, seconds = self._skip(response.text), self._seconds(now)
         text = response.text[known:]
-        self._has_news |= bool(text)
+        if text:
+            self._lost = 0
         if text and self._first_seconds is None:
             self._first_seconds = seconds
         self._parts.append(text)
@@ -186,19 +187,23 @@ class TextTask:
         first_seconds, total_seconds = message.timings.first_char_seconds, message.timings.total_seconds
         if self._requests > 1 or self.resumes:
             first_seconds, total_seconds = self._first_seconds or seconds, seconds
+        # The end came on the way back: the text is all that is known, and the token is of another place.
+        known = 0 if message.reason == pb.FINISH_REASON_DRAINED else len(self._known)
         prompt = self._request.prompt
         prompt_chars = len(prompt.encode() if self._raw else prompt) if self._base.token else message.prompt_chars
+        if self._base.token and self.started and self._request.unknown == pb.UNKNOWN_SKIP:
+            prompt_chars -= self.started.unknown_chars
         return Finish(
             reason=REASONS.get(message.reason, "unknown"),
             stop=message.stop,
             prompt_chars=prompt_chars,
-            generated_chars=self._base.generated_chars + message.generated_chars,
+            generated_chars=self._base.generated_chars + message.generated_chars + known,
             seed=message.seed,
             queue_seconds=message.timings.queue_seconds,
             first_char_seconds=first_seconds,
             total_seconds=total_seconds,
-            position=message.position,
-            resume_token=message.resume_token,
+            position=message.position + known,
+            resume_token=b"" if known else message.resume_token,
             stop_chars_sent=message.stop_chars_sent,
         )
 
@@ -229,6 +234,9 @@ class TextTask:
             spaced=self._spaced,
         )
 
+    def note_loss(self, *, is_taken: bool) -> None:
+        self._lost += is_taken or self.finish is not None  # a drained text has one
+
     def _seconds(self, now: float) -> float:
         return 0.0 if self._since is None else now - self._since
 
@@ -240,6 +248,8 @@ class ContinuationsTask:
         request: names no continuation.
         spaced: as for `TextTask`.
     """
+
+    has_advanced = False
 
     def __init__(self, request: pb.GenerateRequest, n: int, *, spaced: bool) -> None:
         check_range("n", n, 1, 2**32 - 1)
@@ -276,11 +286,14 @@ class ContinuationsTask:
     def take(self, response: pb.GenerateResponse, now: float) -> Sequence[tuple[int, str]]:
         if response.index >= len(self.each):
             raise ServerError(f"a continuation {response.index} came, asked for were {len(self.each)}")
-        return [(response.index, text) for text in self.each[response.index].take(response, now)]
+        text = self.each[response.index]
+        chunks = text.take(response, now)
+        self.has_advanced = text.has_advanced
+        return [(response.index, chunk) for chunk in chunks]
 
-    @property
-    def has_advanced(self) -> bool:
-        return any(text.has_advanced for text in self._asked)
+    def note_loss(self, *, is_taken: bool) -> None:
+        for text in self._asked:
+            text.note_loss(is_taken=is_taken)
 
     def drop_token(self) -> bool:
         return any(text.drop_token() for text in self._asked)

@@ -42,6 +42,9 @@ class Task(Protocol[Item_co]):
     def take(self, response: Any, now: float) -> Sequence[Item_co]:
         """Keep one message; return the items in it that are new to the caller."""
 
+    def note_loss(self, *, is_taken: bool) -> None:
+        """Count a server that was lost; `is_taken`: its error doesn't rule out that it had taken the message."""
+
     def drop_token(self) -> bool:
         """Go on without the resume token, which was refused; return whether that changes the next message."""
 
@@ -63,6 +66,9 @@ class UnaryTask:
 
     def take(self, response: Any, now: float) -> Sequence[Any]:
         return (response,)
+
+    def note_loss(self, *, is_taken: bool) -> None:
+        pass
 
     def drop_token(self) -> bool:
         return False
@@ -120,6 +126,8 @@ class Recovery(Generic[T]):
         if not self._failures:
             self._give_up_at = now + self._patience
         self._failures.append(error)
+        if isinstance(error, Unavailable):
+            self.task.note_loss(is_taken=error.is_taken)
         if self._deadline is not None and now >= self._deadline and not isinstance(error, DeadlineExceeded):
             error = DeadlineExceeded(f"the timeout passed before the end ({error})")
         if not (self._resume and self.task.can_resume and self._is_worth_a_retry(error)):

@@ -142,6 +142,9 @@ class ScoreTask:
     def _size(self, part: str) -> int:
         return len(part.encode()) if self._bytes else len(part)
 
+    def note_loss(self, *, is_taken: bool) -> None:
+        pass
+
     def drop_token(self) -> bool:
         """Score the text from its beginning, without giving again what came; return whether that changes anything."""
         had_token, self._ends = bool(self._ends), []

@@ -138,6 +138,11 @@ class ContinuationsBase(StreamBase[tuple[int, str]]):
         return [text.raw for text in self._texts.each]
 
     @property
+    def started(self) -> list[Started | None]:
+        """The values that the server chose for each text; None until its first characters came."""
+        return [text.started for text in self._texts.each]
+
+    @property
     def finishes(self) -> list[Finish | None]:
         """How each text ended; None until it did."""
         return [text.finish for text in self._texts.each]

@@ -31,7 +31,7 @@ class Client:
         credentials: for TLS, as `grpc.ssl_channel_credentials` makes them.
         token: is sent as `authorization: Bearer TOKEN`; without credentials only to this machine.
         tls_name: the name that the servers' certificate must have, where it is not that of the address.
-        patience: seconds without a new character after which a broken text is given up.
+        patience: seconds without a new character or checkpoint after which a broken text is given up.
 
     Raises:
         ValueError: no address, or none that can be asked; a token that can't be sent.

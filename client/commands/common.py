@@ -21,6 +21,7 @@ __all__ = [
     "TOKEN",
     "Address",
     "Connection",
+    "Hosts",
     "ModelChoice",
     "Tls",
     "addresses",
@@ -117,8 +118,8 @@ class Tls(Settings):
         return pair
 
 
-class Connection(Tls):
-    """The flags that tell where the servers are, and what proves the caller's identity to them."""
+class Hosts(Tls):
+    """The flags that tell where the servers are."""
 
     host: tuple[Address, ...] = Field(
         default_factory=addresses,
@@ -126,6 +127,11 @@ class Connection(Tls):
         "goes on at another one. "
         "The variable CHARSTREAM_ADDRESS changes the default; it may name several, with commas between",
     )
+
+
+class Connection(Hosts):
+    """The flags that also tell what proves the caller's identity to the servers."""
+
     # No flag takes the token itself: everybody on the machine can read the arguments of a process.
     token_file: Path | None = Field(
         None, description="file with the token that the server wants; or the variable CHARSTREAM_TOKEN has it"
@@ -148,7 +154,7 @@ def connect(settings: Connection) -> Client:
 
 
 @contextmanager
-def one_line_errors(command: str, settings: Connection) -> Iterator[None]:
+def one_line_errors(command: str, settings: Hosts) -> Iterator[None]:
     """End the process with one line on stderr after an error: code 2 if the request has to change, otherwise 1."""
     try:
         yield
@@ -158,23 +164,27 @@ def one_line_errors(command: str, settings: Connection) -> Iterator[None]:
         fail(command, one_line(error) + hint(error, settings), code=1)
 
 
-def hint(error: Exception, settings: Connection) -> str:
+def hint(error: Exception, settings: Hosts) -> str:
     """Return the end of a line that names the flag by which the error may go away, or ""."""
     found = ""
     match error:
         case InvalidRequest(field="model") if "empty" in str(error):
             found = f"choose one with --model NAME or the variable {MODEL}"
-        case NotAllowed() if settings.token() is None:
-            found = f"--token-file FILE or the variable {TOKEN} gives it the token"
-        case NotAllowed():
-            source = TOKEN if settings.token_file is None else f"--token-file {settings.token_file}"
-            found = f"the token that was sent is that of {source}"
+        case NotAllowed() if isinstance(settings, Connection):
+            found = _token_hint(settings)
         case Unavailable():
             found = _connection_hint(str(error), settings)
     return found and f": {found}"
 
 
-def _connection_hint(message: str, settings: Connection) -> str:
+def _token_hint(settings: Connection) -> str:
+    if settings.token() is None:
+        return f"--token-file FILE or the variable {TOKEN} gives it the token"
+    source = TOKEN if settings.token_file is None else f"--token-file {settings.token_file}"
+    return f"the token that was sent is that of {source}"
+
+
+def _connection_hint(message: str, settings: Hosts) -> str:
     if "WRONG_VERSION_NUMBER" in message:
         return "it speaks no TLS: leave out --tls and the flags that begin with it"
     if "CERTIFICATE_VERIFY_FAILED" in message:

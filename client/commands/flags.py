@@ -43,7 +43,7 @@ CharBias = Annotated[tuple[str, float], BeforeValidator(_to_bias)]
 class StreamSettings(ModelChoice, Connection):
     r"""Streams the characters that follow a prompt to stdout, and how it ended to stderr.
     In the prompt, --stop, --allowed, --banned and --bias, \n, \t, \r and \\ (a backslash) are understood; what comes
-    from standard input or a file is taken as it is."""
+    from standard input or a file has no escapes; its byte order mark is left out, and its line ends become newlines."""
 
     prompt: Annotated[str | None, Positional(), AfterValidator(_unescape_prompt)] = Field(
         None,

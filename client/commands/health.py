@@ -9,14 +9,14 @@ from pydantic import Field
 
 from charstream.settings import fail, parse
 from client.channels import open_channel
-from client.commands.common import Address, Connection, addresses, hint, one_line_errors
+from client.commands.common import Address, Hosts, addresses, hint, one_line_errors
 from client.errors import from_rpc_error
 
 COMMAND = "python -m client.commands.health"
 ENVIRONMENT = "CHARSTREAM_HEALTH_"  # a container also has the server's variables, which mean other things
 
 
-class HealthSettings(Connection):
+class HealthSettings(Hosts):
     """Exit code 0 if the server says that it serves, 1 otherwise; of several, if all say so."""
 
     host: tuple[Address, ...] = Field(

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 from client.errors import CharstreamError
-from client.results import Finish
+from client.results import Finish, Started
 from client.sync_streams import Continuations, TextStream
 
 __all__ = ["json_line", "print_json", "print_text", "print_texts", "print_texts_json", "write"]
@@ -31,7 +31,7 @@ def print_text(stream: TextStream, echo: str) -> None:
         if begun:
             _end_line(echo + stream.text)
     if stream.finish:
-        print(_summary(stream.finish, stream.raw), file=sys.stderr)
+        print(_summary(stream.finish, stream.started, stream.raw), file=sys.stderr)
 
 
 def _end_line(text: str) -> None:
@@ -61,7 +61,7 @@ def print_json(stream: TextStream) -> None:
     if chunks.has_unprinted(stream.raw):
         write(json_line(chunks.next("", stream.raw, stream.logprobs, stream.alternatives)))
     if stream.finish:
-        write(json_line({"finish": asdict(stream.finish)}))
+        write(json_line({"finish": asdict(stream.finish), **_unknown(stream.started)}))
 
 
 def print_texts(stream: Continuations, echo: str) -> None:
@@ -76,7 +76,7 @@ def print_texts(stream: Continuations, echo: str) -> None:
     printer.show_rest()
     for index, finish in enumerate(stream.finishes):
         if finish:
-            print(f"{index}: {_summary(finish, stream.raws[index])}", file=sys.stderr)
+            print(f"{index}: {_summary(finish, stream.started[index], stream.raws[index])}", file=sys.stderr)
 
 
 def print_texts_json(stream: Continuations) -> None:
@@ -89,7 +89,7 @@ def print_texts_json(stream: Continuations) -> None:
             rest = chunks[index].next("", stream.raws[index], stream.logprobs[index], stream.alternatives[index])
             write(json_line({"index": index, **rest}))
         if finish:
-            write(json_line({"index": index, "finish": asdict(finish)}))
+            write(json_line({"index": index, "finish": asdict(finish), **_unknown(stream.started[index])}))
 
 
 class _TextPrinter:
@@ -165,13 +165,20 @@ def _base64(token: bytes) -> str:
     return base64.b64encode(token).decode()
 
 
-def _summary(finish: Finish, raw: bytes) -> str:
-    """Return one line with the times of `Finish`."""
+def _unknown(started: Started | None) -> dict[str, int]:
+    """Return how many characters of the prompt were left out or replaced, if there are any."""
+    return {"unknown_chars": started.unknown_chars} if started and started.unknown_chars else {}
+
+
+def _summary(finish: Finish, started: Started | None, raw: bytes) -> str:
+    """Return one line with the times of `Finish`, and how many characters of the prompt the model did not know."""
+    unknown = "".join(f", {count} characters of the prompt unknown" for count in _unknown(started).values())
     speed = finish.generated_chars / finish.total_seconds if finish.total_seconds else 0.0
     stop, unit = f" {finish.stop!r}" if finish.stop else "", "bytes" if raw else "characters"
     return (
         f"{finish.reason}{stop}: {finish.generated_chars} {unit}, {speed:,.0f} {unit if raw else 'chars'}/s, "
-        f"first after {finish.first_char_seconds * 1000:.1f} ms, seed {finish.seed}{_reason_of_nothing(finish)}"
+        f"first after {finish.first_char_seconds * 1000:.1f} ms, seed {finish.seed}{unknown}"
+        f"{_reason_of_nothing(finish)}"
     )
 
 

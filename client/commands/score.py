@@ -75,11 +75,11 @@ def _read(path: Path) -> str:
 
 
 def _model(client: Client, settings: ScoreSettings) -> ModelInfo | None:
-    """Return the model that will answer, or None if none or several are served: the server will complain itself."""
+    """Return the model that will answer, or None if that is none or not known: the server will complain itself."""
     if settings.model:
         return client.model(settings.model, timeout=settings.timeout)
     models = client.models(timeout=settings.timeout)
-    return models[0] if len(models) == 1 else None
+    return next((model for model in models if model.is_server_default), models[0] if len(models) == 1 else None)
 
 
 def _check(path: Path, text: str, model: ModelInfo) -> None:

@@ -83,8 +83,10 @@ class Answer:
         self.index = request.continuation if index is None else index
         if token and not request.HasField("continuation"):
             self.index = token["continuation"]
-        self.start = token.get("position", 0) + len(request.prompt)  # of the last character before the generated ones
-        self.echo = request.prompt if request.echo else ""
+        skips = request.unknown == pb.UNKNOWN_SKIP
+        self.prompt = "".join(char for char in request.prompt if char.isascii() or not skips)
+        self.start = token.get("position", 0) + len(self.prompt)  # of the last character before the generated ones
+        self.echo = self.prompt if request.echo else ""
         self.max_chars = request.max_chars if request.HasField("max_chars") else DEFAULT_CHARS
         if not self.max_chars:
             raise AssertionError("nothing is asked for: a server refuses that")
@@ -100,7 +102,8 @@ class Answer:
 
     def messages(self, chunk: int) -> Iterator[pb.GenerateResponse]:
         """Yield messages of which the first has one character, as a real first one has few."""
-        started = pb.Started(seed=self.seed, max_chars=self.max_chars, replica=REPLICA)
+        unknown = len(self.request.prompt) - len(self.prompt)
+        started = pb.Started(seed=self.seed, max_chars=self.max_chars, replica=REPLICA, unknown_chars=unknown)
         at = len(self.request.received)
         while at < len(self.text):
             end = min(at + (1 if started else chunk), len(self.text), self._next_checkpoint(at))
@@ -143,7 +146,7 @@ class Answer:
         return pb.Finish(
             reason=pb.FINISH_REASON_STOP if self.stop else pb.FINISH_REASON_LENGTH,
             stop=self.stop,
-            prompt_chars=len(self.request.prompt),
+            prompt_chars=len(self.prompt),
             generated_chars=len(self.generated),
             seed=self.seed,
             position=self.position(at),
@@ -158,6 +161,8 @@ def fail(fault: Fault, context: grpc.ServicerContext) -> Iterator[pb.GenerateRes
             return
         case "drained":
             yield pb.GenerateResponse(finish=pb.Finish(reason=pb.FINISH_REASON_DRAINED))
+            abort(context, grpc.StatusCode.UNAVAILABLE, "the server is shutting down")
+        case "shutting down":
             abort(context, grpc.StatusCode.UNAVAILABLE, "the server is shutting down")
         case "overloaded" | "overloaded for long":
             delay = Duration(nanos=10_000_000) if fault.how == "overloaded" else Duration(seconds=20)

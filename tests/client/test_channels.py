@@ -60,7 +60,8 @@ async def test_a_token_goes_with_the_other_calls_too() -> None:
 
 
 @pytest.mark.parametrize(
-    "address", ["10.0.0.5:1", "example.org:1", "[2001:db8::1]:1", "dns:///far:1", "127.0.0.1.far:1"]
+    "address",
+    ["10.0.0.5:1", "example.org:1", "[2001:db8::1]:1", "dns:///far:1", "dns://8.8.8.8/localhost:1", "127.0.0.1.far:1"],
 )
 def test_a_token_that_anybody_could_read_is_not_sent(address: str) -> None:
     with pytest.raises(ValueError, match="token") as caught:
@@ -142,6 +143,7 @@ def test_an_address_without_a_port_means_ours(address: str, target: str) -> None
     [
         ("http://10.0.0.5:50051", "begins with http://, host:port alone is expected; TLS is asked for by credentials"),
         ("https://10.0.0.5:50051", "begins with https://"),
+        ("HTTP://far", "begins with HTTP://"),
         ("grpc://10.0.0.5:50051", "begins with grpc://"),
         ("", "is none: host:port is expected, such as 127.0.0.1:50051 or"),
         ("10.0.0.5:50051/", "is none"),

@@ -3,6 +3,8 @@
 import pytest
 
 from client import CharstreamError, Client, Unavailable
+from client.generation_task import ContinuationsTask
+from protos import charstream_pb2 as pb
 from tests.client.reading import both, read, read_error
 from tests.client.replica import Fault, Replica, expected_text, logprob_at
 from tests.client.scripted import serving
@@ -46,6 +48,16 @@ def test_what_came_stays_where_it_cannot_go_on(kind: str) -> None:
     assert isinstance(outcome.error, Unavailable)
     assert outcome.stream.texts == [text[:10] for text in TEXTS]
     assert outcome.stream.finishes == [None] * 3
+
+
+def test_a_checkpoint_of_one_text_is_no_news_of_the_next_message() -> None:
+    task = ContinuationsTask(pb.GenerateRequest(), 2, spaced=False)
+    task.message(0.0)
+    started = pb.Started(max_chars=10)
+    task.take(pb.GenerateResponse(started=started, checkpoint=pb.Checkpoint(resume_token=b"t", text_chars=1)), 0.0)
+    assert task.has_advanced
+    task.take(pb.GenerateResponse(started=started, index=1), 0.0)
+    assert not task.has_advanced
 
 
 @both

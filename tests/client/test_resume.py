@@ -104,6 +104,16 @@ def test_after_a_checkpoint_only_what_follows_it_is_sent_back(kind: str) -> None
 
 
 @both
+def test_after_a_checkpoint_the_prompt_counts_without_what_was_left_out(kind: str) -> None:
+    replica = Replica([Fault("unavailable", 43)], chunk=1)
+    with serving(replica.generate) as server:
+        outcome = read(kind, server.address, "stream", "aüüb", unknown="skip", checkpoint_chars=16, **OPTIONS)
+    assert_whole(outcome, expected_text(CHARS, SEED, "ab"))
+    assert replica.requests[1].resume_token
+    assert outcome.stream.finish.prompt_chars == 2
+
+
+@both
 def test_by_default_a_long_text_has_checkpoints_and_replays_stay_short(kind: str) -> None:
     replica = Replica([Fault("unavailable", 39_990)], chunk=10)
     with serving(replica.generate) as server:
@@ -140,6 +150,47 @@ def test_servers_that_are_lost_before_they_have_read_what_came_still_get_on(kind
     assert received[1] > 4_900, "the usual way, once"
     assert received[2:7] == [0] * 5
     assert all(request.resume_token for request in replica.requests[3:7])
+
+
+@both
+@pytest.mark.parametrize("how", ["overloaded", "failed_precondition", "shutting down", "refused"])
+def test_a_server_that_takes_no_request_was_not_lost_while_it_read(kind: str, how: str) -> None:
+    """What had come is sent back then as after the first loss: to make it again would take as long as at first."""
+    replica = Replica([Fault("unavailable", 5_000), *[Fault(how)] * 3 * (how != "refused")], chunk=10)
+    with serving(replica.generate) as server:
+        others = [dead_address() if how == "refused" else server.address for _ in range(3)]
+        options = {"seed": SEED, "max_chars": 6_000}
+        outcome = read(kind, [server.address, *others], "stream", "ROMEO:", patience=10, **options)
+    assert_whole(outcome, expected_text(6_000, SEED, "ROMEO:"))
+    assert all(len(request.received) > 4_900 for request in replica.requests[1:])
+
+
+@both
+def test_with_a_time_limit_what_came_is_not_made_again(kind: str) -> None:
+    """The limit might be over before the way back is, and the text would end within what had come."""
+    replica = Replica([Fault("unavailable", 2_000), *[Fault("unavailable")] * 3], chunk=10)
+    with serving(replica.generate) as server:
+        options = {"seed": SEED, "max_chars": 3_000, "time_limit": 60.0}
+        assert_whole(read(kind, server.address, "stream", "", **options), expected_text(3_000, SEED))
+    assert all(len(request.received) > 1_900 for request in replica.requests[1:])
+
+
+@both
+def test_an_end_on_the_way_back_fits_the_text_that_came(kind: str) -> None:
+    replica = Replica([Fault("unavailable", 1_000), Fault("unavailable")], chunk=10)
+
+    def short(request: pb.GenerateRequest, context: grpc.ServicerContext) -> Iterator[pb.GenerateResponse]:
+        if len(replica.requests) == 2:
+            request.max_chars = 300
+        yield from replica.generate(request, context)
+
+    with serving(short) as server:
+        options = {"seed": SEED, "max_chars": 2_000, "return_token": True}
+        outcome = read(kind, server.address, "stream", "ROMEO:", **options)
+    chars = len(outcome.stream.text)
+    finish = outcome.stream.finish
+    assert chars > 900
+    assert (finish.generated_chars, finish.position, finish.resume_token) == (chars, 6 + chars, b"")
 
 
 @both

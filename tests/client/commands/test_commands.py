@@ -150,6 +150,21 @@ def test_json_says_whose_each_chunk_is(charstream: Charstream, server: ServerPro
 
 
 @pytest.mark.parametrize("more", [[], ["--n", "2"]])
+def test_it_says_how_many_characters_of_the_prompt_were_changed(charstream: Charstream, more: list[str]) -> None:
+    with serving(Replica().generate) as server:
+        flags = ("stream", "aüüb", "--host", server.address, "--seed", "1", *more)
+        for unknown in (["--unknown", "skip"], []):
+            done = charstream(*flags, *unknown)
+            assert done.returncode == 0
+            assert all(
+                line.endswith(", 2 characters of the prompt unknown") == bool(unknown)
+                for line in done.stderr.splitlines()
+            )
+            last = json.loads(charstream(*flags, *unknown, "--json").stdout.splitlines()[-1])
+            assert last.get("unknown_chars") == (2 if unknown else None)
+
+
+@pytest.mark.parametrize("more", [[], ["--n", "2"]])
 def test_a_broken_text_says_how_much_came_and_keeps_it(charstream: Charstream, more: list[str]) -> None:
     with serving(Replica([Fault("unavailable", 10)]).generate) as server:
         done = charstream("stream", "x", "--host", server.address, "--seed", "1", "--no-resume", "--no-echo", *more)

@@ -1,5 +1,6 @@
 """`charstream score`: the client's own figures as a table, in colours, as JSON; what can't be scored is refused."""
 
+import dataclasses
 import json
 import math
 import re
@@ -132,6 +133,20 @@ def test_an_unknown_character_is_named_with_its_place_before_anything_is_scored(
         f"charstream score: {other}: character 'é' (U+00E9) at place {place} (line 5, column 6) "
         "is not in the vocabulary of tiny\n"
     )
+
+
+def test_where_several_are_served_the_default_is_what_the_text_is_held_against(
+    charstream: Charstream, server: ServerProcess, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Client(server.address) as client:
+        (tiny,) = client.models()
+    other = dataclasses.replace(tiny, name="other", vocabulary="é", is_server_default=False)
+    served = [other, dataclasses.replace(tiny, is_server_default=True)]
+    monkeypatch.setattr(Client, "models", lambda self, **_: served)
+    file.write_text("café", encoding="utf-8")
+    done = charstream("score", str(file), "--host", server.address)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "character 'é' (U+00E9) at place 3 (line 1, column 4) is not in the vocabulary of tiny" in done.stderr
 
 
 def test_a_text_is_read_as_training_reads_it(charstream: Charstream, server: ServerProcess, file: Path) -> None:
