@@ -24,7 +24,7 @@ SAMPLINGS = (
 )
 FEW = settings(
     deadline=None,
-    max_examples=150,
+    max_examples=75,
     derandomize=True,
     phases=[Phase.generate],
     suppress_health_check=list(HealthCheck),
