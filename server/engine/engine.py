@@ -90,6 +90,10 @@ class Engine(Thread):
         """Hand over a command; it is carried out before the next run."""
         self._commands.put(command)
 
+    def oldest_waiting(self, most: int) -> list[int]:
+        """Return the streams that wait longest for their first slot; in the engine's thread."""
+        return [sequence.stream for sequence in self._scheduler.queue.oldest_waiting(most)]
+
     def start_warm(self) -> None:
         """Start the thread with runs of every kind, so that no first use is slow and the step times are known.
 
@@ -229,6 +233,8 @@ class Engine(Thread):
             output = part.row.take(part, run, postpone=postpone, now=now)
             if part.row.request.keeps_places:
                 output = self._add_place(part.row, output, run.tokens[:, part.column])
+            if output and part.row.is_state_due and not output.finish:
+                output = self._add_state(part.row, output)
             self._backlog.add(output)
 
     def _add_place(self, sequence: Sequence, output: Output | None, outcomes: NDArray[np.int64]) -> Output | None:
@@ -238,6 +244,14 @@ class Engine(Thread):
         if output and (sequence.request.snapshot if output.finish else sequence.places.is_checkpoint_due):
             return replace(output, snapshot=sequence.snapshot(lambda: rows.take(slot)))
         return output
+
+    def _add_state(self, sequence: Sequence, output: Output) -> Output:
+        """Add the row state; where the next run may have begun by now, make it wait for the output after that."""
+        if self._store.limits.overlaps and not sequence.needs_states:
+            sequence.ask_for_state()
+            return output
+        sequence.note_state()
+        return replace(output, state=self._rows[sequence.area].take(sequence.slot))
 
     def _release(self, area: Area, sequence: Sequence) -> None:
         """Take a row that is done, or waits for its reader, out of the batch; after prefill it goes on to decode."""

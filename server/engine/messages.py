@@ -146,6 +146,10 @@ class Request:
         origin: the state from which the text goes on; None for the start.
         checkpoint_chars: characters between two checkpoints; 0 for none.
         snapshot: one is wanted at the end.
+        state_chars: characters between two outputs that carry the row state, to go on from if the engine dies; 0 for
+            none.
+        generated_before: how many characters of the text were generated before `origin` and `received`.
+        unchecked_chars: how many generated characters the last checkpoint is back.
         time_limit: seconds after which the text ends.
         identity: who asks; rows are shared fairly between identities.
         submitted: time.monotonic() when the caller asked.
@@ -168,6 +172,9 @@ class Request:
     origin: RowState | None = None
     checkpoint_chars: int = 0
     snapshot: bool = False
+    state_chars: int = 0
+    generated_before: int = 0
+    unchecked_chars: int = 0
     time_limit: float | None = None
     identity: str = ""
     submitted: float = 0.0
@@ -283,6 +290,8 @@ class Output:
         finish: the text ends with this part.
         scores: of the part's characters, if wanted.
         snapshot: the place after the part, if wanted.
+        state: the row state after the run, whose position may be beyond the part's last character; see
+            `Request.state_chars`.
     """
 
     stream: int
@@ -290,6 +299,7 @@ class Output:
     finish: Finish | None
     scores: Scores | None = None
     snapshot: Snapshot | None = None
+    state: RowState | None = None
 
 
 class EngineObserver:

@@ -43,8 +43,10 @@ class Sequence(Row):
             needs_states=request.keeps_places or scored,
             identity=request.identity,
         )
+        self._always_needs_states = self.needs_states
         self.request, self.saved_state = request, state
         self.times, self.places, self._pending = SequenceTimes(), Places(request, start), PendingText()
+        self._state_sent = self.places.sent  # when the reader's side got the last row state
         self._matcher: StopMatcher | None = None
         stops = request.stops
         if stops.strings:
@@ -107,6 +109,19 @@ class Sequence(Row):
         """Return the place where the reader is; None during prefill. `current` gives the row state."""
         return None if self.forced_left else self.places.snapshot(current)
 
+    @property
+    def is_state_due(self) -> bool:
+        """Whether an output should carry the row state: see `Request.state_chars`."""
+        return 0 < self.request.state_chars <= self.places.sent - self._state_sent
+
+    def ask_for_state(self) -> None:
+        """Make the store keep the state of the next run until its outputs are delivered."""
+        self.needs_states = True
+
+    def note_state(self) -> None:
+        """Note that an output carries the row state."""
+        self._state_sent, self.needs_states = self.places.sent, self._always_needs_states
+
     def _flush(self) -> str:
         text = self._matcher.flush() if self._matcher else ""
         self.places.note_sent("", text)
@@ -166,16 +181,16 @@ class Places:
     """
 
     def __init__(self, request: Request, start: RowState) -> None:
-        self._request, self.sent = request, len(request.received)
-        self._prompt_end = start.position + len(request.forced) - len(request.received)
+        self._request, self.sent = request, request.generated_before + len(request.received)
+        self._prompt_end = start.position + len(request.forced) - self.sent
         # A row state from before the reader's place, and the tokens from there on; None: the row stands at that place.
         self._base: RowState | None = None
         self._tokens_from_base: list[int] = []
         self._later_base: RowState | None = None  # takes over when the reader's place has passed it
         self._tail = ("" if request.stops.skip else request.stops.tail) + request.received[request.stops.skip :]
         self._recent = request.recent
-        self._echoed = request.sent_chars - len(request.received)
-        self._checkpoint = self.sent  # where the last one was
+        self._echoed = request.sent_chars - self.sent
+        self._checkpoint = self.sent - request.unchecked_chars  # where the last one was
 
     def position(self, forced_left: int) -> int:
         """Return the position of the last character that was sent or is known to the reader."""
@@ -190,7 +205,7 @@ class Places:
         self._echoed += len(echo)
         if self._request.keeps_places:
             # No stop string may begin in the first `min_chars`, not in a later request either.
-            searched = generated[max(0, self._request.stops.skip - self.sent) :]
+            searched = generated[max(0, self._request.stops.skip + self._request.generated_before - self.sent) :]
             self._tail = (self._tail + searched)[1 - LONGEST_STOP :]
             self._recent = (self._recent + generated)[-MAX_PARTIAL_SYMBOLS:]
         self.sent += len(generated)
