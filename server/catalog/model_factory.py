@@ -100,7 +100,7 @@ class ModelFactory:
             engine.submit(Shutdown())
             engine.join()
 
-        return self._served(bundle, info, loaded.device, runtime_version(), 0, streams, stop)
+        return self._make_model(bundle, info, loaded.device, runtime_version(), 0, streams, stop)
 
     def _serve_by_processes(self, bundle: Bundle, streams: Streams, count: int) -> ServedModel:
         """Run the engines in processes of their own."""
@@ -127,9 +127,9 @@ class ModelFactory:
         )
         streams.submit = pool.submit
         asyncio.run_coroutine_threadsafe(pool.connect(started), self._loop).result()
-        return self._served(bundle, info, ready.device, ready.runtime, count, streams, pool.stop)
+        return self._make_model(bundle, info, ready.device, ready.runtime, count, streams, pool.stop)
 
-    def _served(
+    def _make_model(
         self,
         bundle: Bundle,
         info: ModelInfo,

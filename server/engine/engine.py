@@ -90,9 +90,9 @@ class Engine(Thread):
         """Hand over a command; it is carried out before the next run."""
         self._commands.put(command)
 
-    def oldest_waiting(self, most: int) -> list[int]:
+    def queue_head(self, most: int) -> list[int]:
         """Return the streams that wait longest for their first slot; in the engine's thread."""
-        return [sequence.stream for sequence in self._scheduler.queue.oldest_waiting(most)]
+        return [sequence.stream for sequence in self._scheduler.queue.queue_head(most)]
 
     def start_warm(self) -> None:
         """Start the thread with runs of every kind, so that no first use is slow and the step times are known.
@@ -233,7 +233,7 @@ class Engine(Thread):
             output = part.row.take(part, run, postpone=postpone, now=now)
             if part.row.request.keeps_places:
                 output = self._add_place(part.row, output, run.tokens[:, part.column])
-            if output and part.row.is_state_due and not output.finish:
+            if output and part.row.places.is_state_due and not output.finish:
                 output = self._add_state(part.row, output)
             self._backlog.add(output)
 
@@ -246,11 +246,12 @@ class Engine(Thread):
         return output
 
     def _add_state(self, sequence: Sequence, output: Output) -> Output:
-        """Add the row state; where the next run may have begun by now, make it wait for the output after that."""
-        if self._store.limits.overlaps and not sequence.needs_states:
-            sequence.ask_for_state()
+        """Add the row state. Where the next run may have begun, the one after it will wait for its outputs first."""
+        is_there = sequence.needs_states or not self._store.limits.overlaps
+        sequence.needs_states = not is_there or sequence.request.needs_states
+        if not is_there:
             return output
-        sequence.note_state()
+        sequence.places.note_state()
         return replace(output, state=self._rows[sequence.area].take(sequence.slot))
 
     def _release(self, area: Area, sequence: Sequence) -> None:
@@ -261,7 +262,7 @@ class Engine(Thread):
             self._save(sequence, self._scheduler.pause)
         else:
             state = self._rows[area].take(sequence.slot)
-            if not (sequence.request.origin or sequence.request.received):
+            if not (sequence.request.origin or sequence.request.begun.received):
                 self._prefixes.put(sequence.request.forced, state)
             self._apply_move(area, self._scheduler.finish_prefill(sequence))
             self._rows[sequence.area].put(sequence.slot, state, sequence.request)

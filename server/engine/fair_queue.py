@@ -52,8 +52,8 @@ class FairQueue(Generic[R]):
         first = (next(iter(line.waiting.values())) for line in self._lines.values() if line.waiting)
         return min(first, key=lambda row: row.arrival, default=None)
 
-    def oldest_waiting(self, most: int) -> list[R]:
-        """Return the rows that wait longest for their first slot, at most so many of each identity."""
+    def queue_head(self, most: int) -> list[R]:
+        """Return the rows that wait longest for their first slot, at most `most` of them."""
         first = chain.from_iterable(islice(line.waiting.values(), most) for line in self._lines.values())
         return sorted(first, key=lambda row: row.arrival)[:most]
 

@@ -40,18 +40,16 @@ class Sequence(Row):
             max_delay=request.chunking.max_delay,
             full=request.sampling.is_limited or scored,
             scored=scored and request.silent < len(request.forced),
-            needs_states=request.keeps_places or scored,
+            needs_states=request.needs_states,
             identity=request.identity,
         )
-        self._always_needs_states = self.needs_states
         self.request, self.saved_state = request, state
         self.times, self.places, self._pending = SequenceTimes(), Places(request, start), PendingText()
-        self._state_sent = self.places.sent  # when the reader's side got the last row state
         self._matcher: StopMatcher | None = None
         stops = request.stops
         if stops.strings:
             self._matcher = StopMatcher(stops.strings, include=stops.include, skip=stops.skip, tail=stops.tail)
-            self._matcher.push(request.received, sent=True)
+            self._matcher.push(request.begun.received, sent=True)
             if self._matcher.stop:
                 # What was received is all of the text: it only has to be read.
                 self.chars_left = 0
@@ -108,19 +106,6 @@ class Sequence(Row):
     def snapshot(self, current: Callable[[], RowState]) -> Snapshot | None:
         """Return the place where the reader is; None during prefill. `current` gives the row state."""
         return None if self.forced_left else self.places.snapshot(current)
-
-    @property
-    def is_state_due(self) -> bool:
-        """Whether an output should carry the row state: see `Request.state_chars`."""
-        return 0 < self.request.state_chars <= self.places.sent - self._state_sent
-
-    def ask_for_state(self) -> None:
-        """Make the store keep the state of the next run until its outputs are delivered."""
-        self.needs_states = True
-
-    def note_state(self) -> None:
-        """Note that an output carries the row state."""
-        self._state_sent, self.needs_states = self.places.sent, self._always_needs_states
 
     def _flush(self) -> str:
         text = self._matcher.flush() if self._matcher else ""
@@ -181,20 +166,31 @@ class Places:
     """
 
     def __init__(self, request: Request, start: RowState) -> None:
-        self._request, self.sent = request, request.generated_before + len(request.received)
+        begun = request.begun
+        self._request, self.sent = request, begun.generated_chars
         self._prompt_end = start.position + len(request.forced) - self.sent
         # A row state from before the reader's place, and the tokens from there on; None: the row stands at that place.
         self._base: RowState | None = None
         self._tokens_from_base: list[int] = []
         self._later_base: RowState | None = None  # takes over when the reader's place has passed it
-        self._tail = ("" if request.stops.skip else request.stops.tail) + request.received[request.stops.skip :]
-        self._recent = request.recent
-        self._echoed = request.sent_chars - self.sent
-        self._checkpoint = self.sent - request.unchecked_chars  # where the last one was
+        self._tail = ("" if request.stops.skip else request.stops.tail) + begun.received[request.stops.skip :]
+        self._recent = begun.recent
+        self._echoed = begun.sent_chars - self.sent
+        self._checkpoint = self.sent - begun.unchecked_chars  # where the last one was
+        self._state_sent = self.sent  # when an output carried the row state
 
     def position(self, forced_left: int) -> int:
         """Return the position of the last character that was sent or is known to the reader."""
         return self._prompt_end + self.sent - forced_left
+
+    @property
+    def is_state_due(self) -> bool:
+        """Whether an output should carry the row state: see `Request.state_chars`."""
+        return 0 < self._request.state_chars <= self.sent - self._state_sent
+
+    def note_state(self) -> None:
+        """Note that an output carries the row state."""
+        self._state_sent = self.sent
 
     @property
     def is_checkpoint_due(self) -> bool:
@@ -205,7 +201,7 @@ class Places:
         self._echoed += len(echo)
         if self._request.keeps_places:
             # No stop string may begin in the first `min_chars`, not in a later request either.
-            searched = generated[max(0, self._request.stops.skip + self._request.generated_before - self.sent) :]
+            searched = generated[max(0, self._request.stops.skip + self._request.begun.generated_before - self.sent) :]
             self._tail = (self._tail + searched)[1 - LONGEST_STOP :]
             self._recent = (self._recent + generated)[-MAX_PARTIAL_SYMBOLS:]
         self.sent += len(generated)

@@ -10,8 +10,7 @@ from threading import Lock
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from bundle.manifest import Precision
-from server.engine.messages import EngineObserver
-from server.processes.pool import PoolObserver
+from server.engine.messages import EngineObserver, PoolObserver
 
 __all__ = ["POWERS_OF_2", "SECONDS", "EngineFamilies", "EngineMetrics", "ModelInfo", "PoolMetrics"]
 

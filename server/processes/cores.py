@@ -22,5 +22,5 @@ def usable_cores() -> int:
 
 
 def engines_for(cores: int) -> int:
-    """Return how many engines suit so many cores: where there are more than two, one is left for the event loop."""
+    """Return how many engines suit that number of cores: of more than two, one is left for the event loop."""
     return min(cores if cores <= 2 else cores - 1, MOST_BY_DEFAULT)

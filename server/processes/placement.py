@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from bundle.vocabulary import MAX_PARTIAL_SYMBOLS, Vocabulary
-from server.engine.messages import Output, Reason, Request, RowState
+from server.engine.messages import Begun, Output, Reason, Request, RowState
 from server.limits import LONGEST_STOP
 
 __all__ = ["STATE_CHARS", "Placement", "request_after", "request_from"]
@@ -31,7 +31,8 @@ class Placement:
         credit: characters that may still be generated before the reader takes more.
         conclusion: why it has to end where it is, if it has to.
         first_char: time.monotonic() of the first output; 0 before.
-        fruitless: replays since the last character came.
+        placed: time.monotonic() when its engine got it.
+        fruitless: engines in a row that died before they delivered anything, of this text or another, once they had it.
     """
 
     request: Request
@@ -40,6 +41,7 @@ class Placement:
     credit: int = 0
     conclusion: Reason | None = None
     first_char: float = 0.0
+    placed: float = 0.0
     fruitless: int = 0
     _parts: list[str] = field(default_factory=list)  # delivered since `request` begins
     _chars: int = 0
@@ -77,21 +79,19 @@ class Placement:
     def _begin_at_checkpoint(self) -> None:
         """Let the request count the distance to the next checkpoint from here."""
         generated = max(0, self._chars - _echoed_chars(self.request))
-        self.request = replace(self.request, unchecked_chars=-generated)
+        self.request = replace(self.request, begun=replace(self.request.begun, unchecked_chars=-generated))
 
 
 def request_after(request: Request, text: str, vocabulary: Vocabulary) -> Request:
     """Return the request that goes on after `text`, which came of `request` and counts as received."""
     generated = text[_echoed_chars(request) :]
+    begun = _advance(request.begun, len(text), generated)
     return replace(
         request,
         forced=np.concatenate([request.forced, vocabulary.symbols_to_tokens(generated)]),
         silent=request.silent + len(text),
         max_chars=request.max_chars - len(generated),
-        received=request.received + generated,
-        sent_chars=request.sent_chars + len(text),
-        recent=(request.recent + generated)[-MAX_PARTIAL_SYMBOLS:],
-        unchecked_chars=request.unchecked_chars + len(generated),
+        begun=replace(begun, received=begun.received + generated),
     )
 
 
@@ -99,27 +99,29 @@ def request_from(state: RowState, request: Request, text: str) -> tuple[Request,
     """Return the request that goes on from a row state, and the part of `text`, which came of `request`, after it."""
     place = _chars_before(state, request)
     generated, stops = text[_echoed_chars(request) : place], request.stops
-    before = request.received + generated
-    begun = replace(
+    begun = _advance(request.begun, place, generated)
+    searched = begun.received + generated
+    tail = (("" if stops.skip else stops.tail) + searched[stops.skip :])[1 - LONGEST_STOP :]
+    rest = replace(
         request,
         origin=state,
         forced=np.zeros(0, np.int64),
         silent=0,
         max_chars=request.max_chars - len(generated),
-        stops=replace(stops, skip=max(0, stops.skip - len(before)), tail=_searched(request, before)),
-        received="",
-        sent_chars=request.sent_chars + place,
-        recent=(request.recent + generated)[-MAX_PARTIAL_SYMBOLS:],
-        generated_before=request.generated_before + len(before),
-        unchecked_chars=request.unchecked_chars + len(generated),
+        stops=replace(stops, skip=max(0, stops.skip - len(searched)), tail=tail),
+        begun=replace(begun, received="", generated_before=begun.generated_before + len(searched)),
     )
-    return begun, text[place:]
+    return rest, text[place:]
 
 
-def _searched(request: Request, text: str) -> str:
-    """Return the end of the generated text, as far back as a stop string may have begun."""
-    skip = request.stops.skip
-    return (("" if skip else request.stops.tail) + text[skip:])[1 - LONGEST_STOP :]
+def _advance(begun: Begun, sent: int, generated: str) -> Begun:
+    """Return the part of the text that exists when `sent` more characters are sent, with `generated` at their end."""
+    return replace(
+        begun,
+        sent_chars=begun.sent_chars + sent,
+        recent=(begun.recent + generated)[-MAX_PARTIAL_SYMBOLS:],
+        unchecked_chars=begun.unchecked_chars + len(generated),
+    )
 
 
 def _echoed_chars(request: Request) -> int:

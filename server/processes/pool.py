@@ -16,6 +16,7 @@ from server.engine.messages import (
     Finish,
     Grant,
     Output,
+    PoolObserver,
     Request,
 )
 from server.engine.prefix_cache import PrefixIndex
@@ -25,7 +26,7 @@ from server.processes.frames import EngineReady, TickFrame
 from server.processes.placement import STATE_CHARS, Placement
 from server.processes.process import EngineProcess, StartedProcess, describe_exit
 
-__all__ = ["EnginePool", "PoolObserver"]
+__all__ = ["EnginePool"]
 
 log = logging.getLogger("charstream.engine")
 
@@ -33,23 +34,13 @@ log = logging.getLogger("charstream.engine")
 KNOWN_PROMPTS = 4096
 # That engine is preferred while it has at most this many texts, and this share, more than the one with the fewest.
 EXTRA_TEXTS, EXTRA_SHARE = 4, 0.25
-# A text is given up after so many replays without a character: it may be what ends the engines.
-MOST_FRUITLESS = 8
-# The server ends after so many processes in a row, in the same place, that ended within some seconds and gave nothing.
+# Texts with which this many engines in a row died before they delivered anything are suspected to be the reason: they
+# run one at a time until a character comes, and one with which `GUILTY` died is given up.
+SUSPECT, GUILTY = 2, 4
+# The server ends after this many processes in a row, in one place, that ended within seconds and gave nothing.
 MOST_FAILURES, SHORT_SECONDS = 5, 10.0
 # Seconds before the first, second, ... attempt to start a process where others have failed.
 WAITS = (0.0, 0.2, 0.5, 1.0, 2.0)
-
-
-class PoolObserver:
-    """Is told of deaths; this one ignores them."""
-
-    def engine(self, index: int, pid: int) -> EngineObserver:
-        """Return the observer of an engine that has been started."""
-        return EngineObserver()
-
-    def on_death(self, replays: int) -> None:
-        """An engine process died, and so many texts go on elsewhere."""
 
 
 class Place:
@@ -59,6 +50,7 @@ class Place:
         engine: the process; None while there is none.
         placements: the texts that it has, by their numbers.
         failures: processes in a row that ended soon, and gave nothing.
+        began, delivered: time.monotonic() when the process was connected, and of its last outputs.
     """
 
     def __init__(self) -> None:
@@ -66,8 +58,7 @@ class Place:
         self.observer = EngineObserver()
         self.placements: dict[int, Placement] = {}
         self.failures = 0
-        self.began = 0.0
-        self.has_delivered = False
+        self.began = self.delivered = 0.0
 
 
 class EnginePool:
@@ -97,7 +88,8 @@ class EnginePool:
         self._deliver, self._give_up, self._failed, self._observer = deliver, give_up, failed, observer
         self._places = [Place() for _ in rows]
         self._texts: dict[int, Placement] = {}  # by stream
-        self._homeless: dict[int, Placement] = {}  # by stream: those that wait for an engine
+        self._homeless: dict[int, Placement] = {}  # by stream: those that wait for an engine, or for their trial
+        self._suspect: Placement | None = None  # that runs now
         self._numbers = itertools.count()
         self._homes: PrefixIndex[int] = PrefixIndex()
         self._ready: EngineReady | None = None
@@ -142,6 +134,8 @@ class EnginePool:
     def _forget(self, placement: Placement) -> None:
         self._leave(placement)
         self._texts.pop(placement.request.stream, None)
+        if placement is self._suspect:
+            self._end_trial()
 
     def _leave(self, placement: Placement) -> None:
         """Take the text from the engine that has it, or from those that wait for one."""
@@ -153,15 +147,28 @@ class EnginePool:
 
     def _place(self, placement: Placement, request: Request) -> None:
         """Submit the request, which is the text's or its replay, to an engine."""
-        index = self._choose(request)
+        is_suspect = placement.fruitless >= SUSPECT
+        index = None if is_suspect and self._suspect else self._choose(request)
         if index is None:
-            self._homeless[request.stream] = placement
+            self._homeless[placement.request.stream] = placement
             return
+        if is_suspect:
+            self._suspect = placement
         self._submit_to(index, placement, request)
+
+    def _place_homeless(self) -> None:
+        homeless, self._homeless = self._homeless, {}
+        for placement in homeless.values():
+            self._place(placement, placement.replay(self._vocabulary))
+
+    def _end_trial(self) -> None:
+        """Let the next suspect run."""
+        self._suspect = None
+        self._place_homeless()
 
     def _submit_to(self, index: int, placement: Placement, request: Request) -> None:
         place = self._places[index]
-        placement.engine, placement.number = index, next(self._numbers)
+        placement.engine, placement.number, placement.placed = index, next(self._numbers), time.monotonic()
         place.placements[placement.number] = placement
         assert place.engine
         place.engine.submit(replace(request, stream=placement.number))
@@ -180,7 +187,7 @@ class EnginePool:
         home = self._homes.longest(prompt)
         if home in loads and loads[home] <= loads[index] * (1 + EXTRA_SHARE) + EXTRA_TEXTS:
             index = home
-        if not request.received:
+        if not request.begun.received:
             self._homes.put(prompt, index)
             if len(self._homes) > KNOWN_PROMPTS:
                 self._homes.drop_oldest()
@@ -200,8 +207,10 @@ class EnginePool:
             if placement:
                 outputs.append(self._take(placement, output))
         if outputs:
-            place.has_delivered = True
+            place.delivered = time.monotonic()
             self._deliver(outputs, frame.posted, engine.submit)
+            if self._suspect and not self._suspect.fruitless:
+                self._end_trial()
         for name, arguments in frame.events:
             getattr(place.observer, name)(*arguments)
         if frame.waiting:
@@ -247,12 +256,16 @@ class EnginePool:
         self._observer.on_death(len(placements))
         for placement in placements.values():
             placement.engine = None
-            placement.fruitless += 1
-            if placement.fruitless > MOST_FRUITLESS:
+            placement.fruitless = placement.fruitless + 1 if place.delivered < placement.placed else 0
+        if self._suspect and self._suspect.engine is None:
+            self._suspect = None
+        for placement in placements.values():
+            if placement.fruitless >= GUILTY:
                 self._forget(placement)
                 self._give_up(placement.request.stream, EnginesDied(placement.fruitless))
             else:
-                self._place(placement, placement.replay(self._vocabulary))
+                self._homeless[placement.request.stream] = placement
+        self._place_homeless()
 
     def _keep(self, start: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(start)
@@ -261,7 +274,7 @@ class EnginePool:
 
     async def _succeed(self, engine: EngineProcess, place: Place, error: Exception | None, texts: int) -> None:
         """Start a successor; the server ends if one after the other ends at once."""
-        is_short = time.monotonic() - place.began < SHORT_SECONDS and not place.has_delivered
+        is_short = time.monotonic() - place.began < SHORT_SECONDS and place.delivered < place.began
         place.failures = place.failures + 1 if is_short else 0
         code = await asyncio.to_thread(_wait, engine.started)
         reason = repr(error) if error else describe_exit(code)
@@ -289,14 +302,12 @@ class EnginePool:
     async def _connect(self, index: int, started: StartedProcess) -> None:
         place, engine = self._places[index], EngineProcess(index, started, self._receive, self._lose)
         self._started.append(started)
-        place.began, place.has_delivered = time.monotonic(), False
+        place.began = time.monotonic()
         place.observer = self._observer.engine(index, engine.pid)
         place.observer.on_start()
         place.engine = engine
         await engine.connect()
-        homeless, self._homeless = self._homeless, {}
-        for placement in homeless.values():
-            self._place(placement, placement.replay(self._vocabulary))
+        self._place_homeless()
 
 
 def _wait(started: StartedProcess) -> int | None:

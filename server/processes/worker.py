@@ -19,7 +19,7 @@ __all__ = ["main"]
 
 # Events wait this many seconds for outputs with which they can go.
 EVENT_SECONDS = 0.1
-# So many of the texts that wait are named at a time: another engine may have room for them.
+# Texts that wait, named at a time: another engine may have room for them.
 NAMED_WAITING = 16
 
 
@@ -123,7 +123,7 @@ class Recorder(EngineObserver):
     def post(self, outputs: list[Output]) -> None:
         self._sent = time.monotonic()
         events, self._events = self._events, []
-        waiting = self.engine.oldest_waiting(NAMED_WAITING)
+        waiting = self.engine.queue_head(NAMED_WAITING)
         self._connection.send(tick_frame(outputs, events, waiting, self._sent))
 
     def on_wait(self, seconds: float) -> None:
