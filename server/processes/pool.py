@@ -15,6 +15,7 @@ from server.engine.messages import (
     EngineObserver,
     Finish,
     Grant,
+    Handled,
     Output,
     PoolObserver,
     Request,
@@ -211,6 +212,8 @@ class EnginePool:
             self._deliver(outputs, frame.posted, engine.submit)
             if self._suspect and not self._suspect.fruitless:
                 self._end_trial()
+        elif frame.streams or frame.others:
+            engine.submit(Handled(1, 0.0))  # all of it was for texts that were cancelled: the engine still waits to hear
         for name, arguments in frame.events:
             getattr(place.observer, name)(*arguments)
         if frame.waiting:
