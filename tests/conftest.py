@@ -36,6 +36,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def engines_in_the_server() -> Iterator[None]:
+    """Servers run models in their own process, which starts faster, unless a test says how many engines it wants."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CHARSTREAM_ENGINES", "0")
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """The texts that tests prepare stay out of the user's cache folder."""
     with pytest.MonkeyPatch.context() as patch:
@@ -263,8 +271,8 @@ def stop(server: ServerProcess) -> None:
 
 @pytest.fixture(scope="session")
 def server(bundles: Path) -> Iterator[ServerProcess]:
-    """Serves "tiny" in float32, as torch computes it, for the whole test session; with max_chars 100000."""
-    flags = ("--precision", "fp32", "--max-chars", "100000", "--max-prompt-chars", "20000")
+    """Serves "tiny" in float32, as torch computes it, by two engines, for the whole session; max_chars is 100000."""
+    flags = ("--precision", "fp32", "--max-chars", "100000", "--max-prompt-chars", "20000", "--engines", "2")
     process = start_server(bundles, *flags)
     yield ready(process)
     stop(process)

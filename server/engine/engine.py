@@ -90,6 +90,10 @@ class Engine(Thread):
         """Hand over a command; it is carried out before the next run."""
         self._commands.put(command)
 
+    def queue_head(self, most: int) -> list[int]:
+        """Return the streams that wait longest for their first slot; in the engine's thread."""
+        return [sequence.stream for sequence in self._scheduler.queue.queue_head(most)]
+
     def start_warm(self) -> None:
         """Start the thread with runs of every kind, so that no first use is slow and the step times are known.
 
@@ -229,6 +233,8 @@ class Engine(Thread):
             output = part.row.take(part, run, postpone=postpone, now=now)
             if part.row.request.keeps_places:
                 output = self._add_place(part.row, output, run.tokens[:, part.column])
+            if output and part.row.places.is_state_due and not output.finish:
+                output = self._add_state(part.row, output)
             self._backlog.add(output)
 
     def _add_place(self, sequence: Sequence, output: Output | None, outcomes: NDArray[np.int64]) -> Output | None:
@@ -239,6 +245,15 @@ class Engine(Thread):
             return replace(output, snapshot=sequence.snapshot(lambda: rows.take(slot)))
         return output
 
+    def _add_state(self, sequence: Sequence, output: Output) -> Output:
+        """Add the row state. Where the next run may have begun, the one after it will wait for its outputs first."""
+        is_there = sequence.needs_states or not self._store.limits.overlaps
+        sequence.needs_states = not is_there or sequence.request.needs_states
+        if not is_there:
+            return output
+        sequence.places.note_state()
+        return replace(output, state=self._rows[sequence.area].take(sequence.slot))
+
     def _release(self, area: Area, sequence: Sequence) -> None:
         """Take a row that is done, or waits for its reader, out of the batch; after prefill it goes on to decode."""
         if sequence.is_done:
@@ -247,7 +262,7 @@ class Engine(Thread):
             self._save(sequence, self._scheduler.pause)
         else:
             state = self._rows[area].take(sequence.slot)
-            if not (sequence.request.origin or sequence.request.received):
+            if not (sequence.request.origin or sequence.request.begun.received):
                 self._prefixes.put(sequence.request.forced, state)
             self._apply_move(area, self._scheduler.finish_prefill(sequence))
             self._rows[sequence.area].put(sequence.slot, state, sequence.request)

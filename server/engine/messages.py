@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
+    "Begun",
     "Cancel",
     "Chunking",
     "Command",
@@ -19,6 +20,7 @@ __all__ = [
     "Grant",
     "Handled",
     "Output",
+    "PoolObserver",
     "Reason",
     "Request",
     "RowState",
@@ -131,6 +133,29 @@ class Chunking:
 
 
 @dataclass(frozen=True, slots=True)
+class Begun:
+    """The part of a text that exists when its request comes.
+
+    Attributes:
+        received: the generated text at the end of the request's forced tokens.
+        sent_chars: how many characters of the text the reader has.
+        recent: the last symbols before the first that is generated.
+        generated_before: how many characters were generated before the request's origin.
+        unchecked_chars: how many generated characters the last checkpoint is back.
+    """
+
+    received: str = ""
+    sent_chars: int = 0
+    recent: str = ""
+    generated_before: int = 0
+    unchecked_chars: int = 0
+
+    @property
+    def generated_chars(self) -> int:
+        return self.generated_before + len(self.received)
+
+
+@dataclass(frozen=True, slots=True)
 class Request:
     """A caller's request, checked and encoded. As a command it submits the text to the engine.
 
@@ -139,13 +164,13 @@ class Request:
         silent: how many of them, from the first, are not sent.
         max_chars: how many characters to generate after them.
         sampling, seed, continuation: decide the outcomes.
-        received: the generated text at the end of `forced`.
-        sent_chars: how many characters of this text the reader has already.
-        recent: the last symbols before the first that is generated.
+        begun: the part of the text that exists already.
         alternatives: how many of the most probable characters to score beside each; None for no scores.
         origin: the state from which the text goes on; None for the start.
         checkpoint_chars: characters between two checkpoints; 0 for none.
         snapshot: one is wanted at the end.
+        state_chars: characters between two outputs that carry the row state, to go on from if the engine dies; 0 for
+            none.
         time_limit: seconds after which the text ends.
         identity: who asks; rows are shared fairly between identities.
         submitted: time.monotonic() when the caller asked.
@@ -161,13 +186,12 @@ class Request:
     continuation: int = 0
     stops: StopRule = StopRule()
     chunking: Chunking = Chunking()
-    received: str = ""
-    sent_chars: int = 0
-    recent: str = ""
+    begun: Begun = Begun()
     alternatives: int | None = None
     origin: RowState | None = None
     checkpoint_chars: int = 0
     snapshot: bool = False
+    state_chars: int = 0
     time_limit: float | None = None
     identity: str = ""
     submitted: float = 0.0
@@ -178,6 +202,11 @@ class Request:
     def keeps_places(self) -> bool:
         return self.snapshot or self.checkpoint_chars > 0
 
+    @property
+    def needs_states(self) -> bool:
+        """Whether it takes more from a run than tokens: the states around it, or log-probabilities."""
+        return self.keeps_places or self.alternatives is not None
+
     def prefill_only(self) -> "Request":
         """Return the same, but ending where the forced tokens end, with a snapshot."""
         stops = replace(self.stops, strings=())
@@ -186,9 +215,8 @@ class Request:
     def after(self, place: Snapshot) -> "Request":
         """Return the same from the place where the forced tokens end."""
         forced = np.array(place.forced, np.int64)
-        return replace(
-            self, origin=place.state, forced=forced, silent=len(forced), sent_chars=place.text_chars, received=""
-        )
+        begun = replace(self.begun, sent_chars=place.text_chars, received="")
+        return replace(self, origin=place.state, forced=forced, silent=len(forced), begun=begun)
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,6 +311,8 @@ class Output:
         finish: the text ends with this part.
         scores: of the part's characters, if wanted.
         snapshot: the place after the part, if wanted.
+        state: the row state after the run, whose position may be beyond the part's last character; see
+            `Request.state_chars`.
     """
 
     stream: int
@@ -290,6 +320,7 @@ class Output:
     finish: Finish | None
     scores: Scores | None = None
     snapshot: Snapshot | None = None
+    state: RowState | None = None
 
 
 class EngineObserver:
@@ -309,3 +340,14 @@ class EngineObserver:
 
     def on_end(self) -> None:
         """The engine's thread ends."""
+
+
+class PoolObserver:
+    """Is told, in the event loop, of the engine processes of one model. This one ignores it."""
+
+    def engine(self, index: int, pid: int) -> EngineObserver:
+        """Return the observer of an engine whose process has been started."""
+        return EngineObserver()
+
+    def on_death(self, replays: int) -> None:
+        """An engine process ended by itself, and `replays` texts go on elsewhere."""

@@ -40,7 +40,7 @@ class Sequence(Row):
             max_delay=request.chunking.max_delay,
             full=request.sampling.is_limited or scored,
             scored=scored and request.silent < len(request.forced),
-            needs_states=request.keeps_places or scored,
+            needs_states=request.needs_states,
             identity=request.identity,
         )
         self.request, self.saved_state = request, state
@@ -49,7 +49,7 @@ class Sequence(Row):
         stops = request.stops
         if stops.strings:
             self._matcher = StopMatcher(stops.strings, include=stops.include, skip=stops.skip, tail=stops.tail)
-            self._matcher.push(request.received, sent=True)
+            self._matcher.push(request.begun.received, sent=True)
             if self._matcher.stop:
                 # What was received is all of the text: it only has to be read.
                 self.chars_left = 0
@@ -166,20 +166,31 @@ class Places:
     """
 
     def __init__(self, request: Request, start: RowState) -> None:
-        self._request, self.sent = request, len(request.received)
-        self._prompt_end = start.position + len(request.forced) - len(request.received)
+        begun = request.begun
+        self._request, self.sent = request, begun.generated_chars
+        self._prompt_end = start.position + len(request.forced) - self.sent
         # A row state from before the reader's place, and the tokens from there on; None: the row stands at that place.
         self._base: RowState | None = None
         self._tokens_from_base: list[int] = []
         self._later_base: RowState | None = None  # takes over when the reader's place has passed it
-        self._tail = ("" if request.stops.skip else request.stops.tail) + request.received[request.stops.skip :]
-        self._recent = request.recent
-        self._echoed = request.sent_chars - len(request.received)
-        self._checkpoint = self.sent  # where the last one was
+        self._tail = ("" if request.stops.skip else request.stops.tail) + begun.received[request.stops.skip :]
+        self._recent = begun.recent
+        self._echoed = begun.sent_chars - self.sent
+        self._checkpoint = self.sent - begun.unchecked_chars  # where the last one was
+        self._state_sent = self.sent  # when an output carried the row state
 
     def position(self, forced_left: int) -> int:
         """Return the position of the last character that was sent or is known to the reader."""
         return self._prompt_end + self.sent - forced_left
+
+    @property
+    def is_state_due(self) -> bool:
+        """Whether an output should carry the row state: see `Request.state_chars`."""
+        return 0 < self._request.state_chars <= self.sent - self._state_sent
+
+    def note_state(self) -> None:
+        """Note that an output carries the row state."""
+        self._state_sent = self.sent
 
     @property
     def is_checkpoint_due(self) -> bool:
@@ -190,7 +201,7 @@ class Places:
         self._echoed += len(echo)
         if self._request.keeps_places:
             # No stop string may begin in the first `min_chars`, not in a later request either.
-            searched = generated[max(0, self._request.stops.skip - self.sent) :]
+            searched = generated[max(0, self._request.stops.skip + self._request.begun.generated_before - self.sent) :]
             self._tail = (self._tail + searched)[1 - LONGEST_STOP :]
             self._recent = (self._recent + generated)[-MAX_PARTIAL_SYMBOLS:]
         self.sent += len(generated)

@@ -20,6 +20,7 @@ __all__ = [
     "RuntimeMissing",
     "check_runtime",
     "has_cuda",
+    "may_have_cuda",
     "one_line_errors",
     "runtime_version",
     "session_options",
@@ -57,6 +58,11 @@ def has_cuda() -> bool:
     import onnxruntime
 
     return NAMES["cuda"] in onnxruntime.get_available_providers()
+
+
+def may_have_cuda() -> bool:
+    """Return whether the package with CUDA is installed, without importing it."""
+    return _is_installed("onnxruntime-gpu")
 
 
 def runtime_version() -> str:

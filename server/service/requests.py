@@ -10,7 +10,7 @@ from google.protobuf.duration_pb2 import Duration
 from bundle.manifest import Manifest
 from bundle.vocabulary import MAX_PARTIAL_SYMBOLS
 from protos import charstream_pb2 as pb
-from server.engine.messages import Chunking, Request, StopRule
+from server.engine.messages import Begun, Chunking, Request, StopRule
 from server.errors import InvalidField, WrongReplica
 from server.service.fields import Tokens, known_symbols, numbers_of
 from server.service.resume_state import place_of
@@ -85,9 +85,7 @@ def generation_request(
             skip=_min_chars(message, max_chars),
             tail=token.tail if token and not prompt else "",
         ),
-        received=known_generated,
-        sent_chars=len(known),
-        recent=(unfinished + prompt + known_generated)[-MAX_PARTIAL_SYMBOLS:],
+        begun=Begun(known_generated, len(known), (unfinished + prompt + known_generated)[-MAX_PARTIAL_SYMBOLS:]),
         chunking=Chunking(_max_delay(message.chunking, settings), _max_chunk_chars(message.chunking)),
         alternatives=_alternatives("logprobs", message.logprobs) if message.HasField("logprobs") else None,
         origin=origin,

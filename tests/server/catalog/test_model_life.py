@@ -335,7 +335,7 @@ def three(tiny_files: Files, tmp_path: Path) -> tuple[Path, str]:
     """A folder with three models, and --model-memory for two."""
     for name in NAMES:
         put(tmp_path / name, tiny_files, name=name)
-    one = memory_of(tiny_files[0], ServerSettings(precision="fp32"))
+    one = memory_of(tiny_files[0], ServerSettings(precision="fp32", engines="0"))
     return tmp_path, str(2.5 * one / 1e6)
 
 
