@@ -54,6 +54,8 @@ class Engine(Thread):
         deliver: takes the outputs of a tick; must not block.
         failed: takes the exception if the engine breaks, which ends it.
         observer: is told what the engine does.
+        shares_interpreter: outputs go to a thread of this process, and are posted when it can have the interpreter:
+            while the next run lasts. Else they are posted at once.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class Engine(Thread):
         deliver: Callable[[list[Output]], None],
         failed: Callable[[BaseException], None],
         observer: EngineObserver | None = None,
+        shares_interpreter: bool = True,
     ) -> None:
         super().__init__(name=f"engine {manifest.name}", daemon=True)
         self._store, limits = store, store.limits
@@ -81,7 +84,7 @@ class Engine(Thread):
         self._max_wait = max_wait
         self._sequences: dict[int, Sequence] = {}
         self._commands: SimpleQueue[Command] = SimpleQueue()
-        self._backlog: DeliveryBacklog[Sequence] = DeliveryBacklog(deliver)
+        self._backlog: DeliveryBacklog[Sequence] = DeliveryBacklog(deliver, at_once=not shares_interpreter)
         self._failed, self._observer = failed, observer or EngineObserver()
         self._is_stopped = False
         self._warmed: Future[None] | None = None
@@ -133,6 +136,8 @@ class Engine(Thread):
         if plan:
             split, output = self._run_graph(plan)
             self._deliver_run(plan, split, output)
+            if self._backlog.at_once:
+                self._backlog.post()
         rows, waiting = self._store.limits.max_rows - self._scheduler.free, self._scheduler.queue.waiting
         self._observer.on_tick(rows, waiting, len(self._sequences) - rows - waiting)
 

@@ -17,6 +17,8 @@ from server.runtime.load import load
 
 __all__ = ["main"]
 
+# Where cores are few the event loop comes first: it has little to do, and all readers wait for it.
+NICENESS = 5
 # Events wait this many seconds for outputs with which they can go.
 EVENT_SECONDS = 0.1
 # Texts that wait, named at a time: another engine may have room for them.
@@ -28,6 +30,7 @@ def main(descriptor: int) -> None:
     # These are sent to whole groups of processes, and are for the server: it drains, and the connection ends then.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
+    os.nice(NICENESS)
     connection = Connection(socket(fileno=descriptor))
     logging.basicConfig(level=logging.INFO, handlers=[ServerLog(connection)])
     with suppress(EOFError, OSError):
@@ -61,6 +64,7 @@ def _start(connection: "Connection", order: LoadOrder) -> Engine:
         deliver=observer.post,
         failed=end,
         observer=observer,
+        shares_interpreter=False,
     )
     observer.engine = engine
     engine.start_warm()
