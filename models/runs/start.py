@@ -57,7 +57,7 @@ def begin(settings: TrainSettings, began: float, group: Group = ALONE) -> Run:
         metrics = Metrics(settings.out, board=settings.tensorboard and group.is_first)
         # A resumed run finds the text from any working directory.
         is_path = settings.data not in NAMED and "://" not in settings.data
-        kept = settings.model_copy(update={"data": str(Path(settings.data).resolve())}) if is_path else settings
+        kept = settings.model_copy(update={"data": str(corpus.path.resolve())}) if is_path else settings
         return Run(kept, corpus, Progress(), trainer, metrics, began)
 
     return _lock(settings.out, group, make)
@@ -129,6 +129,9 @@ def _open_corpus(settings: TrainSettings, group: Group) -> Corpus:
 
     def open_text() -> Corpus:
         return open_corpus(settings.data, vocabulary=settings.vocabulary, split=settings.split, form=settings.text_form)
+
+    if group.size > 1 and (settings.data == "-" or Path(settings.data).is_fifo()):
+        raise CorpusError(f"{settings.data}: several processes cannot read one pipe: write the text into a file first")
 
     def prepare() -> None:
         if not settings.resume and holds_run(settings.out):

@@ -97,3 +97,15 @@ def test_a_run_that_turns_out_too_short_takes_only_its_own_files_away(
             train("--minutes", "0.15", "--tensorboard")
     assert _contents(tmp_path / "run") == before
     assert read(train("--steps", "1") / "last.json")[0].progress.step == 1
+
+
+def test_a_run_from_standard_input_says_so_and_finds_its_text_again(
+    train: Train, verse: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with verse.open() as stdin:
+        monkeypatch.setattr("sys.stdin", stdin)
+        header = read(train("--data", "-", "--steps", "2") / "last.json")[0]
+    assert header.settings
+    kept = Path(header.settings.data)
+    assert (header.training.data, kept.parent, kept.read_text()) == ("stdin", cache, verse.read_text())
+    assert header.training.data_sha256 == read(train("--steps", "1", name="other"))[0].training.data_sha256
