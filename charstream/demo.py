@@ -36,6 +36,8 @@ class DemoSettings(Settings):
 def main(argv: Sequence[str] | None = None) -> int:
     settings = parse(DemoSettings, argv, command=COMMAND)
     begun = time.monotonic()
+    if settings.data == "-" or Path(settings.data).is_fifo():
+        fail(COMMAND, f"--data {settings.data}: several commands read the text: write it into a file first")
     run, bundle = settings.folder / "runs" / "demo", settings.folder / "bundles" / "demo"
     try:
         symbols = _training_symbols(_step("The text", "data", settings.data, captured=True))
