@@ -162,7 +162,7 @@ def _describe(blocks: Blocks, path: Path, unit: Unit, source: str, ids: str) -> 
         found = np.bincount(codes)
         counts[: len(found)] += found
     if not counts.any():
-        raise CorpusError(f"{path}: empty")
+        raise CorpusError(f"{path}: empty; give a text, of a few thousand characters at least")
     return _Header(
         source=source,
         unit=unit,
