@@ -16,7 +16,7 @@ from models.data.corpus import Corpus, open_corpus
 from models.evaluation.losses import carried_nats
 from models.network.char_lm import CharLM
 from models.run_folder import BEST, holds_run
-from models.runs.foreign.content import find_state_dict
+from models.runs.foreign.content import find_state_dict, says_relu
 from models.runs.foreign.errors import StateDictError, list_some
 from models.runs.foreign.safe_load import Loaded, load_content
 from models.runs.foreign.vocabularies import ForeignVocabulary, from_checkpoint, from_file
@@ -80,6 +80,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         corpus = open_corpus(settings.data) if settings.data else None
         tensors = _state_dict(settings, loaded)
         foreign, known = _fit(settings, tensors, _vocabularies(settings, loaded.content, corpus))
+        config = foreign.model.config
+        if (config.cell, config.activation) == ("rnn", "tanh") and says_relu(loaded.content):
+            fail(COMMAND, f"{settings.state_dict}: says that its nn.RNN is of relu: give --activation relu")
         vocabulary = known.vocabulary
         start_text = _start_text(vocabulary, settings.start_text or known.start)
         verdict = _measure(foreign.model, vocabulary, start_text, corpus) if corpus else ""
@@ -88,7 +91,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         fail(COMMAND, str(error))
     except OSError as error:
         fail(COMMAND, f"{error.filename or settings.out}: {error.strerror or error}", code=1)
-    config = foreign.model.config
     print(
         f"{settings.out}: {config.cell} with {count_noun(config.layers, 'layer')} of "
         f"{config.hidden}, {config.input} input, {len(vocabulary)} characters"

@@ -12,10 +12,12 @@ from torch import Tensor
 from models.runs.foreign.errors import StateDictError
 from models.runs.foreign.layers import is_recurrent
 
-__all__ = ["find_state_dict"]
+__all__ = ["find_state_dict", "says_relu"]
 
 _DEPTH = 3  # of dictionaries within each other
 _MODULES = 16  # within each other
+_LOOKED_INTO = 500  # dictionaries that are asked for the kind of an RNN
+_KINDS_OF_RNN = ("rnn_type", "model", "model_type", "cell", "cell_type")  # as trainers call it in what they save
 _ELEMENTS = 16  # of a list that is looked into
 
 
@@ -45,6 +47,19 @@ def find_state_dict(file: Path, content: Any, wanted: str | None) -> dict[str, T
         raise StateDictError(f"{file}: expected one state dict, names and tensors, found none")
     (tensors,) = candidates.values()
     return tensors
+
+
+def says_relu(content: Any, seen: set[int] | None = None) -> bool:
+    """Return whether a checkpoint or a whole model says that its nn.RNN is of relu, which no tensor shows."""
+    seen = set() if seen is None else seen
+    if isinstance(content, Namespace):
+        content = vars(content)
+    if not isinstance(content, Mapping) or id(content) in seen or len(seen) > _LOOKED_INTO:
+        return False
+    seen.add(id(content))
+    if content.get("mode") == "RNN_RELU" or "RNN_RELU" in [content.get(name) for name in _KINDS_OF_RNN]:
+        return True
+    return any(says_relu(value, seen) for value in content.values() if isinstance(value, (Mapping, Namespace)))
 
 
 def _state_dicts(content: Any, place: str, seen: set[int], depth: int = 0) -> Iterator[tuple[str, dict[str, Tensor]]]:

@@ -189,6 +189,18 @@ def test_numbers_that_begin_at_one_leave_a_row_for_padding(tmp_path: Path) -> No
         torch.testing.assert_close(logits, model.eval()(ids + 1)[..., 1:])
 
 
+@pytest.mark.parametrize("whole", [True, False])
+def test_an_rnn_of_relu_is_not_taken_for_one_of_tanh(
+    whole: bool, tmp_path: Path, chars: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As a whole model and kevaday's `rnn_type` say it; its tensors do not."""
+    model = WordLanguageModel()
+    model.rnn = nn.RNN(8, 8, 2, nonlinearity="relu")
+    torch.save(model if whole else {"rnn_type": "RNN_RELU", "net": model.state_dict()}, tmp_path / "m.pt")
+    require_refusal(tmp_path / "m.pt", "says that its nn.RNN is of relu: give --activation relu", capsys, *chars)
+    require_same(bring_in(tmp_path / "m.pt", *chars, "--activation", "relu"), model, CHARS)
+
+
 def _pickled(state: dict[str, Tensor], file: Path) -> None:
     file.write_bytes(pickle.dumps(state))
 
