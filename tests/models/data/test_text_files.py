@@ -84,6 +84,19 @@ def test_hidden_files_and_folders_named_txt_are_no_text(
     assert "input-checkpoint.txt" in said
 
 
+def test_a_file_under_several_names_is_in_the_text_once(
+    cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As Debian's fortunes have names with and without an ending; else the validation part would have been learnt."""
+    (tmp_path / "poems").mkdir()
+    (tmp_path / "poems/a.txt").write_text("the text")
+    (tmp_path / "poems/b.txt").symlink_to("a.txt")
+    (tmp_path / "poems/c.txt").hardlink_to(tmp_path / "poems/a.txt")
+    assert spell(open_corpus(str(tmp_path / "poems"))) == "the text\n"
+    said = capsys.readouterr().err
+    assert f"links lead to files that are in the text already: {tmp_path / 'poems/b.txt'} and 1 more" in said
+
+
 def test_a_pattern_an_encoding_and_gzip(cache: Path, tmp_path: Path) -> None:
     text = "caf\u00e9\nna\u00efve\n"
     (tmp_path / "a.md").write_bytes(text.replace("\n", "\r\n").encode("utf-16"))
