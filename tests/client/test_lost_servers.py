@@ -18,7 +18,7 @@ OPTIONS: dict[str, Any] = {"max_chars": CHARS, "seed": 7, "max_chunk_chars": 20}
 
 # The text has a loop of a few letters now and then: the first one that counts is far from where the server is lost.
 LOOP = RepeatOfServer(10, 3, min_period=2)
-LOOPS: dict[str, Any] = {"stop_on_repeat": Repeat(10, 3, min_period=2), "min_chars": 12_000}
+LOOPS: dict[str, Any] = {"stop_on_repeat": Repeat(10, 3, min_period=2), "min_chars": 6_000}
 
 Lost = signal.Signals
 
