@@ -3,12 +3,13 @@
 A text is a `Request` on its way in, and one or several `Output`s on its way out.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 import numpy as np
 from numpy.typing import NDArray
 
+from server.engine.plan import Chunking
 from server.limits import LONGEST_STOP
 
 __all__ = [
@@ -150,19 +151,6 @@ class StopRule:
 
 
 @dataclass(frozen=True, slots=True)
-class Chunking:
-    """How a text is cut into messages.
-
-    Attributes:
-        max_delay: seconds that a generated character may wait for others.
-        max_chars: characters of a message; None for no limit.
-    """
-
-    max_delay: float = 10.0
-    max_chars: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Begun:
     """The part of a text that exists when its request comes.
 
@@ -215,7 +203,7 @@ class Request:
     seed: int
     continuation: int = 0
     stops: StopRule = StopRule()
-    chunking: Chunking = Chunking()
+    chunking: Chunking = field(default_factory=Chunking)
     begun: Begun = Begun()
     alternatives: int | None = None
     origin: RowState | None = None

@@ -36,7 +36,7 @@ class Sequence(Row):
             silent_left=request.silent - known,
             chars_left=request.max_chars,
             credit=request.window,
-            max_delay=request.chunking.max_delay,
+            chunking=request.chunking,
             full=request.sampling.is_limited or scored,
             scored=scored and request.silent < len(request.forced),
             needs_states=request.needs_states,
