@@ -18,7 +18,7 @@ __all__ = ["LEVELS", "IntegerWeights", "round_weights"]
 LEVELS = 127
 # This share of the mean square of an input is added to each: what 4,096 samples do not show must not be ruled out.
 DAMPING = 0.01
-# Errors are passed on at once within so many rows, and then to all below them in one matmul.
+# Errors are passed on row by row within blocks of this size, and then to all rows below in one matmul.
 BLOCK = 64
 
 

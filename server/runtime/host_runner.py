@@ -22,12 +22,12 @@ __all__ = [
     "Provider",
     "Runner",
     "RuntimeMissing",
-    "adds_pairs_exactly",
     "check_runtime",
     "has_cuda",
     "one_line_errors",
     "runtime_version",
     "session_options",
+    "sums_are_exact",
 ]
 
 log = logging.getLogger("charstream.models")
@@ -163,8 +163,8 @@ def session_options(threads: int) -> Any:
 
 def _session(graph: bytes, threads: int) -> Any:
     options = session_options(threads)
-    if not (is_bounded(onnx.Model.FromString(graph)) and adds_pairs_exactly()):
-        # Without VNNI sums of 8 bits would saturate; this takes instructions that are slower and exact.
+    if not sums_are_exact(is_bounded=is_bounded(onnx.Model.FromString(graph))):
+        # Without VNNI sums of 8 bits may saturate; this takes instructions that are slower and exact.
         options.add_session_config_entry("session.x64quantprecision", "1")
     return _open(graph, options)
 
@@ -179,12 +179,16 @@ def _open(graph: bytes, options: Any) -> Any:
 
 
 @cache
-def adds_pairs_exactly() -> bool:
-    """Return whether sums of weights at the pair bound are exact on this machine: a part of the probe."""
-    weights = worst_weights()
+def sums_are_exact(*, is_bounded: bool) -> bool:
+    """Return whether the fast sums of 8 bits are exact on this machine: a part of the probe.
+
+    Args:
+        is_bounded: for weights that keep the pair bound, which may saturate nowhere; else for all weights.
+    """
+    weights = worst_weights() if is_bounded else np.full_like(worst_weights(), 127)
     session = _open(matmul_graph(weights), session_options(1))
     inputs = [worst_inputs(weights, rows) for rows in WORST_ROWS]
     is_exact = all(np.array_equal(session.run(None, {"x": x})[0], exact_product(x, weights)) for x in inputs)
-    if not is_exact:
+    if is_bounded and not is_exact:
         log.warning("sums of 8 bits are not exact with this processor's fast instructions: slower ones are taken")
     return is_exact
