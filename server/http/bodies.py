@@ -25,8 +25,10 @@ class Body(BaseModel):
 
 
 def _to_strings(given: Any) -> Any:
-    if given is None or isinstance(given, str):
-        return (given and (given,)) or ()
+    if given is None:
+        return ()
+    if isinstance(given, str):
+        return (given,)
     if isinstance(given, list) and all(isinstance(part, str) for part in given):
         return tuple(given)
     if isinstance(given, list):

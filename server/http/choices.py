@@ -1,6 +1,7 @@
 """The answers to /v1/completions: messages of a text as OpenAI's choices, one by one or collected."""
 
 import base64
+import codecs
 import json
 import re
 import time
@@ -9,11 +10,24 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from protos import charstream_pb2 as pb
+from server.errors import InvalidField
 from server.http.bodies import to_event, to_fields
 from server.observe.call import current_call
 from server.service.calls import Writer
 
-__all__ = ["Answer", "Collected", "Streamed"]
+__all__ = [
+    "MAX_COLLECTED",
+    "NUMBER_WEIGHT",
+    "REASONS",
+    "Answer",
+    "Choice",
+    "Collected",
+    "Echo",
+    "Streamed",
+    "check_size",
+    "join_numbers",
+    "own_fields",
+]
 
 REASONS = {
     pb.FINISH_REASON_STOP: "stop",
@@ -23,8 +37,20 @@ REASONS = {
 }
 
 
+# A whole answer waits in memory: this is the most of its characters, each of which counts for more with numbers.
+MAX_COLLECTED, NUMBER_WEIGHT = 1_000_000, 8
 # The name of a byte that is not the first of its character.
 CONTINUES = re.compile(r"bytes:\\x[89ab]")
+
+
+def check_size(request: pb.GenerateRequest, texts: int, default_chars: int) -> None:
+    """Raise InvalidField if a whole answer of this number of texts would be too large."""
+    chars = request.max_chars if request.HasField("max_chars") else default_chars
+    weight = NUMBER_WEIGHT * (1 + request.logprobs) if request.HasField("logprobs") else 1
+    most = MAX_COLLECTED // (texts * weight)
+    if chars + (len(request.prompt) if request.echo else 0) > most:
+        reason = f"a whole answer to this request may have {most} characters: ask for a stream"
+        raise InvalidField("max_chars", f"is {chars}; {reason}")
 
 
 @dataclass
@@ -74,6 +100,35 @@ class Answer:
             self.generated_chars += message.finish.generated_chars
 
 
+class Echo:
+    """Turns the messages of a scored text into those of an echo with nothing after it."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._chars = 0  # of it, in the messages so far
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def message(self, score: pb.ScoreResponse) -> pb.GenerateResponse:
+        begin, self._chars = self._chars, self._chars + len(score.logprobs.chosen)
+        text = self._decoder.decode(score.raw) if score.raw else self._text[begin : self._chars]
+        echo = pb.GenerateResponse(text=text, raw=score.raw)
+        if score.HasField("logprobs"):
+            echo.logprobs.CopyFrom(score.logprobs)
+        if score.HasField("summary"):
+            summary = score.summary
+            echo.started.replica.CopyFrom(summary.replica)
+            echo.finish.CopyFrom(
+                pb.Finish(
+                    reason=pb.FINISH_REASON_LENGTH,
+                    prompt_chars=summary.chars,
+                    position=summary.position,
+                    timings=summary.timings,
+                    resume_token=summary.resume_token,
+                )
+            )
+        return echo
+
+
 class Choice:
     """One text as its messages come."""
 
@@ -89,7 +144,7 @@ class Choice:
             part["logprobs"] = _logprobs(message, tokens, offsets)
         if message.HasField("finish"):
             part["finish_reason"] = REASONS.get(message.finish.reason)
-        if own := _own_fields(message):
+        if own := own_fields(message):
             part["charstream"] = own
         return part
 
@@ -103,7 +158,7 @@ class Choice:
         return tokens, offsets
 
 
-def _own_fields(message: pb.GenerateResponse) -> dict[str, Any]:
+def own_fields(message: pb.GenerateResponse) -> dict[str, Any]:
     """Return what OpenAI's choice has no place for."""
     own = dict[str, Any]()
     for name in ("started", "checkpoint", "finish"):
@@ -154,14 +209,18 @@ class Collected:
 def _join(parts: list[dict[str, Any]]) -> dict[str, Any]:
     """Return a whole choice. Of checkpoints it has the last one."""
     whole = parts[-1] | {"text": "".join(part["text"] for part in parts)}
-    numbers = [part["logprobs"] for part in parts if part["logprobs"]]
-    if numbers:
-        whole["logprobs"] = {name: [value for one in numbers for value in one[name]] for name in numbers[0]}
+    whole["logprobs"] = join_numbers([part["logprobs"] for part in parts])
     own = {name: value for part in parts for name, value in part.get("charstream", {}).items()}
     raw = [base64.b64decode(part["charstream"]["raw"]) for part in parts if "raw" in part.get("charstream", {})]
     if raw:
         own["raw"] = base64.b64encode(b"".join(raw)).decode()
     return whole | {"charstream": own}
+
+
+def join_numbers(parts: list[dict[str, Any] | None]) -> dict[str, Any] | None:
+    """Return the numbers of all parts of a text; None if there are none."""
+    numbers = [part for part in parts if part]
+    return {name: [value for one in numbers for value in one[name]] for name in numbers[0]} if numbers else None
 
 
 class Streamed:

@@ -9,18 +9,16 @@ from pydantic import BeforeValidator, Field
 from protos import charstream_pb2 as pb
 from server.errors import InvalidField
 from server.http.bodies import Body, Strings, merge_fields, parse
-from server.http.choices import Answer, Collected, Streamed
+from server.http.choices import Answer, Collected, Echo, Streamed, check_size
 from server.http.exchange import Exchange
 from server.observe.call import current_call
-from server.service.calls import Texts
+from server.service.calls import Texts, Writer
 
 __all__ = ["Completions"]
 
 UINT32, UINT64 = 2**32 - 1, 2**64 - 1
 # Our names of fields, in errors, as the names that the client used.
-NAMES = {"max_chars": "max_tokens", "sampling.bias": "logit_bias"}
-# A whole answer waits in memory: this is the most of its characters, each of which counts for more with numbers.
-MAX_COLLECTED, NUMBER_WEIGHT = 1_000_000, 8
+NAMES = {"max_chars": "max_tokens", "sampling.bias": "logit_bias", "alternatives": "logprobs", "text": "prompt"}
 
 
 def _refuse_penalty(value: Any) -> Any:
@@ -104,14 +102,30 @@ class Completions:
     async def _generate(self, requests: list[pb.GenerateRequest], answer: Streamed | Collected) -> None:
         """Generate all texts. Raises the error of the first that fails."""
         if len(requests) == 1:
-            await self._texts.Generate(requests[0], answer.writer(0))
+            await self._text(requests[0], answer.writer(0))
             return
         try:
             async with asyncio.TaskGroup() as tasks:
                 for number, request in enumerate(requests):
-                    tasks.create_task(self._texts.Generate(request, answer.writer(number)))
+                    tasks.create_task(self._text(request, answer.writer(number)))
         except ExceptionGroup as errors:
             raise errors.exceptions[0] from None
+
+    async def _text(self, request: pb.GenerateRequest, writer: Writer) -> None:
+        """Generate a text; one of the prompt alone is scored."""
+        if not (request.echo and request.HasField("max_chars") and request.max_chars == 0):
+            await self._texts.Generate(request, writer)
+            return
+        score = pb.ScoreRequest(
+            model=request.model,
+            text=request.prompt,
+            resume_token=request.resume_token,
+            return_token=request.return_token,
+            alternatives=request.logprobs,
+            replica=request.replica,
+            other_numerics=request.other_numerics,
+        )
+        await self._texts.Score(score, _EchoWriter(request, writer))
 
     def _check_size(self, body: CompletionRequest, requests: list[pb.GenerateRequest]) -> None:
         first = requests[0]
@@ -119,15 +133,22 @@ class Completions:
         if len(requests) > 1 and len(requests) * each > self._most_texts:
             came = f"has {len(requests)} prompts, each with {each} texts"
             raise InvalidField("prompt", f"{came}; allowed are {self._most_texts} texts (--max-continuations)")
-        if body.stream:
-            return
-        chars = first.max_chars if first.HasField("max_chars") else self._default_chars
-        echo = max(len(request.prompt) for request in requests) if first.echo else 0
-        weight = NUMBER_WEIGHT * (1 + first.logprobs) if first.HasField("logprobs") else 1
-        most = MAX_COLLECTED // (len(requests) * each * weight)
-        if chars + echo > most:
-            reason = f"a whole answer to this request may have {most} characters: ask with `stream`"
-            raise InvalidField("max_chars", f"is {chars}; {reason}")
+        if not body.stream:
+            for request in requests:
+                check_size(request, len(requests) * each, self._default_chars)
+
+
+class _EchoWriter:
+    """Takes the messages of a scored prompt, and hands on those of its echo, with the numbers that were asked for."""
+
+    def __init__(self, request: pb.GenerateRequest, writer: Writer) -> None:
+        self._echo, self._writer, self._numbers = Echo(request.prompt), writer, request.HasField("logprobs")
+
+    async def write(self, message: pb.ScoreResponse) -> None:
+        echo = self._echo.message(message)
+        if not self._numbers:
+            echo.ClearField("logprobs")
+        await self._writer.write(echo)
 
 
 def _requests(body: CompletionRequest) -> list[pb.GenerateRequest]:

@@ -17,6 +17,7 @@ __all__ = ["TRANSPORT", "Limits", "WebServer", "listen"]
 # The key of the request's state under which applications find its connection.
 TRANSPORT = "transport"
 LAST_SECONDS = 1
+SEND_BYTES = 64 << 10
 
 
 @dataclass(frozen=True)
@@ -153,6 +154,8 @@ def listen(host: str, port: int, *, silence_seconds: float = 0) -> socket.socket
     listening = socket.socket(family, socket.SOCK_STREAM)
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # The system would take megabytes for a reader who stopped, and the text's row would go on for nobody.
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BYTES)
         if silence_seconds:
             _probe(listening, max(1, int(silence_seconds)))
         listening.bind(address)
