@@ -16,6 +16,7 @@ from server.catalog.model_factory import ModelFactory
 from server.engine.messages import Reason
 from server.errors import CannotStart, join_names
 from server.http.app import build
+from server.http.exchange import METHODS as HTTP_METHODS
 from server.http.port import HttpPort
 from server.http.status import start_status_port
 from server.observe.metrics import Stage
@@ -47,7 +48,8 @@ class Server:
     """One process's server. `run` returns its exit code."""
 
     def __init__(self, settings: ServerSettings) -> None:
-        self._settings, self._observation = settings, Observation(settings, METHODS)
+        counted = METHODS if settings.http_port is None else METHODS | HTTP_METHODS
+        self._settings, self._observation = settings, Observation(settings, counted)
         metrics = self._observation.metrics
         if settings.metrics_port is not None:
             start_status_port(settings.metrics_host, settings.metrics_port, metrics)

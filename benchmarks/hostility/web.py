@@ -2,8 +2,8 @@
 
     python -m benchmarks.hostility.web [--attack NAME ...]
 
-As `benchmarks.hostility` does for gRPC's port: attackers run on one core and hit the server or a null server there, in turn.
-After each attack all rows must be free, files, threads and memory back, and no answer a fault (HTTP 5xx other than 503).
+As `benchmarks.hostility` does for gRPC's port: attackers run on one core and hit the server or a null server there, in
+turn. After each attack all rows must be free, files, threads and memory back, and no answer a fault (5xx but 503).
 """
 
 import asyncio
@@ -189,10 +189,7 @@ def measure(attack: str, server: ServerProcess, core: int, seconds: float, done:
         attackers.begin()
         if attack in STANDING:
             attackers.wait_for("in place")
-        loading: Coroutine[Any, Any, Any] = grpc_load(
-            server.address, server.pid, GOOD_STREAMS, seconds, text_chars=2000
-        )
-        chars = asyncio.run(loading).chars_per_second
+        load = asyncio.run(grpc_load(server.address, server.pid, GOOD_STREAMS, seconds, text_chars=2000))
         counted, _ = attackers.end()
         if done is not None:
             done.update(counted)

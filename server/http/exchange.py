@@ -15,10 +15,14 @@ from server.http.errors import BodyTooLarge, BodyTooSlow, error_body, error_head
 from server.observe.call import begin_call
 from server.service.calls import Calls, report_fault
 
-__all__ = ["SERVICE", "Door", "Endpoint", "Exchange"]
+__all__ = ["METHODS", "Door", "Endpoint", "Exchange"]
 
+ENDPOINTS = ("completions", "models", "score", "generate", "generate_stream")
 # As a service's name in logs and metrics.
 SERVICE = "charstream.http"
+KIND = "http"
+# The type of each endpoint, as that of an RPC, by "SERVICE/NAME".
+METHODS = dict.fromkeys((f"{SERVICE}/{name}" for name in ENDPOINTS), KIND)
 # A client that has begun a request has this many seconds for its body.
 BODY_SECONDS = 10.0
 # An error within a stream is for clients that read.
@@ -63,7 +67,7 @@ class Endpoint:
         self._door, self._name, self._serve, self._error = door, name, serve, error
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        begin_call(f"{SERVICE}/{self._name}", "unary")
+        begin_call(f"{SERVICE}/{self._name}", KIND)
         exchange = Exchange(scope, receive, send, self._door.body_bytes)
         try:
             async with self._door.calls.receive(exchange):
@@ -79,6 +83,7 @@ class Endpoint:
             exchange.close()
 
     async def _fail(self, exchange: "Exchange", error: Exception, message: str) -> None:
+        exchange.close()  # a client that leaves now is no news
         body = self._error(error, message)
         if exchange.is_begun:
             await exchange.break_off(body)

@@ -3,20 +3,17 @@
 import asyncio
 import base64
 import math
-import random
 from collections.abc import Iterator
 from typing import Any
 
 import grpc
-import httpx
 import openai
 import pytest
 
+from benchmarks.correctness.doors import differences
 from protos import charstream_pb2 as pb
 from protos import charstream_pb2_grpc as pb_grpc
 from tests.conftest import ServerProcess
-
-SECONDS = 60
 
 
 @pytest.fixture(scope="module")
@@ -246,64 +243,9 @@ def test_langchains_completion_model_invokes_streams_and_batches(
     assert model.batch(["Who ", "Why "]) == wanted
 
 
-def test_any_request_gives_the_same_text_over_grpc_as_events_and_in_one_answer(
-    server: ServerProcess, stub: pb_grpc.TextGenerationStub
-) -> None:
+def test_any_request_gives_the_same_text_over_grpc_as_events_and_in_one_answer(server: ServerProcess) -> None:
     """All fields, at random; cut in the middle of one door and gone on with at another."""
-    rng = random.Random(20)
-    with httpx.Client(base_url=f"http://{server.web}", timeout=SECONDS) as web:
-        for _ in range(40):
-            message = random_message(rng)
-            wanted = "".join(answer.text for answer in stub.Generate(message))
-            body = as_body(message)
-            answer = web.post("/v1/completions", json=body).json()
-            assert answer["choices"][0]["text"] == wanted, body
-            assert streamed_text(web, body) == wanted, body
-            if not message.echo and len(wanted) > 1:
-                cut = rng.randrange(1, len(wanted))
-                body["charstream"]["received"] = wanted[:cut]
-                assert streamed_text(web, body) == wanted[cut:], body
-
-
-def random_message(rng: random.Random) -> pb.GenerateRequest:
-    sampling = pb.Sampling(
-        temperature=rng.choice((0.0, 0.5, 1.0, 1.5)), top_k=rng.choice((0, 5, 40)), top_p=rng.choice((0.5, 1.0)),
-        min_p=rng.choice((0.0, 0.02)), banned=rng.choice(("", "e", "aeiou")),
-        bias=pb.Bias(of={"t": rng.choice((0, 3))}),
-    )  # fmt: skip
-    return pb.GenerateRequest(
-        prompt=rng.choice(("", "a", "To be, or not to be")), sampling=sampling, seed=rng.randrange(2**64),
-        max_chars=rng.randrange(1, 400), stop=rng.choice(([], ["e "], ["the", "\n"])), echo=rng.random() < 0.3,
-        include_stop=rng.random() < 0.5, min_chars=rng.choice((0, 1)), continuation=rng.choice((0, 3)),
-        chunking=pb.Chunking(max_chars=rng.choice((1, 7, 64))),
-    )  # fmt: skip
-
-
-def as_body(message: pb.GenerateRequest) -> dict[str, Any]:
-    sampling = message.sampling
-    return {
-        "prompt": message.prompt, "max_tokens": message.max_chars, "seed": message.seed, "echo": message.echo,
-        "temperature": sampling.temperature, "top_k": sampling.top_k, "top_p": sampling.top_p, "min_p": sampling.min_p,
-        "stop": list(message.stop) or None, "logit_bias": dict(sampling.bias.of),
-        "charstream": {
-            "include_stop": message.include_stop, "min_chars": message.min_chars,
-            "continuation": message.continuation, "sampling": {"banned": sampling.banned},
-            "chunking": {"max_chars": message.chunking.max_chars},
-        },
-    }  # fmt: skip
-
-
-def streamed_text(web: httpx.Client, body: dict[str, Any]) -> str:
-    text, ended = "", False
-    with web.stream("POST", "/v1/completions", json=body | {"stream": True}) as answer:
-        assert answer.headers["content-type"].startswith("text/event-stream")
-        for line in answer.iter_lines():
-            if line == "data: [DONE]":
-                ended = True
-            elif line:
-                text += httpx.Response(200, text=line.removeprefix("data: ")).json()["choices"][0]["text"]
-    assert ended
-    return text
+    assert differences(server.address, server.web, requests=40) == []
 
 
 def test_log_probabilities_of_a_whole_answer_are_finite(client: openai.OpenAI) -> None:
