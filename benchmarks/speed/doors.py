@@ -58,7 +58,7 @@ async def read_events(address: str, seed: int) -> int:
 
 
 class Door:
-    """One door of a server, read by so many streams at a time, each of so many texts one after the other.
+    """One door of a server, read by a number of streams at a time, each of some texts one after the other.
 
     Attributes:
         cpu: of each measurement, the server's CPU seconds for a million characters: less noisy than their speed.
