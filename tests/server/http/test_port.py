@@ -12,11 +12,14 @@ from pathlib import Path
 
 import httpx
 import pytest
+import trustme
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from server.access.certificates import https_context
+from server.access.reloading import LOOK_SECONDS
 from tests.conftest import ServerProcess, ready, start_server, stop
-from tests.server.authority import NAME, Setup
+from tests.server.authority import NAME, Setup, issue
 
 ENDLESS = 1_000_000
 ROWS = 8
@@ -243,6 +246,26 @@ def test_tls_tokens_and_certificates_are_those_of_grpc(bundles: Path, tmp_path: 
             web.get("/health")
     finally:
         stop(process)
+
+
+async def test_new_connections_see_a_certificate_that_was_replaced(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    used, new = (issue(authority, tmp_path / name, NAME) for name in ("used", "new"))
+
+    async def close(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    listening = await asyncio.start_server(close, "127.0.0.1", 0, ssl=https_context(used.cert, used.key, None))
+    async with listening:
+        place = listening.sockets[0].getsockname()
+        first = await asyncio.to_thread(ssl.get_server_certificate, place)
+        assert ssl.PEM_cert_to_DER_cert(first) == ssl.PEM_cert_to_DER_cert(used.cert.read_text())
+        new.cert.replace(used.cert)
+        new.key.replace(used.key)
+        await asyncio.sleep(1.1 * LOOK_SECONDS)
+        second = await asyncio.to_thread(ssl.get_server_certificate, place)
+        assert ssl.PEM_cert_to_DER_cert(second) == ssl.PEM_cert_to_DER_cert(used.cert.read_text())
+        assert first != second
 
 
 async def test_a_drain_lets_texts_end_and_refuses_new_ones(bundles: Path) -> None:
