@@ -188,7 +188,7 @@ REFUSED: list[tuple[dict[str, Any], int, str, str]] = [
     ({"seed": -1}, 400, "seed", "is '-1'"),
     ({"top_p": 0}, 400, "top_p", "above 0"),
     ({"logprobs": 21}, 400, "logprobs", "at most 20"),
-    ({"logprobs": 20, "max_tokens": 90_000}, 400, "max_tokens", "ask with `stream`"),
+    ({"logprobs": 20, "max_tokens": 90_000}, 400, "max_tokens", "ask for a stream"),
     ({"logit_bias": {"50256": -100}}, 400, "logit_bias", "single characters"),
     ({"presence_penalty": 0.5}, 400, "presence_penalty", "punishes the letters"),
     ({"best_of": 3}, 400, "best_of", "logprobs"),
