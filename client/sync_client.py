@@ -3,7 +3,7 @@
 import time
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Any, Self, Unpack
+from typing import Any, ClassVar, Self, Unpack
 
 import grpc
 
@@ -37,6 +37,8 @@ class Client:
         ValueError: no address, or none that can be asked; a token that can't be sent.
     """
 
+    _kind: ClassVar[Any] = grpc  # the module that makes channels
+
     def __init__(
         self,
         addresses: str | Sequence[str] = DEFAULT_ADDRESS,
@@ -47,7 +49,7 @@ class Client:
         patience: float = 30.0,
     ) -> None:
         self._servers = Servers(
-            grpc, addresses, credentials=credentials, token=token, tls_name=tls_name, patience=patience
+            self._kind, addresses, credentials=credentials, token=token, tls_name=tls_name, patience=patience
         )
 
     @documents(GenerateOptions)

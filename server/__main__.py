@@ -24,7 +24,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Exit code 0: drained; 1: could not start, or an engine broke; 2: wrong usage; 128 + N: a second signal N."""
     settings = parse(ServerSettings, argv, command=COMMAND, environment="CHARSTREAM_")
     logs.configure(settings)
-    _allow_open_files(settings.max_connections + OTHER_FILES)
+    ports = 1 if settings.http_port is None else 2
+    _allow_open_files(ports * settings.max_connections + OTHER_FILES)
     try:
         code = asyncio.run(_serve(settings))
     except CannotStart as error:

@@ -15,9 +15,14 @@ from server.catalog.catalog import Catalog
 from server.catalog.model_factory import ModelFactory
 from server.engine.messages import Reason
 from server.errors import CannotStart, join_names
+from server.http.app import build
+from server.http.exchange import METHODS as HTTP_METHODS
+from server.http.port import HttpPort
+from server.http.status import start_status_port
 from server.observe.metrics import Stage
 from server.observe.observers import Observation
 from server.runtime.host_runner import RuntimeMissing, check_runtime
+from server.service.calls import Calls
 from server.service.generation import TextGenerationService
 from server.service.health import Health
 from server.service.interceptors.calls import CallInterceptor
@@ -43,8 +48,11 @@ class Server:
     """One process's server. `run` returns its exit code."""
 
     def __init__(self, settings: ServerSettings) -> None:
-        self._settings, self._observation = settings, Observation(settings, METHODS)
+        counted = METHODS if settings.http_port is None else METHODS | HTTP_METHODS
+        self._settings, self._observation = settings, Observation(settings, counted)
         metrics = self._observation.metrics
+        if settings.metrics_port is not None:
+            start_status_port(settings.metrics_host, settings.metrics_port, metrics)
         factory = ModelFactory(settings, metrics, self._on_engine_error)
         self._catalog = Catalog(settings, factory, metrics.count_load_failure)
         self._ending, self._drain = asyncio.Event(), asyncio.Event()  # a signal came; calls are refused
@@ -56,27 +64,31 @@ class Server:
         with files_of("--tokens"):
             authenticator = Authenticator(self._settings.tokens)
         cancel_limit = CancelLimit(self._settings.connection_cancels)
-        calls = CallInterceptor(authenticator, self._observation.observers, cancel_limit)
-        interceptors = [ErrorInterceptor(), calls, DecodingInterceptor()]
+        calls = Calls(authenticator, self._observation.observers, cancel_limit)
+        interceptors = [ErrorInterceptor(), CallInterceptor(calls), DecodingInterceptor()]
         server = grpc.aio.server(options=_options(self._settings), interceptors=interceptors)
         port = bind(server, self._settings)
-        if await self._start(server):
+        http = None if self._settings.http_port is None else HttpPort(self._settings.http_port, self._settings)
+        if await self._start(server, calls, http):
             log.info("listening on %s", describe(self._settings, port))
             await self._ending.wait()
         else:
             self._drain.set()
-        await self._finish(server)
+        await self._finish(server, http)
         return 1 if self._engine_error else 0
 
-    async def _start(self, server: grpc.aio.Server) -> bool:
+    async def _start(self, server: grpc.aio.Server, calls: Calls, http: HttpPort | None) -> bool:
         """Load the models and serve them. Return False if a signal came first."""
         self._handle_signals()
         keys = self._read_keys()
         if not await self._load():
             return False
         generation = TextGenerationService(self._catalog, self._settings, keys, self._drain)
-        add_services(server, generation, ModelsService(self._catalog, self._settings), self._health)
+        models = ModelsService(self._catalog, self._settings)
+        add_services(server, generation, models, self._health)
         await server.start()
+        if http:
+            http.start(build(calls, generation, models, self._settings, self._observation.metrics))
         self._observation.metrics.stage = Stage.READY
         return True
 
@@ -134,7 +146,7 @@ class Server:
         self._drain.set()
         self._fail_streams()
 
-    async def _finish(self, server: grpc.aio.Server) -> None:
+    async def _finish(self, server: grpc.aio.Server, http: HttpPort | None) -> None:
         self._health.stop_serving()
         # Load balancers need a while to notice; calls that come until then are served, unless an engine breaks.
         with suppress(TimeoutError):
@@ -151,6 +163,8 @@ class Server:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._catalog.wait_until_idle(), LAST_SECONDS)
             self._fail_streams()
+        if http:
+            await http.stop()
         await server.stop(LAST_SECONDS)
         self._catalog.stop()
         self._observation.close()

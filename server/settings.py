@@ -134,6 +134,15 @@ class ServerSettings(Settings):
         None, ge=0, le=65535, description="port of /metrics, /healthz and /readyz over HTTP; none without it"
     )
     metrics_host: str = Field("127.0.0.1", description="address that the metrics port listens on")
+    http_port: int | None = Field(
+        None,
+        ge=0,
+        le=65535,
+        description="port that serves the same over HTTP (/v1/completions as OpenAI's, ...); none without it",
+    )
+    http_origins: tuple[str, ...] = Field(
+        (), description="an origin whose web pages may call the HTTP port, as https://example.org; * for any"
+    )
     traces: str = Field(
         "",
         pattern=r"^(https?://\S+)?$",

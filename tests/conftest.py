@@ -202,6 +202,11 @@ class ServerProcess:
     address: str = ""
     lines: list[str] = field(default_factory=list)
 
+    @property
+    def web(self) -> str:
+        """Where it speaks HTTP."""
+        return self.wait_for(r"HTTP on ([^\s\"]+)").group(1)
+
     def signal(self, number: int) -> None:
         self.process.send_signal(number)
 
@@ -272,7 +277,8 @@ def stop(server: ServerProcess) -> None:
 @pytest.fixture(scope="session")
 def server(bundles: Path) -> Iterator[ServerProcess]:
     """Serves "tiny" in float32, as torch computes it, by two engines, for the whole session; max_chars is 100000."""
-    flags = ("--precision", "fp32", "--max-chars", "100000", "--max-prompt-chars", "20000", "--engines", "2")
+    flags = ("--precision", "fp32", "--max-chars", "100000", "--max-prompt-chars", "20000")
+    flags += ("--engines", "2", "--http-port", "0")
     process = start_server(bundles, *flags)
     yield ready(process)
     stop(process)

@@ -88,6 +88,16 @@ class Tls(Settings):
         key, chain = self._own_pair()
         return grpc.ssl_channel_credentials(self._authorities(), key, chain)
 
+    def ssl_context(self) -> ssl.SSLContext | None:
+        """Return the same for HTTPS, with the system's authorities where no file names others."""
+        if self.credentials() is None:
+            return None
+        context = ssl.create_default_context(cafile=None if self.tls_ca is None else str(self.tls_ca))
+        context.set_alpn_protocols(["http/1.1"])
+        if self.tls_client_cert and self.tls_client_key:
+            context.load_cert_chain(self.tls_client_cert, self.tls_client_key, password="")
+        return context
+
     def _authorities(self) -> bytes | None:
         if self.tls_ca is None:
             return None

@@ -106,6 +106,7 @@ class StreamSettings(ModelChoice, Connection):
     other_numerics: bool = Field(
         False, description="go on, also from --token-in, where another precision or machine may give another text"
     )
+    http: bool = Field(False, description="ask the HTTP port of the servers (--http-port there): --host has that port")
     resume: bool = Field(True, description="go on by itself where the connection or the server is lost")
     checkpoint_chars: int | None = Field(
         None, description="for that at most about so many characters are sent back; 0: all"

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from charstream.settings import parse
 from client.commands.common import connect, one_line_errors
@@ -10,6 +11,7 @@ from client.commands.flags import StreamSettings, generate_options, read_prompt
 from client.commands.interactive import Interactive
 from client.commands.printing import print_json, print_text, print_texts, print_texts_json
 from client.errors import ServerError
+from client.http.http_client import HttpClient
 from client.sync_client import Client
 
 __all__ = ["StreamSettings", "main"]
@@ -20,7 +22,7 @@ COMMAND = "charstream stream"
 def main(argv: Sequence[str] | None = None) -> int:
     """Return the exit code 0; end with 1 if something failed, with 2 if the request is wrong."""
     settings = parse(StreamSettings, argv, command=COMMAND)
-    with one_line_errors(COMMAND, settings), connect(settings) as client:
+    with one_line_errors(COMMAND, settings), _connect(settings) as client:
         if settings.interactive:
             Interactive(client, settings).run()
         elif settings.n > 1:
@@ -28,6 +30,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             _stream_one(client, settings)
     return 0
+
+
+def _connect(settings: StreamSettings) -> Client:
+    if not settings.http:
+        return connect(settings)
+    context: Any = settings.ssl_context()
+    return HttpClient(settings.host, credentials=context, token=settings.token(), tls_name=settings.tls_name)
 
 
 def _stream_one(client: Client, settings: StreamSettings) -> None:

@@ -6,18 +6,14 @@ import re
 from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
-from grpc.aio import ServicerContext
-
+from server.access.caller import Caller
 from server.access.reloading import FileError, Reloaded, read_secret
 from server.errors import Unauthenticated
 
 __all__ = ["NAME", "Authenticator", "token_line"]
 
 log = logging.getLogger("charstream.access")
-
-Context = ServicerContext[Any, Any]
 
 NAME = r"[A-Za-z0-9._@-]{1,64}"
 LINE = re.compile(rf"({NAME})\s+([0-9A-Fa-f]{{64}})")
@@ -42,15 +38,15 @@ class Authenticator:
     def __init__(self, tokens: Path | None) -> None:
         self._known = Reloaded("tokens", [tokens], lambda: _read(tokens)) if tokens else None
 
-    def identify(self, context: Context) -> str:
+    def identify(self, caller: Caller) -> str:
         """Return the name of the caller's token; where tokens are not needed, that of its certificate, if it has one.
 
         Raises:
             Unauthenticated: tokens are needed, and the caller shows none, or one that is not known.
         """
         if self._known is None:
-            return _certificate_name(context)
-        digest = _digest(_bearer_token(context))
+            return _certificate_name(caller)
+        digest = _digest(_bearer_token(caller))
         # All are compared, so that the time does not tell where in the file a token is.
         names = [name for name, known in self._known.current() if hmac.compare_digest(known, digest)]
         if not names:
@@ -58,9 +54,9 @@ class Authenticator:
         return names[0]
 
 
-def _bearer_token(context: Context) -> str:
+def _bearer_token(caller: Caller) -> str:
     """Return the token that came with a call. Raises Unauthenticated."""
-    given = [value for name, value in context.invocation_metadata() or () if name == HEADER]
+    given = [value for name, value in caller.invocation_metadata() or () if name == HEADER]
     if len(given) != 1:
         came = "is missing" if not given else "came several times"
         raise Unauthenticated(f"{HEADER}: {came}; this server wants `Bearer TOKEN`")
@@ -70,9 +66,9 @@ def _bearer_token(context: Context) -> str:
     return token
 
 
-def _certificate_name(context: Context) -> str:
+def _certificate_name(caller: Caller) -> str:
     """Return the common name of the caller's certificate, or else its first alternative name."""
-    shown = context.auth_context()
+    shown = caller.auth_context()
     names = [*shown.get("x509_common_name", ()), *shown.get("x509_subject_alternative_name", ())]
     return next(filter(None, names), b"").decode(errors="replace")
 

@@ -1,24 +1,37 @@
-"""The server's certificate, its private key and the authorities of clients' certificates, as gRPC takes them."""
+"""The server's certificate, its private key and the authorities of clients' certificates, for gRPC and HTTPS."""
 
 import hashlib
 import logging
 import os
 import re
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import grpc
 
 from server.access.certificate_key import ACCEPTED, last_day, refused_key
 from server.access.reloading import FileError, Reloaded, read, read_secret
 
-__all__ = ["end_of", "server_credentials"]
+__all__ = ["end_of", "https_context", "server_credentials"]
 
 log = logging.getLogger("charstream.tls")
 
+T = TypeVar("T")
+
 FIRST_CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class _Files:
+    """What the files hold, in PEM."""
+
+    key: bytes
+    chain: bytes
+    authorities: bytes | None
 
 
 def server_credentials(cert: Path, key: Path, client_ca: Path | None) -> grpc.ServerCredentials:
@@ -31,9 +44,7 @@ def server_credentials(cert: Path, key: Path, client_ca: Path | None) -> grpc.Se
     Raises:
         FileError: the files cannot be used.
     """
-    files = Reloaded(
-        "TLS", [path for path in (cert, key, client_ca) if path], lambda: _configuration(cert, key, client_ca)
-    )
+    files = _reloaded(cert, key, client_ca, _configuration)
     first = given = files.current()
 
     def changes() -> grpc.ServerCertificateConfiguration | None:
@@ -45,7 +56,25 @@ def server_credentials(cert: Path, key: Path, client_ca: Path | None) -> grpc.Se
     return grpc.dynamic_ssl_server_credentials(first, changes, client_ca is not None)  # type: ignore[arg-type]
 
 
-def _configuration(cert: Path, key: Path, client_ca: Path | None) -> grpc.ServerCertificateConfiguration:
+def https_context(cert: Path, key: Path, client_ca: Path | None) -> ssl.SSLContext:
+    """Return the same for HTTPS. Raises FileError."""
+    files = _reloaded(cert, key, client_ca, _context)
+
+    def refresh(connection: ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> None:
+        """OpenSSL asks at every handshake, also where the client names no server."""
+        connection.context = files.current()
+
+    first = files.current()
+    first.sni_callback = refresh
+    return first
+
+
+def _reloaded(cert: Path, key: Path, client_ca: Path | None, make: Callable[[_Files], T]) -> Reloaded[T]:
+    paths = [path for path in (cert, key, client_ca) if path]
+    return Reloaded("TLS", paths, lambda: make(_read(cert, key, client_ca)))
+
+
+def _read(cert: Path, key: Path, client_ca: Path | None) -> _Files:
     secret, chain = read_secret(key), read(cert)
     own = _own_certificate(chain)
     refused = refused_key(own)
@@ -55,7 +84,23 @@ def _configuration(cert: Path, key: Path, client_ca: Path | None) -> grpc.Server
     authorities = _authorities(client_ca) if client_ca else None
     digest = hashlib.sha256(own).hexdigest() if own else "unknown"
     log.info("certificate of %s, SHA-256 %s, until %s", cert, digest, last_day(own) or "unknown")
-    return grpc.ssl_server_certificate_configuration([(secret, chain)], authorities)
+    return _Files(secret, chain, authorities)
+
+
+def _configuration(files: _Files) -> grpc.ServerCertificateConfiguration:
+    return grpc.ssl_server_certificate_configuration([(files.key, files.chain)], files.authorities)
+
+
+def _context(files: _Files) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    with _in_memory(files.chain) as chain, _in_memory(files.key) as key:
+        context.load_cert_chain(chain, key, password="")
+    if files.authorities is not None:
+        context.load_verify_locations(cadata=files.authorities.decode("ascii", "ignore"))
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context
 
 
 def end_of(cert: Path) -> str:

@@ -6,14 +6,13 @@ from server.errors import CannotStart
 from server.observe.call import Observer
 from server.observe.logs import CallLog, lost_lines
 from server.observe.metrics import Metrics
-from server.observe.status_http import StatusPort
 from server.settings import ServerSettings
 
 __all__ = ["Observation"]
 
 
 class Observation:
-    """The call log, metrics with their port, and traces. To be made in the event loop.
+    """The call log, metrics and traces. To be made in the event loop.
 
     Args:
         methods: the RPCs of this server, see Metrics.
@@ -23,7 +22,7 @@ class Observation:
         close: sends the last traces, if there are any.
 
     Raises:
-        CannotStart: the port is not free, or the packages for traces are missing.
+        CannotStart: the packages for traces are missing.
     """
 
     def __init__(self, settings: ServerSettings, methods: Mapping[str, str]) -> None:
@@ -32,7 +31,6 @@ class Observation:
             self.observers.append(CallLog(texts=settings.log_texts))
         if settings.metrics_port is not None:
             self.observers.append(self.metrics)
-            self._open_port(settings.metrics_host, settings.metrics_port)
         self.close: Callable[[], None] = lambda: None
         if settings.traces:
             self._send_traces(settings.traces)
@@ -45,10 +43,3 @@ class Observation:
         traces = Traces(url)
         self.observers.append(traces)
         self.close = traces.close
-
-    def _open_port(self, host: str, port: int) -> None:
-        try:
-            StatusPort(host, port, self.metrics)
-        except (OSError, UnicodeError) as error:
-            reason = getattr(error, "strerror", None) or "is no name that a host can have"
-            raise CannotStart(f"--metrics-port: cannot listen on {host}:{port}: {reason}") from None

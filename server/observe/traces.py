@@ -54,7 +54,8 @@ class Traces(Observer):
     def on_begin(self, call: Call) -> None:
         now = time.time_ns()
         parent = self._parents.extract({"traceparent": call.traceparent}, Context())
-        attributes = {"rpc.system.name": "grpc", "rpc.method": call.method, "charstream.call_id": call.id}
+        system = "http" if call.rpc_type == "http" else "grpc"
+        attributes = {"rpc.system.name": system, "rpc.method": call.method, "charstream.call_id": call.id}
         span = self._tracer.start_span(call.method, parent, SpanKind.SERVER, attributes, start_time=now)
         self._open[id(call)] = span, now
 

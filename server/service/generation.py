@@ -5,9 +5,6 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import replace
-from typing import Any
-
-from grpc.aio import ServicerContext
 
 from protos import charstream_pb2 as pb
 from protos import charstream_pb2_grpc as pb_grpc
@@ -17,6 +14,7 @@ from server.catalog.loaded_model import ServedModel
 from server.engine.messages import Output, Reason, Request
 from server.errors import CallTooLong, RequestError, ShuttingDown
 from server.observe.call import Call, current_call
+from server.service.calls import Writer
 from server.service.requests import generation_request, scoring_request
 from server.service.responses import GenerateResponder, ScoreResponder
 from server.service.resume_tokens import Keys
@@ -26,7 +24,6 @@ from server.streaming.text_stream import Reader
 
 __all__ = ["TextGenerationService"]
 
-Context = ServicerContext[Any, Any]
 Chunks = AsyncGenerator[Output, None]
 
 
@@ -39,7 +36,7 @@ class TextGenerationService(pb_grpc.TextGenerationServicer):
         self._catalog, self._settings, self._keys, self._drain = catalog, settings, keys, drain
         self._quotas = Quotas(settings.identity_streams, settings.identity_chars)
 
-    async def Generate(self, message: pb.GenerateRequest, context: Context) -> None:
+    async def Generate(self, message: pb.GenerateRequest, context: Writer) -> None:
         async with self._model(message) as (model, token, quota):
             request, details = generation_request(message, token, model.manifest, _replica_of(model), self._settings)
             responders = [GenerateResponder(request, details, self._keys, index) for index in details.continuations]
@@ -52,7 +49,7 @@ class TextGenerationService(pb_grpc.TextGenerationServicer):
             if not complete:
                 raise self._incomplete()
 
-    async def Score(self, message: pb.ScoreRequest, context: Context) -> None:
+    async def Score(self, message: pb.ScoreRequest, context: Writer) -> None:
         async with self._model(message) as (model, token, quota):
             request, details = scoring_request(message, token, model.manifest, _replica_of(model), self._settings)
             responder = ScoreResponder(request, details, self._keys)
@@ -164,9 +161,9 @@ def _replica_of(model: ServedModel) -> pb.Replica:
 class _Caller:
     """Who waits for texts: of which model, within which quota, where to write to, and the record of the call."""
 
-    def __init__(self, call: Call, model: ServedModel, quota: Quota, context: Context, keep_text: bool) -> None:
+    def __init__(self, call: Call, model: ServedModel, quota: Quota, writer: Writer, keep_text: bool) -> None:
         self.model, self.quota = model, quota
-        self._call, self._context, self._keep_text = call, context, keep_text
+        self._call, self._writer, self._keep_text = call, writer, keep_text
         self._turn, self._reader = asyncio.Lock(), Reader()
 
     def open(self, request: Request) -> AbstractAsyncContextManager[Chunks]:
@@ -175,7 +172,7 @@ class _Caller:
 
     async def write(self, message: pb.GenerateResponse | pb.ScoreResponse) -> None:
         async with self._turn:
-            await self._context.write(message)
+            await self._writer.write(message)
             self._reader.took = time.monotonic()
 
     def note_sent(self, chunk: Output, text: str, last: float | None) -> float:

@@ -1,7 +1,6 @@
 """Turns exceptions of handlers into gRPC status: the one place that does."""
 
 import asyncio
-import logging
 from typing import Any, NoReturn
 
 import grpc
@@ -12,12 +11,10 @@ from grpc import StatusCode
 from grpc.aio import ServerInterceptor
 
 from server.errors import InvalidField, Overloaded, RequestError, WrongReplica
-from server.observe.call import current_call
+from server.service.calls import report_fault
 from server.service.interceptors.handlers import Behaviour, Context, rebuild_handler
 
 __all__ = ["ErrorInterceptor", "status_of"]
-
-log = logging.getLogger("charstream.service")
 
 STATUS_DETAILS = "grpc-status-details-bin"
 PUSHBACK = "grpc-retry-pushback-ms"
@@ -55,11 +52,7 @@ async def _abort(context: Context, error: Exception) -> NoReturn:
         raise error
     if isinstance(error, RequestError):
         await context.abort(error.code, str(error), trailing_metadata=_trailers(error))
-    number = current_call().id
-    log.error("internal error %s", number, exc_info=error)
-    await context.abort(
-        StatusCode.INTERNAL, f"internal error {number}; the server's log has the cause under this number"
-    )
+    await context.abort(StatusCode.INTERNAL, report_fault(error))
 
 
 def _trailers(error: RequestError) -> tuple[tuple[str, str | bytes], ...]:

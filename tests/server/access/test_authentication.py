@@ -22,6 +22,7 @@ from server.access.cancel_limit import CancelLimit
 from server.access.certificates import server_credentials
 from server.access.reloading import FileError
 from server.observe.call import Call
+from server.service.calls import Calls
 from server.service.interceptors.calls import CallInterceptor
 from server.service.interceptors.errors import ErrorInterceptor
 from tests.server.authority import Pem, issue
@@ -47,7 +48,9 @@ class Gate:
 @asynccontextmanager
 async def gate(access: Authenticator, credentials: grpc.ServerCredentials | None = None) -> AsyncIterator[Gate]:
     opened = Gate("")
-    server = grpc.aio.server(interceptors=[ErrorInterceptor(), CallInterceptor(access, [opened], CancelLimit(0))])
+    server = grpc.aio.server(
+        interceptors=[ErrorInterceptor(), CallInterceptor(Calls(access, [opened], CancelLimit(0)))]
+    )
 
     async def answer(request: bytes, context: Any) -> bytes:
         return b"answer"

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
+from email.message import Message
 from http.client import HTTPConnection
 from pathlib import Path
 
@@ -52,12 +53,12 @@ def address_of(process: ServerProcess) -> tuple[str, int]:
     return found[1], int(found[2])
 
 
-def get(process: ServerProcess, path: str, method: str = "GET", **headers: str) -> tuple[int, dict[str, str], bytes]:
+def get(process: ServerProcess, path: str, method: str = "GET", **headers: str) -> tuple[int, Message, bytes]:
     """Status, headers and body."""
     with closing(HTTPConnection(*address_of(process), timeout=20)) as connection:
         connection.request(method, path, headers=headers)
         answer = connection.getresponse()
-        return answer.status, dict(answer.getheaders()), answer.read()
+        return answer.status, answer.headers, answer.read()
 
 
 def samples(process: ServerProcess) -> dict[str, float]:

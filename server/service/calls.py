@@ -1,0 +1,101 @@
+"""The desk that every call passes, whichever door it comes through."""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, Protocol
+
+import grpc
+from grpc import StatusCode
+
+from protos import charstream_pb2 as pb
+from server.access.authentication import Authenticator
+from server.access.caller import Caller
+from server.access.cancel_limit import CancelLimit
+from server.errors import RequestError
+from server.observe.call import Call, Observer, current_call
+
+__all__ = ["Calls", "Models", "Texts", "Writer", "report_fault"]
+
+log = logging.getLogger("charstream.service")
+
+
+class Writer(Protocol):
+    """Takes the messages of a call, and waits while their reader is slow. A context of grpc.aio is one."""
+
+    async def write(self, message: Any) -> None: ...
+
+
+class Texts(Protocol):
+    """The service that generates and scores, for doors other than gRPC. Both raise RequestError."""
+
+    async def Generate(self, message: pb.GenerateRequest, context: Writer) -> None: ...
+
+    async def Score(self, message: pb.ScoreRequest, context: Writer) -> None: ...
+
+
+class Models(Protocol):
+    """The service that tells which models are served, for doors other than gRPC."""
+
+    async def ListModels(self, request: pb.ListModelsRequest, context: Any) -> pb.ListModelsResponse: ...
+
+    async def GetModel(self, request: pb.GetModelRequest, context: Any) -> pb.Model: ...
+
+
+class Calls:
+    """Finds out who calls, limits what connections give up, and tells observers."""
+
+    def __init__(self, authenticator: Authenticator, observers: Sequence[Observer], cancel_limit: CancelLimit) -> None:
+        self._authenticator, self._observers, self._cancel_limit = authenticator, observers, cancel_limit
+
+    @asynccontextmanager
+    async def receive(self, caller: Caller) -> AsyncIterator[Call]:
+        """Serve the current call in the block; give its record. Raises RequestError, before the block or from it."""
+        call = current_call()
+        call.peer, call.observers = caller.peer(), self._observers
+        call.traceparent = _header(caller, "traceparent")
+        with self._observe(call, caller):
+            async with self._cancel_limit.watch(call.peer, caller.time_remaining()):
+                call.identity = self._authenticator.identify(caller)
+                yield call
+
+    @contextmanager
+    def _observe(self, call: Call, caller: Caller) -> Iterator[None]:
+        for observer in self._observers:
+            observer.on_begin(call)
+        try:
+            yield
+        except BaseException as error:
+            call.status = _status(error, call, caller)
+            call.limit = error.limit if isinstance(error, RequestError) else ""
+            raise
+        finally:
+            call.seconds = time.monotonic() - call.began
+            for observer in self._observers:
+                observer.on_end(call)
+
+
+def report_fault(error: Exception) -> str:
+    """Log an error that is no fault of the caller; return what the caller is told of it."""
+    number = current_call().id
+    log.error("internal error %s", number, exc_info=error)
+    return f"internal error {number}; the server's log has the cause under this number"
+
+
+def _status(error: BaseException, call: Call, caller: Caller) -> StatusCode:
+    """Return the status that the caller sees."""
+    if isinstance(error, RequestError):
+        return error.code
+    if isinstance(error, (asyncio.CancelledError, grpc.aio.InternalError)):
+        left = caller.time_remaining()
+        return StatusCode.CANCELLED if left is None or left > 0 else StatusCode.DEADLINE_EXCEEDED
+    if isinstance(error, grpc.aio.AbortError):
+        return call.status  # whoever aborted it has noted with which
+    return StatusCode.INTERNAL
+
+
+def _header(caller: Caller, name: str) -> str:
+    found = (value for key, value in caller.invocation_metadata() or () if key == name)
+    return str(next(found, ""))
