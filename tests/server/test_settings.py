@@ -55,7 +55,7 @@ def test_every_setting_is_printed_with_its_origin(
     assert {f"max_rows = 64  # file {file}", "grace = 5.0  # CHARSTREAM_GRACE", "port = 0  # flag"} <= set(lines)
     assert "# tls_key =  # default" in lines
     values = tomllib.loads(text)
-    assert ServerSettings.model_validate(values) == ServerSettings(max_rows=64, grace=5, port=0, models=Path("x"))
+    assert ServerSettings.model_validate(values) == ServerSettings(engines="0", max_rows=64, grace=5, port=0, models=Path("x"))
 
 
 @pytest.mark.parametrize(
