@@ -83,6 +83,7 @@ def test_a_wrong_file_is_one_line(
         ("--precision fp32 --max-rows 8 --buckets 4,8", "--buckets is for --precision fp16-cuda and fp32-cuda"),
         ("--buckets 64,256", "the largest must be --max-rows, 1024: got 64,256"),
         ("--buckets 0,1024", "--buckets are numbers of rows from 1"),
+        ("--max-rows 8 --buckets 4,8 --engines 2", "--buckets are for one engine, which has all of --max-rows: got"),
         ("--buckets 64+1024", "--buckets: string should match pattern"),
     ],
 )
