@@ -2,7 +2,6 @@
 
 import logging
 import os
-import signal
 import time
 from contextlib import suppress
 from socket import socket
@@ -25,9 +24,6 @@ NAMED_WAITING = 16
 
 def main(descriptor: int) -> None:
     """Serve the connection that has this file descriptor."""
-    # These are sent to whole groups of processes, and are for the server: it drains, and the connection ends then.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
     connection = Connection(socket(fileno=descriptor))
     logging.basicConfig(level=logging.INFO, handlers=[ServerLog(connection)])
     with suppress(EOFError, OSError):
