@@ -184,6 +184,8 @@ class ServerSettings(Settings):
                 f"--buckets are numbers of rows from 1, and the largest must be --max-rows, {self.max_rows}: "
                 f"got {self.buckets}"
             )
+        if self.buckets and self.engines not in ("auto", "0", "1"):
+            raise ValueError(f"--buckets are for one engine, which has all of --max-rows: got --engines {self.engines}")
         return self
 
     @model_validator(mode="after")

@@ -6,7 +6,7 @@ Both ends are the same program on the same machine, and nobody else has the sock
 import pickle
 import struct
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from socket import socket
 from typing import Any
 
@@ -43,11 +43,14 @@ class LoadOrder:
 
 @dataclass(frozen=True, slots=True)
 class EngineReady:
-    """Says that the model is loaded; for the attributes see `server.catalog.loaded_model.ServedModel`."""
+    """Says that the model is loaded; for the attributes see `server.catalog.loaded_model.ServedModel`.
+
+    Engines that compare as equal compute the same: the device says how many threads do it, which is measured each time.
+    """
 
     precision: Precision
     provider: str
-    device: str
+    device: str = field(compare=False)
     numerics: str
     runtime: str
 

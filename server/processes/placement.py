@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from bundle.vocabulary import MAX_PARTIAL_SYMBOLS, Vocabulary
-from server.engine.messages import Begun, Output, Reason, Request, RowState
+from server.engine.messages import Begun, Finish, Output, Reason, Request, RowState
 
 __all__ = ["STATE_CHARS", "Placement", "request_after", "request_from"]
 
@@ -32,6 +32,8 @@ class Placement:
         first_char: time.monotonic() of the first output; 0 before.
         placed: time.monotonic() when its engine got it.
         fruitless: engines in a row that died before they delivered anything, of this text or another, once they had it.
+        is_behind: it was submitted once more, and nothing was delivered since.
+        barren: engines in a row that died and had delivered nothing of this text.
     """
 
     request: Request
@@ -42,6 +44,8 @@ class Placement:
     first_char: float = 0.0
     placed: float = 0.0
     fruitless: int = 0
+    barren: int = 0
+    is_behind: bool = False
     _parts: list[str] = field(default_factory=list)  # delivered since `request` begins
     _chars: int = 0
     _state: RowState | None = None  # from beyond the last character that was delivered
@@ -51,7 +55,7 @@ class Placement:
         self._parts.append(text)
         self._chars += len(text)
         self.credit -= len(text)
-        self.fruitless = 0
+        self.fruitless, self.barren, self.is_behind = 0, 0, False
         self.first_char = self.first_char or time.monotonic()
         if self._state:
             self._begin_at_state(self._state)
@@ -64,10 +68,36 @@ class Placement:
         if output.snapshot:
             self._begin_at_checkpoint()
 
+    @property
+    def ends_by_replay(self) -> bool:
+        """Whether it has to end at a place that its engine has to find again: its token needs the state there."""
+        return self.conclusion is not None and self.is_behind and self.request.snapshot and self._is_past_prompt
+
     def replay(self, vocabulary: Vocabulary) -> Request:
-        """Return the request by which another engine goes on with the text."""
+        """Return the request by which another engine goes on with the text, or ends it where it is."""
+        self.is_behind = True
         request = request_after(self.request, "".join(self._parts), vocabulary)
+        if self.ends_by_replay:
+            request = replace(request, max_chars=0)
         return replace(request, window=max(1, self.credit))
+
+    def finish(self, finish: Finish) -> Finish:
+        """Return the finish for the reader, of a text of which its engine may have had only the end."""
+        generated = max(0, self._chars - _echoed_chars(self.request))
+        if finish.reason is Reason.LENGTH and self.conclusion and generated < self.request.max_chars:
+            finish = replace(finish, reason=self.conclusion)
+        if finish.reason in (Reason.DEADLINE, Reason.DRAINED) and self._is_past_prompt:
+            finish = replace(finish, position=_begin(self.request) + self.request.silent + self._chars)
+        if not self.first_char:
+            return finish
+        seconds = self.first_char - self.request.submitted
+        return replace(finish, first_char_seconds=seconds, queue_seconds=min(finish.queue_seconds, seconds))
+
+    @property
+    def _is_past_prompt(self) -> bool:
+        """Whether the last character that the reader has is beyond the prompt, or its end."""
+        has_begun = self._chars > 0 or (self.request.origin is not None and not len(self.request.forced))
+        return has_begun and self._chars >= _echoed_chars(self.request)
 
     def _begin_at_state(self, state: RowState) -> None:
         """Let the request begin at the state, once what was delivered reaches it."""
@@ -130,5 +160,9 @@ def _echoed_chars(request: Request) -> int:
 
 def _chars_before(state: RowState, request: Request) -> int:
     """Return how many characters the reader gets of the request up to the row state."""
-    begin = request.origin.position if request.origin else 0
-    return state.position - begin - request.silent
+    return state.position - _begin(request) - request.silent
+
+
+def _begin(request: Request) -> int:
+    """Return the position before the request's first forced token."""
+    return request.origin.position if request.origin else 0

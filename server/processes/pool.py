@@ -13,11 +13,11 @@ from server.engine.messages import (
     Command,
     Conclude,
     EngineObserver,
-    Finish,
     Grant,
     Handled,
     Output,
     PoolObserver,
+    Reason,
     Request,
 )
 from server.engine.prefix_cache import PrefixIndex
@@ -36,8 +36,9 @@ KNOWN_PROMPTS = 4096
 # That engine is preferred while it has at most this many texts, and this share, more than the one with the fewest.
 EXTRA_TEXTS, EXTRA_SHARE = 4, 0.25
 # Texts with which this many engines in a row died before they delivered anything are suspected to be the reason: they
-# run one at a time until a character comes, and one with which `GUILTY` died is given up.
-SUSPECT, GUILTY = 2, 4
+# run one at a time until a character comes, and one with which `GUILTY` died is given up. So are those that had nothing
+# from `BARREN` engines in a row, whatever others had: of engines that are busy there is always something to deliver.
+SUSPECT, GUILTY, BARREN = 2, 4, 6
 # The server ends after this many processes in a row, in one place, that ended within seconds and gave nothing.
 MOST_FAILURES, SHORT_SECONDS = 5, 10.0
 # Seconds before the first, second, ... attempt to start a process where others have failed.
@@ -124,8 +125,18 @@ class EnginePool:
                 self._forward(self._texts[stream], Cancel)
                 self._forget(self._texts[stream])
             case Conclude(stream, reason) if stream in self._texts:
-                self._texts[stream].conclusion = reason
-                self._forward(self._texts[stream], lambda number: Conclude(number, reason))
+                self._conclude(self._texts[stream], reason)
+
+    def _conclude(self, placement: Placement, reason: Reason) -> None:
+        """End the text where its reader is, even if its engine is still on its way to that place."""
+        placement.conclusion = placement.conclusion or reason
+        index = placement.engine
+        if index is not None and placement.ends_by_replay:
+            self._forward(placement, Cancel)
+            self._leave(placement)
+            self._submit_to(index, placement, placement.replay(self._vocabulary))
+        else:
+            self._forward(placement, lambda number: Conclude(number, reason))
 
     def _forward(self, placement: Placement, command: Callable[[int], Command]) -> None:
         engine = None if placement.engine is None else self._places[placement.engine].engine
@@ -148,7 +159,7 @@ class EnginePool:
 
     def _place(self, placement: Placement, request: Request) -> None:
         """Submit the request, which is the text's or its replay, to an engine."""
-        is_suspect = placement.fruitless >= SUSPECT
+        is_suspect = placement.fruitless >= SUSPECT or placement.barren >= BARREN
         index = None if is_suspect and self._suspect else self._choose(request)
         if index is None:
             self._homeless[placement.request.stream] = placement
@@ -173,7 +184,7 @@ class EnginePool:
         place.placements[placement.number] = placement
         assert place.engine
         place.engine.submit(replace(request, stream=placement.number))
-        if placement.conclusion:
+        if placement.conclusion and not placement.ends_by_replay:
             place.engine.submit(Conclude(placement.number, placement.conclusion))
 
     def _choose(self, request: Request) -> int | None:
@@ -210,12 +221,11 @@ class EnginePool:
         if outputs:
             place.delivered = time.monotonic()
             self._deliver(outputs, frame.posted, engine.submit)
-            if self._suspect and not self._suspect.fruitless:
+            if self._suspect and not self._suspect.barren:
                 self._end_trial()
         elif frame.streams or frame.others:
-            engine.submit(
-                Handled(1, 0.0)
-            )  # all of it was for texts that were cancelled: the engine still waits to hear
+            # All of it was for texts that were cancelled; the engine still waits to hear.
+            engine.submit(Handled(1, 0.0))
         for name, arguments in frame.events:
             getattr(place.observer, name)(*arguments)
         if frame.waiting:
@@ -225,16 +235,9 @@ class EnginePool:
         placement.note(output)
         finish = output.finish
         if finish:
-            finish = self._with_first_char(placement, finish)
+            finish = placement.finish(finish)
             self._forget(placement)
         return replace(output, stream=placement.request.stream, state=None, finish=finish)
-
-    def _with_first_char(self, placement: Placement, finish: Finish) -> Finish:
-        """Return the finish with the time of the first character that the reader got, from whatever engine."""
-        if not placement.first_char:
-            return finish
-        seconds = placement.first_char - placement.request.submitted
-        return replace(finish, first_char_seconds=seconds, queue_seconds=min(finish.queue_seconds, seconds))
 
     def _relieve(self, engine: EngineProcess, waiting: Sequence[int]) -> None:
         """Move texts that wait for their first slot to engines that have free ones."""
@@ -261,7 +264,10 @@ class EnginePool:
         self._observer.on_death(len(placements))
         for placement in placements.values():
             placement.engine = None
-            placement.fruitless = placement.fruitless + 1 if place.delivered < placement.placed else 0
+            is_trial = placement is self._suspect and len(placements) <= self._rows[engine.index]
+            is_fruitless = is_trial or place.delivered < placement.placed
+            placement.fruitless = placement.fruitless + 1 if is_fruitless else 0
+            placement.barren += 1
         if self._suspect and self._suspect.engine is None:
             self._suspect = None
         for placement in placements.values():
@@ -286,27 +292,32 @@ class EnginePool:
         log.error("engine process %d ended: %s; its %d texts go on", engine.pid, reason, texts)
         while place.failures < MOST_FAILURES:
             await asyncio.sleep(WAITS[place.failures])
+            if self._is_stopped:
+                return
             try:
                 started = await asyncio.to_thread(self._start, engine.index)
             except Exception as failure:
                 place.failures, reason = place.failures + 1, str(failure)
                 log.error("no engine process could be started: %s", failure)
                 continue
-            if self._is_stopped:
-                started.stop()
-                return
             if started.ready != self._ready:
                 started.stop()
                 place.failures, reason = MOST_FAILURES, f"a new one computes as {started.ready}, not as {self._ready}"
                 break
             await self._connect(engine.index, started)
-            log.info("engine process %d is ready in its place", started.process.pid)
+            if not self._is_stopped:
+                log.info("engine process %d is ready in its place", started.process.pid)
+            return
+        if self._is_stopped:
             return
         self._failed(RuntimeError(f"{MOST_FAILURES} engine processes in a row ended, the last one with: {reason}"))
 
     async def _connect(self, index: int, started: StartedProcess) -> None:
         place, engine = self._places[index], EngineProcess(index, started, self._receive, self._lose)
         self._started.append(started)
+        if self._is_stopped:  # looked at after the process is known: `stop` runs in another thread
+            await asyncio.to_thread(started.stop)
+            return
         place.began = time.monotonic()
         place.observer = self._observer.engine(index, engine.pid)
         place.observer.on_start()

@@ -30,6 +30,8 @@ __all__ = ["EngineProcess", "StartedProcess", "start_process"]
 
 # The module search path is the server's, whatever lies in the working folder.
 BOOT = "import sys; sys.path[:] = sys.argv[2:]; from server.processes.worker import main; main(int(sys.argv[1]))"
+# These are sent to whole groups of processes, and are for the server: it drains, and the connection ends then.
+GROUP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # A process whose connection is closed ends at once; one that does not is killed.
 END_SECONDS = 5.0
 
@@ -62,7 +64,11 @@ def start_process(bundle: Bundle, settings: ServerSettings) -> StartedProcess:
     ours, theirs = socketpair()
     with theirs:
         command = [sys.executable, "-c", BOOT, str(theirs.fileno()), *sys.path]
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()])
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, GROUP_SIGNALS)  # of this thread; the process inherits it
+        try:
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()])
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
     try:
         return StartedProcess(process, ours, _load(ours, LoadOrder(bundle, settings)))
     except BaseException as error:

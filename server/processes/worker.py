@@ -2,7 +2,6 @@
 
 import logging
 import os
-import signal
 import time
 from collections import deque
 from queue import Empty
@@ -28,9 +27,6 @@ NAMED_WAITING = 16
 
 def main(descriptor: int) -> None:
     """Serve the connection that has this file descriptor."""
-    # These are sent to whole groups of processes, and are for the server: it drains, and the connection ends then.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
     os.nice(NICENESS)
     connection = Connection(socket(fileno=descriptor))
     logging.basicConfig(level=logging.INFO, handlers=[ServerLog(connection)])

@@ -55,7 +55,8 @@ def test_every_setting_is_printed_with_its_origin(
     assert {f"max_rows = 64  # file {file}", "grace = 5.0  # CHARSTREAM_GRACE", "port = 0  # flag"} <= set(lines)
     assert "# tls_key =  # default" in lines
     values = tomllib.loads(text)
-    assert ServerSettings.model_validate(values) == ServerSettings(engines="0", max_rows=64, grace=5, port=0, models=Path("x"))
+    expected = ServerSettings(engines="0", max_rows=64, grace=5, port=0, models=Path("x"))
+    assert ServerSettings.model_validate(values) == expected
 
 
 @pytest.mark.parametrize(
@@ -83,6 +84,7 @@ def test_a_wrong_file_is_one_line(
         ("--precision fp32 --max-rows 8 --buckets 4,8", "--buckets is for --precision fp16-cuda and fp32-cuda"),
         ("--buckets 64,256", "the largest must be --max-rows, 1024: got 64,256"),
         ("--buckets 0,1024", "--buckets are numbers of rows from 1"),
+        ("--max-rows 8 --buckets 4,8 --engines 2", "--buckets are for one engine, which has all of --max-rows: got"),
         ("--buckets 64+1024", "--buckets: string should match pattern"),
     ],
 )

@@ -176,9 +176,15 @@ def test_no_engine_outlives_its_server(number: signal.Signals, bundles: Path) ->
     with serving(bundles, "--engines", "2") as server:
         engines = engines_of(server)
         assert len(engines) == 2
+        killed = engines[0]
+        os.kill(killed, signal.SIGKILL)
+        wait_until(lambda: killed not in engines_of(server) and len(engines_of(server)) == 2)
+        engines = engines_of(server)  # one of them just begins
         for pid in engines:  # as a terminal or a service manager would, which signal whole groups
             os.kill(pid, signal.SIGINT)
             os.kill(pid, signal.SIGTERM)
+        server.count("is ready in its place", 1)
+        assert engines_of(server) == engines
         assert len(read_all(server, mixed_requests(2, 50))) == 2
         server.signal(number)
         server.wait()
