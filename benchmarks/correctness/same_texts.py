@@ -172,11 +172,11 @@ def extend(text: Answer, field: str, more: Any) -> None:
     text[field] = text.get(field, type(more)()) + more
 
 
-async def record_calls(address: str, seed: int, symbols: str) -> list[list[Any]]:
+async def record_calls(address: str, seed: int, symbols: str, count: int) -> list[list[Any]]:
     """Make calls one after the other, later ones from tokens of earlier ones; return each with its answer."""
     rng, tokens, calls = random.Random(seed), list[bytes](), list[list[Any]]()
     async with open_stub(address) as stub:
-        while len(calls) < CALLS // len(SERVERS) + 1:
+        while len(calls) < count:
             score = rng.random() < 0.2
             request = (score_request if score else generate_request)(rng, symbols, tokens)
             if not score and not request.HasField("seed") and not request.resume_token:
@@ -220,7 +220,9 @@ def record(checkout: Path, folder: Path) -> None:
     for seed, (name, precision) in enumerate(SERVERS):
         symbols = SYMBOLS[name] or "".join(sorted(set(corpus())))
         with serve(checkout, folder, name, precision) as server:
-            calls[f"{name} {precision}"] = asyncio.run(record_calls(server.address, seed, symbols))
+            calls[f"{name} {precision}"] = asyncio.run(
+                record_calls(server.address, seed, symbols, CALLS // len(SERVERS) + 1)
+            )
     (folder / "recorded.json").write_text(json.dumps({"files": files, "calls": calls}, indent=1))
     print(f"recorded: {len(files)} files, {sum(map(len, calls.values()))} calls")
 
