@@ -109,7 +109,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     step = 1e3 * statistics.median(steps)
     print(
-        f"the graph: {FIRST_STEPS} steps {FIRST_STEPS * step:.2f} ms, {settings.chars} steps {settings.chars * step:.1f} ms"
+        f"the graph: {FIRST_STEPS} steps {FIRST_STEPS * step:.2f} ms, "
+        f"{settings.chars} steps {settings.chars * step:.1f} ms"
     )
     ours, others = (statistics.median(calls.first) for calls in found)
     shares = (1e3 * settings.chars * each / total for each, total in zip(steps, found[0].total, strict=True))

@@ -13,6 +13,7 @@ import pstats
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import Any
@@ -20,6 +21,7 @@ from typing import Any
 from server import __main__ as server
 from server.engine.messages import Cancel, Command, EngineObserver, Finish, Grant, Handled, Output, Reason, Request
 from server.processes import process, worker
+from server.settings import ServerSettings
 
 __all__ = ["PlayedEngine", "work"]
 
@@ -132,16 +134,21 @@ def work(descriptor: int, step_seconds: float) -> None:
 def main(step_seconds: float, flags: list[str]) -> int:
     """Run the server."""
     process.BOOT = BOOT.format(step_seconds=step_seconds)
-    file = os.environ.get("PLAYED_PROFILE")
-    if not file:
-        return server.main(flags)
-    profile = cProfile.Profile()
-    try:
-        return profile.runcall(server.main, flags)
-    finally:
-        with open(file, "w") as out:
-            statistics = pstats.Stats(profile, stream=out)
-            statistics.sort_stats("tottime").print_stats(TOP)
+    file, serve = os.environ.get("PLAYED_PROFILE"), server._serve
+
+    async def serve_profiled(settings: ServerSettings) -> int:
+        profile = cProfile.Profile()
+        profile.enable()
+        try:
+            return await serve(settings)
+        finally:
+            profile.disable()
+            with Path(file or os.devnull).open("w") as out:
+                pstats.Stats(profile, stream=out).sort_stats("tottime").print_stats(TOP)
+
+    if file:
+        server._serve = serve_profiled
+    return server.main(flags)
 
 
 if __name__ == "__main__":
