@@ -8,6 +8,7 @@ from dataclasses import replace
 from itertools import chain
 from queue import Empty, SimpleQueue
 from threading import Thread
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,9 +36,19 @@ from server.engine.sequence import Sequence
 from server.engine.state_store import RunOutput, Store
 from server.engine.step_timer import StepTimer
 
-__all__ = ["Engine"]
+__all__ = ["CommandSource", "Engine"]
 
 log = logging.getLogger("charstream.engine")
+
+
+class CommandSource(Protocol):
+    """Gives the engine its commands."""
+
+    def put(self, command: Command, /) -> None:
+        """Add one."""
+
+    def get(self, block: bool = True) -> Command:
+        """Return the next command, or wait for one. Raises queue.Empty if there is none and it shall not wait."""
 
 
 class Engine(Thread):
@@ -54,6 +65,9 @@ class Engine(Thread):
         deliver: takes the outputs of a tick; must not block.
         failed: takes the exception if the engine breaks, which ends it.
         observer: is told what the engine does.
+        commands: where commands come from, in a process of the engine's own; None for a queue that `submit` fills.
+            There outputs are posted at once. In the event loop's process they are when its thread can have the
+            interpreter: while the next run lasts.
     """
 
     def __init__(
@@ -67,6 +81,7 @@ class Engine(Thread):
         deliver: Callable[[list[Output]], None],
         failed: Callable[[BaseException], None],
         observer: EngineObserver | None = None,
+        commands: CommandSource | None = None,
     ) -> None:
         super().__init__(name=f"engine {manifest.name}", daemon=True)
         self._store, limits = store, store.limits
@@ -80,8 +95,8 @@ class Engine(Thread):
         self._prefixes = PrefixCache(prefix_bytes)
         self._max_wait = max_wait
         self._sequences: dict[int, Sequence] = {}
-        self._commands: SimpleQueue[Command] = SimpleQueue()
-        self._backlog: DeliveryBacklog[Sequence] = DeliveryBacklog(deliver)
+        self._commands: CommandSource = commands or SimpleQueue[Command]()
+        self._backlog: DeliveryBacklog[Sequence] = DeliveryBacklog(deliver, at_once=commands is not None)
         self._failed, self._observer = failed, observer or EngineObserver()
         self._is_stopped = False
         self._warmed: Future[None] | None = None
@@ -105,6 +120,7 @@ class Engine(Thread):
         self._warmed.result()
 
     def run(self) -> None:
+        """Run texts until `Shutdown` comes; this is what the thread does, if it is started as one."""
         self._observer.on_start()
         try:
             if self._warmed and not self._warm_up(self._warmed):
@@ -118,9 +134,13 @@ class Engine(Thread):
         finally:
             self._observer.on_end()
 
+    def warm_up(self) -> None:
+        """Do runs of every kind; in the thread that will call `run`. Raises CannotRun."""
+        self._store.states[Area.DECODE].warm_up(self._timer.measure)
+
     def _warm_up(self, warmed: Future[None]) -> bool:
         try:
-            self._store.states[Area.DECODE].warm_up(self._timer.measure)
+            self.warm_up()
         except Exception as error:
             warmed.set_exception(error)
             return False
@@ -133,6 +153,8 @@ class Engine(Thread):
         if plan:
             split, output = self._run_graph(plan)
             self._deliver_run(plan, split, output)
+            if self._backlog.at_once:
+                self._backlog.post()
         rows, waiting = self._store.limits.max_rows - self._scheduler.free, self._scheduler.queue.waiting
         self._observer.on_tick(rows, waiting, len(self._sequences) - rows - waiting)
 

@@ -3,11 +3,14 @@
 A text is a `Request` on its way in, and one or several `Output`s on its way out.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 import numpy as np
 from numpy.typing import NDArray
+
+from server.engine.plan import Chunking
+from server.limits import LONGEST_STOP
 
 __all__ = [
     "Begun",
@@ -22,6 +25,7 @@ __all__ = [
     "Output",
     "PoolObserver",
     "Reason",
+    "Repeat",
     "Request",
     "RowState",
     "Sampling",
@@ -39,6 +43,7 @@ class Reason(Enum):
     LENGTH = "length"
     DEADLINE = "deadline"
     DRAINED = "drained"
+    REPEAT = "repeat"
     NOT_ADMITTED = "not admitted"
 
 
@@ -67,7 +72,8 @@ class Snapshot:
 
     Attributes:
         forced: these tokens.
-        tail: the end of the generated text before that place, as far back as a stop string may have begun.
+        tail: the end of the generated text before that place, as far back as a stop string or a repetition may have
+            begun.
         text_chars, generated_chars: how many characters of the text were sent, and how many of these were generated.
         recent: the last symbols before that place, as many as an incomplete character may have.
     """
@@ -104,32 +110,44 @@ class Sampling:
 
 
 @dataclass(frozen=True, slots=True)
+class Repeat:
+    """The repetition at which a text ends: its last characters are one block, `times` times in a row.
+
+    Attributes:
+        min_period, max_period: characters of a block that counts.
+    """
+
+    max_period: int
+    times: int
+    min_period: int = 1
+
+    @property
+    def longest(self) -> int:
+        """The most characters of a repetition."""
+        return self.max_period * self.times
+
+
+@dataclass(frozen=True, slots=True)
 class StopRule:
-    """The stop strings of a text.
+    """The stop strings of a text, and the repetition at which it ends.
 
     Attributes:
         strings: the text ends before the one that is complete first, or after it (`include`).
-        skip: number of generated characters, from the first, in which no stop string begins.
-        tail: generated before the request's text; a stop string may have begun there.
+        skip: number of generated characters, from the first, in which no stop string and no repetition begins.
+        tail: generated before the request's text; a stop string or a repetition may have begun there.
+        repeat: None: the text may repeat itself.
     """
 
     strings: tuple[str, ...] = ()
     include: bool = False
     skip: int = 0
     tail: str = ""
+    repeat: Repeat | None = None
 
-
-@dataclass(frozen=True, slots=True)
-class Chunking:
-    """How a text is cut into messages.
-
-    Attributes:
-        max_delay: seconds that a generated character may wait for others.
-        max_chars: characters of a message; None for no limit.
-    """
-
-    max_delay: float = 10.0
-    max_chars: int | None = None
+    @property
+    def tail_chars(self) -> int:
+        """How far back a stop string of a later request, or this one's repetition, may have begun."""
+        return max(LONGEST_STOP, self.repeat.longest if self.repeat else 0) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +203,7 @@ class Request:
     seed: int
     continuation: int = 0
     stops: StopRule = StopRule()
-    chunking: Chunking = Chunking()
+    chunking: Chunking = field(default_factory=Chunking)
     begun: Begun = Begun()
     alternatives: int | None = None
     origin: RowState | None = None
@@ -209,7 +227,7 @@ class Request:
 
     def prefill_only(self) -> "Request":
         """Return the same, but ending where the forced tokens end, with a snapshot."""
-        stops = replace(self.stops, strings=())
+        stops = replace(self.stops, strings=(), repeat=None)
         return replace(self, max_chars=0, stops=stops, snapshot=True, checkpoint_chars=0)
 
     def after(self, place: Snapshot) -> "Request":
@@ -291,6 +309,7 @@ class Finish:
         generated_chars: how many generated characters were sent, now or before.
         position: of the last character.
         stop_chars_sent: how many characters of the stop string were sent before.
+        repeat_period: characters of the block that was repeated.
     """
 
     reason: Reason
@@ -301,6 +320,7 @@ class Finish:
     queue_seconds: float
     first_char_seconds: float
     total_seconds: float
+    repeat_period: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,6 @@ import numpy as np
 
 from bundle.vocabulary import MAX_PARTIAL_SYMBOLS, Vocabulary
 from server.engine.messages import Begun, Output, Reason, Request, RowState
-from server.limits import LONGEST_STOP
 
 __all__ = ["STATE_CHARS", "Placement", "request_after", "request_from"]
 
@@ -101,7 +100,7 @@ def request_from(state: RowState, request: Request, text: str) -> tuple[Request,
     generated, stops = text[_echoed_chars(request) : place], request.stops
     begun = _advance(request.begun, place, generated)
     searched = begun.received + generated
-    tail = (("" if stops.skip else stops.tail) + searched[stops.skip :])[1 - LONGEST_STOP :]
+    tail = (("" if stops.skip else stops.tail) + searched[stops.skip :])[-stops.tail_chars :]
     rest = replace(
         request,
         origin=state,

@@ -213,7 +213,9 @@ class EnginePool:
             if self._suspect and not self._suspect.fruitless:
                 self._end_trial()
         elif frame.streams or frame.others:
-            engine.submit(Handled(1, 0.0))  # all of it was for texts that were cancelled: the engine still waits to hear
+            engine.submit(
+                Handled(1, 0.0)
+            )  # all of it was for texts that were cancelled: the engine still waits to hear
         for name, arguments in frame.events:
             getattr(place.observer, name)(*arguments)
         if frame.waiting:

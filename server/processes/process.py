@@ -12,7 +12,7 @@ from socket import SHUT_RDWR, socket, socketpair
 from typing import Any
 
 from bundle.read import Bundle
-from server.engine.messages import Command
+from server.engine.messages import Command, Request
 from server.processes.frames import (
     EngineReady,
     FrameReader,
@@ -132,14 +132,16 @@ class EngineProcess(asyncio.Protocol):
         await self._loop.create_unix_connection(lambda: self, sock=self.started.connection)
 
     def submit(self, command: Command) -> None:
-        """Send the command, in one frame with those that follow in this turn of the loop."""
+        """Send the command, in one frame with those that follow in this turn of the loop; a new text's at once."""
         self._commands.append(command)
-        if len(self._commands) == 1:
+        if isinstance(command, Request):
+            self._flush()
+        elif len(self._commands) == 1:
             self._loop.call_soon(self._flush)
 
     def _flush(self) -> None:
         commands, self._commands = self._commands, []
-        if self._transport:
+        if self._transport and commands:
             self._transport.write(encode(commands))
 
     def connection_made(self, transport: Any) -> None:

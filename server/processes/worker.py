@@ -4,19 +4,22 @@ import logging
 import os
 import signal
 import time
-from contextlib import suppress
-from socket import socket
+from collections import deque
+from queue import Empty
+from socket import MSG_DONTWAIT, MSG_PEEK, socket
 from threading import Lock
 from typing import Any
 
 from server.engine.engine import Engine
-from server.engine.messages import EngineObserver, Output
+from server.engine.messages import Command, EngineObserver, Output
 from server.processes.frames import EngineReady, Event, LoadFailed, LoadOrder, LogLine, encode, read_frame, tick_frame
 from server.runtime.host_runner import runtime_version
 from server.runtime.load import load
 
 __all__ = ["main"]
 
+# Where cores are few the event loop comes first: it has little to do, and all readers wait for it.
+NICENESS = 5
 # Events wait this many seconds for outputs with which they can go.
 EVENT_SECONDS = 0.1
 # Texts that wait, named at a time: another engine may have room for them.
@@ -28,22 +31,19 @@ def main(descriptor: int) -> None:
     # These are sent to whole groups of processes, and are for the server: it drains, and the connection ends then.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
+    os.nice(NICENESS)
     connection = Connection(socket(fileno=descriptor))
     logging.basicConfig(level=logging.INFO, handlers=[ServerLog(connection)])
-    with suppress(EOFError, OSError):
-        try:
-            engine = _start(connection, connection.receive())
-        except Exception as error:
-            connection.fail(error)
-            return
-        while True:
-            for command in connection.receive():
-                engine.submit(command)
-    os._exit(0)
+    try:
+        engine = _load(connection, connection.receive())
+    except Exception as error:
+        connection.fail(error)
+        os._exit(1)
+    engine.run()
 
 
-def _start(connection: "Connection", order: LoadOrder) -> Engine:
-    """Load the model, and start its engine in this thread, which made the graphs: see server/runtime/host_runner.py."""
+def _load(connection: "Connection", order: LoadOrder) -> Engine:
+    """Load the model, and return its engine, for this thread: see server/runtime/host_runner.py."""
     settings, manifest = order.settings, order.bundle.manifest
     loaded = load(order.bundle, settings)
     observer = Recorder(connection)
@@ -52,7 +52,7 @@ def _start(connection: "Connection", order: LoadOrder) -> Engine:
         connection.fail(error)
         os._exit(1)
 
-    engine = Engine(
+    engine = observer.engine = Engine(
         loaded.store,
         manifest,
         chunk_delay=settings.chunk_seconds,
@@ -61,11 +61,32 @@ def _start(connection: "Connection", order: LoadOrder) -> Engine:
         deliver=observer.post,
         failed=end,
         observer=observer,
+        commands=Commands(connection),
     )
-    observer.engine = engine
-    engine.start_warm()
+    engine.warm_up()
     connection.send(EngineReady(loaded.precision, loaded.provider, loaded.device, loaded.numerics, runtime_version()))
     return engine
+
+
+class Commands:
+    """The commands that come over the connection, read by the engine's own thread when it wants some."""
+
+    def __init__(self, connection: "Connection") -> None:
+        self._connection, self._read = connection, deque[Command]()
+
+    def put(self, command: Command, /) -> None:
+        self._read.append(command)
+
+    def get(self, block: bool = True) -> Command:
+        """Return the next command: see `CommandSource`. Without a server there is nothing left to do here."""
+        while not self._read:
+            if not block and not self._connection.has_data():
+                raise Empty
+            try:
+                self._read.extend(self._connection.receive())
+            except (EOFError, OSError):
+                os._exit(0)
+        return self._read.popleft()
 
 
 class Connection:
@@ -86,6 +107,16 @@ class Connection:
     def receive(self) -> Any:
         """Return the next value. Raises EOFError when the server has closed the connection."""
         return read_frame(self._connection)
+
+    def has_data(self) -> bool:
+        """Return whether a value has begun to come, or the connection is closed."""
+        try:
+            self._connection.recv(1, MSG_PEEK | MSG_DONTWAIT)
+        except BlockingIOError:
+            return False
+        except OSError:
+            pass  # reading will say what is wrong
+        return True
 
     def fail(self, error: BaseException) -> None:
         """Say why the process ends."""

@@ -7,8 +7,10 @@ import onnx
 import pytest
 import torch
 
+from bundle.pair_bound import METADATA
 from bundle.read import STEP, decode_file, full_file
 from export.build import build
+from export.graph.modules import StepGraph
 from export.verification.compare import reference_of_bundle, verify
 from export.verification.tolerance import Verification
 from models.training.checkpoint import Trained
@@ -118,6 +120,32 @@ def test_verify_notices_one_wrong_number_of_a_loop(
     tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
     found = verify(manifest, {**files, name: model.SerializeToString()}, tiny.model)
     assert [v.file for v in found if not v.has_passed] == [name]
+
+
+def rounded_to_nearest(data: bytes, step: StepGraph, *, promise: bool) -> bytes:
+    """Return an int8 file with the weights that export wrote before there was a bound on pairs."""
+    model = onnx.load_from_string(data)
+    tensors = {tensor.name: tensor for tensor in weights_of(model)}
+    for name, dense in step.matmuls().items():
+        scale = dense.weight.abs().amax(0) / 127
+        for part, values in (("scale", scale), ("weight", torch.round(dense.weight / scale).to(torch.int8))):
+            tensor = tensors[f"step.{name}.{part}"]
+            tensor.CopyFrom(onnx.numpy_helper.from_array(values.detach().numpy(), tensor.name))
+    if not promise:
+        kept = {entry.key: entry.value for entry in model.metadata_props if entry.key not in METADATA}
+        onnx.helper.set_model_props(model, kept)
+    return model.SerializeToString()
+
+
+def test_older_bundles_of_8_bits_are_verified_and_a_broken_promise_is_noticed(tiny_files: Files, tiny: Trained) -> None:
+    manifest, files = tiny_files
+    step, name = StepGraph(tiny.model).eval(), decode_file("int8")
+    older = {**files, name: rounded_to_nearest(files[name], step, promise=False)}
+    assert passed(verify(manifest, older, tiny.model))
+    found = verify(manifest, {**files, name: rounded_to_nearest(files[name], step, promise=True)}, tiny.model)
+    (failed,) = (verification for verification in found if not verification.has_passed)
+    assert failed.file == name
+    assert "beyond the bound 128" in str(failed)
 
 
 def test_verify_notices_rows_that_depend_on_their_neighbours(tiny_files: Files, tiny: Trained) -> None:

@@ -24,14 +24,13 @@ POISON = """
 from server.processes import process
 process.BOOT = '''import os, sys; sys.path[:] = sys.argv[2:]
 from server.engine.engine import Engine
-from server.engine.messages import Request
 from server.processes.worker import main
-submit = Engine.submit
-def die_of_666(engine, command):
-    if isinstance(command, Request) and command.seed == 666:
+begin = Engine._begin
+def die_of_666(engine, request):
+    if request.seed == 666:
         os._exit(13)
-    submit(engine, command)
-Engine.submit = die_of_666
+    begin(engine, request)
+Engine._begin = die_of_666
 main(int(sys.argv[1]))'''
 """
 # A server that starts two engine processes and no third one.
