@@ -14,12 +14,12 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from queue import Empty, SimpleQueue
-from threading import Thread
+from queue import Empty
 from typing import Any
 
 from server import __main__ as server
-from server.engine.messages import Cancel, Command, EngineObserver, Finish, Grant, Handled, Output, Reason, Request
+from server.engine.engine import CommandSource
+from server.engine.messages import Cancel, Finish, Grant, Handled, Output, Reason, Request
 from server.processes import process, worker
 from server.settings import ServerSettings
 
@@ -46,7 +46,7 @@ class PlayedText:
         return count
 
 
-class PlayedEngine(Thread):
+class PlayedEngine:
     """Stands for `server.engine.engine.Engine` in an engine process."""
 
     step_seconds = 0.001
@@ -56,23 +56,17 @@ class PlayedEngine(Thread):
         *_: object,
         chunk_delay: float,
         deliver: Callable[[list[Output]], None],
-        observer: EngineObserver,
+        commands: CommandSource,
         **__: object,
     ) -> None:
-        super().__init__(daemon=True)
-        self._period, self._deliver, self._observer = chunk_delay, deliver, observer
-        self._commands: SimpleQueue[Command] = SimpleQueue()
+        self._period, self._deliver, self._commands = chunk_delay, deliver, commands
         self._texts: dict[int, PlayedText] = {}
         self._unhandled = 0
-
-    def submit(self, command: Command) -> None:
-        self._commands.put(command)
 
     def queue_head(self, most: int) -> list[int]:
         return []
 
-    def start_warm(self) -> None:
-        self.start()
+    def warm_up(self) -> None: ...
 
     def run(self) -> None:
         due, last = time.monotonic(), time.monotonic()
