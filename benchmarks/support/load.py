@@ -189,5 +189,5 @@ def _cpu(pid: int, before: dict[int, dict[int, float]], client: float, seconds: 
     # An engine is the busiest thread of its process; without engine processes it is one of the server's.
     engines = [threads for process, threads in used.items() if process != pid] or [used[pid]]
     engine = sum(max(threads.values(), default=0.0) for threads in engines)
-    others = everything - loop - engine
+    others = max(0.0, everything - loop - engine)
     return CpuSeconds(engine / seconds, len(engines), loop / seconds, others / seconds, client / seconds)
