@@ -33,7 +33,7 @@ TEMPERATURE = 0.8
 CHECKPOINT_CHARS = 256
 PATIENCE = 120.0
 # By default: texts at a time, their characters, and seconds between two kills.
-SIZES = {"servers": (300, 6000, 5.0), "engines": (100, 3000, 2.0)}
+SIZES = {"servers": (300, 30_000, 5.0), "engines": (100, 3000, 2.0)}
 
 
 class Replicas:
@@ -186,10 +186,10 @@ async def kill_engines(engines: Engines, undisturbed: str, streams: int, chars: 
 
 
 def run(settings: argparse.Namespace, folder: Path) -> bool:
-    streams, chars, every = (
-        default if given is None else given
-        for given, default in zip((settings.streams, settings.chars, settings.every), SIZES[settings.kill], strict=True)
-    )
+    default_streams, default_chars, default_every = SIZES[settings.kill]
+    streams: int = settings.streams or default_streams
+    chars: int = settings.chars or default_chars
+    every: float = settings.every or default_every
     # Far from equally probable characters: so a wrong state shows in the text.
     bundle = settings.bundle or untrained_bundle(folder / "chaos", hidden=256, sharpness=40)
     if settings.kill == "engines":
@@ -216,7 +216,7 @@ def main() -> int:
     parser.add_argument("--kill", choices=SIZES, default="servers", help="what is killed (%(default)s)")
     parser.add_argument("--bundle", type=Path, help="default: an untrained LSTM 2x256")
     parser.add_argument("--streams", type=int, help="texts at a time (300; 100 where engines are killed)")
-    parser.add_argument("--chars", type=int, help="characters of a text (6000; 3000 where engines are killed)")
+    parser.add_argument("--chars", type=int, help="characters of a text (30000; 3000 where engines are killed)")
     parser.add_argument(
         "--resumes", type=int, default=1000, help="nothing is killed after that number of resumes (%(default)s)"
     )
