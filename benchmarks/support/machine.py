@@ -21,7 +21,7 @@ __all__ = [
     "thread_seconds",
 ]
 
-# Allocators keep something of every peak, which does not add up.
+# Allocators keep something of every peak, which does not add up; each process has its own.
 KEPT_MEGABYTES = 32
 
 
@@ -70,21 +70,22 @@ def cpu_seconds(pid: int) -> float:
 
 @dataclass(frozen=True)
 class ProcessLevel:
-    """Memory, open files and threads (by name) of a process and of those that it started."""
+    """Memory, open files and threads (by name) of a process and of those that it started; `processes` counts them."""
 
+    processes: int
     megabytes: float
     files: int
     threads: Counter[str]
 
     @classmethod
     def of(cls, pid: int) -> "ProcessLevel":
-        threads, files = Counter[str](), 0
-        for each in process_tree(pid):
+        threads, files, processes = Counter[str](), 0, process_tree(pid)
+        for each in processes:
             files += len([*Path(f"/proc/{each}/fd").iterdir()])
             for name in Path(f"/proc/{each}/task").glob("*/comm"):
                 with suppress(OSError):  # it has just ended
                     threads[name.read_text().strip()] += 1
-        return cls(resident_megabytes(pid), files, threads)
+        return cls(len(processes), resident_megabytes(pid), files, threads)
 
     def growth(self, before: "ProcessLevel") -> list[str]:
         """Return a description of each thing of which there is more than before."""
@@ -92,7 +93,7 @@ class ProcessLevel:
         more = {
             f"{self.files} files after {before.files}": self.files > before.files,
             f"more threads: {dict(threads)}": self.threads.total() > before.threads.total(),
-            f"{self.megabytes:.0f} MB after {before.megabytes:.0f}": memory > KEPT_MEGABYTES,
+            f"{self.megabytes:.0f} MB after {before.megabytes:.0f}": memory > KEPT_MEGABYTES * self.processes,
         }
         return [description for description, is_more in more.items() if is_more]
 
