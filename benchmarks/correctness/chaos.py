@@ -1,12 +1,20 @@
-"""Kill the servers of running texts: is every character there, once, and the right one?
+"""Kill what runs texts: is every character there, once, and the right one?
 
-Two servers share a file of keys; every few seconds one of them gets SIGKILL and is started again. Streams of the Python
-client go on by themselves, half of them from checkpoints, the others by replay. At the end each text is asked for once
-more from a server that nobody kills, and compared.
+    python -m benchmarks.correctness.chaos [--kill engines]
+
+`--kill servers`: two servers share a file of keys; every few seconds one of them gets SIGKILL and is started again.
+Streams of the Python client go on by themselves, half of them from checkpoints, the others by replay.
+
+`--kill engines`: one server has several engine processes; every few seconds one of them gets SIGKILL. Streams must not
+notice: clients do not go on by themselves, so that an error would be seen.
+
+At the end each text is asked for once more from a server of which nothing is killed, and compared.
 """
 
 import argparse
 import asyncio
+import os
+import re
 import secrets
 import signal
 import sys
@@ -14,7 +22,9 @@ import tempfile
 import time
 from collections.abc import Iterable
 from pathlib import Path
+from urllib.request import urlopen
 
+from benchmarks.support.machine import describe_machine, process_tree
 from benchmarks.support.servers import ServerProcess, serving, untrained_bundle
 from client import AsyncClient, AsyncTextStream
 
@@ -22,6 +32,8 @@ PROMPT = "To be, or not to be, that is the question:\n"
 TEMPERATURE = 0.8
 CHECKPOINT_CHARS = 256
 PATIENCE = 120.0
+# By default: texts at a time, their characters, and seconds between two kills.
+SIZES = {"servers": (300, 30_000, 5.0), "engines": (100, 3000, 2.0)}
 
 
 class Replicas:
@@ -57,10 +69,10 @@ class Readers:
         self.texts: dict[int, str] = {}
         self.seconds: list[float] = []
 
-    async def read(self, seed: int) -> None:
+    async def read(self, seed: int, *, resume: bool = True) -> None:
         begin, every = time.perf_counter(), CHECKPOINT_CHARS if seed % 2 == 0 else 0
         stream = self._client.stream(
-            PROMPT, seed=seed, max_chars=self._chars, temperature=TEMPERATURE, checkpoint_chars=every
+            PROMPT, seed=seed, max_chars=self._chars, temperature=TEMPERATURE, checkpoint_chars=every, resume=resume
         )
         self.streams[seed] = stream
         self.texts[seed] = await stream.read()
@@ -69,6 +81,18 @@ class Readers:
     @property
     def resumes(self) -> int:
         return sum(stream.resumes for stream in self.streams.values())
+
+    def differing(self, expected: dict[int, str]) -> list[int]:
+        """Return the seeds of texts that are not as expected, or whose end does not say so."""
+        return [
+            seed
+            for seed, text in expected.items()
+            if self.texts.get(seed) != text or self._generated(seed) != self._chars
+        ]
+
+    def _generated(self, seed: int) -> int:
+        finish = self.streams[seed].finish
+        return finish.generated_chars if finish else -1
 
 
 async def disturb(replicas: Replicas, readers: Readers, resumes: int, every: float) -> None:
@@ -92,7 +116,7 @@ async def read_undisturbed(address: str, seeds: Iterable[int], chars: int) -> di
         return dict(zip(seeds, await asyncio.gather(*map(read, seeds)), strict=True))
 
 
-async def run(replicas: Replicas, streams: int, chars: int, resumes: int, every: float) -> bool:
+async def kill_servers(replicas: Replicas, streams: int, chars: int, resumes: int, every: float) -> bool:
     """Return whether no text was harmed, after enough resumes."""
     async with AsyncClient(replicas.addresses, patience=PATIENCE) as client:
         readers = Readers(client, chars)
@@ -103,35 +127,105 @@ async def run(replicas: Replicas, streams: int, chars: int, resumes: int, every:
         chosen = [readers.streams[seed] for seed in range(first, streams, 2)]
         count, again = sum(stream.resumes for stream in chosen), sum(stream.replayed_chars for stream in chosen)
         print(f"{name}: {count:,} resumes, {again:,} characters forced again, {again / max(1, count):,.0f} each")
-    expected = await read_undisturbed(replicas.addresses[0], range(streams), chars)
-    wrong = [
-        seed
-        for seed, stream in readers.streams.items()
-        if readers.texts[seed] != expected[seed] or not stream.finish or stream.finish.generated_chars != chars
-    ]
+    wrong = readers.differing(await read_undisturbed(replicas.addresses[0], range(streams), chars))
     print(f"texts that differ from the undisturbed ones: {len(wrong)}")
     return not wrong and readers.resumes >= resumes
 
 
+class Engines:
+    """The engine processes of one server, of which the oldest is killed each time."""
+
+    def __init__(self, server: ServerProcess, replays: int, every: float) -> None:
+        self.server, self._wanted, self._every = server, replays, every
+        self.kills, self.replays = 0, 0
+        self.is_over = False
+
+    async def disturb(self) -> None:
+        """Kill one process after the other until enough texts went on elsewhere."""
+        try:
+            while self.replays < self._wanted:
+                await asyncio.sleep(self._every)
+                os.kill(process_tree(self.server.pid)[1], signal.SIGKILL)
+                self.kills += 1
+                await asyncio.sleep(self._every / 4)  # the server has noticed by then
+                self.replays = int(await asyncio.to_thread(self.metric, "charstream_engine_replays_total"))
+                sys.stderr.write(f"kill {self.kills}: {self.replays:,} replays\n")
+        finally:
+            self.is_over = True
+
+    def metric(self, name: str) -> float:
+        """Return the sum of a metric's values at the server."""
+        port = self.server.wait_for(r"metrics on \S*:(\d+)")
+        lines = urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30).read().decode()
+        return sum(map(float, re.findall(rf"^{name}\{{.*\}} (\S+)$", lines, re.MULTILINE)))
+
+
+async def kill_engines(engines: Engines, undisturbed: str, streams: int, chars: int) -> bool:
+    """Return whether no text was harmed and no caller saw an error, after enough replays."""
+    async with AsyncClient(engines.server.address) as client:
+        readers = Readers(client, chars)
+
+        async def read_one_after_another(seed: int) -> None:
+            while not engines.is_over:
+                await readers.read(seed, resume=False)
+                seed += streams
+
+        async with asyncio.TaskGroup() as tasks:
+            for seed in range(streams):
+                tasks.create_task(read_one_after_another(seed))
+            tasks.create_task(engines.disturb())
+    deaths = int(engines.metric("charstream_engine_deaths_total"))
+    print(f"{len(readers.texts)} texts of {chars:,} characters, {streams} at a time, none failed")
+    print(f"{engines.kills} kills, {deaths} deaths counted, {engines.replays:,} replays")
+    seeds, wrong = sorted(readers.texts), list[int]()
+    for begin in range(0, len(seeds), streams):
+        expected = await read_undisturbed(undisturbed, seeds[begin : begin + streams], chars)
+        wrong += readers.differing(expected)
+    print(f"texts that differ from the undisturbed ones: {len(wrong)} {wrong[:10] or ''}")
+    return not wrong and deaths == engines.kills
+
+
+def run(settings: argparse.Namespace, folder: Path) -> bool:
+    default_streams, default_chars, default_every = SIZES[settings.kill]
+    streams: int = settings.streams or default_streams
+    chars: int = settings.chars or default_chars
+    every: float = settings.every or default_every
+    # Far from equally probable characters: so a wrong state shows in the text.
+    bundle = settings.bundle or untrained_bundle(folder / "chaos", hidden=256, sharpness=40)
+    if settings.kill == "engines":
+        flags = ("--engines", settings.engines, "--metrics-port", "0", "--threads", "1")
+        with serving(bundle, *flags) as server, serving(bundle, "--engines", "0", "--threads", "1") as undisturbed:
+            engines = Engines(server, settings.resumes, every)
+            return asyncio.run(kill_engines(engines, undisturbed.address, streams, chars))
+    keys = folder / "keys"
+    keys.write_text(secrets.token_hex(32))
+    replicas = Replicas(bundle, keys)
+    try:
+        return asyncio.run(kill_servers(replicas, streams, chars, settings.resumes, every))
+    finally:
+        replicas.stop()
+
+
 def main() -> int:
     """Exit code 1 if a text differs, or too few resumes were seen."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.correctness.chaos", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.correctness.chaos",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--kill", choices=SIZES, default="servers", help="what is killed (%(default)s)")
     parser.add_argument("--bundle", type=Path, help="default: an untrained LSTM 2x256")
-    parser.add_argument("--streams", type=int, default=300, help="texts at a time (%(default)s)")
-    parser.add_argument("--chars", type=int, default=6000, help="characters of a text (%(default)s)")
-    parser.add_argument("--resumes", type=int, default=1000, help="no server is killed after that number (%(default)s)")
-    parser.add_argument("--every", type=float, default=5.0, help="seconds between two kills (%(default)s)")
+    parser.add_argument("--streams", type=int, help="texts at a time (300; 100 where engines are killed)")
+    parser.add_argument("--chars", type=int, help="characters of a text (30000; 3000 where engines are killed)")
+    parser.add_argument(
+        "--resumes", type=int, default=1000, help="nothing is killed after that number of resumes (%(default)s)"
+    )
+    parser.add_argument("--every", type=float, help="seconds between two kills (5; 2 where engines are killed)")
+    parser.add_argument("--engines", default="2", help="engine processes, where these are killed (%(default)s)")
     settings = parser.parse_args()
+    print(describe_machine(), flush=True)
     with tempfile.TemporaryDirectory() as folder:
-        keys = Path(folder, "keys")
-        keys.write_text(secrets.token_hex(32))
-        # Far from equally probable characters: so a wrong state shows in the text.
-        bundle = settings.bundle or untrained_bundle(Path(folder, "chaos"), hidden=256, sharpness=40)
-        replicas = Replicas(bundle, keys)
-        try:
-            passed = asyncio.run(run(replicas, settings.streams, settings.chars, settings.resumes, settings.every))
-        finally:
-            replicas.stop()
+        passed = run(settings, Path(folder))
     return 0 if passed else 1
 
 

@@ -18,6 +18,7 @@ import string
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ SERVERS = [("lstm", "fp32"), ("lstm", "int8"), ("gru-bytes", "int8")]
 KINDS: dict[str, Any] = {"GenerateRequest": pb.GenerateRequest, "ScoreRequest": pb.ScoreRequest}
 # The symbols of prompts by bundle; those of the corpus where there are none.
 SYMBOLS = {"lstm": "", "gru-bytes": string.ascii_letters + " é漢\n"}
+MakeRequest = Callable[[random.Random, str, list[bytes]], pb.GenerateRequest]
 Answer = dict[str, Any]  # the texts of a call by index, each with its fields; or the status of an error
 
 
@@ -172,13 +174,15 @@ def extend(text: Answer, field: str, more: Any) -> None:
     text[field] = text.get(field, type(more)()) + more
 
 
-async def record_calls(address: str, seed: int, symbols: str) -> list[list[Any]]:
+async def record_calls(
+    address: str, seed: int, symbols: str, count: int, generate: MakeRequest = generate_request
+) -> list[list[Any]]:
     """Make calls one after the other, later ones from tokens of earlier ones; return each with its answer."""
     rng, tokens, calls = random.Random(seed), list[bytes](), list[list[Any]]()
     async with open_stub(address) as stub:
-        while len(calls) < CALLS // len(SERVERS) + 1:
+        while len(calls) < count:
             score = rng.random() < 0.2
-            request = (score_request if score else generate_request)(rng, symbols, tokens)
+            request = (score_request if score else generate)(rng, symbols, tokens)
             if not score and not request.HasField("seed") and not request.resume_token:
                 continue
             found = await answer(stub, request)
@@ -220,7 +224,9 @@ def record(checkout: Path, folder: Path) -> None:
     for seed, (name, precision) in enumerate(SERVERS):
         symbols = SYMBOLS[name] or "".join(sorted(set(corpus())))
         with serve(checkout, folder, name, precision) as server:
-            calls[f"{name} {precision}"] = asyncio.run(record_calls(server.address, seed, symbols))
+            calls[f"{name} {precision}"] = asyncio.run(
+                record_calls(server.address, seed, symbols, CALLS // len(SERVERS) + 1)
+            )
     (folder / "recorded.json").write_text(json.dumps({"files": files, "calls": calls}, indent=1))
     print(f"recorded: {len(files)} files, {sum(map(len, calls.values()))} calls")
 

@@ -12,7 +12,7 @@ from typing import Any
 import grpc
 
 from benchmarks.support.load import open_stubs
-from benchmarks.support.machine import thread_seconds
+from benchmarks.support.machine import cpu_seconds
 from protos import charstream_pb2 as pb
 from protos import charstream_pb2_grpc as pb_grpc
 
@@ -70,10 +70,10 @@ def _serve(core: int, refuse: bool, ports: Any) -> None:
 
 def wait_until_quiet(pid: int) -> bool:
     """Wait until the process does next to nothing; return False if it does not come to rest."""
-    end, used = time.monotonic() + QUIET_SECONDS, sum(thread_seconds(pid).values())
+    end, used = time.monotonic() + QUIET_SECONDS, cpu_seconds(pid)
     while time.monotonic() < end:
         time.sleep(1)
-        before, used = used, sum(thread_seconds(pid).values())
+        before, used = used, cpu_seconds(pid)
         if used - before <= QUIET_CPU_SECONDS:
             return True
     return False

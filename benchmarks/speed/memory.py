@@ -2,8 +2,8 @@
 
     python -m benchmarks.speed.memory [--bundle FOLDER]
 
-Resident memory is read from /proc: that of a process with nothing but the engine, and that of the server's process,
-whose streams come from one asyncio process, this one.
+Resident memory is read from /proc: that of a process with nothing but the engine, and that of the server and its engine
+processes together (what they share counts for each), whose streams come from one asyncio process, this one.
 """
 
 import asyncio
@@ -21,8 +21,8 @@ from pydantic import Field
 
 from benchmarks.speed.engine import MAX_BATCH, Meter, request, run_engine
 from benchmarks.support.load import open_stubs
-from benchmarks.support.machine import describe_machine, resident_megabytes
-from benchmarks.support.servers import ServerProcess, given_or_untrained, serving
+from benchmarks.support.machine import describe_machine, process_tree, resident_megabytes
+from benchmarks.support.servers import ServerProcess, flags_of, given_or_untrained, serving
 from bundle.read import decode_file, full_file, read_bundle
 from charstream.settings import Settings, parse
 from protos import charstream_pb2 as pb
@@ -43,6 +43,7 @@ class MemorySettings(Settings):
     streams: int = Field(4096, ge=1, description="rows of the server, and streams that are open at a time")
     rounds: int = Field(3, ge=1, description="how often they are opened and closed")
     seconds: float = Field(10.0, gt=0, description="seconds that all are open")
+    engines: str = Field("auto", description="the server's --engines")
 
 
 def measure_engine(folder: Path, streams: int, rounds: int, seconds: float) -> None:
@@ -102,10 +103,11 @@ async def hold_streams(server: ServerProcess, streams: int, seconds: float) -> t
     return largest, len(delivered)
 
 
-def measure_server(bundle: Path, streams: int, rounds: int, seconds: float) -> None:
-    with serving(bundle, "--max-rows", str(streams)) as server:
-        before = resident_megabytes(server.pid)
-        print(f"server, ready: {before:.0f} MB")
+def measure_server(bundle: Path, streams: int, rounds: int, seconds: float, engines: str) -> None:
+    with serving(bundle, *flags_of(max_rows=streams, engines=engines)) as server:
+        before, processes = resident_megabytes(server.pid), process_tree(server.pid)
+        own = before - sum(map(resident_megabytes, processes[1:]))
+        print(f"server, ready: {before:.0f} MB in {len(processes)} processes, {own:.0f} MB in its own")
         for number in range(rounds):
             largest, delivered = asyncio.run(hold_streams(server, streams, seconds))
             gc.collect()
@@ -127,7 +129,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # In a process of its own: this one may have torch in it.
         with ProcessPoolExecutor(1, get_context("spawn")) as pool:
             pool.submit(measure_engine, *sizes).result()
-        measure_server(*sizes)
+        measure_server(*sizes, settings.engines)
     return 0
 
 

@@ -4,7 +4,8 @@
 
 All is measured in one run, alternating, with the medians of several rounds. Without a bundle an untrained LSTM of
 2 x 512 with 96 characters is exported: speed does not depend on what the weights have learnt. The load comes from one
-asyncio process, this one; the server is another.
+asyncio process, this one; the server is another, with its engine processes. Matmuls, graph and engine run in one
+thread: where the server has several engines it may be faster than they are.
 """
 
 import asyncio
@@ -23,7 +24,7 @@ from benchmarks.speed.graphs import matmuls_of, time_graph, time_matmuls
 from benchmarks.support.load import Load, grpc_load, percentiles
 from benchmarks.support.machine import describe_machine
 from benchmarks.support.rounds import median_ratio
-from benchmarks.support.servers import ServerProcess, given_or_untrained, serving
+from benchmarks.support.servers import ServerProcess, flags_of, given_or_untrained, serving
 from bundle.manifest import ON_DEVICE, Manifest, Precision
 from bundle.read import Bundle, decode_file, full_file, read_bundle
 from charstream.settings import Settings, parse
@@ -40,6 +41,7 @@ class ThroughputSettings(Settings):
     bundle: Path | None = Field(None, description="the bundle to measure (default: an untrained LSTM 2x512)")
     rounds: int = Field(5, ge=1, description="rounds, of which the medians are printed")
     seconds: float = Field(4.0, gt=0, description="duration of each measurement over gRPC")
+    engines: str = Field("auto", description="the server's --engines")
 
 
 @dataclass
@@ -89,7 +91,7 @@ def run(settings: ThroughputSettings, folder: Path) -> Results:
     with ExitStack() as stack:
         servers = {
             (precision, delay): stack.enter_context(
-                serving(folder, "--precision", precision, "--chunk-delay", str(delay), "--threads", "1")
+                serving(folder, *flags_of(precision=precision, chunk_delay=delay, threads=1, engines=settings.engines))
             )
             for precision in on_cpu(bundle.manifest)
             for delay in sorted({delay for _, delay in LOADS})
@@ -123,7 +125,7 @@ def print_tables(results: Results) -> None:
         gain = f"{median_ratio(fp32.decode, found.decode):.2f}" if fp32 and precision != "fp32" else ""
         print(f"{row}  {gain}")
     print("\nOver gRPC: milliseconds, p50 / p99 of all rounds; CPU seconds a second")
-    print(f"{'':>22}{'first character':>18}{'gap':>18}{'engine':>9}{'loop':>7}{'others':>8}{'client':>8}")
+    print(f"{'':>22}{'first character':>18}{'gap':>18}{'engines':>9}{'loop':>7}{'others':>8}{'client':>8}")
     for (precision, streams, delay), found in results.items():
         row = f"{precision} B={streams:<4} {delay:>3} ms".rjust(22)
         row += f"{_milliseconds(found.loads, lambda load: load.first_char):>18}"

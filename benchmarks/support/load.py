@@ -12,7 +12,7 @@ from statistics import fmean
 import grpc
 import numpy as np
 
-from benchmarks.support.machine import thread_seconds
+from benchmarks.support.machine import process_tree, thread_seconds
 from protos import charstream_pb2 as pb
 from protos import charstream_pb2_grpc as pb_grpc
 
@@ -35,9 +35,16 @@ class Arrival:
 
 @dataclass(frozen=True)
 class CpuSeconds:
-    """CPU seconds per second of a measurement: the engine's thread, the event loop's, all others, and this client."""
+    """CPU seconds per second of a measurement.
+
+    Attributes:
+        engine: of the threads of all engines; `engines` counts them.
+        loop: of the event loop's thread; `others`: of all other threads of the server.
+        client: of this process.
+    """
 
     engine: float = 0.0
+    engines: int = 1
     loop: float = 0.0
     others: float = 0.0
     client: float = 0.0
@@ -66,7 +73,7 @@ async def grpc_load(
 ) -> Load:
     """Read with `streams` readers for some seconds; each begins a new text when its last one ends."""
     async with open_stub(address, credentials) as stub:
-        before, own, begin = thread_seconds(pid), time.process_time(), time.perf_counter()
+        before, own, begin = _seconds_by_process(pid), time.process_time(), time.perf_counter()
         end = begin + seconds
         # Arrivals are spread over a tenth of the time; what is counted lies after that.
         spread = seconds / 10
@@ -103,6 +110,7 @@ def _client_load(begin: float, address: str, pid: int, streams: int, seconds: fl
 def bottleneck(cpus: Sequence[CpuSeconds]) -> str:
     """Describe who was busy, as one measurement's clients saw it, and for whom the others waited."""
     engine, loop, others = (fmean(getattr(cpu, name) for cpu in cpus) for name in ("engine", "loop", "others"))
+    engine /= cpus[0].engines
     shares = {"engine's thread": engine, "event loop": loop, "busiest client": max(cpu.client for cpu in cpus)}
     name = max(shares, key=lambda name: shares[name])
     listed = ", ".join(f"{name} {share:.2f}" for name, share in shares.items())
@@ -166,9 +174,20 @@ async def _reader(
     return arrivals
 
 
-def _cpu(pid: int, before: dict[int, float], client: float, seconds: float) -> CpuSeconds:
-    used = {thread: total - before.get(thread, 0.0) for thread, total in thread_seconds(pid).items()}
-    loop = used.pop(pid, 0.0)
-    engine = max(used.values(), default=0.0)
-    others = sum(used.values()) - engine
-    return CpuSeconds(engine / seconds, loop / seconds, others / seconds, client / seconds)
+def _seconds_by_process(pid: int) -> dict[int, dict[int, float]]:
+    """Return the CPU seconds of each thread of a server and of its engine processes."""
+    return {each: thread_seconds(each) for each in process_tree(pid)}
+
+
+def _cpu(pid: int, before: dict[int, dict[int, float]], client: float, seconds: float) -> CpuSeconds:
+    used = {
+        process: {thread: total - before.get(process, {}).get(thread, 0.0) for thread, total in threads.items()}
+        for process, threads in _seconds_by_process(pid).items()
+    }
+    everything = sum(sum(threads.values()) for threads in used.values())
+    loop = used[pid].pop(pid, 0.0)
+    # An engine is the busiest thread of its process; without engine processes it is one of the server's.
+    engines = [threads for process, threads in used.items() if process != pid] or [used[pid]]
+    engine = sum(max(threads.values(), default=0.0) for threads in engines)
+    others = max(0.0, everything - loop - engine)
+    return CpuSeconds(engine / seconds, len(engines), loop / seconds, others / seconds, client / seconds)

@@ -13,13 +13,15 @@ from charstream.versions import installed_versions, instruction_sets, processor
 __all__ = [
     "ProcessLevel",
     "anonymous_megabytes",
+    "cpu_seconds",
     "describe_machine",
+    "process_tree",
     "resident_megabytes",
     "settled_level",
     "thread_seconds",
 ]
 
-# Allocators keep something of every peak, which does not add up.
+# Allocators keep something of every peak, which does not add up; each process has its own.
 KEPT_MEGABYTES = 32
 
 
@@ -32,8 +34,18 @@ def describe_machine() -> str:
     return f"{processor()} ({instructions}), {cores}, Python {platform.python_version()}, {versions}"
 
 
+def process_tree(pid: int) -> list[int]:
+    """Return a process and all that it started and that still run: a server, and its engine processes."""
+    found = [pid]
+    for file in Path(f"/proc/{pid}/task").glob("*/children"):
+        with suppress(OSError):  # it has just ended
+            found += [each for child in file.read_text().split() for each in process_tree(int(child))]
+    return found
+
+
 def resident_megabytes(pid: int) -> float:
-    return _memory(pid, "VmRSS")
+    """Return the resident memory of a process and of those that it started; what they share counts for each."""
+    return sum(_memory(each, "VmRSS") for each in process_tree(pid))
 
 
 def anonymous_megabytes(pid: int) -> float:
@@ -42,7 +54,7 @@ def anonymous_megabytes(pid: int) -> float:
 
 
 def thread_seconds(pid: int) -> dict[int, float]:
-    """Return the CPU seconds of each thread; nothing where the system does not have them."""
+    """Return the CPU seconds of each thread of one process; nothing where the system does not have them."""
     tick, found = os.sysconf("SC_CLK_TCK"), {}
     for stat in Path(f"/proc/{pid}/task").glob("*/stat"):
         with suppress(OSError):  # it has just ended
@@ -51,21 +63,29 @@ def thread_seconds(pid: int) -> dict[int, float]:
     return found
 
 
+def cpu_seconds(pid: int) -> float:
+    """Return the CPU seconds of a process and of those that it started."""
+    return sum(sum(thread_seconds(each).values()) for each in process_tree(pid))
+
+
 @dataclass(frozen=True)
 class ProcessLevel:
-    """Memory, open files and threads (by name) of a process."""
+    """Memory, open files and threads (by name) of a process and of those that it started; `processes` counts them."""
 
+    processes: int
     megabytes: float
     files: int
     threads: Counter[str]
 
     @classmethod
     def of(cls, pid: int) -> "ProcessLevel":
-        threads = Counter[str]()
-        for name in Path(f"/proc/{pid}/task").glob("*/comm"):
-            with suppress(OSError):  # it has just ended
-                threads[name.read_text().strip()] += 1
-        return cls(resident_megabytes(pid), len([*Path(f"/proc/{pid}/fd").iterdir()]), threads)
+        threads, files, processes = Counter[str](), 0, process_tree(pid)
+        for each in processes:
+            files += len([*Path(f"/proc/{each}/fd").iterdir()])
+            for name in Path(f"/proc/{each}/task").glob("*/comm"):
+                with suppress(OSError):  # it has just ended
+                    threads[name.read_text().strip()] += 1
+        return cls(len(processes), resident_megabytes(pid), files, threads)
 
     def growth(self, before: "ProcessLevel") -> list[str]:
         """Return a description of each thing of which there is more than before."""
@@ -73,7 +93,7 @@ class ProcessLevel:
         more = {
             f"{self.files} files after {before.files}": self.files > before.files,
             f"more threads: {dict(threads)}": self.threads.total() > before.threads.total(),
-            f"{self.megabytes:.0f} MB after {before.megabytes:.0f}": memory > KEPT_MEGABYTES,
+            f"{self.megabytes:.0f} MB after {before.megabytes:.0f}": memory > KEPT_MEGABYTES * self.processes,
         }
         return [description for description, is_more in more.items() if is_more]
 
@@ -93,6 +113,9 @@ def settled_level(pid: int, before: ProcessLevel | None, seconds: float) -> Proc
 
 
 def _memory(pid: int, name: str) -> float:
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:  # it has just ended
+        return 0.0
     kilobytes = sum(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
     return kilobytes * 1024 / 1e6

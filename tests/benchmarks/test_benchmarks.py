@@ -45,6 +45,40 @@ def test_memory_prints_what_remains(bundles: Path) -> None:
     assert "40 of 40 streams delivered" in out
 
 
+def test_the_same_calls_have_the_same_answers_whatever_the_number_of_engine_processes(bundles: Path) -> None:
+    flags = ("--calls", "30", "--engines", "2")
+    out = benchmark("correctness.engines", "--bundle", str(bundles / "tiny"), *flags)
+    assert out.count("--engines 2: 0 of 30 differ") == 2
+    assert "tokens followed" in out
+
+
+def test_chaos_among_engine_processes_harms_no_text(bundles: Path) -> None:
+    sizes = ("--streams", "10", "--chars", "600", "--resumes", "10", "--every", "1")
+    out = benchmark("correctness.chaos", "--kill", "engines", "--bundle", str(bundles / "tiny"), *sizes)
+    assert "none failed" in out
+    assert "texts that differ from the undisturbed ones: 0" in out
+
+
+def test_engine_processes_are_measured_beside_bare_sessions(bundles: Path) -> None:
+    sizes = ("--rows", "8", "--rounds", "1", "--seconds", "0.2")
+    out = benchmark("processes.alone", "--bundle", str(bundles / "tiny"), *sizes)
+    assert re.search(r"engines 1 / bare 1 \d.*, engines 2 / bare 2 \d", out)
+
+
+def test_the_front_is_measured_before_engines_that_are_played(bundles: Path, tmp_path: Path) -> None:
+    sizes = ("--engines", "2", "--streams", "4", "--clients", "1", "--rounds", "1", "--seconds", "0.5")
+    profile = tmp_path / "profile"
+    out = benchmark("processes.front", "--bundle", str(bundles / "tiny"), *sizes, "--profile", str(profile))
+    assert re.search(r"2 engines x 4 texts, 1 clients: .* messages/s", out)
+    assert "function calls" in profile.read_text()
+
+
+def test_the_first_character_is_the_bare_handlers(bundles: Path) -> None:
+    out = benchmark("processes.first_character", "--bundle", str(bundles / "tiny"), "--calls", "5", "--chars", "40")
+    assert "charstream: first message of" in out
+    assert "of the bare handler's" in out
+
+
 def test_the_hosts_part_is_measured_before_a_device_that_is_played(device_bundles: Path) -> None:
     flags = ("--rows", "4", "--rounds", "1", "--seconds", "0.2", "--clients", "1", "--step-us", "50")
     out = benchmark("speed.host_part", "--bundle", str(device_bundles / "tiny"), *flags)

@@ -27,7 +27,8 @@ QUERIES = [*dashboard_queries("1m"), *alert_queries()]
 @pytest.fixture(scope="module")
 def served(bundles: Path) -> set[str]:
     """Names of the metrics of a server that has served a text, gone on with it and refused one."""
-    process = start_server(bundles, "--max-rows", "1", "--max-waiting", "0", "--metrics-port", "0")
+    flags = ("--max-rows", "1", "--max-waiting", "0", "--metrics-port", "0", "--engines", "1")
+    process = start_server(bundles, *flags)
     try:
         with grpc.insecure_channel(ready(process).address) as channel:
             stub = pb_grpc.TextGenerationStub(channel)
