@@ -7,7 +7,7 @@ import locust.html
 from flask import Response, request
 from locust.env import Environment
 
-from loadtest.measures import measures_of
+from loadtest.recorder import recorder_of
 from loadtest.summary import table
 
 __all__ = ["show_characters"]
@@ -61,4 +61,4 @@ def _before_end(page: str, block: str) -> str:
 
 
 def _table(environment: Environment) -> str:
-    return table(measures_of(environment).summary())
+    return table(recorder_of(environment).run())
