@@ -24,6 +24,7 @@ __all__ = ["QuickSettings", "main", "words"]
 COMMAND = "charstream loadtest quick"
 RUN_SECONDS, MANY = 4.0, 64
 LEAST_SECONDS = 5.0  # that another load of the search takes
+CLOSE = 1.15
 
 
 class QuickSettings(LoadtestSettings):
@@ -48,11 +49,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"{served.name} ({served.cell} {served.layers}x{served.hidden}, {served.precision}):")
             print(words(1, bench.run(1, RUN_SECONDS)), flush=True)
             print(words(settings.users, bench.run(settings.users, RUN_SECONDS)), flush=True)
-            capacity = _capacity(bench, settings, end)
+            capacity, too_much = _capacity(bench, settings, end)
         except RunFailed as error:
             fail(COMMAND, str(error), code=1)
-    print(f"Capacity: about {capacity:,.0f} users with the first character below {settings.first_p99:g} ms for 99 %.")
-    finding = {"capacity": capacity, "objectives": [f"first p99 below {settings.first_p99:g} ms"]}
+    print(
+        f"Capacity: {range_of(capacity, too_much)} with the first character below {settings.first_p99:g} ms for 99 %."
+    )
+    finding = {"capacity": capacity, "too_much": too_much, "objectives": [f"first p99 below {settings.first_p99:g} ms"]}
     keep_result(settings, document("quick", describe_origin(served), bench.runs, finding))
     for note in sorted({note for run in bench.runs for note in run["notes"]}):
         print(note)
@@ -60,8 +63,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 1 if wrong or not bench.runs[0]["figures"]["finished"] else 0
 
 
-def _capacity(bench: Bench, settings: QuickSettings, end: float) -> float:
-    """Search as long as there is time, from the larger load that is measured already."""
+def _capacity(bench: Bench, settings: QuickSettings, end: float) -> tuple[float, float | None]:
+    """Search as long as there is time, from the larger load that is measured already.
+
+    Return the largest load that is kept, and the smallest one that is not.
+    """
     objective = Objective("first", 99, settings.first_p99)
     known: dict[float, bool] = {
         run["load"]: (figure(run, "first.p99") or float("inf")) <= settings.first_p99 for run in bench.runs
@@ -76,7 +82,18 @@ def _capacity(bench: Bench, settings: QuickSettings, end: float) -> float:
         return known[load]
 
     first = settings.users if known.get(settings.users) else 1
-    return Search(is_kept, first=first, most=4096).run()
+    found = Search(is_kept, first=first, most=4096).run()
+    return found, min((load for load, kept in known.items() if not kept and load > found), default=None)
+
+
+def range_of(capacity: float, too_much: float | None) -> str:
+    """Return how many users are carried, as far as it is known."""
+    if not capacity:
+        return "not one user"
+    if too_much is None:
+        return f"at least {capacity:,.0f} users"
+    is_close = too_much - capacity <= 1 or too_much / capacity < CLOSE
+    return f"about {capacity:,.0f} users" if is_close else f"between {capacity:,.0f} and {too_much:,.0f} users"
 
 
 def words(users: int, run: Mapping[str, Any]) -> str:
