@@ -13,6 +13,7 @@ Verdict = Literal["kept", "missed", "open"]
 PRECISION = 0.05
 Z = 1.96  # of a 95 % interval
 FAR_BELOW, FEW = 0.5, 30  # of the limit; streams that are enough if none comes near it
+FEWEST = 3  # streams beyond the limit: one slow one of a few is chance
 CONFIRMATIONS = 4
 
 
@@ -58,7 +59,7 @@ def judge(runs: Sequence[Mapping[str, Any]], objective: Objective, needed: int) 
     low, high = _wilson(beyond, streams)
     if high <= allowed or (streams >= FEW and not failed and found.most <= FAR_BELOW * objective.limit):
         return Judgement("kept", estimate, streams)
-    if low > allowed:
+    if low > allowed and beyond >= FEWEST:
         return Judgement("missed", estimate, streams)
     if streams >= needed:
         return Judgement("kept" if beyond <= allowed * streams else "missed", estimate, streams)
