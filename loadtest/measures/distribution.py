@@ -58,8 +58,8 @@ class Distribution:
 
     def above(self, limit: float) -> int:
         """Return how many values are greater than `limit`, as far as the digits tell."""
-        bound = self._histogram.get_highest_equivalent_value(round(limit / RESOLUTION)) * RESOLUTION
-        return self.count - max((below for value, below in self.steps() if value <= bound), default=0)
+        last = self._histogram.get_counts_array_index(min(round(limit / RESOLUTION), round(LARGEST / RESOLUTION)))
+        return self.count - int(sum(self._histogram.counts[: last + 1]))
 
     def steps(self) -> Iterator[tuple[float, int]]:
         """Yield each value that occurs, upwards, with how many are not greater."""
