@@ -79,8 +79,8 @@ class Search:
     """Doubles the load until it is too much, closes in on the largest that is kept to 5 %, and measures it once more.
 
     Args:
-        is_kept: measures a load and says whether its objectives are kept; where the second argument is True, it measures
-            it once more, whatever is known of it.
+        is_kept: measures a load and says whether its objectives are kept; where the second argument is True, it
+            measures it once more, whatever is known of it.
         whole: loads are whole numbers.
     """
 

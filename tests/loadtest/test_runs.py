@@ -74,7 +74,7 @@ def test_plain_locust_measures_streams_and_keeps_thresholds(server: ServerProces
 
 
 def test_two_workers_of_plain_locust_count_as_one(server: ServerProcess) -> None:
-    done = locust(server.address, "--processes", "2", "--max-chars", "100")
+    done = locust(server.address, "--processes", "2", "--max-chars", "100", seconds=5)
     assert done.returncode == 0, done.stderr
     streams, chars = re.search(r"([\d,]+) finished, 0 failed, [\s\S]+?characters +([\d,]+) in", done.stdout).groups()  # type: ignore[union-attr]
     assert int(chars.replace(",", "")) >= 100 * int(streams.replace(",", "")) > 0
