@@ -11,8 +11,7 @@ __all__ = ["LiveLine", "live_text"]
 
 def live_text(measures: Measures, users: int, seconds_left: float | None) -> str:
     """Return one line: users, characters a second in the last whole interval, first character, errors, time left."""
-    rows = measures.timeline.series()
-    chars = rows[-2]["chars_per_second"] if len(rows) > 1 else 0.0
+    chars = measures.timeline.last_rate("chars")
     first = measures.distributions["first"]
     parts = [f"{users:,} users", f"{chars:,.0f} chars/s"]
     if first.count:

@@ -84,4 +84,4 @@ def _before_end(page: str, block: str) -> str:
 
 
 def _table(environment: Environment) -> str:
-    return table(recorder_of(environment).run())
+    return table(recorder_of(environment).run(is_brief=True))

@@ -73,13 +73,14 @@ class Recorder:
         if self._link:
             self._link.send("leave", user=user)
 
-    def run(self) -> Document:
-        """Return the document of the run, as far as it has come."""
+    def run(self, *, is_brief: bool = False) -> Document:
+        """Return the document of the run, as far as it has come; a brief one is enough for a table."""
         chars = sum(each.counts["chars"] for each in self.measures.timeline.intervals.values())
         finished = sum(each.counts["finished"] for each in self.measures.timeline.intervals.values())
         return run_document(
             self.measures,
             checks=self.checks,
+            is_brief=is_brief,
             scenario=self.scenario.model_dump(mode="json"),
             users=getattr(self._options, "num_users", None) or 1,
             warmup=self._warmup,

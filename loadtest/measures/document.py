@@ -24,8 +24,8 @@ FORMAT = 1
 Document = dict[str, Any]
 
 
-def run_document(measures: Measures, *, checks: Mapping[str, Any], **facts: Any) -> Document:
-    """Return the document of one run; `facts` are its other parts."""
+def run_document(measures: Measures, *, checks: Mapping[str, Any], is_brief: bool = False, **facts: Any) -> Document:
+    """Return the document of one run; `facts` are its other parts. A brief one, for a table, lacks the series."""
     return {
         **facts,
         "seconds": round(measures.seconds, 3),
@@ -43,7 +43,7 @@ def run_document(measures: Measures, *, checks: Mapping[str, Any], **facts: Any)
             for name, counts in measures.kinds.items()
         },
         "goodput": str(measures.objectives),
-        "series": measures.timeline.series(),
+        "series": [] if is_brief else measures.timeline.series(),
         "checks": dict(checks),
     }
 

@@ -81,6 +81,11 @@ class Timeline:
             each.first, each.gap = Distribution.from_json(first), Distribution.from_json(gap)
         return found
 
+    def last_rate(self, name: str) -> float:
+        """Return a count a second in the last whole interval, 0 before there is one."""
+        whole = self.intervals.get(max(self.intervals, default=0) - 1)
+        return whole.counts[name] / self.seconds if whole else 0.0
+
     def series(self) -> list[dict[str, Any]]:
         """Return a row for each interval: its end in seconds, rates a second, times in milliseconds or None.
 
