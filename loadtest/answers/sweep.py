@@ -69,7 +69,7 @@ def parse_loads(text: str) -> list[float]:
 def _between(first: Sequence[float], last: float) -> list[float]:
     difference, ratio = first[-1] - first[-2], first[-1] / first[-2]
     is_line = len(first) > 2 and abs(first[-2] - first[-3] - difference) < 1e-9
-    found, following = [], first[-1]
+    found, following = list[float](), first[-1]
     while len(found) < 1000:
         following = following + difference if is_line else following * ratio
         if following >= last * 0.999:

@@ -92,5 +92,5 @@ def canvas(
 def legend(axes: Axes) -> None:
     """Add a legend above the panel, where it covers nothing and needs no width of its own."""
     if axes.get_legend_handles_labels()[0]:
-        place = {"loc": "lower left", "bbox_to_anchor": (0.0, 1.0), "borderaxespad": 0.1}
+        place: Any = {"loc": "lower left", "bbox_to_anchor": (0.0, 1.0), "borderaxespad": 0.1}
         axes.legend(fontsize=8, ncols=3, frameon=False, handlelength=1.6, columnspacing=1.2, **place)
