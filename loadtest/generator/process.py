@@ -29,9 +29,10 @@ async def serve(lines: asyncio.StreamReader) -> None:
     if not (first := await lines.readline()):
         return
     load = Load(_with_prompts(GeneratorConfig.model_validate_json(first)))
+    begun = time.process_time()
     try:
         while line := await lines.readline():
-            await _obey(load, json.loads(line))
+            await _obey(load, json.loads(line), begun)
     finally:
         await load.close()
 
@@ -48,7 +49,7 @@ def _with_prompts(config: GeneratorConfig) -> GeneratorConfig:
     return config.model_copy(update={"prompts": found})
 
 
-async def _obey(load: Load, command: dict[str, Any]) -> None:
+async def _obey(load: Load, command: dict[str, Any], begun: float) -> None:
     match command["do"]:
         case "join":
             load.join(command["user"])
@@ -59,11 +60,11 @@ async def _obey(load: Load, command: dict[str, Any]) -> None:
         case "halt":
             await load.halt()
         case "collect":
-            sys.stdout.write(json.dumps(_report(load)) + "\n")
+            sys.stdout.write(json.dumps(_report(load, begun)) + "\n")
             sys.stdout.flush()
 
 
-def _report(load: Load) -> dict[str, Any]:
+def _report(load: Load, begun: float) -> dict[str, Any]:
     """Return what was measured since the last report; counts of checks and CPU seconds are since the beginning."""
     measures, ended = load.take()
     return {
@@ -75,7 +76,7 @@ def _report(load: Load) -> dict[str, Any]:
         ],
         "checks": load.checks.counts,
         "differences": [str(found) for found in load.checks.differences[:5]],
-        "cpu_seconds": time.process_time(),
+        "cpu_seconds": time.process_time() - begun,
     }
 
 
