@@ -37,7 +37,7 @@ class Load:
         self._begin = clock()
         self.objectives = Objectives.parse(config.scenario.goodput)
         self.measures = self._new_measures()
-        alone = read_alone(config.alone) if config.alone else []
+        alone = read_alone(config.alone) if config.alone and config.alone.exists() else []  # not on other machines
         self.checks = Checks(config.scenario.check, random.Random(config.process), alone)
         self.ended: list[StreamRecord] = []
         self._users: dict[int, asyncio.Task[Any]] = {}
