@@ -29,7 +29,9 @@ NOT_HERE = {
 INSTEAD = {
     "shakespeare": "text.txt",
     "--minutes 15": "--steps 20 --layers 1 --hidden 32 --batch 4 --sequence 32",
-    "--users 32 --seconds 20 --max-first-char-p99 200": "--users 2 --seconds 3 --null-seconds 0 --max-first-char-p99 20000",
+    "--users 32 --seconds 20 --max-first-char-p99 200": (
+        "--users 2 --seconds 3 --null-seconds 0 --max-first-char-p99 20000"
+    ),
     '--users 32 --goodput "first:200" --require "goodput>0.99" "first.p99<200"': (
         '--users 2 --seconds 3 --null-seconds 0 --goodput "first:20000" --require "goodput>0.5" "first.p99<20000"'
     ),
