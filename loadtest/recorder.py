@@ -58,7 +58,9 @@ class Recorder:
         if isinstance(runner, WorkerRunner):
             runner.register_message(_MESSAGE, lambda msg, **_: self._set_processes(msg.data["count"]))
         if not isinstance(runner, MasterRunner):
+            # A worker may be told to begin while it waits here: then this is the generator that it begins with.
             self._link = GeneratorLink()
+            self._link.wait()
 
     def join(self, user: int) -> None:
         """Add a user, or begin to dispatch where streams begin by the clock."""

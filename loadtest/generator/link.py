@@ -22,7 +22,7 @@ class GeneratorLost(Exception):
 
 
 class GeneratorLink:
-    """A generator that runs beside this process. It is made when the process is ready.
+    """A generator that runs beside this process, from when it is made; `wait` returns when it is ready.
 
     Raises:
         GeneratorLost: so does every method.
@@ -38,11 +38,18 @@ class GeneratorLink:
             env={**os.environ, "PYTHONPATH": path, "GRPC_VERBOSITY": "NONE"},
         )
         self._turn = RLock()
-        self.is_configured = False
-        self._read()
+        self.is_configured = self._is_ready = False
+
+    def wait(self) -> None:
+        """Wait until the process is ready. Several greenlets may."""
+        with self._turn:
+            if not self._is_ready:
+                self._read()
+            self._is_ready = True
 
     def configure(self, config: GeneratorConfig) -> None:
-        """Tell it its part of a load, which begins now."""
+        """Tell it its part of a load, which begins now, or when it is ready."""
+        self.wait()
         self._write(config.model_dump_json())
         self.is_configured = True
 
