@@ -1,72 +1,68 @@
-"""`charstream loadtest`: run the locustfile headless, in a process of its own, and return its verdict."""
+"""`charstream loadtest`: hand over to the run, or to the answer that the first word names."""
 
+import importlib
 import importlib.util
-import os
-import subprocess
+import re
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from pathlib import Path
+from collections.abc import Sequence
 
 from charstream.settings import fail, parse
-from client.commands.common import TOKEN, Tls, connect, one_line_errors
-from client.errors import Overloaded
-from client.sync_client import Client
-from loadtest.prompts import choose_prompts
-from loadtest.settings import LoadtestSettings, Scenario, Thresholds, request_options, to_flags
+from loadtest.settings import LoadtestSettings
 
 __all__ = ["main"]
 
 COMMAND = "charstream loadtest"
-LOCUSTFILE = Path(__file__).with_name("locustfile.py")
-SPAWN_RATE = 100  # users per second: the most that Locust doesn't warn of
-CONNECT_SECONDS = 10
+# word -> module with `main(argv) -> int`
+ANSWERS = {
+    "quick": "loadtest.answers.quick",
+    "find": "loadtest.answers.find",
+    "sweep": "loadtest.answers.sweep",
+    "compare": "loadtest.answers.compare",
+    "report": "loadtest.report.command",
+    "trace": "loadtest.scenarios.trace",
+    "null-server": "loadtest.generator.null_server",
+}
+LOADS = ("quick", "find", "sweep")  # those that make a load
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Return the exit code: 0 if the thresholds are kept, else 1; 2 for wrong usage, 130 after Ctrl-C."""
-    settings = parse(LoadtestSettings, argv, command=COMMAND)
-    if importlib.util.find_spec("locust") is None:
-        fail(COMMAND, "needs locust, which the extra brings: pip install 'charstream[loadtest]'")
+    """Return the exit code: 0 if the limits are kept, else 1; 2 for wrong usage, 130 after Ctrl-C."""
+    words = list(sys.argv[1:]) if argv is None else argv
     try:
-        if settings.report:
-            settings.report.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        fail(COMMAND, f"--report {settings.report}: {(error.strerror or str(error)).lower()}; name another folder")
-    with one_line_errors(COMMAND, settings), connect(settings) as client:
-        served = client.model(settings.model, timeout=CONNECT_SECONDS)
-        settings = settings.model_copy(update={"prompt": settings.prompt or choose_prompts(served)})
-        for prompt in settings.prompt:
-            _try_request(client, settings, prompt)
-    hosts, token = ", ".join(settings.host), settings.token()
-    print(f"{settings.users} users for {settings.seconds} s at {hosts}: {served.name}", file=sys.stderr)
-    return _run(_locust(settings), {**os.environ, TOKEN: token} if token else None)
+        if words and words[0] in ANSWERS:
+            return _answer(words[0], words[1:])
+        settings = parse(LoadtestSettings, _spread(words), command=COMMAND)
+        _check_installation(COMMAND)
+        return int(importlib.import_module("loadtest.answers.run").run(settings))
+    except KeyboardInterrupt:
+        return 130
 
 
-def _try_request(client: Client, settings: LoadtestSettings, prompt: str) -> None:
-    """Ask for the beginning of a text as the users will. Raises what the server says of a request that cannot work."""
-    with suppress(Overloaded), client.stream(prompt, seed=0, **request_options(settings)) as stream:
-        next(iter(stream), "")
+def _answer(word: str, rest: Sequence[str]) -> int:
+    if word in LOADS and not {"-h", "--help"} & set(rest):
+        _check_installation(f"{COMMAND} {word}")
+    return int(importlib.import_module(ANSWERS[word]).main(rest))
 
 
-def _locust(settings: LoadtestSettings) -> list[str]:
-    # Without its log setup, Locust says no more than warnings: the table is the locustfile's.
-    command = [sys.executable, "-m", "locust", "--locustfile", str(LOCUSTFILE), "--headless", "--skip-log-setup"]
-    command += ["--host", ",".join(settings.host), "--users", str(settings.users), "--run-time", f"{settings.seconds}s"]
-    command += ["--spawn-rate", str(min(settings.users, SPAWN_RATE))]
-    if settings.report:
-        command += ["--html", str(settings.report / "report.html"), "--csv", str(settings.report / "stats")]
-    return [*command, *(flag for part in (Tls, Scenario, Thresholds) for flag in to_flags(settings, part))]
+def _check_installation(command: str) -> None:
+    """End the process with one line if what the extra brings is not installed."""
+    for name in ("locust", "hdrh", "matplotlib"):
+        if importlib.util.find_spec(name) is None:
+            fail(command, f"needs {name}, which the extra brings: pip install 'charstream[loadtest]'")
 
 
-def _run(command: Sequence[str], environment: Mapping[str, str] | None) -> int:
-    with subprocess.Popen(command, env=environment) as process:
-        try:
-            return process.wait()
-        except KeyboardInterrupt:
-            # The terminal sends SIGINT to Locust too, which prints its table and ends.
-            process.wait()
-            return 130
+def _spread(words: Sequence[str]) -> Sequence[str]:
+    """Return the words with --require before each of several limits that follow one --require."""
+    if "--require" not in words:
+        return words
+    spread: list[str] = []
+    follows = False
+    for word in words:
+        is_limit = bool(re.fullmatch(r"[\w.-]+\s*[<>]=?.*", word)) and not word.startswith("-")
+        spread += ["--require"] if follows and is_limit and spread[-1] != "--require" else []
+        spread.append(word)
+        follows = word == "--require" or (follows and is_limit)
+    return spread
 
 
 if __name__ == "__main__":

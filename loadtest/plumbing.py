@@ -1,47 +1,43 @@
-"""The link between Locust and charstream: a user with a client, the measures of each stream, the table at the end.
+"""The link between Locust and charstream: Locust says how many users there are, the generator beside it makes their
+streams, and what these measured goes to Locust's master as its own statistics do.
 
-Import this only in a process that Locust runs: it prepares gRPC for gevent.
+Import this only in a process that Locust runs.
 """
 
 import itertools
 import signal
 import sys
-import time
 from argparse import ArgumentParser
 from typing import Any
 
 import gevent  # type: ignore[import-untyped]
 import locust.stats
-from grpc.experimental import gevent as grpc_gevent
-from locust import User, events
+from locust import User, events, task
 from locust.env import Environment
 from locust.runners import WorkerRunner
+from locust.shape import LoadTestShape
+from pydantic import ValidationError
 
-from client.commands.common import Connection, Tls, addresses, connect
-from client.errors import CharstreamError, Overloaded, ServerError
-from client.sync_streams import TextStream
-from loadtest.measures import CUT_OFF, FIRST_CHAR, GAP_MEDIAN, GAP_P99, METHOD, TOTAL, Measures, measures_of
+from charstream.settings import fail
+from client.commands.common import Tls
+from loadtest.measures.document import document, write_document
+from loadtest.origin import describe_origin
 from loadtest.pages import show_characters
-from loadtest.prompts import choose_prompts
-from loadtest.settings import Scenario, Thresholds, add_flags, from_flags
+from loadtest.recorder import recorder_of
+from loadtest.scenarios.shapes import user_count
+from loadtest.settings import Recording, Scenario, Thresholds, add_flags, from_flags
 from loadtest.summary import missed_thresholds, table
-from loadtest.timing import StreamTiming, bucket
+from loadtest.timing import bucket
 
 __all__ = ["StreamUser"]
 
-# Each stream waits in a native thread of gevent's pool. The default of ten would let ten streams run and hang the rest;
-# threads start as they are needed, so a high limit costs nothing.
-gevent.get_hub().threadpool.maxsize = 4096
-grpc_gevent.init_gevent()
-
 locust.stats.bucket_response_time = bucket  # type: ignore[assignment]  # floats work too
 
-CONNECT_SECONDS = 10.0
-PAUSE_SECONDS = 1.0  # after a failure: a server that refuses at once must not be flooded
+PARTS = (Tls, Scenario, Thresholds, Recording)
 
 
 class StreamUser(User):
-    """A user with a connection of its own, a `number` that no other user of this process has, and the scenario."""
+    """A user whose streams the generator makes; `number` is one that no other user of this process has."""
 
     abstract = True
     _numbers = itertools.count()
@@ -49,95 +45,64 @@ class StreamUser(User):
     def __init__(self, environment: Environment) -> None:
         super().__init__(environment)
         self.number = next(self._numbers)
-        self.scenario = from_flags(Scenario, _options(environment))
-        tls = from_flags(Tls, _options(environment))
-        hosts = tuple(self.host.split(",")) if self.host else addresses()
-        self.client = connect(Connection(host=hosts, **tls.model_dump()))
-        self.prompts = self.scenario.prompt or self._served_prompts()
 
-    def _served_prompts(self) -> tuple[str, ...]:
-        try:
-            return choose_prompts(self.client.model(self.scenario.model, timeout=CONNECT_SECONDS))
-        except CharstreamError:
-            return ("",)  # the texts will fail, and say why
+    def on_start(self) -> None:
+        recorder_of(self.environment).join(self.number)
+
+    @task
+    def wait_for_the_end(self) -> None:
+        while True:
+            gevent.sleep(3600)
 
     def on_stop(self) -> None:
-        self.client.close()
-
-    def wait_time(self) -> float:
-        return self.scenario.wait
-
-    def measure(self, stream: TextStream) -> None:
-        """Read `stream` to its end, check it, and note its measures; Locust hears of one request for each stream."""
-        started, arrivals = time.perf_counter(), list[float]()
-        try:
-            with stream:
-                for _ in stream:
-                    arrivals.append(time.perf_counter())
-            _check(stream)
-        except CharstreamError as error:
-            self._end(started, stream.text, error)
-            gevent.sleep((error.retry_after if isinstance(error, Overloaded) else None) or PAUSE_SECONDS)
-        except gevent.GreenletExit:
-            self._measures.add(CUT_OFF, None, len(stream.text))
-            raise
-        else:
-            self._end(started, stream.text)
-            self._add_timing(StreamTiming(started, arrivals))
-
-    @property
-    def _measures(self) -> Measures:
-        return measures_of(self.environment)
-
-    def _end(self, started: float, text: str, error: Exception | None = None) -> None:
-        """Count a text that ended; its length is in characters."""
-        ms = (time.perf_counter() - started) * 1000
-        self._measures.add(TOTAL, ms, len(text), error)
-        self.environment.events.request.fire(
-            request_type=METHOD, name=TOTAL, response_time=ms, response_length=len(text), exception=error, context={}
-        )
-
-    def _add_timing(self, timing: StreamTiming) -> None:
-        for name, ms in [
-            (FIRST_CHAR, timing.first_char_ms),
-            (GAP_MEDIAN, timing.gap_median_ms),
-            (GAP_P99, timing.gap_p99_ms),
-        ]:
-            if ms is not None:
-                self._measures.add(name, ms)
+        recorder_of(self.environment).leave(self.number)
 
 
-def _check(stream: TextStream) -> None:
-    received = len(stream.raw or stream.text)  # the server counts bytes, where a model predicts them
-    if stream.finish is None or stream.finish.generated_chars != received:
-        raise ServerError(f"{received} characters came, the server says otherwise: {stream.finish}")
+class ScenarioShape(LoadTestShape):
+    """The number of users of a ramp or a spike."""
 
+    use_common_options = True
 
-def _options(environment: Environment) -> Any:
-    return environment.parsed_options
+    def __init__(self, scenario: str, users: int, seconds: float) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._scenario, self._users, self._seconds = scenario, users, seconds
+
+    def tick(self) -> tuple[int, float] | None:
+        at: float = self.get_run_time()  # type: ignore[no-untyped-call]
+        if at >= self._seconds:
+            return None
+        count = user_count("ramp" if self._scenario == "ramp" else "spike", self._users, self._seconds, at)
+        return count, max(count, 1)
 
 
 @events.init_command_line_parser.add_listener  # type: ignore[untyped-decorator]
 def _add_flags(parser: ArgumentParser, **_: Any) -> None:
-    for part in (Tls, Scenario, Thresholds):
+    for part in PARTS:
         add_flags(parser, part)
 
 
 @events.init.add_listener  # type: ignore[untyped-decorator]
-def _set_clock(**_: Any) -> None:
-    """Set gevent's clock, which stands still during imports: the run would end too early by that time."""
+def _prepare(environment: Environment, **_: Any) -> None:
+    # gevent's clock stands still during imports: the run would end too early by that time.
     gevent.get_hub().loop.update_now()
-
-
-@events.init.add_listener  # type: ignore[untyped-decorator]
-def _count_characters(environment: Environment, **_: Any) -> None:
-    measures_of(environment)  # before the run begins, of which they hear
+    options: Any = environment.parsed_options
+    try:
+        scenario = from_flags(Scenario, options)
+        for part in PARTS:
+            from_flags(part, options)
+    except ValidationError as error:
+        fail("loadtest", error.errors()[0]["msg"].removeprefix("Value error, "))
+    recorder_of(environment).listen()
     show_characters(environment)
+    if scenario.scenario in ("ramp", "spike") and not isinstance(environment.runner, WorkerRunner):
+        users, seconds = options.num_users or 1, options.run_time or 60
+        environment.shape_class = ScenarioShape(scenario.scenario, users, seconds)
+        environment.shape_class.runner = environment.runner
 
 
 @events.init.add_listener  # type: ignore[untyped-decorator]
 def _end_in_order(environment: Environment, **_: Any) -> None:
-    """Let Ctrl-C end a run through Locust: as an exception it could rise in a greenlet of gRPC's."""
+    """Let Ctrl-C end a run through Locust: as an exception it could rise in a greenlet of gevent's."""
     if environment.runner and not environment.web_ui and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         gevent.signal_handler(signal.SIGINT, environment.runner.quit)
 
@@ -145,14 +110,19 @@ def _end_in_order(environment: Environment, **_: Any) -> None:
 @events.quitting.add_listener  # type: ignore[untyped-decorator]
 def _conclude(environment: Environment, **_: Any) -> None:
     """Print the table and set the exit code, once for the whole run."""
+    options: Any = environment.parsed_options
+    recorder = recorder_of(environment)
+    recorder.close()
     if environment.runner is None or isinstance(environment.runner, WorkerRunner):
         return
-    summary = measures_of(environment).summary()
-    lines = missed_thresholds(summary, from_flags(Thresholds, _options(environment)))
-    print(table(summary), flush=True)
+    run = recorder.run()
+    if file := from_flags(Recording, options).result:
+        write_document(file, document("run", describe_origin(), [run], {}))
+    lines = missed_thresholds(run, from_flags(Thresholds, options)) + recorder.faults
+    print(table(run), flush=True)
     for line in lines:
         print(f"loadtest: {line}", file=sys.stderr)
     environment.process_exit_code = 1 if lines else 0
-    if _options(environment).csv_prefix:
+    if options.csv_prefix:
         # Locust doesn't flush its CSV writer at the end: let it wake once more, or up to a second is missing.
         gevent.sleep(locust.stats.CSV_STATS_INTERVAL_SEC * 1.2)

@@ -34,7 +34,7 @@ def locust(address: str, *flags: str, seconds: int = 2) -> "subprocess.Completed
 
 
 def command(*flags: str) -> "subprocess.CompletedProcess[str]":
-    return _run([sys.executable, "-m", "loadtest", *flags])
+    return _run([sys.executable, "-m", "loadtest", "--null-seconds", "0", *flags])
 
 
 def _run(command: list[str]) -> "subprocess.CompletedProcess[str]":
@@ -57,7 +57,7 @@ def rows(file: Path) -> dict[str, dict[str, str]]:
 
 
 def test_plain_locust_measures_streams_and_keeps_thresholds(server: ServerProcess, tmp_path: Path) -> None:
-    done = locust(server.address, "--max-chars", "100", "--csv", str(tmp_path / "stats"))
+    done = locust(server.address, "--max-chars", "100", "--warmup", "0", "--csv", str(tmp_path / "stats"))
     assert done.returncode == 0, done.stderr
     stats = rows(tmp_path / "stats_stats.csv")
     finished = int(stats["whole call"]["Request Count"])
@@ -67,13 +67,14 @@ def test_plain_locust_measures_streams_and_keeps_thresholds(server: ServerProces
     assert set(stats) == {"whole call", "Aggregated"}
     assert stats["Aggregated"]["Request Count"] == stats["whole call"]["Request Count"]
     assert float(stats["Aggregated"]["99%"]) <= float(stats["Aggregated"]["Max Response Time"])
-    measures = re.findall(r"^(first character|gap, .+?|whole call) +([\d.]+) +([\d.]+) +([\d.]+)$", done.stdout, re.M)
-    assert len(measures) == 4
-    assert all(float(p50) <= float(p99) <= float(most) for _, p50, p99, most in measures)
+    measures = re.findall(r"^(\S.+?), (?:ms|chars/s) +([\d.,]+) +([\d.,]+) +([\d.,]+)$", done.stdout, re.M)
+    numbers = [[float(value.replace(",", "")) for value in row] for _, *row in measures]
+    assert {"time to first character", "gap between messages", "whole call"} <= {row[0] for row in measures}
+    assert all(p50 <= p99 <= most for p50, p99, most in numbers)
 
 
 def test_two_workers_of_plain_locust_count_as_one(server: ServerProcess) -> None:
-    done = locust(server.address, "--processes", "2", "--max-chars", "100")
+    done = locust(server.address, "--processes", "2", "--max-chars", "100", seconds=5)
     assert done.returncode == 0, done.stderr
     streams, chars = re.search(r"([\d,]+) finished, 0 failed, [\s\S]+?characters +([\d,]+) in", done.stdout).groups()  # type: ignore[union-attr]
     assert int(chars.replace(",", "")) >= 100 * int(streams.replace(",", "")) > 0
@@ -124,9 +125,9 @@ def test_the_command_prints_its_table_on_stdout_and_writes_a_report(server: Serv
     assert re.search(r"[\d,]+ finished, 0 failed, ", done.stdout)
     assert re.search(r"[\d,]+ chars/s", done.stdout)
     assert "first character" in done.stdout
-    report = (tmp_path / "run" / "report.html").read_text()
-    assert re.search(r"[\d,]+ chars/s", report)
-    assert "(bytes)" not in report
+    page = (tmp_path / "run" / "locust.html").read_text()
+    assert re.search(r"[\d,]+ chars/s", page)
+    assert "(bytes)" not in page
     assert int(rows(tmp_path / "run" / "stats_stats.csv")["whole call"]["Request Count"]) >= 24
 
 
@@ -234,7 +235,8 @@ def test_prompts_and_seeds_are_the_same_in_every_run_and_differ_between_texts() 
             yield finish(3)
 
         with serving(note) as server:
-            assert locust(server.address, "--prompt", "a", "--prompt", "b", "--prompt", "c", seconds=1).returncode == 0
+            flags = ("--prompt", "a", "--prompt", "b", "--prompt", "c", "--check", "0")
+            assert locust(server.address, *flags, seconds=1).returncode == 0
         return sorted(seen)
 
     first, second = asked(), asked()
@@ -256,7 +258,20 @@ def test_ctrl_c_ends_the_run_with_its_table() -> None:
         yield from endless(request, context)
 
     with serving(counted) as server:
-        flags = ["--host", server.address, "--users", "4", "--seconds", "50", "--prompt", "a"]
+        flags = [
+            "--host",
+            server.address,
+            "--null-seconds",
+            "0",
+            "--users",
+            "4",
+            "--seconds",
+            "50",
+            "--prompt",
+            "a",
+            "--check",
+            "0",
+        ]
         process = subprocess.Popen(
             [sys.executable, "-c", code, *flags], stdout=subprocess.PIPE, text=True, start_new_session=True
         )

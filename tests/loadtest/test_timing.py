@@ -1,24 +1,8 @@
-"""The measures that are computed from the times of chunks."""
+"""Percentiles of a few values, and Locust's rounding."""
 
 import pytest
 
-from loadtest.timing import StreamTiming, bucket, percentile
-
-
-def test_gaps_and_first_character_are_in_milliseconds() -> None:
-    timing = StreamTiming(10.0, [10.5, 10.51, 10.53, 10.56])
-    assert timing.first_char_ms == pytest.approx(500)
-    assert timing.gaps_ms == pytest.approx([10, 20, 30])
-    assert timing.gap_median_ms == pytest.approx(20)
-    assert timing.gap_p99_ms == pytest.approx(30)
-
-
-@pytest.mark.parametrize("arrivals", [[], [1.5]])
-def test_a_text_of_one_chunk_has_no_gap(arrivals: list[float]) -> None:
-    timing = StreamTiming(1.0, arrivals)
-    assert timing.gap_median_ms is None
-    assert timing.gap_p99_ms is None
-    assert (timing.first_char_ms is None) == (not arrivals)
+from loadtest.timing import bucket, percentile
 
 
 @pytest.mark.parametrize(
