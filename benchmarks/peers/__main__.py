@@ -26,6 +26,7 @@ from bundle.manifest import sha256
 from charstream.settings import Settings, fail, parse
 
 COMMAND = "python -m benchmarks.peers"
+BEGAN = time.monotonic()
 # Large enough that the matmuls count, trained long enough that its texts look like the text's.
 TRAINING = ("--layers", "2", "--hidden", "512", "--dropout", "0", "--batch", "16", "--sequence", "64")
 
@@ -49,7 +50,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     if unknown := [name for name in settings.only if name not in every]:
         fail(COMMAND, f"--only {unknown[0]}: peers are {', '.join(every)}")
     peers = [every[name] for name in settings.only or every]
-    began = time.monotonic()
     try:
         reasons = _install(settings.folder, peers)
         bundle, run = _model(settings)
@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     texts = {graph: greedy_text(bundle, graph) for graph in ("step", "int8")}
     measured = [peer for peer in PEERS if journal.results(peer.name)]
     page = write_report(settings.docs, measured, journal, bundle, texts)
-    _say(f"{page}: written, {time.monotonic() - began:.0f} s")
+    _say(f"{page}: written")
     return 0
 
 
@@ -136,7 +136,8 @@ def _commit() -> str:
 
 
 def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    """Print a line of progress, with the time since the command began."""
+    print(f"[{time.monotonic() - BEGAN:5.0f} s] {text}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -92,6 +92,8 @@ async def charstream(address: str, symbols: str) -> AsyncIterator[Read]:
             request.sampling.temperature = wanted.temperature
             if wanted.chunk:
                 request.chunking.max_chars = wanted.chunk
+            if wanted.chunk > 1:  # a message is to have all of them, though the server would rather send what it has
+                request.chunking.max_delay.FromSeconds(1)
             async for response in stub.Generate(request):
                 if response.text:
                     yield response.text

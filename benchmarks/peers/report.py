@@ -140,16 +140,16 @@ def _waits(peers: Sequence[Peer], figures: Figures) -> Iterator[str]:
     yield WAITS.rstrip()
     yield ""
     titles = [f"{_column(load)}" for load in COLUMNS]
-    yield from _table_head("", *titles, "gap p99, 64 x 8", "messages, 64 x 1", "client, 64 x 8")
+    yield from _table_head("", *titles, "gap p99, 64 x 8", "messages, 64 x 1", "64 x 8", "client, 64 x 8")
     for peer in (peer for peer in peers if peer.protocol != "lines"):
         gap = figures.percentiles(peer, Load(64, 8), "gaps_ms")
-        messages = figures.value(peer, Load(64, 1), "messages")
+        messages = [figures.value(peer, Load(64, chunk), "messages") for chunk in (1, 8)]
         client = figures.value(peer, Load(64, 8), "client")
         yield _row(
             peer.title,
             *(_wait(peer, load, figures) for load in COLUMNS),
             f"{gap[1].median:,.0f}" if gap else "",
-            f"{messages.median:,.0f}" if messages else "",
+            *(f"{each.median:,.0f}" if each else "" for each in messages),
             f"{client.median:.2f}" if client else "",
         )
     yield ""
