@@ -7,10 +7,12 @@ over all peers, forth and back. A peer that cannot be installed, started or read
 interrupted run goes on where it was; another commit, or other settings, begin anew.
 """
 
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from pydantic import Field
@@ -20,6 +22,7 @@ from benchmarks.peers.journal import Journal
 from benchmarks.peers.measure import CHARS, Bench, greedy_text
 from benchmarks.peers.processes import ROOT
 from benchmarks.peers.report import write_report
+from benchmarks.peers.servers.char_model import graph_file
 from benchmarks.peers.table import PEERS, Peer
 from benchmarks.support.machine import describe_machine
 from bundle.manifest import sha256
@@ -50,6 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if unknown := [name for name in settings.only if name not in every]:
         fail(COMMAND, f"--only {unknown[0]}: peers are {', '.join(every)}")
     peers = [every[name] for name in settings.only or every]
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # whatever ends it, the servers end first
     try:
         reasons = _install(settings.folder, peers)
         bundle, run = _model(settings)
@@ -61,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         measure_all(bench, peers, reasons, journal, settings.rounds)
     except KeyboardInterrupt:
         fail(COMMAND, "interrupted; the same command goes on where it was", code=130)
-    texts = {graph: greedy_text(bundle, graph) for graph in ("step", "int8")}
+    texts = {graph: greedy_text(bundle, graph) for graph in ("step", "int8") if (bundle / graph_file(graph)).exists()}
     measured = [peer for peer in PEERS if journal.results(peer.name)]
     page = write_report(settings.docs, measured, journal, bundle, texts)
     _say(f"{page}: written")
@@ -111,6 +115,7 @@ def _model(settings: PeersSettings) -> tuple[Path, Path]:
         out = ("--data", settings.data, "--minutes", f"{settings.minutes:g}", "--out", str(run), "--overwrite")
         _charstream("train", *TRAINING, *out)
         _charstream("export", str(run), "--out", str(bundle), "--overwrite")
+    _say(f"the model: {bundle}")
     return bundle, run
 
 
@@ -131,8 +136,9 @@ def _head(settings: PeersSettings, bundle: Path) -> dict[str, object]:
 
 def _commit() -> str:
     command = ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    return result.stdout.strip() or "unknown"
+    with suppress(OSError):
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
+    return "unknown"
 
 
 def _say(text: str) -> None:

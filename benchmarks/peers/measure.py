@@ -67,12 +67,17 @@ class Bench:
             return {"error": f"{error}{_last_line(log)}"}
 
     def _loads(self, peer: Peer, speak: Any, pid: int, say: Callable[[str], None]) -> Iterator[tuple[str, Result]]:
+        failure = None
         for load in peer.loads:
+            if failure:  # it hangs, or has ended: so that a peer's time is bounded
+                yield load.key, {"error": f"not tried after: {failure}", "others": 0.0}
+                continue
             before, began = _seconds(pid), time.monotonic()
             try:
                 found = speak.load(load)
             except PeerFailed as error:
-                found = {"error": str(error)}
+                failure = str(error)
+                found = {"error": failure}
             after, wall = _seconds(pid), time.monotonic() - began
             own = (after[0] - before[0]) + (after[1] - before[1])
             found["others"] = max(0.0, (after[2] - before[2] - own) / wall)

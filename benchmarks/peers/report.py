@@ -199,7 +199,7 @@ def _texts(peers: Sequence[Peer], figures: Figures, bundle: Path, greedy: Mappin
     yield ""
     yield from _table_head("", "greedy", "nats", "wrong texts", "failed texts", "how it batches")
     for peer in peers:
-        expected = greedy["int8" if peer.graph == "int8" else "step"]
+        expected = greedy.get("int8" if peer.graph == "int8" else "step", "")
         same = min((_same(text, expected) for text in figures.greedy(peer)), default=0)
         texts = [text for text in figures.samples(peer) if len(text) == len(expected)][:SCORED_TEXTS]
         wrong, failed, message = figures.failures(peer)

@@ -13,7 +13,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-__all__ = ["CharModel", "Rows", "draw"]
+__all__ = ["CharModel", "Rows", "draw", "graph_file"]
 
 Array = NDArray[Any]
 
@@ -55,7 +55,7 @@ class CharModel:
         self._start = manifest["symbols"].index(manifest["start_text"])
         self._hidden = manifest["model"]["hidden"]
         self._in_graph = graph != "step"
-        self._session = _session(bundle / (f"decode.{graph}.onnx" if self._in_graph else "step.onnx"), self._in_graph)
+        self._session = _session(bundle / graph_file(graph), self._in_graph)
         inputs = [tensor.name for tensor in self._session.get_inputs()]
         self._states = [name for name in inputs if name not in {"token", "forced", "uniform", "temperature"}]
         self._outputs = [f"{name}_next" for name in self._states]
@@ -107,6 +107,11 @@ class CharModel:
         given |= {"temperature": temperature, **dict(zip(self._states, rows.state, strict=True))}
         tokens, rows.token, *rows.state = self._session.run(["tokens", "token_next", *self._outputs], given)
         return np.asarray(tokens)
+
+
+def graph_file(graph: str) -> str:
+    """Return the name of a graph's file in a bundle."""
+    return "step.onnx" if graph == "step" else f"decode.{graph}.onnx"
 
 
 def draw(logits: Array, uniform: Array, temperature: Array) -> Array:
