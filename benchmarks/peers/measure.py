@@ -124,12 +124,9 @@ class _Readers:
         found = self._client("load", limit, "--chunks", str(load.chunk), "--streams", str(load.streams), *times)
         kept = ("chars", "texts", "wrong", "client", "samples")
         percentiles = {name: _percentiles(found[name]) for name in ("first_ms", "gaps_ms")}
-        speed = {
-            "speed": found["chars"] / bench.seconds,
-            "failures": len(found["failed"]),
-            "failed": found["failed"][:1],
-        }
-        return {name: found[name] for name in kept} | percentiles | speed
+        rates = {"speed": found["chars"] / bench.seconds, "messages": found["messages"] / bench.seconds}
+        failures = {"failures": len(found["failed"]), "failed": found["failed"][:1]}
+        return {name: found[name] for name in kept} | percentiles | rates | failures
 
     def _client(self, what: str, limit: float, *flags: str) -> Any:
         bench = self.bench

@@ -1,6 +1,7 @@
 """Writes docs/benchmarks.md and its plots from the results of a run."""
 
 import datetime
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -17,14 +18,16 @@ __all__ = ["write_report"]
 NAMED = {"litserve": "litserve", "ray": "ray", "bentoml": "bentoml", "triton": "nvidia-pytriton", "torch": "torch"}
 SCORED_TEXTS = 48
 QUIET_CORES = 0.1  # that others may use before the page says so
+BUSY_SHARE = 0.5  # of the cores, from which on ratios say nothing
 HOW = """\
 - **How**: rounds over all, forth and back: {rounds}. Each peer is started anew; of each measurement {seconds:g} s
   count. Texts have {chars} characters, at temperature 0.8; a reader begins a new one when its last one has ended.
   Figures are medians of the rounds, in brackets the lowest and the highest.
 """
 BESIDE = """\
-- **Beside other work**: other processes used {others:.1f} cores meanwhile, so speeds are too low, and far apart;
-  ratios within a round say more. The same command measures a quiet machine.
+- **Beside other work**: other processes used {others:.1f} of {cores} cores meanwhile, so this is a rehearsal: it shows
+  that everything runs and that the texts are right, and its speeds and ratios are not to be quoted. The same command
+  measures a quiet machine.
 """
 SPEEDS = """\
 Columns: streams x characters a message. One character a message is how each one's documentation streams; for eight,
@@ -101,7 +104,7 @@ def _head(journal: Journal, figures: Figures, peers: Sequence[Peer]) -> Iterator
     yield HOW.format(rounds=rounds, seconds=head["seconds"], chars=head["chars"]).rstrip()
     others = figures.others()
     if others > QUIET_CORES:
-        yield BESIDE.format(others=others).rstrip()
+        yield BESIDE.format(others=others, cores=os.cpu_count()).rstrip()
     yield ""
 
 
@@ -159,6 +162,10 @@ def _ratios(peers: Sequence[Peer], figures: Figures) -> Iterator[str]:
     ours = [peer for peer in peers if peer.is_ours]
     yield "## Ratios"
     yield ""
+    if figures.others() > BUSY_SHARE * (os.cpu_count() or 1):
+        yield "Left out: other processes had more than half of the cores, and ratios of such speeds are chance."
+        yield ""
+        return
     yield RATIOS.rstrip()
     yield ""
     yield from _table_head("", "streams", "characters a message", "the other", "ratio", "first character p99, ratio")

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from benchmarks.peers.__main__ import measure_all
 from benchmarks.peers.journal import Journal
 from benchmarks.peers.measure import Bench, greedy_text
@@ -27,7 +29,10 @@ def test_peers_are_measured_checked_and_reported_and_a_run_goes_on_where_it_was(
         stream.write('{"round": 1, "pe')  # it was interrupted
 
     (found,) = journal.results("played")
-    assert found["loads"]["2x8"]["speed"] > 0
+    for chunk in (1, 8):
+        load = found["loads"][f"2x{chunk}"]
+        assert load["texts"] >= 2
+        assert load["speed"] == pytest.approx(chunk * load["messages"])
     assert found["loads"]["2x8"]["wrong"] == found["loads"]["2x8"]["failures"] == 0
     assert found["loads"]["2x1"]["first_ms"][1] > 0
 
