@@ -1,10 +1,10 @@
-# make setup | demo | test | check | proto | prometheus | bench: each may be run again at any time.
+# make setup | demo | test | check | proto | prometheus | bench | peers: each may be run again at any time.
 # PROVIDER=gpu installs onnxruntime-gpu; without it the presence of nvidia-smi decides.
 PYTHON ?= python3
 PROVIDER ?= $(if $(shell command -v nvidia-smi 2>/dev/null),gpu,cpu)
 BIN := .venv/bin
 
-.PHONY: setup demo test check format proto prometheus bench clean
+.PHONY: setup demo test check format proto prometheus bench peers clean
 setup: .venv/ready
 
 .venv/ready: pyproject.toml constraints.txt
@@ -52,5 +52,9 @@ prometheus: .tools/usr/bin/promtool
 bench: setup
 	$(BIN)/python -m benchmarks.speed.throughput
 
+# Installs other servers into .peers, measures them beside ours, and writes docs/benchmarks.md.
+peers: setup
+	$(BIN)/python -m benchmarks.peers
+
 clean:
-	rm -rf .venv .venv-proto .tools dist build .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-proto .tools .peers dist build .pytest_cache .mypy_cache .ruff_cache
