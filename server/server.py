@@ -21,6 +21,7 @@ from server.http.port import HttpPort
 from server.http.status import start_status_port
 from server.observe.metrics import Stage
 from server.observe.observers import Observation
+from server.oip.inference import InferenceService
 from server.runtime.host_runner import RuntimeMissing, check_runtime
 from server.service.calls import Calls
 from server.service.generation import TextGenerationService
@@ -85,7 +86,8 @@ class Server:
             return False
         generation = TextGenerationService(self._catalog, self._settings, keys, self._drain)
         models = ModelsService(self._catalog, self._settings)
-        add_services(server, generation, models, self._health)
+        inference = InferenceService(self._catalog, self._settings, calls, generation)
+        add_services(server, generation, models, inference, self._health)
         await server.start()
         if http:
             http.start(build(calls, generation, models, self._settings, self._observation.metrics))

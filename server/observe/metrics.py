@@ -73,7 +73,8 @@ class Metrics(Observer):
         self._load_failures.inc()
 
     def on_begin(self, call: Call) -> None:
-        self._calls.get(call.method, call.rpc_type).started.inc()
+        if call.rpc_type:
+            self._calls.get(call.method, call.rpc_type).started.inc()
 
     def on_message(self, call: Call, chars: int, seconds: float | None) -> None:
         text = self._texts.get(call.model)
@@ -84,9 +85,10 @@ class Metrics(Observer):
             text.inter_chunk.observe(seconds)
 
     def on_end(self, call: Call) -> None:
-        method = self._calls.get(call.method, call.rpc_type)
-        method.handled[call.status].inc()
-        method.seconds.observe(call.seconds)
+        if call.rpc_type:
+            method = self._calls.get(call.method, call.rpc_type)
+            method.handled[call.status].inc()
+            method.seconds.observe(call.seconds)
         if call.limit:
             self._refused.labels(call.limit).inc()
         if call.reason:
