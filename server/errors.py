@@ -4,6 +4,7 @@
     ├── InvalidField      INVALID_ARGUMENT     the caller must change a field
     ├── WrongReplica      FAILED_PRECONDITION  the caller must ask a replica that equals the first one
     ├── ModelNotFound     NOT_FOUND            the caller must name another model
+    ├── SequenceNotFound  NOT_FOUND            the caller must begin the sequence again
     ├── ModelUnusable     FAILED_PRECONDITION  the caller must name another model, or ask another server
     ├── Overloaded        RESOURCE_EXHAUSTED   the caller may try again after a while
     ├── Unauthenticated   UNAUTHENTICATED      the caller must show a token, or another one
@@ -27,6 +28,7 @@ __all__ = [
     "ModelUnusable",
     "Overloaded",
     "RequestError",
+    "SequenceNotFound",
     "ShuttingDown",
     "Unauthenticated",
     "WrongReplica",
@@ -89,6 +91,17 @@ class ModelNotFound(RequestError):
         super().__init__(f"model: {quote(name)} is not served; served are {join_names(served)}")
 
 
+class SequenceNotFound(RequestError):
+    """No state is held for the sequence; `why` says why one that was there is gone."""
+
+    code = StatusCode.NOT_FOUND
+
+    def __init__(self, name: int | str, why: str) -> None:
+        reason = f"was evicted: {why}" if why else "was not begun here, has ended, or was lost with its model"
+        shown = quote(name) if isinstance(name, str) else name
+        super().__init__(f"sequence_id: {shown} {reason}; begin it again with sequence_start")
+
+
 class ModelUnusable(RequestError):
     """The bundle is there, and cannot be loaded; `why` tells callers nothing of the machine."""
 
@@ -111,6 +124,16 @@ class Overloaded(RequestError):
     def too_many(cls, limit: int) -> "Overloaded":
         reason = f"the model has {limit} texts running and waiting, its limit (--max-rows + --max-waiting)"
         return cls("max_waiting", reason)
+
+    @classmethod
+    def too_many_steps(cls, limit: int) -> "Overloaded":
+        reason = f"the model has {limit} steps waiting, its limit (--max-rows + --max-waiting)"
+        return cls("max_waiting", reason)
+
+    @classmethod
+    def too_many_sequences(cls, limit: int) -> "Overloaded":
+        reason = f"all of the {limit} sequences that the model may hold are in use (--sequence-memory)"
+        return cls("sequence_memory", reason)
 
     @classmethod
     def queue_timeout(cls, seconds: float) -> "Overloaded":

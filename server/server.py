@@ -85,8 +85,8 @@ class Server:
         if not await self._load():
             return False
         generation = TextGenerationService(self._catalog, self._settings, keys, self._drain)
-        models = ModelsService(self._catalog, self._settings)
-        inference = InferenceService(self._catalog, self._settings, calls, generation)
+        models, quotas = ModelsService(self._catalog, self._settings), generation.quotas
+        inference = InferenceService(self._catalog, self._settings, calls, generation, quotas, self._drain)
         add_services(server, generation, models, inference, self._health)
         await server.start()
         if http:

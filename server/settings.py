@@ -75,6 +75,16 @@ class ServerSettings(Settings):
     prefix_cache: float = Field(
         64, ge=0, le=1 << 20, description="megabytes for the states after prompts, which repeated prompts start from"
     )
+    sequence_memory: float = Field(
+        64,
+        ge=0,
+        le=1 << 20,
+        description="megabytes, per model, for the states of sequences that callers of NAME.step have kept here "
+        "(docs/triton.md): 100,000 of an LSTM 2x512 are 820. They are taken as sequences come",
+    )
+    sequence_idle: float = Field(
+        600, gt=0, le=1e9, description="seconds without a step after which a sequence is forgotten"
+    )
     max_wait: float = Field(60, gt=0, le=86_400, description="seconds that a text may wait for a row")
     stream_buffer: int = Field(
         4096, ge=256, le=1 << 24, description="characters a stream may hold before its row pauses for a slow reader"
@@ -214,6 +224,10 @@ class ServerSettings(Settings):
     @property
     def prefix_bytes(self) -> int:
         return int(self.prefix_cache * 1e6)
+
+    @property
+    def sequence_bytes(self) -> int:
+        return int(self.sequence_memory * 1e6)
 
     @property
     def chunk_seconds(self) -> float:

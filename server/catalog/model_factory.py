@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from bundle.graph_contract import DEVICE_STEPS
 from bundle.manifest import ON_DEVICE, Manifest, Precision
-from bundle.read import Bundle, decode_file, full_file
+from bundle.read import STEP, Bundle, decode_file, full_file
 from server.catalog.loaded_model import ServedModel
 from server.engine.engine import Engine
 from server.engine.messages import Output, Shutdown
@@ -15,8 +15,11 @@ from server.observe.engine_metrics import ModelInfo
 from server.observe.metrics import Metrics
 from server.runtime.device_states import STAGED, full_steps
 from server.runtime.load import BEST, load
+from server.runtime.step_runner import StepRunner
 from server.settings import ServerSettings
 from server.streaming.open_streams import Streams
+from server.streaming.sequences import Sequences
+from server.streaming.steps import Steps
 from server.streaming.text_stream import StreamLimits
 
 __all__ = ["ModelFactory", "memory_of"]
@@ -83,12 +86,29 @@ class ModelFactory:
         streams.submit = engine.submit
         engine.start_warm()
 
+        # In this process, beside the event loop, whatever process the engine has: here are the states of sequences.
+        runner = StepRunner(bundle.files[STEP], manifest)
+        steps = Steps(runner, self._loop, settings.max_batch, settings.most_texts)
+        sequences = Sequences(manifest.model, settings.sequence_bytes, settings.sequence_idle)
+
         def stop() -> None:
+            steps.stop()
             engine.submit(Shutdown())
             engine.join()
 
-        memory = memory_of(manifest, settings, precision)
-        return ServedModel(manifest, bundle.digest, precision, provider, loaded.device, numerics, memory, streams, stop)
+        return ServedModel(
+            manifest,
+            bundle.digest,
+            precision,
+            provider,
+            loaded.device,
+            numerics,
+            memory_of(manifest, settings, precision),
+            streams,
+            steps,
+            sequences,
+            stop,
+        )
 
     def _on_engine_error(self, error: BaseException) -> None:
         self._loop.call_soon_threadsafe(self._engine_failed, error)

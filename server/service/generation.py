@@ -34,7 +34,7 @@ class TextGenerationService(pb_grpc.TextGenerationServicer):
         self, catalog: Catalog[ServedModel], settings: ServerSettings, keys: Keys, drain: asyncio.Event
     ) -> None:
         self._catalog, self._settings, self._keys, self._drain = catalog, settings, keys, drain
-        self._quotas = Quotas(settings.identity_streams, settings.identity_chars)
+        self.quotas = Quotas(settings.identity_streams, settings.identity_chars)
 
     async def Generate(self, message: pb.GenerateRequest, context: Writer) -> None:
         async with self._model(message) as (model, token, quota):
@@ -71,7 +71,7 @@ class TextGenerationService(pb_grpc.TextGenerationServicer):
 
         Raises before the request is read if no text more may be open.
         """
-        with self._quotas.of(current_call().identity) as quota:
+        with self.quotas.of(current_call().identity) as quota:
             if self._drain.is_set():
                 raise ShuttingDown
             token = None
