@@ -8,6 +8,8 @@
     ├── ModelUnusable     FAILED_PRECONDITION  the caller must name another model, or ask another server
     ├── Overloaded        RESOURCE_EXHAUSTED   the caller may try again after a while
     ├── Unauthenticated   UNAUTHENTICATED      the caller must show a token, or another one
+    ├── NotAllowed        PERMISSION_DENIED    the operator must allow it (--admin)
+    ├── NotImplementedHere  UNIMPLEMENTED      the caller must do without it
     ├── CallTooLong       UNAVAILABLE          the caller may go on in another call
     └── ShuttingDown      UNAVAILABLE          the caller may try another replica
     CannotStart           the process ends with exit code 1
@@ -26,6 +28,8 @@ __all__ = [
     "InvalidField",
     "ModelNotFound",
     "ModelUnusable",
+    "NotAllowed",
+    "NotImplementedHere",
     "Overloaded",
     "RequestError",
     "SequenceNotFound",
@@ -182,6 +186,18 @@ class Unauthenticated(RequestError):
     """No token, or one that is not known."""
 
     code = StatusCode.UNAUTHENTICATED
+
+
+class NotAllowed(RequestError):
+    """The operator did not allow it to callers."""
+
+    code = StatusCode.PERMISSION_DENIED
+
+
+class NotImplementedHere(RequestError):
+    """The method has its name in the protocol, and is not offered; the message says what to do instead."""
+
+    code = StatusCode.UNIMPLEMENTED
 
 
 class ShuttingDown(RequestError):

@@ -47,6 +47,9 @@ class ServerSettings(Settings):
     model_memory: float = Field(
         0, ge=0, description="megabytes that loaded models may take; the least used one goes first. 0 is no limit"
     )
+    admin: bool = Field(
+        False, description="callers may load and unload models (RepositoryModelLoad, RepositoryModelUnload)"
+    )
     watch: float = Field(
         10, ge=0, le=86_400, description="seconds between two looks for new and gone bundles; 0 looks only after SIGHUP"
     )

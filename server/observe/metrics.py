@@ -40,12 +40,14 @@ class Metrics(Observer):
 
     Attributes:
         stage: is set by the server, and read from any thread.
+        runs: of all engines.
     """
 
     def __init__(self, lost_lines: Callable[[], int], methods: Mapping[str, str]) -> None:
         self.registry, self.stage = CollectorRegistry(), Stage.LOADING
         self._calls, self._texts = _Calls(self.registry, methods), _Texts(self.registry)
         self._engines = EngineFamilies(self.registry)
+        self.runs = self._engines.runs
         self._refused = Counter(
             "charstream_refused_total",
             "Calls refused, by the setting that they went beyond",

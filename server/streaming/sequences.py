@@ -15,12 +15,17 @@ from server.errors import InvalidField, Overloaded, SequenceNotFound
 from server.runtime.step_runner import StepOutput
 from server.streaming.steps import Steps
 
-__all__ = ["Key", "Sequences"]
+__all__ = ["Key", "Sequences", "capacity"]
 
 FLOAT_BYTES = 4
 # The sequences of which it is known why they are gone.
 MOST_GONE = 100_000
 Arrays = Sequence[NDArray[np.float32]]
+
+
+def capacity(shape: ModelShape, memory: int) -> int:
+    """Return the number of sequences whose states take `memory` bytes."""
+    return memory // (shape.hidden * len(shape.state_names) * FLOAT_BYTES)
 
 
 @dataclass(frozen=True)
@@ -52,7 +57,7 @@ class Sequences:
 
     def __init__(self, shape: ModelShape, memory: int, idle_seconds: float) -> None:
         self._hidden, self._names = shape.hidden, len(shape.state_names)
-        self.capacity = memory // (self._hidden * self._names * FLOAT_BYTES)
+        self.capacity = capacity(shape, memory)
         self._idle_seconds = idle_seconds
         self._arrays: Arrays = ()
         self._used: NDArray[np.float64] = np.empty(0)  # time.monotonic() by row

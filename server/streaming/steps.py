@@ -12,23 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from server.errors import Overloaded
+from server.observe.totals import Total
 from server.runtime.step_runner import StepOutput
 
-__all__ = ["Runner", "StepCounts", "Steps"]
+__all__ = ["Runner", "Steps"]
 
 
 class Runner(Protocol):
     """Runs one step of rows; see server/runtime/step_runner.py. Is called by one thread only."""
 
     def run(self, token: NDArray[np.int64], state: Sequence[NDArray[np.float32]]) -> StepOutput: ...
-
-
-@dataclass
-class StepCounts:
-    """Runs of one number of rows, and the seconds that they took."""
-
-    runs: int = 0
-    seconds: float = 0.0
 
 
 @dataclass
@@ -47,7 +40,7 @@ class Steps:
         most: steps that may wait.
 
     Attributes:
-        counts: by number of rows.
+        totals: of runs, by their number of rows.
     """
 
     def __init__(self, runner: Runner, loop: asyncio.AbstractEventLoop, max_rows: int, most: int) -> None:
@@ -55,7 +48,7 @@ class Steps:
         self._waiting: deque[_Waiting] = deque()
         self._thread = ThreadPoolExecutor(1, "steps")
         self._is_running = False
-        self.counts: dict[int, StepCounts] = {}
+        self.totals: dict[int, Total] = {}
 
     async def step(self, token: NDArray[np.int64], state: Sequence[NDArray[np.float32]]) -> tuple[StepOutput, float]:
         """Run one step of at most `max_rows` rows; return its output, and the seconds that it waited.
@@ -102,9 +95,7 @@ class Steps:
         state = [np.concatenate([waiting.state[name] for waiting in group]) for name in names]
         begin = time.perf_counter()
         output = self._runner.run(token, state)
-        counts = self.counts.setdefault(len(token), StepCounts())
-        counts.runs += 1
-        counts.seconds += time.perf_counter() - begin
+        self.totals.setdefault(len(token), Total()).add(time.perf_counter() - begin)
         return output
 
     def _end(self, group: Sequence[_Waiting], done: asyncio.Future[StepOutput]) -> None:

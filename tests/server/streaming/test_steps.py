@@ -68,7 +68,7 @@ async def test_what_waits_shares_runs_and_what_is_given_up_is_left_out() -> None
         results = await asyncio.gather(*tasks, return_exceptions=True)
         assert isinstance(results.pop(3), asyncio.CancelledError)
         assert [result[0].logits[0, 0] for result in results if isinstance(result, tuple)] == [0, 1, 2, 4, 5, 6, 7]
-        assert {rows: counts.runs for rows, counts in steps.counts.items()} == {1: 1, 4: 1, 2: 1}
+        assert {rows: total.count for rows, total in steps.totals.items()} == {1: 1, 4: 1, 2: 1}
 
 
 async def test_no_more_steps_wait_than_may() -> None:
