@@ -243,7 +243,7 @@ FIELDS = (
     Field("allowed", "BYTES", _set_text("sampling.allowed")),
     Field("banned", "BYTES", _set_text("sampling.banned")),
     Field("bias", "BYTES", _put_bias),
-    Field("seed", "UINT64", _set("seed")),
+    Field("seed", "UINT64", _set("seed"), aliases=("random_seed",)),
     Field("max_chars", "UINT32", _set("max_chars"), aliases=("max_tokens",)),
     Field("min_chars", "UINT32", _set("min_chars"), aliases=("min_tokens",)),
     Field("stop", "BYTES", _put_stops, size=-1, aliases=("stop_words",)),
