@@ -138,7 +138,7 @@ def memory_of(manifest: Manifest, settings: ServerSettings, precision: Precision
     on_device = precision in ON_DEVICE
     steps = DEVICE_STEPS if on_device else (None,)
     names = {name(precision, number) for name in (decode_file, full_file) for number in steps}
-    graphs = sum(record.bytes for name, record in manifest.files.items() if name in names)
+    graphs = sum(record.bytes for name, record in manifest.files.items() if name in {STEP, *names})
     rows = sum(settings.bucket_sizes) + STAGED if on_device else settings.max_rows
     batch = settings.max_rows if on_device else settings.max_batch
     work = WORK_ARRAYS * batch * (GRAPHS * len(steps) * shape.layers * shape.hidden + vocab) * FLOAT_BYTES

@@ -144,7 +144,7 @@ class InferenceService(oip_grpc.GRPCInferenceServiceServicer):
         if inputs.streaming is False:
             await send(await self._collect(inputs, writer), True)
         else:
-            await self._texts.Generate(inputs.message, Streamer(inputs.message, send))
+            await self._texts.Generate(inputs.message, Streamer(inputs.message, send, out.reader))
 
     async def _collect(self, inputs: TextInputs, writer: ResponseWriter) -> Sequence[Tensor]:
         collector = Collector(inputs.message)

@@ -23,7 +23,7 @@ from server.runtime.step_runner import StepOutput
 from server.settings import ServerSettings
 from server.streaming.sequences import Key
 
-__all__ = ["StepModels", "state_specs"]
+__all__ = ["StepModels", "read_step", "state_specs"]
 
 TOKEN, MAX_NAME = "token", 128
 INTEGERS = {"UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64"}
@@ -85,7 +85,7 @@ class StepModels:
         outputs = [spec.name for spec in step_outputs(manifest.model, len(manifest.symbols))]
         writer = ResponseWriter(request, outputs)
         writer.version = manifest.version
-        step = _read_step(request, manifest, self._settings.max_batch)
+        step = read_step(request, manifest, self._settings.max_batch)
         call.forced_chars = len(step.token)
         await self._wait_for_quota(quota, len(step.token))
         output, call.queue_seconds = await _run(step, model, quota.identity)
@@ -116,7 +116,7 @@ async def _run(step: StepRequest, model: ServedModel, identity: str) -> tuple[St
     return await model.sequences.step(key, step.token, model.steps, begin=begin, end=step.ends)
 
 
-def _read_step(request: oip.ModelInferRequest, manifest: Manifest, max_rows: int) -> StepRequest:
+def read_step(request: oip.ModelInferRequest, manifest: Manifest, max_rows: int) -> StepRequest:
     """Return the step that the request asks for. Raises InvalidField."""
     tensors, specs = read_tensors(request), state_specs(manifest)
     known = [TOKEN, *(spec.name for spec in specs)]

@@ -1,6 +1,7 @@
 """ModelStreamInfer: requests that come on one stream and are served side by side."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ from server.observe.call import begin_call, current_call
 from server.oip.responses import FINAL
 from server.service.calls import Calls, report_fault
 from server.settings import ServerSettings
+from server.streaming.text_stream import Reader
 
 __all__ = ["Out", "RequestStreams"]
 
@@ -19,11 +21,15 @@ Context = ServicerContext[Any, Any]
 
 
 class Out:
-    """Writes the messages of all requests of a stream, one at a time. A reader who takes nothing ends the stream."""
+    """Writes the messages of all requests of a stream, one at a time. A reader who takes nothing ends the stream.
+
+    Attributes:
+        reader: of all texts of the stream.
+    """
 
     def __init__(self, context: Context, reader_timeout: float) -> None:
         self._context, self._reader_timeout = context, reader_timeout
-        self._turn = asyncio.Lock()
+        self._turn, self.reader = asyncio.Lock(), Reader()
 
     async def write(self, message: oip.ModelStreamInferResponse) -> None:
         """Write a message. Raises Overloaded if it is not taken in time."""
@@ -31,6 +37,7 @@ class Out:
             try:
                 async with asyncio.timeout(self._reader_timeout):
                     await self._context.write(message)
+                self.reader.took = time.monotonic()
             except TimeoutError:
                 raise Overloaded.reader_timeout(self._reader_timeout) from None
 

@@ -8,6 +8,7 @@ import numpy as np
 from protos import charstream_pb2 as pb
 from server.errors import InvalidField
 from server.oip.tensors import Tensor
+from server.streaming.text_stream import Reader
 
 __all__ = ["OUTPUTS", "Collector", "Streamer", "text_tensors"]
 
@@ -51,10 +52,11 @@ class Streamer:
 
     Args:
         send: sends tensors, and whether they are the last ones.
+        reader: who takes them, and perhaps those of other requests.
     """
 
-    def __init__(self, request: pb.GenerateRequest, send: Send) -> None:
-        self._left, self._send = _texts(request), send
+    def __init__(self, request: pb.GenerateRequest, send: Send, reader: Reader) -> None:
+        self._left, self._send, self.reader = _texts(request), send, reader
 
     async def write(self, message: pb.GenerateResponse) -> None:
         self._left -= is_whole(message)
