@@ -1,6 +1,6 @@
 """The contract of a bundle's ONNX files: operators, tensor names, types and shapes.
 
-Only the header of a file is read (bundle/onnx_header.proto), so a wrong one is refused before a runtime sees it.
+Only a part of a file is read (bundle/onnx_header.proto), so a wrong one is refused before a runtime sees it.
 """
 
 from collections.abc import Iterable, Iterator, Set
@@ -10,6 +10,7 @@ from google.protobuf.message import DecodeError
 
 from bundle import onnx_header_pb2 as onnx
 from bundle.manifest import ModelShape
+from bundle.pair_bound import Exceeded, check_tensors, is_bounded
 
 __all__ = [
     "DEVICE_OPERATORS",
@@ -169,6 +170,8 @@ def check_graph(
     for graph in _nested_graphs(model.graph):
         _check_operators(graph, operators)
         _check_tensors_inside(graph)
+        if is_bounded(model):
+            _check_bound(graph)
     _check_specs("inputs", model.graph.input, inputs)
     _check_specs("outputs", model.graph.output, outputs)
     _check_metadata(model, metadata)
@@ -215,6 +218,13 @@ def _check_tensors_inside(graph: onnx.Graph) -> None:
     for tensor in (*graph.initializer, *constants):
         if tensor.data_location or tensor.external_data:
             raise GraphError(f"tensor {tensor.name!r} lies outside the file, external data is not allowed")
+
+
+def _check_bound(graph: onnx.Graph) -> None:
+    try:
+        check_tensors(graph)
+    except Exceeded as error:
+        raise GraphError(str(error)) from None
 
 
 def _check_metadata(model: onnx.Model, expected: dict[str, str]) -> None:

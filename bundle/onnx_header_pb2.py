@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x62undle/onnx_header.proto\x12\x16\x63harstream.onnx_header\"\xa3\x02\n\x05Model\x12\x12\n\nir_version\x18\x01 \x01(\x03\x12,\n\x05graph\x18\x07 \x01(\x0b\x32\x1d.charstream.onnx_header.Graph\x12\x33\n\x0copset_import\x18\x08 \x03(\x0b\x32\x1d.charstream.onnx_header.Opset\x12\x35\n\x0emetadata_props\x18\x0e \x03(\x0b\x32\x1d.charstream.onnx_header.Entry\x12\x37\n\rtraining_info\x18\x14 \x03(\x0b\x32 .charstream.onnx_header.Training\x12\x33\n\tfunctions\x18\x19 \x03(\x0b\x32 .charstream.onnx_header.Function\"(\n\x05Opset\x12\x0e\n\x06\x64omain\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\"#\n\x05\x45ntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\"\x18\n\x08\x46unction\x12\x0c\n\x04name\x18\x01 \x01(\t\"\n\n\x08Training\"\x0e\n\x0cSparseTensor\"\x87\x02\n\x05Graph\x12*\n\x04node\x18\x01 \x03(\x0b\x32\x1c.charstream.onnx_header.Node\x12\x33\n\x0binitializer\x18\x05 \x03(\x0b\x32\x1e.charstream.onnx_header.Tensor\x12,\n\x05input\x18\x0b \x03(\x0b\x32\x1d.charstream.onnx_header.Value\x12-\n\x06output\x18\x0c \x03(\x0b\x32\x1d.charstream.onnx_header.Value\x12@\n\x12sparse_initializer\x18\x0f \x03(\x0b\x32$.charstream.onnx_header.SparseTensor\"k\n\x04Node\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x0f\n\x07op_type\x18\x04 \x01(\t\x12\x34\n\tattribute\x18\x05 \x03(\x0b\x32!.charstream.onnx_header.Attribute\x12\x0e\n\x06\x64omain\x18\x07 \x01(\t\"\xc9\x02\n\tAttribute\x12\x0c\n\x04name\x18\x01 \x01(\t\x12)\n\x01t\x18\x05 \x01(\x0b\x32\x1e.charstream.onnx_header.Tensor\x12(\n\x01g\x18\x06 \x01(\x0b\x32\x1d.charstream.onnx_header.Graph\x12/\n\x07tensors\x18\n \x03(\x0b\x32\x1e.charstream.onnx_header.Tensor\x12-\n\x06graphs\x18\x0b \x03(\x0b\x32\x1d.charstream.onnx_header.Graph\x12;\n\rsparse_tensor\x18\x16 \x01(\x0b\x32$.charstream.onnx_header.SparseTensor\x12<\n\x0esparse_tensors\x18\x17 \x03(\x0b\x32$.charstream.onnx_header.SparseTensor\"c\n\x06Tensor\x12\x0c\n\x04name\x18\x08 \x01(\t\x12\x34\n\rexternal_data\x18\r \x03(\x0b\x32\x1d.charstream.onnx_header.Entry\x12\x15\n\rdata_location\x18\x0e \x01(\x05\"A\n\x05Value\x12\x0c\n\x04name\x18\x01 \x01(\t\x12*\n\x04type\x18\x02 \x01(\x0b\x32\x1c.charstream.onnx_header.Type\"?\n\x04Type\x12\x37\n\x0btensor_type\x18\x01 \x01(\x0b\x32\".charstream.onnx_header.TensorType\"M\n\nTensorType\x12\x11\n\telem_type\x18\x01 \x01(\x05\x12,\n\x05shape\x18\x02 \x01(\x0b\x32\x1d.charstream.onnx_header.Shape\"7\n\x05Shape\x12.\n\x03\x64im\x18\x01 \x03(\x0b\x32!.charstream.onnx_header.Dimension\">\n\tDimension\x12\x13\n\tdim_value\x18\x01 \x01(\x03H\x00\x12\x13\n\tdim_param\x18\x02 \x01(\tH\x00\x42\x07\n\x05valueb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x62undle/onnx_header.proto\x12\x16\x63harstream.onnx_header\"\xa3\x02\n\x05Model\x12\x12\n\nir_version\x18\x01 \x01(\x03\x12,\n\x05graph\x18\x07 \x01(\x0b\x32\x1d.charstream.onnx_header.Graph\x12\x33\n\x0copset_import\x18\x08 \x03(\x0b\x32\x1d.charstream.onnx_header.Opset\x12\x35\n\x0emetadata_props\x18\x0e \x03(\x0b\x32\x1d.charstream.onnx_header.Entry\x12\x37\n\rtraining_info\x18\x14 \x03(\x0b\x32 .charstream.onnx_header.Training\x12\x33\n\tfunctions\x18\x19 \x03(\x0b\x32 .charstream.onnx_header.Function\"(\n\x05Opset\x12\x0e\n\x06\x64omain\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\"#\n\x05\x45ntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\"\x18\n\x08\x46unction\x12\x0c\n\x04name\x18\x01 \x01(\t\"\n\n\x08Training\"\x0e\n\x0cSparseTensor\"\x95\x02\n\x05Graph\x12*\n\x04node\x18\x01 \x03(\x0b\x32\x1c.charstream.onnx_header.Node\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x33\n\x0binitializer\x18\x05 \x03(\x0b\x32\x1e.charstream.onnx_header.Tensor\x12,\n\x05input\x18\x0b \x03(\x0b\x32\x1d.charstream.onnx_header.Value\x12-\n\x06output\x18\x0c \x03(\x0b\x32\x1d.charstream.onnx_header.Value\x12@\n\x12sparse_initializer\x18\x0f \x03(\x0b\x32$.charstream.onnx_header.SparseTensor\"\x8a\x01\n\x04Node\x12\r\n\x05input\x18\x01 \x03(\t\x12\x0e\n\x06output\x18\x02 \x03(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x0f\n\x07op_type\x18\x04 \x01(\t\x12\x34\n\tattribute\x18\x05 \x03(\x0b\x32!.charstream.onnx_header.Attribute\x12\x0e\n\x06\x64omain\x18\x07 \x01(\t\"\xc9\x02\n\tAttribute\x12\x0c\n\x04name\x18\x01 \x01(\t\x12)\n\x01t\x18\x05 \x01(\x0b\x32\x1e.charstream.onnx_header.Tensor\x12(\n\x01g\x18\x06 \x01(\x0b\x32\x1d.charstream.onnx_header.Graph\x12/\n\x07tensors\x18\n \x03(\x0b\x32\x1e.charstream.onnx_header.Tensor\x12-\n\x06graphs\x18\x0b \x03(\x0b\x32\x1d.charstream.onnx_header.Graph\x12;\n\rsparse_tensor\x18\x16 \x01(\x0b\x32$.charstream.onnx_header.SparseTensor\x12<\n\x0esparse_tensors\x18\x17 \x03(\x0b\x32$.charstream.onnx_header.SparseTensor\"\x96\x01\n\x06Tensor\x12\x0c\n\x04\x64ims\x18\x01 \x03(\x03\x12\x11\n\tdata_type\x18\x02 \x01(\x05\x12\x0c\n\x04name\x18\x08 \x01(\t\x12\x10\n\x08raw_data\x18\t \x01(\x0c\x12\x34\n\rexternal_data\x18\r \x03(\x0b\x32\x1d.charstream.onnx_header.Entry\x12\x15\n\rdata_location\x18\x0e \x01(\x05\"A\n\x05Value\x12\x0c\n\x04name\x18\x01 \x01(\t\x12*\n\x04type\x18\x02 \x01(\x0b\x32\x1c.charstream.onnx_header.Type\"?\n\x04Type\x12\x37\n\x0btensor_type\x18\x01 \x01(\x0b\x32\".charstream.onnx_header.TensorType\"M\n\nTensorType\x12\x11\n\telem_type\x18\x01 \x01(\x05\x12,\n\x05shape\x18\x02 \x01(\x0b\x32\x1d.charstream.onnx_header.Shape\"7\n\x05Shape\x12.\n\x03\x64im\x18\x01 \x03(\x0b\x32!.charstream.onnx_header.Dimension\">\n\tDimension\x12\x13\n\tdim_value\x18\x01 \x01(\x03H\x00\x12\x13\n\tdim_param\x18\x02 \x01(\tH\x00\x42\x07\n\x05valueb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,21 +44,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SPARSETENSOR']._serialized_start=463
   _globals['_SPARSETENSOR']._serialized_end=477
   _globals['_GRAPH']._serialized_start=480
-  _globals['_GRAPH']._serialized_end=743
-  _globals['_NODE']._serialized_start=745
-  _globals['_NODE']._serialized_end=852
-  _globals['_ATTRIBUTE']._serialized_start=855
-  _globals['_ATTRIBUTE']._serialized_end=1184
-  _globals['_TENSOR']._serialized_start=1186
-  _globals['_TENSOR']._serialized_end=1285
-  _globals['_VALUE']._serialized_start=1287
-  _globals['_VALUE']._serialized_end=1352
-  _globals['_TYPE']._serialized_start=1354
-  _globals['_TYPE']._serialized_end=1417
-  _globals['_TENSORTYPE']._serialized_start=1419
-  _globals['_TENSORTYPE']._serialized_end=1496
-  _globals['_SHAPE']._serialized_start=1498
-  _globals['_SHAPE']._serialized_end=1553
-  _globals['_DIMENSION']._serialized_start=1555
-  _globals['_DIMENSION']._serialized_end=1617
+  _globals['_GRAPH']._serialized_end=757
+  _globals['_NODE']._serialized_start=760
+  _globals['_NODE']._serialized_end=898
+  _globals['_ATTRIBUTE']._serialized_start=901
+  _globals['_ATTRIBUTE']._serialized_end=1230
+  _globals['_TENSOR']._serialized_start=1233
+  _globals['_TENSOR']._serialized_end=1383
+  _globals['_VALUE']._serialized_start=1385
+  _globals['_VALUE']._serialized_end=1450
+  _globals['_TYPE']._serialized_start=1452
+  _globals['_TYPE']._serialized_end=1515
+  _globals['_TENSORTYPE']._serialized_start=1517
+  _globals['_TENSORTYPE']._serialized_end=1594
+  _globals['_SHAPE']._serialized_start=1596
+  _globals['_SHAPE']._serialized_end=1651
+  _globals['_DIMENSION']._serialized_start=1653
+  _globals['_DIMENSION']._serialized_end=1715
 # @@protoc_insertion_point(module_scope)

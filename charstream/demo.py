@@ -20,6 +20,7 @@ from charstream.settings import Settings, fail, parse
 
 COMMAND = "charstream demo"
 DRAIN_SECONDS = 30
+USAGE = 2  # exit code of what the user can correct
 STREAMS, WINDOW = 16, 64  # --batch and --sequence of the preset demo
 
 
@@ -36,11 +37,14 @@ class DemoSettings(Settings):
 def main(argv: Sequence[str] | None = None) -> int:
     settings = parse(DemoSettings, argv, command=COMMAND)
     begun = time.monotonic()
+    if settings.data == "-" or Path(settings.data).is_fifo():
+        fail(COMMAND, f"--data {settings.data}: several commands read the text: write it into a file first")
     run, bundle = settings.folder / "runs" / "demo", settings.folder / "bundles" / "demo"
     try:
         symbols = _training_symbols(_step("The text", "data", settings.data, captured=True))
         if symbols < 2:
-            fail(COMMAND, f"--data {settings.data}: 2 characters to train on are the least, the text has {symbols}")
+            what = f"the part to train on has {symbols} character{'s' * (symbols != 1)}, 2 are the least"
+            fail(COMMAND, f"--data {settings.data}: {what}: give a longer text, of a few thousand characters")
         training = ("--data", settings.data, "--minutes", f"{settings.minutes:g}", "--out", str(run), "--overwrite")
         _step("A model learns it", "train", "--preset", "demo", *training, *_batch(symbols))
         _step("To ONNX; does it compute the same?", "export", str(run), "--out", str(bundle), "--overwrite")
@@ -51,7 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             load = ("--users", str(settings.users), "--seconds", str(settings.seconds), "--host", address)
             _step("Under load", "loadtest", *load)
     except subprocess.CalledProcessError as error:
-        fail(COMMAND, f"stopped: the command above ended with exit code {error.returncode}", code=1)
+        wrong = error.returncode if error.returncode == USAGE else 1
+        fail(COMMAND, f"stopped: the command above ended with exit code {error.returncode}", code=wrong)
     except KeyboardInterrupt:
         fail(COMMAND, "interrupted", code=130)
     _say(f"Done in {time.monotonic() - begun:.0f} s", _what_next(run, bundle, prompt))

@@ -29,7 +29,7 @@ from .errors import (
     WrongReplica,
 )
 from .options import GenerateOptions
-from .results import Finish, ModelInfo, Place, Progress, Replica, ScoredPart, ScoreSummary, Started, Training
+from .results import Finish, ModelInfo, Place, Progress, Repeat, Replica, ScoredPart, ScoreSummary, Started, Training
 from .score_task import ScoreOptions
 from .sync_client import Client
 from .sync_streams import Continuations, ScoreStream, TextStream
@@ -52,6 +52,7 @@ __all__ = [
     "NotAllowed",
     "Overloaded",
     "Progress",
+    "Repeat",
     "Replica",
     "ScoreOptions",
     "ScoreStream",

@@ -15,6 +15,7 @@ REASONS = {
     pb.FINISH_REASON_LENGTH: "length",
     pb.FINISH_REASON_DEADLINE: "deadline",
     pb.FINISH_REASON_DRAINED: "drained",
+    pb.FINISH_REASON_REPEAT: "repeat",
 }
 
 
@@ -205,6 +206,7 @@ class TextTask:
             position=message.position + known,
             resume_token=b"" if known else message.resume_token,
             stop_chars_sent=message.stop_chars_sent,
+            repeat_period=message.repeat_period,
         )
 
     def drop_token(self) -> bool:

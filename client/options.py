@@ -16,7 +16,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from charstream.protos import charstream_pb2 as pb
 
-from .results import Replica
+from .results import Repeat, Replica
 
 __all__ = [
     "GenerateOptions",
@@ -26,6 +26,7 @@ __all__ = [
     "chooses_checkpoints",
     "documents",
     "generate_request",
+    "unknown_mode",
 ]
 
 # After a break, a text is replayed from its last checkpoint: at most this much is computed twice. A checkpoint is some
@@ -74,7 +75,7 @@ class SamplingOptions(TypedDict, total=False):
     max_chars: int | None
     """Most characters to generate, from 1. Default: the server's, 256 unless it was started otherwise."""
     min_chars: int | None
-    """Stop strings are searched for only in what follows this many generated characters. Default: 0."""
+    """Stop strings and repetitions are searched for only in what follows this many generated characters. Default: 0."""
     temperature: float | None
     """Divides the logits, from 0: below 1 safer, above 1 wilder, 0 always the most probable character. Default: 1."""
     top_k: int | None
@@ -105,6 +106,9 @@ class GenerateOptions(SamplingOptions, total=False):
     """The text ends before this string, or the first of several; only generated text is searched. Default: none."""
     include_stop: bool
     """The text ends after the stop string, not before it. Default: False."""
+    stop_on_repeat: Repeat | None
+    """The text ends when it repeats itself: `Repeat(200, 4)`, as soon as its last characters are one block of at most
+    200 characters, four times in a row. All of it is sent; only generated text counts. Default: it may go on."""
     echo: bool
     """The text begins with the prompt. Default: False."""
     logprobs: int | None
@@ -197,7 +201,8 @@ def generate_request(prompt: str, options: GenerateOptions, *, checkpoints: bool
         ),
         time_limit=_duration("time_limit", given.get("time_limit")),
         checkpoint_chars=given.get("checkpoint_chars", _checkpoint_chars(given) if checkpoints else 0) or None,
-        unknown=_unknown_mode(given),
+        unknown=unknown_mode(given),
+        stop_on_repeat=_repeat(given),
         replica=given["replica"].message() if "replica" in given else None,
         **{name: given[name] for name in SAME if name in given},
     )
@@ -261,7 +266,19 @@ def _sampling(given: Mapping[str, Any]) -> pb.Sampling:
     return pb.Sampling(bias=bias, **{name: given[name] for name in names if name in given})
 
 
-def _unknown_mode(given: Mapping[str, Any]) -> str | None:
+def _repeat(given: Mapping[str, Any]) -> pb.Repeat | None:
+    if "stop_on_repeat" not in given:
+        return None
+    repeat = given["stop_on_repeat"]
+    if not isinstance(repeat, Repeat):
+        raise TypeError(f"stop_on_repeat: {repeat!r} is no Repeat(max_period, times)")
+    for name in ("max_period", "times", "min_period"):
+        check_range(f"stop_on_repeat.{name}", getattr(repeat, name), 0, LARGEST)
+    return repeat.message()
+
+
+def unknown_mode(given: Mapping[str, Any]) -> str | None:
+    """Return the name of the message's value for the option `unknown`, None where it is left out."""
     if "unknown" not in given:
         return None
     names = ("refuse", "skip", "replace")

@@ -11,6 +11,7 @@ __all__ = [
     "ModelInfo",
     "Place",
     "Progress",
+    "Repeat",
     "Replica",
     "ScoreSummary",
     "ScoredPart",
@@ -44,6 +45,22 @@ class Replica:
 
     def message(self) -> pb.Replica:
         return pb.Replica(digest=self.digest, precision=self.precision, numerics=self.numerics)
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """A text repeats itself when its last characters are one block, `times` times in a row.
+
+    The block has at most `max_period` characters, and at least `min_period`: more than one lets runs of one character
+    pass, such as indentation. `max_period` times `times` is at most 4,096.
+    """
+
+    max_period: int
+    times: int
+    min_period: int = 1
+
+    def message(self) -> pb.Repeat:
+        return pb.Repeat(max_period=self.max_period, times=self.times, min_period=self.min_period)
 
 
 @dataclass(frozen=True)
@@ -91,8 +108,8 @@ class Finish:
     The server counts the seconds, from the arrival of the request; after a break the client does, from the call.
     """
 
-    # "stop", "length" or "deadline" (time_limit is over); "drained" if the server went away and the text did not go on;
-    # "unknown" if the server is newer than this client
+    # "stop", "length", "repeat" (stop_on_repeat) or "deadline" (time_limit is over); "drained" if the server went away
+    # and the text did not go on; "unknown" if the server is newer than this client
     reason: str
     stop: str  # the stop string that ended the text; part of it only with include_stop
     prompt_chars: int
@@ -104,13 +121,14 @@ class Finish:
     position: int  # of the last character; the start character has position 0
     resume_token: bytes  # stands after the last character; with return_token
     stop_chars_sent: int  # how many characters of the stop string had come before the request that found it
+    repeat_period: int = 0  # characters of the block that the text ends with several times, if it ended for that
 
 
 @dataclass(frozen=True)
 class ScoredPart:
     """Some characters of a scored text."""
 
-    text: str
+    text: str  # as the model read it: see the option `unknown`
     logprobs: list[float]  # the natural logarithm of the model's own probability of each character
     # Where asked for: the most probable characters at each place, best first. A model of bytes has a place per byte.
     alternatives: list[list[tuple[str, float]]]
@@ -127,6 +145,7 @@ class ScoreSummary:
     position: int  # of the last character
     resume_token: bytes  # stands after the last character; with return_token
     replica: Replica
+    unknown_chars: int = 0  # of text and prompt, left out or replaced as the option `unknown` asked for
 
 
 @dataclass(frozen=True)

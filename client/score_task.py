@@ -4,12 +4,12 @@ import codecs
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
 
 from charstream.protos import charstream_pb2 as pb
 
 from .errors import CharstreamError, ServerError
-from .options import check_names, check_range, check_text
+from .options import check_names, check_range, check_text, unknown_mode
 from .results import Replica, ScoredPart, ScoreSummary, required_replica, to_alternatives, to_replica
 
 __all__ = ["PART_CHARS", "ScoreOptions", "ScoreTask", "score_request"]
@@ -28,6 +28,10 @@ class ScoreOptions(TypedDict, total=False):
     """How many (0 to 20) of the most probable characters to give at each place. Default: 0."""
     model: str
     """NAME or NAME@VERSION of a served model. Default: the server's choice, where it has one."""
+    unknown: Literal["refuse", "skip", "replace"] | None
+    """Characters of the text and its prompt that the model doesn't know: "refuse" fails, "skip" leaves them out,
+    "replace" takes U+FFFD, "?", a space or the start character for each; `summary.unknown_chars` counts them.
+    Default: "refuse"."""
     resume_token: bytes
     """The token of an earlier `finish` or `summary`: the text follows its place. Default: a new text."""
     return_token: bool
@@ -50,8 +54,8 @@ def score_request(options: ScoreOptions) -> pb.ScoreRequest:
     for name in ("prompt", "model"):
         check_text(name, given.get(name, ""))
     check_range("alternatives", given.get("alternatives", 0), 0, 2**32 - 1)
-    replica = given.pop("replica", None)
-    return pb.ScoreRequest(**given, replica=replica and replica.message())
+    replica, unknown = given.pop("replica", None), unknown_mode(given)
+    return pb.ScoreRequest(**given | {"unknown": unknown}, replica=replica and replica.message())
 
 
 def _cut(text: str, chars: int) -> Iterator[str]:
@@ -73,6 +77,7 @@ class ScoreTask:
         self._parts = list(_cut(text, part_chars)) or [""]
         self._ends: list[pb.ScoreSummary] = []  # of the parts that are scored
         self._is_answered = False
+        self._part_begin = 0  # where the part that is being scored begins, as the server counts
         self._at = 0  # where the next log-probability belongs, as the server counts
         self._given = 0  # where the first one belongs that the caller has not got yet
         self._pending_raw = b""  # from a model of bytes: those of a character that is not complete
@@ -102,7 +107,8 @@ class ScoreTask:
     def message(self, now: float) -> pb.ScoreRequest:
         """Return the request for the next part; after a break that is the same part again."""
         number = len(self._ends)
-        self._is_answered, self._at = False, sum(map(self._size, self._parts[:number]))
+        self._is_answered, self._part_begin = False, sum(end.chars for end in self._ends)
+        self._at = self._part_begin
         part = pb.ScoreRequest()
         part.CopyFrom(self._request)
         part.text = self._parts[number]
@@ -116,6 +122,7 @@ class ScoreTask:
     def take(self, response: pb.ScoreResponse, now: float) -> Sequence[ScoredPart]:
         """Keep one message; return the news in it: after a break a part is scored again from its beginning."""
         chosen, alternatives = list(response.logprobs.chosen), to_alternatives(response.logprobs)
+        part, begin = self._parts[len(self._ends)], self._part_begin
         self._bytes |= bool(response.raw)
         known = min(len(chosen), max(0, self._given - self._at))
         self._at += len(chosen)
@@ -126,7 +133,8 @@ class ScoreTask:
                 raise ServerError("the server gave no token to go on from: score a shorter text, or larger parts")
         if known == len(chosen):
             return ()
-        text, logprobs = self._text[self._given : self._at], chosen[known:]
+        # A part of which the server changed characters comes with its text.
+        text, logprobs = response.text[known:] or part[self._given - begin : self._at - begin], chosen[known:]
         self._given = self._at
         if self._bytes:
             text, logprobs = self._take_bytes(response.raw[known:], logprobs)
@@ -138,9 +146,6 @@ class ScoreTask:
         text, found, size = _complete_characters(raw, logprobs)
         self._pending_raw, self._pending = raw[size:], logprobs[size:]
         return text, found
-
-    def _size(self, part: str) -> int:
-        return len(part.encode()) if self._bytes else len(part)
 
     def note_loss(self, *, is_taken: bool) -> None:
         pass
@@ -158,7 +163,9 @@ class ScoreTask:
         """The figures of all parts together; None before the end."""
         if not self.is_done:
             return None
-        chars, nats = len(self._text), sum(end.nats for end in self._ends)
+        # Characters also where the server counts bytes; without those that it left out.
+        chars = len(self._text) if self._bytes else sum(end.chars for end in self._ends)
+        nats = sum(end.nats for end in self._ends)
         each, last = nats / max(1, chars), self._ends[-1]
         return ScoreSummary(
             chars=chars,
@@ -168,6 +175,7 @@ class ScoreTask:
             position=last.position,
             resume_token=last.resume_token,
             replica=to_replica(last.replica),
+            unknown_chars=sum(end.unknown_chars for end in self._ends),
         )
 
 

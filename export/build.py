@@ -18,6 +18,7 @@ from bundle.graph_contract import (
     step_outputs,
 )
 from bundle.manifest import FORMAT, ON_DEVICE, Manifest, Precision
+from bundle.pair_bound import METADATA
 from bundle.probe import ROWS as PROBE_ROWS
 from bundle.read import CARD, STEP, decode_file, full_file
 from bundle.vocabulary import singular
@@ -117,7 +118,8 @@ def _export_graphs(steps: Mapping[Precision, StepGraph], manifest: Manifest) -> 
         loops: dict[StepGraph, bytes] = {}  # precisions may share a step
         for precision, step in steps.items():
             if step not in loops:
-                loops[step] = to_onnx(graph(step, vocab), example, inputs, outputs, metadata)
+                entries = metadata | (METADATA if precision == "int8" else {})
+                loops[step] = to_onnx(graph(step, vocab), example, inputs, outputs, entries)
             if precision not in ON_DEVICE:
                 yield file(precision), loops[step]
                 continue

@@ -100,8 +100,8 @@ def _fold_all_but_products(node: Node) -> bool | None:
 def _move_int8_into_loops(graph: onnx.GraphProto) -> None:
     """Move weights of 8 bits into the body that uses them.
 
-    On a processor where their products would saturate, onnxruntime rewrites such weights (see
-    export/verification/onnx_session.py), but only if they lie in the same graph as their matmul.
+    onnxruntime can rewrite such weights for slower instructions that are exact without the pair bound
+    (server/runtime/host_runner.py), but only if they lie in the same graph as their matmul.
     """
     for body in (attribute.g for node in graph.node for attribute in node.attribute if attribute.HasField("g")):
         used = {name for node in body.node for name in node.input}

@@ -20,7 +20,7 @@ from models.data.text_files import CorpusError
 from models.runs.metrics import BoardMissing
 from models.runs.run import Run
 from models.runs.signals import Interrupt
-from models.runs.start import begin, discard_run, resume
+from models.runs.start import begin, discard_begun_run, resume
 from models.terminal import ProgressBar, count_noun
 from models.training.async_steps import AsyncSteps
 from models.training.autotune import describe_arithmetic, fastest_arithmetic
@@ -127,7 +127,7 @@ def _nothing_left_if_too_short(run: Run) -> Iterator[None]:
         yield
     except TooShort:
         if run.group.is_first and not run.settings.resume:
-            discard_run(run.settings.out)
+            discard_begun_run(run.settings.out)
         raise
 
 

@@ -24,6 +24,7 @@ class FinishReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     FINISH_REASON_LENGTH: _ClassVar[FinishReason]
     FINISH_REASON_DEADLINE: _ClassVar[FinishReason]
     FINISH_REASON_DRAINED: _ClassVar[FinishReason]
+    FINISH_REASON_REPEAT: _ClassVar[FinishReason]
 
 class ModelState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -41,6 +42,7 @@ FINISH_REASON_STOP: FinishReason
 FINISH_REASON_LENGTH: FinishReason
 FINISH_REASON_DEADLINE: FinishReason
 FINISH_REASON_DRAINED: FinishReason
+FINISH_REASON_REPEAT: FinishReason
 MODEL_STATE_UNSPECIFIED: ModelState
 MODEL_STATE_LOADED: ModelState
 MODEL_STATE_NOT_LOADED: ModelState
@@ -97,7 +99,7 @@ class Chunking(_message.Message):
     def __init__(self, max_chars: _Optional[int] = ..., max_delay: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class GenerateRequest(_message.Message):
-    __slots__ = ("model", "prompt", "sampling", "seed", "max_chars", "stop", "chunking", "include_stop", "min_chars", "echo", "logprobs", "n", "continuation", "time_limit", "resume_token", "received", "return_token", "checkpoint_chars", "replica", "other_numerics", "received_raw", "unknown")
+    __slots__ = ("model", "prompt", "sampling", "seed", "max_chars", "stop", "chunking", "include_stop", "min_chars", "echo", "logprobs", "n", "continuation", "time_limit", "resume_token", "received", "return_token", "checkpoint_chars", "replica", "other_numerics", "received_raw", "unknown", "stop_on_repeat")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     PROMPT_FIELD_NUMBER: _ClassVar[int]
     SAMPLING_FIELD_NUMBER: _ClassVar[int]
@@ -120,6 +122,7 @@ class GenerateRequest(_message.Message):
     OTHER_NUMERICS_FIELD_NUMBER: _ClassVar[int]
     RECEIVED_RAW_FIELD_NUMBER: _ClassVar[int]
     UNKNOWN_FIELD_NUMBER: _ClassVar[int]
+    STOP_ON_REPEAT_FIELD_NUMBER: _ClassVar[int]
     model: str
     prompt: str
     sampling: Sampling
@@ -142,7 +145,18 @@ class GenerateRequest(_message.Message):
     other_numerics: bool
     received_raw: bytes
     unknown: Unknown
-    def __init__(self, model: _Optional[str] = ..., prompt: _Optional[str] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., seed: _Optional[int] = ..., max_chars: _Optional[int] = ..., stop: _Optional[_Iterable[str]] = ..., chunking: _Optional[_Union[Chunking, _Mapping]] = ..., include_stop: bool = ..., min_chars: _Optional[int] = ..., echo: bool = ..., logprobs: _Optional[int] = ..., n: _Optional[int] = ..., continuation: _Optional[int] = ..., time_limit: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., resume_token: _Optional[bytes] = ..., received: _Optional[str] = ..., return_token: bool = ..., checkpoint_chars: _Optional[int] = ..., replica: _Optional[_Union[Replica, _Mapping]] = ..., other_numerics: bool = ..., received_raw: _Optional[bytes] = ..., unknown: _Optional[_Union[Unknown, str]] = ...) -> None: ...
+    stop_on_repeat: Repeat
+    def __init__(self, model: _Optional[str] = ..., prompt: _Optional[str] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., seed: _Optional[int] = ..., max_chars: _Optional[int] = ..., stop: _Optional[_Iterable[str]] = ..., chunking: _Optional[_Union[Chunking, _Mapping]] = ..., include_stop: bool = ..., min_chars: _Optional[int] = ..., echo: bool = ..., logprobs: _Optional[int] = ..., n: _Optional[int] = ..., continuation: _Optional[int] = ..., time_limit: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., resume_token: _Optional[bytes] = ..., received: _Optional[str] = ..., return_token: bool = ..., checkpoint_chars: _Optional[int] = ..., replica: _Optional[_Union[Replica, _Mapping]] = ..., other_numerics: bool = ..., received_raw: _Optional[bytes] = ..., unknown: _Optional[_Union[Unknown, str]] = ..., stop_on_repeat: _Optional[_Union[Repeat, _Mapping]] = ...) -> None: ...
+
+class Repeat(_message.Message):
+    __slots__ = ("max_period", "times", "min_period")
+    MAX_PERIOD_FIELD_NUMBER: _ClassVar[int]
+    TIMES_FIELD_NUMBER: _ClassVar[int]
+    MIN_PERIOD_FIELD_NUMBER: _ClassVar[int]
+    max_period: int
+    times: int
+    min_period: int
+    def __init__(self, max_period: _Optional[int] = ..., times: _Optional[int] = ..., min_period: _Optional[int] = ...) -> None: ...
 
 class GenerateResponse(_message.Message):
     __slots__ = ("text", "finish", "index", "logprobs", "checkpoint", "started", "raw")
@@ -203,7 +217,7 @@ class Checkpoint(_message.Message):
     def __init__(self, resume_token: _Optional[bytes] = ..., text_chars: _Optional[int] = ..., generated_chars: _Optional[int] = ..., position: _Optional[int] = ...) -> None: ...
 
 class Finish(_message.Message):
-    __slots__ = ("reason", "stop", "prompt_chars", "generated_chars", "seed", "timings", "position", "resume_token", "stop_chars_sent")
+    __slots__ = ("reason", "stop", "prompt_chars", "generated_chars", "seed", "timings", "position", "resume_token", "stop_chars_sent", "repeat_period")
     REASON_FIELD_NUMBER: _ClassVar[int]
     STOP_FIELD_NUMBER: _ClassVar[int]
     PROMPT_CHARS_FIELD_NUMBER: _ClassVar[int]
@@ -213,6 +227,7 @@ class Finish(_message.Message):
     POSITION_FIELD_NUMBER: _ClassVar[int]
     RESUME_TOKEN_FIELD_NUMBER: _ClassVar[int]
     STOP_CHARS_SENT_FIELD_NUMBER: _ClassVar[int]
+    REPEAT_PERIOD_FIELD_NUMBER: _ClassVar[int]
     reason: FinishReason
     stop: str
     prompt_chars: int
@@ -222,7 +237,8 @@ class Finish(_message.Message):
     position: int
     resume_token: bytes
     stop_chars_sent: int
-    def __init__(self, reason: _Optional[_Union[FinishReason, str]] = ..., stop: _Optional[str] = ..., prompt_chars: _Optional[int] = ..., generated_chars: _Optional[int] = ..., seed: _Optional[int] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., position: _Optional[int] = ..., resume_token: _Optional[bytes] = ..., stop_chars_sent: _Optional[int] = ...) -> None: ...
+    repeat_period: int
+    def __init__(self, reason: _Optional[_Union[FinishReason, str]] = ..., stop: _Optional[str] = ..., prompt_chars: _Optional[int] = ..., generated_chars: _Optional[int] = ..., seed: _Optional[int] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., position: _Optional[int] = ..., resume_token: _Optional[bytes] = ..., stop_chars_sent: _Optional[int] = ..., repeat_period: _Optional[int] = ...) -> None: ...
 
 class ScoreRequest(_message.Message):
     __slots__ = ("model", "text", "prompt", "resume_token", "return_token", "alternatives", "replica", "other_numerics", "unknown")
@@ -247,14 +263,16 @@ class ScoreRequest(_message.Message):
     def __init__(self, model: _Optional[str] = ..., text: _Optional[str] = ..., prompt: _Optional[str] = ..., resume_token: _Optional[bytes] = ..., return_token: bool = ..., alternatives: _Optional[int] = ..., replica: _Optional[_Union[Replica, _Mapping]] = ..., other_numerics: bool = ..., unknown: _Optional[_Union[Unknown, str]] = ...) -> None: ...
 
 class ScoreResponse(_message.Message):
-    __slots__ = ("logprobs", "summary", "raw")
+    __slots__ = ("logprobs", "summary", "raw", "text")
     LOGPROBS_FIELD_NUMBER: _ClassVar[int]
     SUMMARY_FIELD_NUMBER: _ClassVar[int]
     RAW_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
     logprobs: Logprobs
     summary: ScoreSummary
     raw: bytes
-    def __init__(self, logprobs: _Optional[_Union[Logprobs, _Mapping]] = ..., summary: _Optional[_Union[ScoreSummary, _Mapping]] = ..., raw: _Optional[bytes] = ...) -> None: ...
+    text: str
+    def __init__(self, logprobs: _Optional[_Union[Logprobs, _Mapping]] = ..., summary: _Optional[_Union[ScoreSummary, _Mapping]] = ..., raw: _Optional[bytes] = ..., text: _Optional[str] = ...) -> None: ...
 
 class ScoreSummary(_message.Message):
     __slots__ = ("chars", "nats", "bits_per_char", "perplexity", "position", "resume_token", "replica", "timings", "unknown_chars")

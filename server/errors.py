@@ -11,7 +11,8 @@
     ├── NotAllowed        PERMISSION_DENIED    the operator must allow it (--admin)
     ├── NotImplementedHere  UNIMPLEMENTED      the caller must do without it
     ├── CallTooLong       UNAVAILABLE          the caller may go on in another call
-    └── ShuttingDown      UNAVAILABLE          the caller may try another replica
+    ├── ShuttingDown      UNAVAILABLE          the caller may try another replica
+    └── EnginesDied       INTERNAL             the text seems to be what ends engine processes
     CannotStart           the process ends with exit code 1
 
 Any other exception reaches the client as INTERNAL with an id; the log has the id and the traceback.
@@ -25,6 +26,7 @@ from grpc import StatusCode
 __all__ = [
     "CallTooLong",
     "CannotStart",
+    "EnginesDied",
     "InvalidField",
     "ModelNotFound",
     "ModelUnusable",
@@ -205,3 +207,12 @@ class ShuttingDown(RequestError):
 
     def __init__(self) -> None:
         super().__init__("the server is shutting down")
+
+
+class EnginesDied(RequestError):
+    """One engine process after the other died while it had the text, which came no further."""
+
+    code = StatusCode.INTERNAL
+
+    def __init__(self, engines: int) -> None:
+        super().__init__(f"{engines} engine processes ended one after the other while they ran this text")

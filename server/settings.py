@@ -61,6 +61,13 @@ class ServerSettings(Settings):
         description="arithmetic of the matmuls; auto takes on CUDA fp16-cuda before fp32-cuda, on a CPU int8 before "
         "fp32, as the bundle has them",
     )
+    engines: str = Field(
+        "auto",
+        pattern=r"^(auto|[0-9]{1,3})$",
+        description="processes that run each model and share its texts; auto takes one for each core that may be used "
+        "(beyond two cores, one is left for the network), at most 8, and a single one on CUDA. 0 runs models in the "
+        "server's own process",
+    )
     threads: int = Field(
         0, ge=0, le=256, description="threads of one operator on a CPU; 0 measures at start how many are worth it"
     )

@@ -1,0 +1,5 @@
+"""Tests. Their processes share the cores, and their models are tiny: a second thread of torch would only wait."""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported, here and in what the tests start

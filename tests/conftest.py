@@ -1,6 +1,7 @@
 """Real parts for the tests: a small bundle and a server process that serves it."""
 
 import fcntl
+import hashlib
 import re
 import signal
 import subprocess
@@ -14,26 +15,32 @@ from pathlib import Path
 import pytest
 import torch
 
-from bundle.manifest import Manifest, TrainingRecord
+from bundle.manifest import Manifest, Precision, TrainingRecord
 from bundle.read import read_bundle
 from bundle.vocabulary import Vocabulary
 from bundle.write import write_bundle
 from charstream.__main__ import main
-from export.build import build
+from export.build import USUAL, build, unsupported_reason
+from export.graph.sampling import TRIANGLE_CHARS
 from models.network.char_lm import CharLM, ModelConfig
 from models.training.checkpoint import Trained
 
 ASCII = "\n" + "".join(map(chr, range(32, 127)))
 START_SECONDS = 60
 
-# The models here are tiny: a second thread only waits, and badly where servers share the cores.
-torch.set_num_threads(1)
-
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Long files first: the processes that share the files (`make test`) then end at about the same time."""
     long = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in long)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def engines_in_the_server() -> Iterator[None]:
+    """Servers run models in their own process, which starts faster, unless a test says how many engines it wants."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CHARSTREAM_ENGINES", "0")
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -70,34 +77,109 @@ def tiny_model(*, layers: int = 2, hidden: int = 64, seed: int = 0, **options: o
     return Trained(model, Vocabulary(ASCII), "\n", record)
 
 
+def with_used_norms(trained: Trained) -> Trained:
+    """Give a model's normalisations weights and statistics that are not the initial ones."""
+    for tensor in trained.model.norms.state_dict().values():
+        if tensor.is_floating_point():
+            tensor.uniform_(0.3, 1.7, generator=torch.Generator().manual_seed(0))
+    return trained
+
+
+def many_characters() -> Trained:
+    """An Elman RNN that knows so many characters that their shares are added up by CumSum."""
+    torch.manual_seed(0)
+    vocab = TRIANGLE_CHARS + 75
+    symbols = "".join(map(chr, range(0x4E00, 0x4E00 + vocab)))
+    model = CharLM(ModelConfig(cell="rnn", vocab=vocab, layers=2, hidden=64, embedding=16)).eval()
+    with torch.no_grad():
+        model.head.weight.mul_(40)
+    record = TrainingRecord(
+        data="none", data_sha256="0" * 64, parameters=0, steps=0, seconds=0, validation_nats={"carried": 4.5}
+    )
+    return Trained(model, Vocabulary(symbols), symbols[0], record)
+
+
+# Models with cells that "tiny" lacks, which several tests share. The last one has no 8 bits: it reads something else
+# than its state, has normalisation, and operators that the others lack.
+OTHER_CELLS: dict[str, Callable[[], Trained]] = {
+    "gru": lambda: tiny_model(cell="gru", layers=3, hidden=50),
+    "rnn": lambda: tiny_model(cell="rnn", activation="sigmoid", hidden=50),
+    "rnn, many characters": many_characters,
+    "rnn, pre": lambda: with_used_norms(
+        tiny_model(cell="rnn", activation="softplus", form="pre", norm="layer", residual=True, hidden=50)
+    ),
+}
+
+
 @pytest.fixture(scope="session")
 def tiny() -> Trained:
     return tiny_model()
 
 
+Files = tuple[Manifest, dict[str, bytes]]
+ExportOnce = Callable[..., Files]
+
+
 @pytest.fixture(scope="session")
-def tiny_files(
-    tiny: Trained, tmp_path_factory: pytest.TempPathFactory, worker_id: str
-) -> tuple[Manifest, dict[str, bytes]]:
-    """The manifest and the files of the bundle "tiny"; of a run's processes one exports it, the others read it."""
+def export_once(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> ExportOnce:
+    """`build`, but for the same model only once in this run: one of its processes exports, the others read."""
     own = tmp_path_factory.getbasetemp()
     folder = own if worker_id == "master" else own.parent  # in both cases a folder of this run
-    with open(folder / "tiny.lock", "a", encoding="utf-8") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (folder / "tiny").exists():
-            write_bundle(folder / "tiny", *build(tiny, "tiny", "1"))
-    found = read_bundle(folder / "tiny")
-    return found.manifest, found.files
+
+    def export(trained: Trained, name: str, precisions: Sequence[Precision] | None = None) -> Files:
+        path = folder / f"{name}-{_digest(trained, precisions)}"
+        with open(f"{path}.lock", "a", encoding="utf-8") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not path.exists():
+                write_bundle(path, *build(trained, name, "1", precisions))
+        found = read_bundle(path)
+        return found.manifest, found.files
+
+    return export
+
+
+def _digest(trained: Trained, precisions: Sequence[Precision] | None) -> str:
+    """Return a name for everything that an export depends on."""
+    symbols, start, record = trained.vocabulary.symbols, trained.start_text, trained.record
+    weights = trained.model.state_dict().items()
+    parts = (
+        *map(repr, (trained.model.config, trained.vocabulary.unit, symbols, start, record, precisions)),
+        *(f"{name} {tensor.numpy().tobytes().hex()}" for name, tensor in weights),
+    )
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
 @pytest.fixture(scope="session")
-def device_files(tiny: Trained) -> tuple[Manifest, dict[str, bytes]]:
+def cell_files(export_once: ExportOnce) -> Callable[[str], Files]:
+    """Return one of OTHER_CELLS as a bundle with 8 bits, where it has them, and graphs for a device, one with 16."""
+
+    def files(name: str) -> Files:
+        trained = OTHER_CELLS[name]()
+        usual = USUAL[:1] if unsupported_reason(trained, "int8") else USUAL
+        return export_once(trained, "cell", [*usual, "fp32-cuda", *(["fp16-cuda"] if name == "gru" else [])])
+
+    return files
+
+
+def with_precisions(files: Files, *precisions: Precision) -> Files:
+    """Return the files as of a bundle with these precisions alone."""
+    return files[0].model_copy(update={"precisions": precisions}), files[1]
+
+
+@pytest.fixture(scope="session")
+def tiny_files(tiny: Trained, export_once: ExportOnce) -> Files:
+    """The manifest and the files of the bundle "tiny"."""
+    return export_once(tiny, "tiny")
+
+
+@pytest.fixture(scope="session")
+def device_files(tiny: Trained, export_once: ExportOnce) -> Files:
     """The manifest and the files of "tiny" with the precisions for a device, run on the CPU here."""
-    return build(tiny, "tiny", "1", ["fp32", "fp32-cuda", "fp16-cuda"])
+    return export_once(tiny, "tiny", ["fp32", "fp32-cuda", "fp16-cuda"])
 
 
 @pytest.fixture(scope="session")
-def device_bundles(device_files: tuple[Manifest, dict[str, bytes]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def device_bundles(device_files: Files, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with that bundle."""
     folder = tmp_path_factory.mktemp("device_bundles")
     write_bundle(folder / "tiny", *device_files)
@@ -105,7 +187,7 @@ def device_bundles(device_files: tuple[Manifest, dict[str, bytes]], tmp_path_fac
 
 
 @pytest.fixture(scope="session")
-def bundles(tiny_files: tuple[Manifest, dict[str, bytes]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def bundles(tiny_files: Files, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the bundle "tiny"."""
     folder = tmp_path_factory.mktemp("bundles")
     write_bundle(folder / "tiny", *tiny_files)
@@ -194,8 +276,9 @@ def stop(server: ServerProcess) -> None:
 
 @pytest.fixture(scope="session")
 def server(bundles: Path) -> Iterator[ServerProcess]:
-    """Serves "tiny" in float32, as torch computes it, for the whole test session; with max_chars 100000."""
-    flags = ("--precision", "fp32", "--max-chars", "100000", "--max-prompt-chars", "20000", "--http-port", "0")
+    """Serves "tiny" in float32, as torch computes it, by two engines, for the whole session; max_chars is 100000."""
+    flags = ("--precision", "fp32", "--max-chars", "100000", "--max-prompt-chars", "20000", "--engines", "2")
+    flags += ("--http-port", "0")
     process = start_server(bundles, *flags)
     yield ready(process)
     stop(process)

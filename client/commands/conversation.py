@@ -15,6 +15,7 @@ class Turn:
     seed: int | None = None
     stop: str = ""  # the stop string before which the model ended
     max_chars: int | None = None  # as asked for
+    repeats: bool = False  # the model ended because it repeated itself
 
 
 @dataclass(frozen=True)

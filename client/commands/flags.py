@@ -13,6 +13,7 @@ from charstream.settings import Positional
 from client.commands.common import Connection, ModelChoice
 from client.commands.files import STDIN, read_bytes, read_text
 from client.options import GenerateOptions
+from client.results import Repeat
 
 __all__ = ["StreamSettings", "generate_options", "read_prompt", "unescape"]
 
@@ -32,11 +33,21 @@ def _to_bias(given: Any) -> Any:
     return char, number
 
 
+def _to_repeat(given: Any) -> Any:
+    """Read "200,4" or "20-200,4": the periods, and how many times."""
+    found = re.fullmatch(r"(?:(\d+)-)?(\d+),(\d+)", str(given))
+    if not found:
+        raise ValueError('must be the longest period, a comma and a number of times, as in "200,4", or "20-200,4"')
+    least, most, times = found.groups()
+    return Repeat(int(most), int(times), int(least or 1))
+
+
 def _unescape_prompt(text: str | None) -> str | None:
     return None if text is None else unescape(text)
 
 
 Escaped = Annotated[str, AfterValidator(unescape)]
+RepeatFlag = Annotated[Repeat, BeforeValidator(_to_repeat)]
 CharBias = Annotated[tuple[str, float], BeforeValidator(_to_bias)]
 
 
@@ -56,7 +67,9 @@ class StreamSettings(ModelChoice, Connection):
         description="characters of the prompt that the model does not know: refuse it, leave them out, or put another",
     )
     max_chars: int | None = Field(None, description="generate at most so many characters")
-    min_chars: int | None = Field(None, description="stop strings count after so many generated characters")
+    min_chars: int | None = Field(
+        None, description="stop strings and repetitions count after so many generated characters"
+    )
     temperature: float | None = Field(None, description="divides the logits: below 1 safer, above 1 wilder")
     top_k: int | None = Field(None, description="only the so many most probable characters")
     top_p: float | None = Field(None, description="of those, the fewest whose shares reach this sum")
@@ -72,6 +85,11 @@ class StreamSettings(ModelChoice, Connection):
     continuation: int | None = Field(None, description="only this one of them; the first is 0")
     stop: tuple[Escaped, ...] = Field((), description="end before this string")
     include_stop: bool = Field(False, description="end after the stop string instead")
+    stop_on_repeat: RepeatFlag | None = Field(
+        None,
+        description='"200,4": end when the last characters are one block of at most 200, 4 times in a row; "20-200,4": '
+        "of at least 20, so that indentation and rows of dots may be long",
+    )
     logprobs: int | None = Field(
         None, description="with --json: each character's log-probability, and so many most probable ones at its place"
     )
@@ -135,6 +153,7 @@ def generate_options(settings: StreamSettings) -> GenerateOptions:
         "continuation": settings.continuation,
         "stop": settings.stop,
         "include_stop": settings.include_stop,
+        "stop_on_repeat": settings.stop_on_repeat,
         "logprobs": settings.logprobs,
         "max_chunk_chars": settings.max_chunk_chars,
         "max_chunk_delay": None if delay is None else delay / 1000,

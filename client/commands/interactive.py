@@ -15,7 +15,7 @@ from typing import ClassVar
 from client.commands.common import hint, one_line
 from client.commands.conversation import Conversation, Turn
 from client.commands.flags import StreamSettings, generate_options, unescape
-from client.commands.printing import write
+from client.commands.printing import repeated_block, write
 from client.errors import CharstreamError, InvalidRequest, WrongReplica
 from client.sync_client import Client
 from client.sync_streams import TextStream
@@ -174,8 +174,9 @@ class Interactive:
         options["resume_token"], options["return_token"] = token, True
         options["seed"] = base.next_seed if seed is None else seed
         options["max_chars"] = max_chars or options.get("max_chars")
-        if not typed and base.turns and base.turns[-1].stop:  # otherwise it would stop there again at once
-            options["min_chars"] = max(options.get("min_chars") or 0, len(base.turns[-1].stop))
+        ended = base.turns[-1] if base.turns and not typed else None
+        if ended and (ended.stop or ended.repeats):  # otherwise it would end there again at once
+            options["min_chars"] = max(options.get("min_chars") or 0, len(ended.stop), 1)
         settings = self._settings
         with (
             _on_ctrl_c(self._stop) if self._terminal else contextlib.nullcontext(),
@@ -184,6 +185,8 @@ class Interactive:
             self._stream = stream
             self._show(stream)
         finish = stream.finish
+        if finish and finish.reason == "repeat":
+            self._note(f"it repeats itself:{repeated_block(finish, 'bytes' if stream.raw else 'characters')}")
         return base.with_turn(
             Turn(
                 typed=typed,
@@ -192,6 +195,7 @@ class Interactive:
                 seed=stream.started.seed if stream.started else options["seed"],
                 stop=finish.stop if finish and not settings.include_stop else "",
                 max_chars=max_chars,
+                repeats=finish is not None and finish.reason == "repeat",
             )
         )
 

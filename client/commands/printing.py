@@ -12,7 +12,7 @@ from client.errors import CharstreamError
 from client.results import Finish, Started
 from client.sync_streams import Continuations, TextStream
 
-__all__ = ["json_line", "print_json", "print_text", "print_texts", "print_texts_json", "write"]
+__all__ = ["json_line", "print_json", "print_text", "print_texts", "print_texts_json", "repeated_block", "write"]
 
 
 def write(text: str) -> None:
@@ -174,12 +174,20 @@ def _summary(finish: Finish, started: Started | None, raw: bytes) -> str:
     """Return one line with the times of `Finish`, and how many characters of the prompt the model did not know."""
     unknown = "".join(f", {count} characters of the prompt unknown" for count in _unknown(started).values())
     speed = finish.generated_chars / finish.total_seconds if finish.total_seconds else 0.0
-    stop, unit = f" {finish.stop!r}" if finish.stop else "", "bytes" if raw else "characters"
+    unit = "bytes" if raw else "characters"
+    cause = f" {finish.stop!r}" if finish.stop else repeated_block(finish, unit)
     return (
-        f"{finish.reason}{stop}: {finish.generated_chars} {unit}, {speed:,.0f} {unit if raw else 'chars'}/s, "
+        f"{finish.reason}{cause}: {finish.generated_chars} {unit}, {speed:,.0f} {unit if raw else 'chars'}/s, "
         f"first after {finish.first_char_seconds * 1000:.1f} ms, seed {finish.seed}{unknown}"
         f"{_reason_of_nothing(finish)}"
     )
+
+
+def repeated_block(finish: Finish, unit: str) -> str:
+    """Return how long the block is with whose repetition the text ends, or ""."""
+    if not finish.repeat_period:
+        return ""
+    return f" of {finish.repeat_period} {unit if finish.repeat_period > 1 else unit.removesuffix('s')}"
 
 
 def _reason_of_nothing(finish: Finish) -> str:

@@ -43,6 +43,11 @@ class ScoreSettings(ModelChoice, Connection):
     part_chars: int = Field(
         PART_CHARS, ge=1, description="characters of one request; fewer where the server's --max-prompt-chars is lower"
     )
+    unknown: Literal["refuse", "skip", "replace"] | None = Field(
+        None,
+        description="characters that the model does not know: refuse the text, leave them out, or put another; how "
+        "many there are is told on stderr",
+    )
     timeout: float | None = Field(None, gt=0, description="seconds for each file, after which it fails")
 
     @model_validator(mode="after")
@@ -59,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     settings = parse(ScoreSettings, argv, command=COMMAND)
     with one_line_errors(COMMAND, settings), connect(settings) as client:
         texts = {path: _read(path) for path in settings.file}
-        model = _model(client, settings)
+        model = None if settings.unknown in ("skip", "replace") else _model(client, settings)
         if model:
             for path, text in texts.items():
                 _check(path, text, model)
@@ -105,6 +110,7 @@ def _score(client: Client, settings: ScoreSettings, texts: dict[Path, str]) -> N
             timeout=settings.timeout,
             model=settings.model,
             alternatives=settings.alternatives,
+            unknown=settings.unknown,
         ) as stream:
             parts = _parts_with_progress(stream, path, len(text))
             if settings.json_:
@@ -115,6 +121,7 @@ def _score(client: Client, settings: ScoreSettings, texts: dict[Path, str]) -> N
                 _paint(parts)
             else:
                 collections.deque(parts, maxlen=0)
+            _tell_unknown(stream.read(), path, settings)
             if header or colored:
                 write(_row(width, HEADER))
             write(_row(width, _cells(path, stream.read())))
@@ -129,6 +136,8 @@ def _object(path: Path, parts: Sequence[ScoredPart], summary: ScoreSummary, sett
         "bits_per_char": summary.bits_per_char,
         "perplexity": summary.perplexity,
     }
+    if summary.unknown_chars:
+        found["unknown_chars"] = summary.unknown_chars
     if settings.each:
         found["logprobs"] = [value for part in parts for value in part.logprobs]
     if settings.alternatives:
@@ -158,6 +167,14 @@ def _in_color(settings: ScoreSettings, chars: int) -> bool:
     return sys.stdout.isatty() and chars <= MOST_COLORED and not plain
 
 
+def _tell_unknown(summary: ScoreSummary, path: Path, settings: ScoreSettings) -> None:
+    count = summary.unknown_chars
+    if count:
+        how = "left out" if settings.unknown == "skip" else "replaced"
+        characters = "1 character is" if count == 1 else f"{count:,} characters are"
+        print(f"{path}: {characters} unknown to the model and {how}", file=sys.stderr)
+
+
 def _paint(parts: Iterable[ScoredPart]) -> None:
     last = ""
     for part in parts:
@@ -167,7 +184,7 @@ def _paint(parts: Iterable[ScoredPart]) -> None:
 
 
 def _cells(path: Path, summary: ScoreSummary) -> tuple[str, ...]:
-    nats = summary.nats / summary.chars
+    nats = summary.nats / max(1, summary.chars)
     return str(path), f"{summary.chars:,}", f"{nats:.4f}", f"{summary.bits_per_char:.4f}", f"{summary.perplexity:.4f}"
 
 

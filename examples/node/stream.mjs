@@ -17,6 +17,9 @@ const { TextGeneration } = grpc.loadPackageDefinition(definition).charstream.v1
 
 // A server that vanishes without closing its connection is noticed during a call.
 const CHANNEL = { 'grpc.keepalive_time_ms': 20_000, 'grpc.keepalive_timeout_ms': 10_000 }
+// A proxy is for other machines: to this one it would carry the token off the machine.
+const NEAR = /^(unix:.*|(localhost|127\.[\d.]+|\[::1\])(:\d+)?)$/
+const PORT = 50051
 const PATIENCE_MS = 10_000
 const FIRST_WAIT_MS = 50
 const LONGEST_WAIT_MS = 1_000
@@ -26,7 +29,7 @@ const ELSEWHERE = new Set([grpc.status.UNAVAILABLE, grpc.status.RESOURCE_EXHAUST
 /**
  * Yields pieces of the text; returns the server's `finish`. A call that breaks is continued at the next host.
  *
- * @param {string[]} hosts replicas, host:port
+ * @param {string[]} hosts replicas, host:port, or host for port 50051
  * @param {object} request a GenerateRequest for one continuation
  * @param {object} [access] `credentials`, as grpc.credentials makes them, for TLS; `token`, the caller's, which is sent
  *   in the clear without TLS
@@ -38,7 +41,9 @@ export async function* stream(hosts, request, { credentials = grpc.credentials.c
   let lostAt = 0
   let failures = 0
   for (let turn = 0; ; turn++) {
-    const client = new TextGeneration(hosts[turn % hosts.length], credentials, CHANNEL)
+    const host = hosts[turn % hosts.length]
+    const options = NEAR.test(host) ? { ...CHANNEL, 'grpc.enable_http_proxy': 0 } : CHANNEL
+    const client = new TextGeneration(withPort(host), credentials, options)
     const call = client.generate(request, metadata)
     let finish = null
     let problem = new Error('the stream ended without saying how')
@@ -69,6 +74,12 @@ export async function* stream(hosts, request, { credentials = grpc.credentials.c
   }
 }
 
+/** A host without a port has the servers' own, not gRPC's 443. */
+function withPort(host) {
+  const isBare = /^([^:/[\]]+|\[[^\]]*\])$/.test(host)
+  return isBare ? `${host}:${PORT}` : host
+}
+
 const OPTIONS = {
   host: { type: 'string', multiple: true, default: ['127.0.0.1:50051'] },
   model: { type: 'string' },
@@ -85,7 +96,8 @@ const HELP = `usage: node stream.mjs [PROMPT] [flags]
 
 Streams the characters that follow PROMPT to stdout, and how the text ended to stderr.
 
-  --host HOST:PORT   a server; given several times, a text goes on at the next one (default: 127.0.0.1:50051)
+  --host HOST:PORT   a server, or HOST for port 50051; given several times, a text goes on at the next one
+                     (default: 127.0.0.1:50051)
   --model NAME       NAME or NAME@VERSION of the model; or the variable CHARSTREAM_MODEL
   --max-chars N      most characters to generate (default: the server's)
   --temperature X    below 1 safer, above 1 wilder, 0 always the most probable character (default: 1)
@@ -106,11 +118,10 @@ function refuse(reason) {
 function readCommand() {
   const { values, positionals } = parse()
   const isWeb = (host) => /^(?!dns:)[a-z]+:\/\//.test(host)
-  const isNear = (host) => /^(unix:.*|(localhost|127\.[\d.]+|\[::1\])(:\d+)?)$/.test(host)
   for (const host of values.host.filter(isWeb)) refuse(`--host: ${host}: host:port is expected; TLS is --tls or --tls-ca`)
   const token = process.env.CHARSTREAM_TOKEN
   const credentials = secured(values)
-  const far = values.host.find((host) => !isNear(host))
+  const far = values.host.find((host) => !NEAR.test(host))
   if (token && far && !credentials) refuse(`anybody on the way to ${far} could read the token: give --tls or --tls-ca`)
   const request = {
     prompt: positionals.join(' '),

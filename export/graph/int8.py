@@ -1,8 +1,8 @@
 """Matmuls in 8 bits whose activation scale is a constant.
 
 The hidden state of an LSTM, a GRU and a tanh or sigmoid RNN lies between -1 and 1 by construction. So 1/127 is its
-scale for every text: nothing is calibrated, and no row's scale depends on another row. A weight has one scale per
-column. Products and sums are exact integers; the weight is rounded once, and the input at every step.
+scale for every text, and no row's scale depends on another row. A weight has one scale per column. Products and sums
+are exact integers; the weight is rounded once (export/graph/rounding.py), and the input at every step.
 
 Both operators are torch custom operators: a quantised model runs in torch, and is exported by translation.
 """
@@ -13,9 +13,11 @@ import torch
 from onnxscript import opset20 as op
 from torch import Tensor, nn
 
+from export.graph.rounding import LEVELS, IntegerWeights
+
 __all__ = ["TRANSLATIONS", "Int8Dense", "quantize"]
 
-LEVELS, ZERO = 127, 128  # an input x is stored as round(127 x) + 128
+ZERO = 128  # an input x is stored as round(127 x) + 128
 SCALE = 1 / LEVELS
 # float32 adds integers exactly below 2**24; a product is at most 127 x 127.
 EXACT_FLOAT32_INPUTS = 2**24 // LEVELS**2
@@ -76,12 +78,10 @@ TRANSLATIONS: dict[Callable[..., object], Callable[..., object]] = {
 class Int8Dense(nn.Module):
     """y = x W + b with W in 8 bits: x uint8 [B, K] of `quantize`, W [K, N] -> float32 [B, N]."""
 
-    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+    def __init__(self, weights: IntegerWeights, bias: Tensor | None) -> None:
         super().__init__()
-        scale = weight.abs().amax(0) / LEVELS
-        scale = torch.where(scale > 0, scale, 1.0)  # a column of zeros
-        self.weight = nn.Parameter(torch.round(weight / scale).to(torch.int8), requires_grad=False)
-        self.scale = nn.Parameter(scale, requires_grad=False)
+        self.weight = nn.Parameter(weights.integers, requires_grad=False)
+        self.scale = nn.Parameter(weights.scale, requires_grad=False)
         self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """The graphs of a bundle, written in torch: one step, and loops of K steps for B rows."""
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import cast
 
 import torch
@@ -10,10 +10,12 @@ from torch import Tensor, nn
 from bundle.manifest import Precision
 from export.graph.activations import Activation
 from export.graph.bounds import require_bounded
+from export.graph.calibration import ROWS, input_moments
 from export.graph.cells import Dense, FirstLayer, FurtherLayer, LayerWeights, update
 from export.graph.folding import head_weights, layer_weights
 from export.graph.fp16 import HalfDense, half
 from export.graph.int8 import Int8Dense, quantize
+from export.graph.rounding import IntegerWeights, round_weights
 from export.graph.sampling import Sampler, prepare_draws, prepare_limits
 from export.graph.scan import Step, loop
 from models.network.char_lm import CharLM
@@ -40,29 +42,41 @@ class StepGraph(nn.Module):
         head = head_weights(model)
         self.head = Dense(head.weight.T, head.bias)
 
-    def in_precision(self, precision: Precision) -> "StepGraph":
+    def in_precision(self, precision: Precision, integers: Mapping[str, IntegerWeights] | None = None) -> "StepGraph":
         """Return this step with the matmuls of a precision; tables, sums and cell states stay float32.
+
+        Args:
+            integers: the weights of int8 by the names of their modules (default: this step's, rounded).
 
         Raises:
             Unbounded: a matmul would read unbounded numbers.
         """
         require_bounded(self.config, precision)
         if precision == "int8":
-            return self._with_matmuls(quantize, Int8Dense)
+            rounded = self.rounded_weights() if integers is None else integers
+            return self._with_matmuls(quantize, lambda name, dense: Int8Dense(rounded[name], dense.bias))
         if precision == "fp16-cuda":
-            return self._with_matmuls(half, HalfDense)
+            return self._with_matmuls(half, lambda name, dense: HalfDense(dense.weight, dense.bias))
         return self
 
+    def matmuls(self) -> dict[str, Dense]:
+        """Return the modules that multiply by weights of float32, by name."""
+        return {name: module for name, module in self.named_modules() if isinstance(module, Dense)}
+
+    def rounded_weights(self) -> dict[str, IntegerWeights]:
+        """Round the weights to 8 bits for texts that this step writes."""
+        state = [torch.zeros(ROWS, self.config.hidden) for _ in self.config.shape.state_names]
+        moments = input_moments(self, self.matmuls(), state)
+        return {name: round_weights(dense.weight, moments[name]) for name, dense in self.matmuls().items()}
+
     def _with_matmuls(
-        self, to_matmul_input: Callable[[Tensor], Tensor], dense: type[Int8Dense] | type[HalfDense]
+        self, to_matmul_input: Callable[[Tensor], Tensor], replace: Callable[[str, Dense], nn.Module]
     ) -> "StepGraph":
         """Return a copy whose matmuls read the results of `to_matmul_input`."""
         step = copy.deepcopy(self)
         step.to_matmul_input = to_matmul_input
-        for module in list(step.modules()):
-            for name, child in module.named_children():
-                if isinstance(child, Dense):
-                    setattr(module, name, dense(child.weight, child.bias))
+        for name, dense in step.matmuls().items():
+            step.set_submodule(name, replace(name, dense))
         return step
 
     def unpack(self) -> None:

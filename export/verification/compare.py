@@ -1,6 +1,7 @@
 """Comparison of ONNX Runtime with torch: does a bundle compute what the model does?
 
-The reference runs in torch, one step at a time; in 8 or 16 bits it is the torch model with such matmuls. It is fed with
+The reference runs in torch, one step at a time; in 8 or 16 bits it is the torch model with such matmuls, and in 8 bits
+with the file's integers, which are compared with the model's weights (integer_weights.py). It is fed with
 the runtime's outcomes, so that every step is compared after the same history; so the runtime runs first, and runs of
 several numbers of rows go through the reference side by side. An outcome that differs is accepted only where the random
 number lies on the edge between two characters, closer than roundings can tell.
@@ -20,11 +21,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bundle.graph_contract import DEVICE_STEPS
-from bundle.manifest import ON_DEVICE, Manifest
+from bundle.manifest import ON_DEVICE, Manifest, Precision
 from bundle.read import STEP, decode_file, full_file
 from export.graph.modules import StepGraph
 from export.verification.device_loop import DeviceLoop
 from export.verification.expected_outcome import Choice
+from export.verification.integer_weights import NotTheModels, check_integers, check_sums, integers_of
 from export.verification.onnx_session import Arrays, OnnxSession, OnnxSessionError
 from export.verification.tolerance import TOLERANCES, Verification
 from models.network.char_lm import CharLM, ModelConfig, State
@@ -68,18 +70,29 @@ def _verify_graphs(manifest: Manifest, files: dict[str, bytes], model: CharLM | 
     rng = np.random.default_rng(0)
     yield _verify_step(manifest, files[STEP], _reference(model), rng)
     for precision in manifest.precisions:
-        reduced = step.in_precision(precision)
-        reduced.unpack()
-        reference = _reference(model if reduced is step else reduced)
         counts = DEVICE_STEPS if precision in ON_DEVICE else (None,)
         for file, steps in product((decode_file, full_file), counts):
             result = Verification(file(precision, steps), TOLERANCES[precision])
             try:
+                reference = _reduced_reference(step, model, precision, files[result.file])
                 session = OnnxSession(files[result.file])
                 _LoopComparison(result, manifest, session, reference, rng, steps).run()
-            except OnnxSessionError as error:
+            except (NotTheModels, OnnxSessionError) as error:
                 result.failures.append(str(error))
             yield result.conclude()
+
+
+def _reduced_reference(step: StepGraph, model: CharLM | StepGraph, precision: Precision, data: bytes) -> Reference:
+    """Return the reference of a file in a precision. Raises NotTheModels."""
+    integers = None
+    if precision == "int8":
+        matmuls = step.matmuls()
+        integers = integers_of(data, matmuls)
+        check_integers(integers, matmuls)
+        check_sums(data, integers)
+    reduced = step.in_precision(precision, integers)
+    reduced.unpack()
+    return _reference(model if reduced is step else reduced)
 
 
 def reference_of_bundle(manifest: Manifest, files: dict[str, bytes]) -> StepGraph:

@@ -6,6 +6,9 @@ from typing import Any
 import onnxruntime
 from numpy.typing import NDArray
 
+from bundle import onnx_header_pb2 as header
+from bundle.pair_bound import is_bounded
+
 __all__ = ["Arrays", "OnnxSession", "OnnxSessionError"]
 
 Arrays = dict[str, NDArray[Any]]
@@ -22,8 +25,9 @@ class OnnxSession:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         options.log_severity_level = 4
-        # Without VNNI, products of 8 bits would saturate; this option selects slower, exact instructions.
-        options.add_session_config_entry("session.x64quantprecision", "1")
+        if not is_bounded(header.Model.FromString(data)):
+            # Without VNNI, products of 8 bits would saturate; this option selects slower, exact instructions.
+            options.add_session_config_entry("session.x64quantprecision", "1")
         self._session = onnxruntime.InferenceSession(
             data, options, providers=["CPUExecutionProvider"], disabled_optimizers=["ConstantFolding"]
         )

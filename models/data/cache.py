@@ -1,7 +1,11 @@
 """The user's cache folder: fetched texts, each beside its sha256; every file is written whole or not at all."""
 
+import functools
 import hashlib
 import os
+import re
+import shutil
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import BufferedReader
@@ -12,10 +16,12 @@ import platformdirs
 
 from models.atomic_files import replacement
 from models.data.text_files import CorpusError
+from models.terminal import say
 
-__all__ = ["cache_folder", "fetch_once", "open_to_replace"]
+__all__ = ["STDIN", "cache_folder", "fetch_once", "is_spooled", "open_to_replace", "spool"]
 
 VARIABLE = "CHARSTREAM_CACHE"
+STDIN = "stdin"
 
 
 def cache_folder() -> Path:
@@ -46,6 +52,34 @@ def fetch_once(key: str, fetch: Callable[[BinaryIO], object], expected: str | No
         with open_to_replace(digest) as stream:
             stream.write(got.encode())
     return file
+
+
+@functools.cache  # this process reads it once, however often it opens the text
+def spool(source: str) -> Path:
+    """Return the entry with what comes through a pipe, or for "-" through standard input, named by its sha256.
+
+    A text is read twice, and again when a run goes on, which a pipe cannot be.
+
+    Raises:
+        CorpusError: it cannot be read, or the folder cannot be written.
+    """
+    new = cache_folder() / f"{STDIN}-{os.getpid()}.txt"
+    try:
+        descriptor = os.dup(sys.stdin.fileno()) if source == "-" else os.open(source, os.O_RDONLY)
+    except (AttributeError, OSError) as error:
+        raise CorpusError(f"{source}: cannot be read: {error}") from error
+    with open(descriptor, "rb") as pipe, open_to_replace(new) as stream:
+        shutil.copyfileobj(pipe, stream)
+        stream.seek(0)
+        file = new.with_name(f"{STDIN}-{_sha256(stream)}.txt")
+    new.replace(file)
+    say(f"the text that came through {'standard input' if source == '-' else source} is kept in {file}")
+    return file
+
+
+def is_spooled(file: Path) -> bool:
+    """Whether it is an entry of `spool`."""
+    return file.suffix == ".txt" and re.fullmatch(STDIN + "-[0-9a-f]{64}", file.stem) is not None
 
 
 @contextmanager

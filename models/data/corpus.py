@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bundle.vocabulary import Unit, Vocabulary
-from models.data.cache import fetch_once
+from models.data.cache import STDIN, fetch_once, is_spooled, spool
 from models.data.download import download, fetch_sdist
 from models.data.encoded_text import encode_text
 from models.data.split import DEFAULT_SPLIT, part_ends, shares
@@ -142,7 +142,7 @@ def open_corpus(
         raise CorpusError(str(error)) from error
     path = _locate(data)
     text = encode_text(path, vocabulary, PLAIN if data in NAMED else form)
-    name = data if data in NAMED or "://" in data else path.resolve().name
+    name = data if data in NAMED or "://" in data else STDIN if is_spooled(path) else path.resolve().name
     return Corpus(name, path, text.ids, text.vocabulary, text.start_text, text.sha256, split)
 
 
@@ -155,17 +155,20 @@ def _locate(data: str) -> Path:
         key = "url-" + hashlib.sha256(data.encode()).hexdigest()[:16]
         return fetch_once(key, lambda file: download(data, file))
     if data == "-":
-        raise CorpusError(
-            "-: standard input cannot be read twice, which training does: write the text into a file first"
-        )
-    _require_there(Path(data))
-    return Path(data)
+        return spool(data)
+    path = Path(data)
+    _require_there(path)
+    return spool(data) if path.is_fifo() else path
 
 
 def _require_there(path: Path) -> None:
     try:
         path.stat()
     except FileNotFoundError as error:
+        if is_spooled(path):
+            raise CorpusError(
+                f"{path}: the text came through a pipe, and the cache has it no more: --data FILE gives it again"
+            ) from error
         raise CorpusError(f"{path}: no such file, and none of the names {', '.join(NAMED)}") from error
     except OSError as error:
         raise CorpusError(f"{path}: {(error.strerror or str(error)).lower()}") from error

@@ -17,7 +17,16 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from bundle.vocabulary import ALL_BYTES, Unit, Vocabulary
 from models.data.cache import cache_folder, open_to_replace
-from models.data.text_files import PLAIN, CorpusError, TextForm, byte_blocks, files_of, hidden_files, text_blocks
+from models.data.text_files import (
+    PLAIN,
+    CorpusError,
+    TextForm,
+    byte_blocks,
+    files_of,
+    hidden_files,
+    repeated_files,
+    text_blocks,
+)
 from models.terminal import ProgressBar, say
 
 __all__ = ["EncodedText", "encode_text"]
@@ -79,10 +88,13 @@ def encode_text(path: Path, unit: Unit, form: TextForm = PLAIN) -> EncodedText:
     source = _digest_of_files(path, form)
     encoded = _open_encoded(file, source)
     if encoded is None:
-        hidden = hidden_files(path, form)
-        if hidden:
-            more = f" and {len(hidden) - 1:,} more" if len(hidden) > 1 else ""
-            say(f"passed over, as names with a dot first are hidden: {hidden[0]}{more}")
+        for why, files in (
+            ("names with a dot first are hidden", hidden_files(path, form)),
+            ("links lead to files that are in the text already", repeated_files(path, form)),
+        ):
+            if files:
+                more = f" and {len(files) - 1:,} more" if len(files) > 1 else ""
+                say(f"passed over, as {why}: {files[0]}{more}")
         encoded = _encode(file, path, unit, source, form)
     return encoded
 
@@ -150,7 +162,7 @@ def _describe(blocks: Blocks, path: Path, unit: Unit, source: str, ids: str) -> 
         found = np.bincount(codes)
         counts[: len(found)] += found
     if not counts.any():
-        raise CorpusError(f"{path}: empty")
+        raise CorpusError(f"{path}: empty; give a text, of a few thousand characters at least")
     return _Header(
         source=source,
         unit=unit,

@@ -19,6 +19,7 @@ __all__ = [
     "files_of",
     "hidden_files",
     "join",
+    "repeated_files",
     "text_blocks",
 ]
 
@@ -46,7 +47,8 @@ PLAIN = TextForm()
 def files_of(path: Path, form: TextForm = PLAIN) -> list[Path]:
     """Return the files of a text: the file itself, or a folder's files that match, in sorted order.
 
-    In a folder only files count, and no names that begin with a dot, such as .ipynb_checkpoints.
+    In a folder only files count, no names that begin with a dot, such as .ipynb_checkpoints, and each file once,
+    whatever links lead to it.
 
     Raises:
         CorpusError: the folder has none, the pattern is none, or the path is a pipe or a device.
@@ -54,7 +56,7 @@ def files_of(path: Path, form: TextForm = PLAIN) -> list[Path]:
     if not path.is_dir():
         _require_regular(path)
         return [path]
-    files = [file for file in _matching(path, form) if not _is_hidden(file.relative_to(path))]
+    files = list(_by_identity(path, form).values())
     if not files:
         kind = form.glob[1:] if form.glob.startswith("*.") else form.glob
         raise CorpusError(f"{path}: the folder holds no {kind} file; --glob takes others")
@@ -64,6 +66,24 @@ def files_of(path: Path, form: TextForm = PLAIN) -> list[Path]:
 def hidden_files(path: Path, form: TextForm = PLAIN) -> list[Path]:
     """Return a folder's files that match and are passed over, as they or their folders have a name with a dot first."""
     return [file for file in _matching(path, form) if _is_hidden(file.relative_to(path))] if path.is_dir() else []
+
+
+def repeated_files(path: Path, form: TextForm = PLAIN) -> list[Path]:
+    """Return a folder's files that match and are passed over, as they are links to one that is the text already."""
+    if not path.is_dir():
+        return []
+    kept = set(_by_identity(path, form).values())
+    return [file for file in _matching(path, form) if not _is_hidden(file.relative_to(path)) and file not in kept]
+
+
+def _by_identity(path: Path, form: TextForm) -> dict[tuple[int, int], Path]:
+    """Return a folder's files by what they are on the disk, each under the first of its names."""
+    found: dict[tuple[int, int], Path] = {}
+    for file in _matching(path, form):
+        if not _is_hidden(file.relative_to(path)):
+            known = file.stat()
+            found.setdefault((known.st_dev, known.st_ino), file)
+    return found
 
 
 def _matching(path: Path, form: TextForm) -> list[Path]:

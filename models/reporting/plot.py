@@ -71,15 +71,17 @@ def figures_of(run: RunCurves) -> dict[str, Any]:
 
 def _as_table(rows: Sequence[dict[str, Any]], unit: str) -> str:
     head = ("run", "parameters", "steps", f"{unit}s", "seconds", "training", "validation", "all of it", "bits")
-    return table(head, [[_as_cell(value) for value in row.values()] for row in rows])
+    return table(head, [[_as_cell(value, name) for name, value in row.items()] for row in rows])
 
 
-def _as_cell(value: str | float | None) -> str:
+def _as_cell(value: str | float | None, name: str) -> str:
     if value is None:
         return "-"
+    if name == "seconds":  # whole ones in each row: 50.5500 is not read beside 100
+        return f"{value:,.0f}"
     if isinstance(value, str):
         return value
-    return f"{value:,}" if isinstance(value, int) else f"{value:,.0f}" if value >= 100 else f"{value:.4f}"
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4f}"
 
 
 def _names(folders: Sequence[Path]) -> list[str]:

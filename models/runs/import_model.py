@@ -2,11 +2,12 @@
 
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
+from torch import Tensor
 
 from bundle.manifest import TrainingRecord, sha256
 from bundle.vocabulary import UnknownCharacter, Vocabulary
@@ -15,9 +16,9 @@ from models.data.corpus import Corpus, open_corpus
 from models.evaluation.losses import carried_nats
 from models.network.char_lm import CharLM
 from models.run_folder import BEST, holds_run
-from models.runs.foreign.content import find_state_dict
-from models.runs.foreign.errors import StateDictError
-from models.runs.foreign.safe_load import load_content
+from models.runs.foreign.content import find_state_dict, says_relu
+from models.runs.foreign.errors import StateDictError, list_some
+from models.runs.foreign.safe_load import Loaded, load_content
 from models.runs.foreign.vocabularies import ForeignVocabulary, from_checkpoint, from_file
 from models.runs.foreign.weights import ForeignModel, model_of
 from models.terminal import count_noun, say
@@ -61,9 +62,10 @@ class _Weights(Settings):
 class ImportSettings(_Weights, _Vocabulary):
     """Brings in a model that was trained elsewhere: embedding or one-hot, nn.LSTM, nn.GRU or nn.RNN, a linear head.
 
-    The file is what torch.save(model.state_dict(), FILE) wrote, a trainer's checkpoint, or a safetensors file; the
-    modules may have any names. The vocabulary, in the order of the model's numbers, is that of --vocabulary, else the
-    checkpoint's own, else the characters of --data, sorted. Give --data to see whether it is the right one.
+    The file is what torch.save(model.state_dict(), FILE) wrote, a trainer's checkpoint or a whole model, of which no
+    code is run, a safetensors file, or NumPy's arrays; the modules may have any names. The vocabulary, in the order of
+    the model's numbers, is that of --vocabulary, else the checkpoint's own, else the characters of --data, sorted. Give
+    --data to see whether it is the right one.
     """
 
     state_dict: Annotated[Path, Positional()] = Field(description="the weights, .pt or .safetensors")
@@ -74,22 +76,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     settings = parse(ImportSettings, argv, command=COMMAND)
     try:
         data = _read(settings.state_dict)
-        content = load_content(settings.state_dict, data)
+        loaded = load_content(settings.state_dict, data)
         corpus = open_corpus(settings.data) if settings.data else None
-        foreign, vocabulary = _fit(settings, content, _vocabularies(settings, content, corpus))
-        start_text = _start_text(vocabulary, settings.start_text)
+        tensors = _state_dict(settings, loaded)
+        foreign, known = _fit(settings, tensors, _vocabularies(settings, loaded.content, corpus))
+        config = foreign.model.config
+        if (config.cell, config.activation) == ("rnn", "tanh") and says_relu(loaded.content):
+            fail(COMMAND, f"{settings.state_dict}: says that its nn.RNN is of relu: give --activation relu")
+        vocabulary = known.vocabulary
+        start_text = _start_text(vocabulary, settings.start_text or known.start)
         verdict = _measure(foreign.model, vocabulary, start_text, corpus) if corpus else ""
         _save(settings, foreign.model, vocabulary, start_text, data)
     except ValueError as error:
         fail(COMMAND, str(error))
     except OSError as error:
         fail(COMMAND, f"{error.filename or settings.out}: {error.strerror or error}", code=1)
-    config = foreign.model.config
     print(
         f"{settings.out}: {config.cell} with {count_noun(config.layers, 'layer')} of "
         f"{config.hidden}, {config.input} input, {len(vocabulary)} characters"
     )
-    for line in [*foreign.remarks, verdict]:
+    own = [name for name in loaded.origins if not name.startswith("torch.")]
+    passed_over = f"read without the code of {list_some(own)}" if own else ""
+    for line in [*foreign.remarks, *known.remarks, passed_over, verdict]:
         if line:
             say(line)
     return 0
@@ -102,16 +110,32 @@ def _read(file: Path) -> bytes:
         raise StateDictError(f"{file}: {(error.strerror or str(error)).lower()}") from error
 
 
+def _state_dict(settings: ImportSettings, loaded: Loaded) -> dict[str, Tensor]:
+    file, content = settings.state_dict, loaded.content
+    if isinstance(content, Mapping) and content.get("is_forward_lm") is False:
+        raise StateDictError(f"{file}: a model of texts from their end to their beginning, as its is_forward_lm says")
+    try:
+        return find_state_dict(file, content, settings.weights)
+    except StateDictError as error:
+        if not loaded.origins:
+            raise
+        load = f"content = torch.load({str(file)!r}, map_location='cpu', weights_only=False)"
+        save = "torch.save(content.state_dict(), 'weights.pt')"
+        raise StateDictError(
+            f"{error}; it holds {list_some(loaded.origins)}, and code of files is not run here; where you trust the "
+            f"file, two lines of Python beside that code extract the weights: {load}; {save}"
+        ) from error
+
+
 def _fit(
-    settings: ImportSettings, content: Any, vocabularies: Sequence[ForeignVocabulary]
-) -> tuple[ForeignModel, Vocabulary]:
+    settings: ImportSettings, tensors: Mapping[str, Tensor], vocabularies: Sequence[ForeignVocabulary]
+) -> tuple[ForeignModel, ForeignVocabulary]:
     """Return the model with the first vocabulary that has as many characters as the model."""
-    tensors = find_state_dict(settings.state_dict, content, settings.weights)
     errors = []
-    for vocabulary, padding in vocabularies:
+    for known in vocabularies:
         try:
-            activation, head = settings.activation, settings.head
-            return model_of(tensors, len(vocabulary), activation, head=head, padding=padding), vocabulary
+            size, activation, head = len(known.vocabulary), settings.activation, settings.head
+            return model_of(tensors, size, activation, head=head, padding=known.padding), known
         except StateDictError as error:
             errors.append(error)
     raise errors[0]

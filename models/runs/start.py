@@ -1,9 +1,10 @@
 """The beginning of a run: a new one, or one that goes on from its last checkpoint."""
 
+import os
 import shutil
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import torch
@@ -28,7 +29,7 @@ from models.training.schedule import require_time
 from models.training.settings import TrainSettings
 from models.training.trainer import Trainer
 
-__all__ = ["begin", "discard_run", "new_model", "new_trainer", "resume"]
+__all__ = ["begin", "discard_begun_run", "new_model", "new_trainer", "resume"]
 
 _FORWARD = 1 / 3  # of a step's time: its forward pass, which is all that validation is
 _SHORT_STEP = 0.002  # share of the time that a step may take without a second look
@@ -56,7 +57,7 @@ def begin(settings: TrainSettings, began: float, group: Group = ALONE) -> Run:
         metrics = Metrics(settings.out, board=settings.tensorboard and group.is_first)
         # A resumed run finds the text from any working directory.
         is_path = settings.data not in NAMED and "://" not in settings.data
-        kept = settings.model_copy(update={"data": str(Path(settings.data).resolve())}) if is_path else settings
+        kept = settings.model_copy(update={"data": str(corpus.path.resolve())}) if is_path else settings
         return Run(kept, corpus, Progress(), trainer, metrics, began)
 
     return _lock(settings.out, group, make)
@@ -129,6 +130,9 @@ def _open_corpus(settings: TrainSettings, group: Group) -> Corpus:
     def open_text() -> Corpus:
         return open_corpus(settings.data, vocabulary=settings.vocabulary, split=settings.split, form=settings.text_form)
 
+    if group.size > 1 and (settings.data == "-" or Path(settings.data).is_fifo()):
+        raise CorpusError(f"{settings.data}: several processes cannot read one pipe: write the text into a file first")
+
     def prepare() -> None:
         if not settings.resume and holds_run(settings.out):
             with locked_folder(settings.out):  # first of all: the run there may still go on
@@ -156,12 +160,23 @@ def _require_time(settings: TrainSettings, corpus: Corpus, trainer: Trainer, beg
     )
 
 
-def discard_run(folder: Path) -> None:
-    """Remove a run's files from a folder, and no others."""
+def discard_begun_run(folder: Path) -> None:
+    """Remove what a run that this process began has left in a folder that held none; what was there before stays."""
     for file in (*tensor_files(folder, BEST), *tensor_files(folder, LAST)):
         file.unlink()
-    for file in (header_file(folder, LAST), header_file(folder, BEST), folder / METRICS, folder / PAGE):
+    for file in (header_file(folder, LAST), header_file(folder, BEST), folder / METRICS):
         file.unlink(missing_ok=True)
+    board = folder / TENSORBOARD
+    for file in board.glob(f"events.out.tfevents.*.{os.getpid()}.*"):
+        file.unlink()
+    with suppress(OSError):  # there is none, or it has other files
+        board.rmdir()
+
+
+def _discard_run(folder: Path) -> None:
+    """Remove a run's files from a folder, and no others."""
+    discard_begun_run(folder)
+    (folder / PAGE).unlink(missing_ok=True)
     for name in (TENSORBOARD, CHECKS):
         shutil.rmtree(folder / name, ignore_errors=True)
 
@@ -202,7 +217,7 @@ def _remove_old_run(settings: TrainSettings) -> None:
     _require_free(settings)
     folder = settings.out
     if holds_run(folder):
-        discard_run(folder)
+        _discard_run(folder)
 
 
 def _resumed_settings(given: TrainSettings, kept: TrainSettings) -> TrainSettings:

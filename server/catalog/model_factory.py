@@ -1,19 +1,26 @@
-"""Turns a bundle into a loaded model, with graphs, engine and streams; estimates the memory that they take."""
+"""Turns a bundle into a loaded model, with engines and streams; estimates the memory that they take."""
 
 import asyncio
 import weakref
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
 
 from bundle.graph_contract import DEVICE_STEPS
 from bundle.manifest import ON_DEVICE, Manifest, Precision
 from bundle.read import STEP, Bundle, decode_file, full_file
 from server.catalog.loaded_model import ServedModel
 from server.engine.engine import Engine
-from server.engine.messages import Output, Shutdown
+from server.engine.messages import Shutdown
 from server.engine.state_store import LOGPROBS
 from server.observe.engine_metrics import ModelInfo
 from server.observe.metrics import Metrics
+from server.processes.cores import engines_for, usable_cores
+from server.processes.pool import EnginePool
+from server.processes.process import StartedProcess, start_process
 from server.runtime.device_states import STAGED, full_steps
+from server.runtime.host_runner import CannotRun, may_have_cuda, runtime_version
 from server.runtime.load import BEST, load
 from server.runtime.step_runner import StepRunner
 from server.settings import ServerSettings
@@ -28,6 +35,8 @@ __all__ = ["ModelFactory", "memory_of"]
 # [max_batch, hidden] per layer, and both together about as many of [max_batch, V] (measured: docs/decisions.md).
 GRAPHS, GRAPH_COPIES, WORK_ARRAYS = 2, 2, 16
 FLOAT_BYTES = 4
+# An engine process without its model (measured: docs/decisions.md).
+PROCESS_BYTES = 70_000_000
 
 
 class ModelFactory:
@@ -65,65 +74,156 @@ class ModelFactory:
         return lambda bundle: self._serve(bundle, streams)
 
     def _serve(self, bundle: Bundle, streams: Streams) -> ServedModel:
-        """Make the graphs ready, warm up and start the engine.
+        """Load the model where its engines will run, warm up and start them."""
+        engines = engine_count(bundle.manifest, self._settings)
+        return self._serve_by_processes(bundle, streams, engines) if engines else self._serve_here(bundle, streams)
 
-        The engine's thread must begin in the thread that made the graphs: see server/runtime/host_runner.py.
+    def _serve_here(self, bundle: Bundle, streams: Streams) -> ServedModel:
+        """Run the engine in a thread of this process.
+
+        It must begin in the thread that made the graphs: see server/runtime/host_runner.py.
         """
         settings, manifest = self._settings, bundle.manifest
         loaded = load(bundle, settings)
-        precision, provider, numerics = loaded.precision, loaded.provider, loaded.numerics
-        info = ModelInfo(manifest.name, manifest.version, bundle.digest, precision, provider, numerics)
+        info = _info(bundle, loaded.precision, loaded.provider, loaded.numerics)
         engine = Engine(
             loaded.store,
             manifest,
             chunk_delay=settings.chunk_seconds,
             prefix_bytes=settings.prefix_bytes,
             max_wait=settings.max_wait,
-            deliver=_deliver_to(streams),
+            deliver=_weakly(streams, Streams.deliver),
             failed=self._on_engine_error,
             observer=self._metrics.engine(info),
         )
         streams.submit = engine.submit
         engine.start_warm()
 
-        # In this process, beside the event loop, whatever process the engine has: here are the states of sequences.
-        runner = StepRunner(bundle.files[STEP], manifest)
-        steps = Steps(runner, self._loop, settings.max_batch, settings.most_texts)
-        sequences = Sequences(manifest.model, settings.sequence_bytes, settings.sequence_idle)
-
         def stop() -> None:
-            steps.stop()
             engine.submit(Shutdown())
             engine.join()
 
+        return self._make_model(bundle, info, loaded.device, runtime_version(), 0, streams, stop)
+
+    def _serve_by_processes(self, bundle: Bundle, streams: Streams, count: int) -> ServedModel:
+        """Run the engines in processes of their own."""
+        every = [_settings_of(self._settings, index, count) for index in range(count)]
+        started = _start_all(bundle, every)
+        ready = started[0].ready
+        # What successors need: the bundle's folder may be gone, or hold another version, when one dies.
+        names = graph_files(ready.precision)
+        small = replace(bundle, files={name: data for name, data in bundle.files.items() if name in names})
+        info = _info(bundle, ready.precision, ready.provider, ready.numerics)
+        fixed = {"precision": ready.precision}
+
+        def start(index: int) -> StartedProcess:
+            return start_process(small, every[index].model_copy(update=fixed))
+
+        pool = EnginePool(
+            start,
+            [settings.max_rows for settings in every],
+            bundle.manifest.vocabulary,
+            deliver=_weakly(streams, Streams.receive),
+            give_up=_weakly(streams, Streams.fail),
+            failed=self._engine_failed,
+            observer=self._metrics.engines(info),
+        )
+        streams.submit = pool.submit
+        asyncio.run_coroutine_threadsafe(pool.connect(started), self._loop).result()
+        return self._make_model(bundle, info, ready.device, ready.runtime, count, streams, pool.stop)
+
+    def _make_model(
+        self,
+        bundle: Bundle,
+        info: ModelInfo,
+        device: str,
+        runtime: str,
+        engines: int,
+        streams: Streams,
+        stop: Callable[[], None],
+    ) -> ServedModel:
+        settings, shape = self._settings, bundle.manifest.model
+        # In this process, beside the event loop, wherever the engines are: here are the states of sequences.
+        runner = StepRunner(bundle.files[STEP], bundle.manifest)
+        steps = Steps(runner, self._loop, settings.max_batch, settings.most_texts)
+
+        def stop_all() -> None:
+            steps.stop()
+            stop()
+
         return ServedModel(
-            manifest,
+            bundle.manifest,
             bundle.digest,
-            precision,
-            provider,
-            loaded.device,
-            numerics,
-            memory_of(manifest, settings, precision),
-            streams,
-            steps,
-            sequences,
-            stop,
+            precision=info.precision,
+            provider=info.provider,
+            device=device,
+            runtime=runtime,
+            engines=engines,
+            numerics=info.numerics,
+            memory=memory_of(bundle.manifest, settings, info.precision),
+            streams=streams,
+            steps=steps,
+            sequences=Sequences(shape, settings.sequence_bytes, settings.sequence_idle),
+            stop=stop_all,
         )
 
     def _on_engine_error(self, error: BaseException) -> None:
         self._loop.call_soon_threadsafe(self._engine_failed, error)
 
 
-def _deliver_to(streams: Streams) -> Callable[[list[Output]], None]:
-    """Let the engine keep its streams only weakly, as they keep it: so both are freed as soon as nobody has them."""
+def _weakly(streams: Streams, method: Callable[..., None]) -> Callable[..., None]:
+    """Let engines keep their streams only weakly, as they keep them: so both are freed as soon as nobody has them."""
     kept = weakref.ref(streams)
 
-    def deliver(outputs: list[Output]) -> None:
+    def call(*arguments: Any) -> None:
         found = kept()
         if found:
-            found.deliver(outputs)
+            method(found, *arguments)
 
-    return deliver
+    return call
+
+
+def _info(bundle: Bundle, precision: Precision, provider: str, numerics: str) -> ModelInfo:
+    manifest = bundle.manifest
+    return ModelInfo(manifest.name, manifest.version, bundle.digest, precision, provider, numerics)
+
+
+def _start_all(bundle: Bundle, every: list[ServerSettings]) -> list[StartedProcess]:
+    """Start an engine process for each of these settings, at the same time. Raises CannotRun, RuntimeMissing."""
+    with ThreadPoolExecutor(len(every)) as threads:
+        starts = [threads.submit(start_process, bundle, settings) for settings in every]
+    errors = [error for start in starts if (error := start.exception())]
+    started = [start.result() for start in starts if not start.exception()]
+    if not errors and any(one.ready != started[0].ready for one in started):
+        errors = [CannotRun("engine processes of one model do not compute the same numbers here")]
+    if errors:
+        for one in started:
+            one.stop()
+        raise errors[0]
+    return started
+
+
+def engine_count(manifest: Manifest, settings: ServerSettings) -> int:
+    """Return how many processes run the model; 0: the server's own."""
+    if settings.engines != "auto":
+        return min(int(settings.engines), settings.max_rows)
+    on_device = settings.provider == "cuda" or settings.precision in ON_DEVICE
+    if on_device or (settings.provider == "auto" and ON_DEVICE & set(manifest.precisions) and may_have_cuda()):
+        return 1
+    return min(engines_for(usable_cores()), settings.max_rows)
+
+
+def _settings_of(settings: ServerSettings, index: int, count: int) -> ServerSettings:
+    """Return the settings of one of several engines, which share rows and memory."""
+    if count == 1:
+        return settings
+    return settings.model_copy(
+        update={
+            "max_rows": (settings.max_rows + index) // count,
+            "prefix_cache": settings.prefix_cache / count,
+            "threads": settings.threads or 1,
+        }
+    )
 
 
 def memory_of(manifest: Manifest, settings: ServerSettings, precision: Precision | None = None) -> int:
@@ -135,9 +235,8 @@ def memory_of(manifest: Manifest, settings: ServerSettings, precision: Precision
     """
     shape, vocab = manifest.model, len(manifest.symbols)
     precision = precision or _probable_precision(manifest, settings)
-    on_device = precision in ON_DEVICE
-    steps = DEVICE_STEPS if on_device else (None,)
-    names = {name(precision, number) for name in (decode_file, full_file) for number in steps}
+    on_device, engines = precision in ON_DEVICE, engine_count(manifest, settings)
+    steps, names = _steps(precision), graph_files(precision)
     graphs = sum(record.bytes for name, record in manifest.files.items() if name in {STEP, *names})
     rows = sum(settings.bucket_sizes) + STAGED if on_device else settings.max_rows
     batch = settings.max_rows if on_device else settings.max_batch
@@ -146,9 +245,20 @@ def memory_of(manifest: Manifest, settings: ServerSettings, precision: Precision
     bias = settings.max_rows * vocab * FLOAT_BYTES
     if on_device:
         scores = sum(full_steps(settings.max_rows, vocab)) * rows * vocab * FLOAT_BYTES
-        return GRAPH_COPIES * graphs + work + states + scores + 2 * bias
+        return max(1, engines) * (GRAPH_COPIES * graphs + work + states + scores + 2 * bias) + engines * PROCESS_BYTES
     logprobs = max(LOGPROBS, settings.max_batch * vocab) * FLOAT_BYTES
-    return GRAPH_COPIES * graphs + work + states + logprobs + bias + settings.prefix_bytes
+    each = GRAPH_COPIES * graphs + work + logprobs
+    processes = engines * PROCESS_BYTES + (graphs if engines else 0)
+    return max(1, engines) * each + states + bias + settings.prefix_bytes + processes
+
+
+def graph_files(precision: Precision) -> set[str]:
+    """Return the names of the files of which the server makes graphs."""
+    return {name(precision, number) for name in (decode_file, full_file) for number in _steps(precision)}
+
+
+def _steps(precision: Precision) -> tuple[int | None, ...]:
+    return DEVICE_STEPS if precision in ON_DEVICE else (None,)
 
 
 def _probable_precision(manifest: Manifest, settings: ServerSettings) -> Precision:

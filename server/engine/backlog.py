@@ -28,13 +28,16 @@ class DeliveryBacklog(Generic[R]):
 
     Args:
         post: hands the outputs of a tick to the event loop; must not block.
+        at_once: outputs are posted when a run is over, not when the next one begins: the last post is then just out
+            when the pace is judged.
 
     Attributes:
         pace: as it was at the last `update_pace`.
         deferred: the last run's output and its split, whose `later` is not delivered yet.
     """
 
-    def __init__(self, post: Callable[[list[Output]], None]) -> None:
+    def __init__(self, post: Callable[[list[Output]], None], *, at_once: bool = False) -> None:
+        self.at_once = at_once
         self.pace = Pace.IN_TIME
         self.deferred: tuple[RunOutput, RunSplit[R]] | None = None
         self._post, self._ready = post, list[Output]()
@@ -67,5 +70,5 @@ class DeliveryBacklog(Generic[R]):
 
     def update_pace(self) -> Pace:
         """Judge and return the pace when a run is planned: by then what was posted a run ago should be handled."""
-        self.pace = Pace.LATE if self._unhandled_ticks > 0 else Pace.BUSY if self._is_busy else Pace.IN_TIME
+        self.pace = Pace.LATE if self._unhandled_ticks > self.at_once else Pace.BUSY if self._is_busy else Pace.IN_TIME
         return self.pace

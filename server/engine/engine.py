@@ -8,6 +8,7 @@ from dataclasses import replace
 from itertools import chain
 from queue import Empty, SimpleQueue
 from threading import Thread
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,9 +36,19 @@ from server.engine.sequence import Sequence
 from server.engine.state_store import RunOutput, Store
 from server.engine.step_timer import StepTimer
 
-__all__ = ["Engine"]
+__all__ = ["CommandSource", "Engine"]
 
 log = logging.getLogger("charstream.engine")
+
+
+class CommandSource(Protocol):
+    """Gives the engine its commands."""
+
+    def put(self, command: Command, /) -> None:
+        """Add one."""
+
+    def get(self, block: bool = True) -> Command:
+        """Return the next command, or wait for one. Raises queue.Empty if there is none and it shall not wait."""
 
 
 class Engine(Thread):
@@ -54,6 +65,9 @@ class Engine(Thread):
         deliver: takes the outputs of a tick; must not block.
         failed: takes the exception if the engine breaks, which ends it.
         observer: is told what the engine does.
+        commands: where commands come from, in a process of the engine's own; None for a queue that `submit` fills.
+            There outputs are posted at once. In the event loop's process they are when its thread can have the
+            interpreter: while the next run lasts.
     """
 
     def __init__(
@@ -67,6 +81,7 @@ class Engine(Thread):
         deliver: Callable[[list[Output]], None],
         failed: Callable[[BaseException], None],
         observer: EngineObserver | None = None,
+        commands: CommandSource | None = None,
     ) -> None:
         super().__init__(name=f"engine {manifest.name}", daemon=True)
         self._store, limits = store, store.limits
@@ -80,8 +95,8 @@ class Engine(Thread):
         self._prefixes = PrefixCache(prefix_bytes)
         self._max_wait = max_wait
         self._sequences: dict[int, Sequence] = {}
-        self._commands: SimpleQueue[Command] = SimpleQueue()
-        self._backlog: DeliveryBacklog[Sequence] = DeliveryBacklog(deliver)
+        self._commands: CommandSource = commands or SimpleQueue[Command]()
+        self._backlog: DeliveryBacklog[Sequence] = DeliveryBacklog(deliver, at_once=commands is not None)
         self._failed, self._observer = failed, observer or EngineObserver()
         self._is_stopped = False
         self._warmed: Future[None] | None = None
@@ -89,6 +104,10 @@ class Engine(Thread):
     def submit(self, command: Command) -> None:
         """Hand over a command; it is carried out before the next run."""
         self._commands.put(command)
+
+    def queue_head(self, most: int) -> list[int]:
+        """Return the streams that wait longest for their first slot; in the engine's thread."""
+        return [sequence.stream for sequence in self._scheduler.queue.queue_head(most)]
 
     def start_warm(self) -> None:
         """Start the thread with runs of every kind, so that no first use is slow and the step times are known.
@@ -101,6 +120,7 @@ class Engine(Thread):
         self._warmed.result()
 
     def run(self) -> None:
+        """Run texts until `Shutdown` comes; this is what the thread does, if it is started as one."""
         self._observer.on_start()
         try:
             if self._warmed and not self._warm_up(self._warmed):
@@ -114,9 +134,13 @@ class Engine(Thread):
         finally:
             self._observer.on_end()
 
+    def warm_up(self) -> None:
+        """Do runs of every kind; in the thread that will call `run`. Raises CannotRun."""
+        self._store.states[Area.DECODE].warm_up(self._timer.measure)
+
     def _warm_up(self, warmed: Future[None]) -> bool:
         try:
-            self._store.states[Area.DECODE].warm_up(self._timer.measure)
+            self.warm_up()
         except Exception as error:
             warmed.set_exception(error)
             return False
@@ -129,6 +153,8 @@ class Engine(Thread):
         if plan:
             split, output = self._run_graph(plan)
             self._deliver_run(plan, split, output)
+            if self._backlog.at_once:
+                self._backlog.post()
         rows, waiting = self._store.limits.max_rows - self._scheduler.free, self._scheduler.queue.waiting
         self._observer.on_tick(rows, waiting, len(self._sequences) - rows - waiting)
 
@@ -229,6 +255,8 @@ class Engine(Thread):
             output = part.row.take(part, run, postpone=postpone, now=now)
             if part.row.request.keeps_places:
                 output = self._add_place(part.row, output, run.tokens[:, part.column])
+            if output and part.row.places.is_state_due and not output.finish:
+                output = self._add_state(part.row, output)
             self._backlog.add(output)
 
     def _add_place(self, sequence: Sequence, output: Output | None, outcomes: NDArray[np.int64]) -> Output | None:
@@ -239,6 +267,15 @@ class Engine(Thread):
             return replace(output, snapshot=sequence.snapshot(lambda: rows.take(slot)))
         return output
 
+    def _add_state(self, sequence: Sequence, output: Output) -> Output:
+        """Add the row state. Where the next run may have begun, the one after it will wait for its outputs first."""
+        is_there = sequence.needs_states or not self._store.limits.overlaps
+        sequence.needs_states = not is_there or sequence.request.needs_states
+        if not is_there:
+            return output
+        sequence.places.note_state()
+        return replace(output, state=self._rows[sequence.area].take(sequence.slot))
+
     def _release(self, area: Area, sequence: Sequence) -> None:
         """Take a row that is done, or waits for its reader, out of the batch; after prefill it goes on to decode."""
         if sequence.is_done:
@@ -247,7 +284,7 @@ class Engine(Thread):
             self._save(sequence, self._scheduler.pause)
         else:
             state = self._rows[area].take(sequence.slot)
-            if not (sequence.request.origin or sequence.request.received):
+            if not (sequence.request.origin or sequence.request.begun.received):
                 self._prefixes.put(sequence.request.forced, state)
             self._apply_move(area, self._scheduler.finish_prefill(sequence))
             self._rows[sequence.area].put(sequence.slot, state, sequence.request)

@@ -4,6 +4,7 @@ import itertools
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import chain, islice
 from typing import Generic
 
 from server.engine.plan import R
@@ -50,6 +51,11 @@ class FairQueue(Generic[R]):
         """The row that waits longest for its first slot."""
         first = (next(iter(line.waiting.values())) for line in self._lines.values() if line.waiting)
         return min(first, key=lambda row: row.arrival, default=None)
+
+    def queue_head(self, most: int) -> list[R]:
+        """Return the rows that wait longest for their first slot, at most `most` of them."""
+        first = chain.from_iterable(islice(line.waiting.values(), most) for line in self._lines.values())
+        return sorted(first, key=lambda row: row.arrival)[:most]
 
     def begin(self, row: R) -> None:
         row.arrival = next(self._arrivals)

@@ -3,13 +3,17 @@
 A text is a `Request` on its way in, and one or several `Output`s on its way out.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 import numpy as np
 from numpy.typing import NDArray
 
+from server.engine.plan import Chunking
+from server.limits import LONGEST_STOP
+
 __all__ = [
+    "Begun",
     "Cancel",
     "Chunking",
     "Command",
@@ -19,7 +23,9 @@ __all__ = [
     "Grant",
     "Handled",
     "Output",
+    "PoolObserver",
     "Reason",
+    "Repeat",
     "Request",
     "RowState",
     "Sampling",
@@ -37,6 +43,7 @@ class Reason(Enum):
     LENGTH = "length"
     DEADLINE = "deadline"
     DRAINED = "drained"
+    REPEAT = "repeat"
     NOT_ADMITTED = "not admitted"
 
 
@@ -65,7 +72,8 @@ class Snapshot:
 
     Attributes:
         forced: these tokens.
-        tail: the end of the generated text before that place, as far back as a stop string may have begun.
+        tail: the end of the generated text before that place, as far back as a stop string or a repetition may have
+            begun.
         text_chars, generated_chars: how many characters of the text were sent, and how many of these were generated.
         recent: the last symbols before that place, as many as an incomplete character may have.
     """
@@ -102,32 +110,67 @@ class Sampling:
 
 
 @dataclass(frozen=True, slots=True)
+class Repeat:
+    """The repetition at which a text ends: its last characters are one block, `times` times in a row.
+
+    Attributes:
+        min_period, max_period: characters of a block that counts.
+    """
+
+    max_period: int
+    times: int
+    min_period: int = 1
+
+    @property
+    def longest(self) -> int:
+        """The most characters of a repetition."""
+        return self.max_period * self.times
+
+
+@dataclass(frozen=True, slots=True)
 class StopRule:
-    """The stop strings of a text.
+    """The stop strings of a text, and the repetition at which it ends.
 
     Attributes:
         strings: the text ends before the one that is complete first, or after it (`include`).
-        skip: number of generated characters, from the first, in which no stop string begins.
-        tail: generated before the request's text; a stop string may have begun there.
+        skip: number of generated characters, from the first, in which no stop string and no repetition begins.
+        tail: generated before the request's text; a stop string or a repetition may have begun there.
+        repeat: None: the text may repeat itself.
     """
 
     strings: tuple[str, ...] = ()
     include: bool = False
     skip: int = 0
     tail: str = ""
+    repeat: Repeat | None = None
+
+    @property
+    def tail_chars(self) -> int:
+        """How far back a stop string of a later request, or this one's repetition, may have begun."""
+        return max(LONGEST_STOP, self.repeat.longest if self.repeat else 0) - 1
 
 
 @dataclass(frozen=True, slots=True)
-class Chunking:
-    """How a text is cut into messages.
+class Begun:
+    """The part of a text that exists when its request comes.
 
     Attributes:
-        max_delay: seconds that a generated character may wait for others.
-        max_chars: characters of a message; None for no limit.
+        received: the generated text at the end of the request's forced tokens.
+        sent_chars: how many characters of the text the reader has.
+        recent: the last symbols before the first that is generated.
+        generated_before: how many characters were generated before the request's origin.
+        unchecked_chars: how many generated characters the last checkpoint is back.
     """
 
-    max_delay: float = 10.0
-    max_chars: int | None = None
+    received: str = ""
+    sent_chars: int = 0
+    recent: str = ""
+    generated_before: int = 0
+    unchecked_chars: int = 0
+
+    @property
+    def generated_chars(self) -> int:
+        return self.generated_before + len(self.received)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,13 +182,13 @@ class Request:
         silent: how many of them, from the first, are not sent.
         max_chars: how many characters to generate after them.
         sampling, seed, continuation: decide the outcomes.
-        received: the generated text at the end of `forced`.
-        sent_chars: how many characters of this text the reader has already.
-        recent: the last symbols before the first that is generated.
+        begun: the part of the text that exists already.
         alternatives: how many of the most probable characters to score beside each; None for no scores.
         origin: the state from which the text goes on; None for the start.
         checkpoint_chars: characters between two checkpoints; 0 for none.
         snapshot: one is wanted at the end.
+        state_chars: characters between two outputs that carry the row state, to go on from if the engine dies; 0 for
+            none.
         time_limit: seconds after which the text ends.
         identity: who asks; rows are shared fairly between identities.
         submitted: time.monotonic() when the caller asked.
@@ -160,14 +203,13 @@ class Request:
     seed: int
     continuation: int = 0
     stops: StopRule = StopRule()
-    chunking: Chunking = Chunking()
-    received: str = ""
-    sent_chars: int = 0
-    recent: str = ""
+    chunking: Chunking = field(default_factory=Chunking)
+    begun: Begun = Begun()
     alternatives: int | None = None
     origin: RowState | None = None
     checkpoint_chars: int = 0
     snapshot: bool = False
+    state_chars: int = 0
     time_limit: float | None = None
     identity: str = ""
     submitted: float = 0.0
@@ -178,17 +220,21 @@ class Request:
     def keeps_places(self) -> bool:
         return self.snapshot or self.checkpoint_chars > 0
 
+    @property
+    def needs_states(self) -> bool:
+        """Whether it takes more from a run than tokens: the states around it, or log-probabilities."""
+        return self.keeps_places or self.alternatives is not None
+
     def prefill_only(self) -> "Request":
         """Return the same, but ending where the forced tokens end, with a snapshot."""
-        stops = replace(self.stops, strings=())
+        stops = replace(self.stops, strings=(), repeat=None)
         return replace(self, max_chars=0, stops=stops, snapshot=True, checkpoint_chars=0)
 
     def after(self, place: Snapshot) -> "Request":
         """Return the same from the place where the forced tokens end."""
         forced = np.array(place.forced, np.int64)
-        return replace(
-            self, origin=place.state, forced=forced, silent=len(forced), sent_chars=place.text_chars, received=""
-        )
+        begun = replace(self.begun, sent_chars=place.text_chars, received="")
+        return replace(self, origin=place.state, forced=forced, silent=len(forced), begun=begun)
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,6 +309,7 @@ class Finish:
         generated_chars: how many generated characters were sent, now or before.
         position: of the last character.
         stop_chars_sent: how many characters of the stop string were sent before.
+        repeat_period: characters of the block that was repeated.
     """
 
     reason: Reason
@@ -273,6 +320,7 @@ class Finish:
     queue_seconds: float
     first_char_seconds: float
     total_seconds: float
+    repeat_period: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,6 +331,8 @@ class Output:
         finish: the text ends with this part.
         scores: of the part's characters, if wanted.
         snapshot: the place after the part, if wanted.
+        state: the row state after the run, whose position may be beyond the part's last character; see
+            `Request.state_chars`.
     """
 
     stream: int
@@ -290,6 +340,7 @@ class Output:
     finish: Finish | None
     scores: Scores | None = None
     snapshot: Snapshot | None = None
+    state: RowState | None = None
 
 
 class EngineObserver:
@@ -309,3 +360,14 @@ class EngineObserver:
 
     def on_end(self) -> None:
         """The engine's thread ends."""
+
+
+class PoolObserver:
+    """Is told, in the event loop, of the engine processes of one model. This one ignores it."""
+
+    def engine(self, index: int, pid: int) -> EngineObserver:
+        """Return the observer of an engine whose process has been started."""
+        return EngineObserver()
+
+    def on_death(self, replays: int) -> None:
+        """An engine process ended by itself, and `replays` texts go on elsewhere."""

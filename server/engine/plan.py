@@ -5,10 +5,35 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Generic, NamedTuple, TypeVar
 
-__all__ = ["MAX_STEPS", "PREFILL_ROWS", "Area", "Move", "Plan", "Row", "RowSlice", "RunLimits", "RunSplit", "Status"]
+__all__ = [
+    "MAX_STEPS",
+    "PREFILL_ROWS",
+    "Area",
+    "Chunking",
+    "Move",
+    "Plan",
+    "Row",
+    "RowSlice",
+    "RunLimits",
+    "RunSplit",
+    "Status",
+]
 
 # Most steps of a run in the decode area; most rows of the prefill area.
 MAX_STEPS, PREFILL_ROWS = 64, 16
+
+
+@dataclass(frozen=True, slots=True)
+class Chunking:
+    """How a text is cut into messages.
+
+    Attributes:
+        max_delay: seconds that a generated character may wait for others.
+        max_chars: characters of a message; None for no limit.
+    """
+
+    max_delay: float = 10.0
+    max_chars: int | None = None
 
 
 class Area(Enum):
@@ -34,7 +59,7 @@ class Row:
         silent_left: how many of them, from the first, do not go to the reader.
         chars_left: characters that may still be generated.
         credit: characters that may go to its reader before it has taken more; a run may exceed it.
-        max_delay: seconds that a generated character may wait for its tick to end.
+        chunking: how its messages are cut, for which runs should fit.
         full: its sampling, or its scores, need the full graph.
         scored: forced characters are scored, so prefill needs the full graph too.
         fresh: nothing was generated yet.
@@ -50,7 +75,7 @@ class Row:
     silent_left: int
     chars_left: int
     credit: int
-    max_delay: float
+    chunking: Chunking
     full: bool = False
     scored: bool = False
     fresh: bool = True

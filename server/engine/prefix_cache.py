@@ -6,13 +6,14 @@ It never changes a text: the bits of a state do not depend on how it was reached
 from bisect import bisect_right, insort
 from collections import Counter, OrderedDict
 from hashlib import blake2b
+from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from server.engine.messages import RowState
 
-__all__ = ["PrefixCache"]
+__all__ = ["PrefixCache", "PrefixIndex"]
 
 # Lengths that are tried for one prompt, the longest first.
 MOST_LENGTHS = 256
@@ -20,45 +21,42 @@ MOST_LENGTHS = 256
 ENTRY_BYTES, ARRAY_BYTES = 512, 112
 
 
-class PrefixCache:
-    """The states after the prompts that were used last.
+T = TypeVar("T")
 
-    Args:
-        max_bytes: what all entries may take together; 0 keeps none.
-    """
 
-    def __init__(self, max_bytes: int) -> None:
-        self.max_bytes, self.bytes = max_bytes, 0
-        self._states: OrderedDict[bytes, RowState] = OrderedDict()
+class PrefixIndex(Generic[T]):
+    """A value for each of the prompts that were used last, found by a text that begins with one."""
+
+    def __init__(self) -> None:
+        self._values: OrderedDict[bytes, tuple[int, T]] = OrderedDict()  # with the prompt's length
         self._lengths: list[int] = []  # sorted, each once
         self._counts: Counter[int] = Counter()
 
     def __len__(self) -> int:
-        return len(self._states)
+        return len(self._values)
 
-    def put(self, prompt: NDArray[np.int64], state: RowState) -> None:
-        """Keep the state after the whole prompt."""
+    def put(self, prompt: NDArray[np.int64], value: T) -> bool:
+        """Keep the value for the prompt; return whether it had none."""
         key = _key(prompt)
-        size = state.nbytes + ENTRY_BYTES + ARRAY_BYTES * len(state.state)
-        if size > self.max_bytes:
-            return
-        if key not in self._states:
-            self.bytes += size
+        is_new = key not in self._values
+        if is_new:
             self._remember(len(prompt))
-        self._states[key] = state
-        self._states.move_to_end(key)
-        while self.bytes > self.max_bytes:
-            _, oldest = self._states.popitem(last=False)
-            self.bytes -= size
-            self._forget(oldest.position)
+        self._values[key] = len(prompt), value
+        self._values.move_to_end(key)
+        return is_new
 
-    def longest(self, prompt: NDArray[np.int64]) -> RowState | None:
-        """Return the state after the longest known beginning of the prompt, whose length is the state's position."""
+    def drop_oldest(self) -> None:
+        """Forget the prompt that was not used for the longest time."""
+        _, (length, _) = self._values.popitem(last=False)
+        self._forget(length)
+
+    def longest(self, prompt: NDArray[np.int64]) -> T | None:
+        """Return the value of the longest known beginning of the prompt."""
         end = bisect_right(self._lengths, len(prompt))
         for key in reversed(_keys(prompt, self._lengths[max(0, end - MOST_LENGTHS) : end])):
-            if key in self._states:
-                self._states.move_to_end(key)
-                return self._states[key]
+            if key in self._values:
+                self._values.move_to_end(key)
+                return self._values[key][1]
         return None
 
     def _remember(self, length: int) -> None:
@@ -71,6 +69,36 @@ class PrefixCache:
         if not self._counts[length]:
             del self._counts[length]
             self._lengths.remove(length)
+
+
+class PrefixCache:
+    """The states after the prompts that were used last.
+
+    Args:
+        max_bytes: what all entries may take together; 0 keeps none.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes, self.bytes = max_bytes, 0
+        self._states: PrefixIndex[RowState] = PrefixIndex()
+
+    def __len__(self) -> int:
+        return len(self._states)
+
+    def put(self, prompt: NDArray[np.int64], state: RowState) -> None:
+        """Keep the state after the whole prompt."""
+        size = state.nbytes + ENTRY_BYTES + ARRAY_BYTES * len(state.state)
+        if size > self.max_bytes:
+            return
+        if self._states.put(prompt, state):
+            self.bytes += size
+        while self.bytes > self.max_bytes:
+            self._states.drop_oldest()
+            self.bytes -= size
+
+    def longest(self, prompt: NDArray[np.int64]) -> RowState | None:
+        """Return the state after the longest known beginning of the prompt, whose length is the state's position."""
+        return self._states.longest(prompt)
 
 
 def _key(prompt: NDArray[np.int64]) -> bytes:

@@ -8,6 +8,7 @@ leaves an area is replaced by its last one.
 Slots are shared between identities: while rows wait, one that has two slots more than another gives one up.
 """
 
+import math
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +16,7 @@ from itertools import chain
 from typing import Generic
 
 from server.engine.fair_queue import FairQueue
-from server.engine.plan import MAX_STEPS, Area, Move, Plan, R, RunLimits, Status
+from server.engine.plan import MAX_STEPS, Area, Move, Plan, R, Row, RunLimits, Status
 
 __all__ = ["Scheduler"]
 
@@ -26,6 +27,8 @@ LONG_PROMPT = 32
 MAX_PREFILL_STEPS = 256
 # Share of the time that prefill gets while other rows decode.
 PREFILL_SHARE = 0.5
+# Seconds of a run below which its beginning and end would count: so long are runs at least that keep to short messages.
+EVEN_SECONDS = 0.004
 # Factor by which a run's time grows per run while messages are not sent in time, and shrinks again after that.
 STRETCH = 1.2
 # Seconds beyond which no run is stretched: a newcomer waits for the end of one.
@@ -168,12 +171,13 @@ class Scheduler(Generic[R]):
         rows = self.decode_rows[first : first + self.limits.max_batch]
         full = any(row.full for row in rows)
         step_seconds = self.step_seconds(len(rows), full)
-        round_seconds = min(self.chunk_delay, min(row.max_delay for row in rows)) / groups
+        round_seconds = min(self.chunk_delay, min(row.chunking.max_delay for row in rows)) / groups
         self._stretch = max(min(self._stretch, LONGEST_STRETCHED / round_seconds), 1.0)
         round_seconds *= self._stretch
         own_seconds = round_seconds * (1 - PREFILL_SHARE) if self.prefill_rows else round_seconds
         longest = max(row.forced_left + row.chars_left for row in rows)
         fitting = int((own_seconds - self._short_run_seconds) / step_seconds)
+        fitting = min(fitting, _even_steps(rows, step_seconds))
         allowed = self.limits.full_steps if full else self.limits.steps
         steps = _step_count(allowed, self._most_steps(fitting, rows, full), longest)
         first_chars = min((row.forced_left for row in rows if row.fresh), default=MAX_STEPS) + FIRST_CHARS
@@ -216,6 +220,15 @@ class Scheduler(Generic[R]):
 
     def _area(self, status: Status) -> list[R]:
         return self.prefill_rows if status is Status.PREFILL else self.decode_rows
+
+
+def _even_steps(rows: Sequence[Row], step_seconds: float) -> int:
+    """Return the most steps by which short messages come evenly, if short messages are all that the rows want.
+
+    More would come as several at once; fewer cost messages, or many runs that are too short to be worth it.
+    """
+    longest = max(row.chunking.max_chars or MAX_STEPS for row in rows)
+    return longest * math.ceil(EVEN_SECONDS / (longest * step_seconds))
 
 
 def _step_count(allowed: Sequence[int], most: int, needed: int) -> int:

@@ -10,8 +10,7 @@ from bundle.vocabulary import MAX_PARTIAL_SYMBOLS
 from server.engine.messages import Finish, Output, Reason, Request, RowState, Scores, Snapshot
 from server.engine.plan import Row, RowSlice
 from server.engine.state_store import RunOutput
-from server.engine.stop_strings import StopMatcher
-from server.limits import LONGEST_STOP
+from server.engine.text_end import TextEnd
 
 __all__ = ["Sequence"]
 
@@ -37,20 +36,19 @@ class Sequence(Row):
             silent_left=request.silent - known,
             chars_left=request.max_chars,
             credit=request.window,
-            max_delay=request.chunking.max_delay,
+            chunking=request.chunking,
             full=request.sampling.is_limited or scored,
             scored=scored and request.silent < len(request.forced),
-            needs_states=request.keeps_places or scored,
+            needs_states=request.needs_states,
             identity=request.identity,
         )
         self.request, self.saved_state = request, state
         self.times, self.places, self._pending = SequenceTimes(), Places(request, start), PendingText()
-        self._matcher: StopMatcher | None = None
         stops = request.stops
-        if stops.strings:
-            self._matcher = StopMatcher(stops.strings, include=stops.include, skip=stops.skip, tail=stops.tail)
-            self._matcher.push(request.received, sent=True)
-            if self._matcher.stop:
+        self._end = TextEnd(stops) if stops.strings or stops.repeat else None
+        if self._end:
+            self._end.push(request.begun.received, sent=True)
+            if self._end.reason:
                 # What was received is all of the text: it only has to be read.
                 self.chars_left = 0
 
@@ -73,11 +71,11 @@ class Sequence(Row):
             self._pending.scores.append(_score(run.logprobs[place], run.tokens[place], request.alternatives))
         echo = symbols[begin + part.silent : begin + part.forced]
         generated = symbols[begin + part.forced : begin + part.end]
-        if self._matcher:
-            generated = "" if self._matcher.stop else self._matcher.push(generated)
+        if self._end:
+            generated = self._end.push(generated)
         self.places.note_sent(echo, generated)
-        if self._matcher and self._matcher.stop:
-            return self._finish(Reason.STOP, echo + generated, now)
+        if self._end and self._end.reason:
+            return self._finish(self._end.reason, echo + generated, now)
         if self.is_done:
             return self._finish(Reason.LENGTH, echo + generated + self._flush(), now)
         self._pending.text += echo + generated
@@ -108,22 +106,23 @@ class Sequence(Row):
         return None if self.forced_left else self.places.snapshot(current)
 
     def _flush(self) -> str:
-        text = self._matcher.flush() if self._matcher else ""
+        text = self._end.flush() if self._end else ""
         self.places.note_sent("", text)
         return text
 
     def _finish(self, reason: Reason, text: str, now: float) -> Output:
-        matcher = self._matcher if reason is Reason.STOP else None
+        end = self._end if self._end and self._end.reason is reason else None
         submitted = self.request.submitted
         finish = Finish(
             reason=reason,
-            stop=matcher.stop if matcher else "",
-            stop_chars_sent=matcher.stop_chars_sent if matcher else 0,
+            stop=end.stop if end else "",
+            stop_chars_sent=end.stop_chars_sent if end else 0,
             generated_chars=self.places.sent,
             position=self.places.position(self.forced_left),
             queue_seconds=(self.times.admitted or now) - submitted,
             first_char_seconds=(self.times.first_char or now) - submitted,
             total_seconds=now - submitted,
+            repeat_period=end.repeat_period if end else 0,
         )
         self.chars_left = 0
         return self._output(text, finish, now)
@@ -166,20 +165,32 @@ class Places:
     """
 
     def __init__(self, request: Request, start: RowState) -> None:
-        self._request, self.sent = request, len(request.received)
-        self._prompt_end = start.position + len(request.forced) - len(request.received)
+        begun = request.begun
+        self._request, self.sent = request, begun.generated_chars
+        self._prompt_end = start.position + len(request.forced) - self.sent
         # A row state from before the reader's place, and the tokens from there on; None: the row stands at that place.
         self._base: RowState | None = None
         self._tokens_from_base: list[int] = []
         self._later_base: RowState | None = None  # takes over when the reader's place has passed it
-        self._tail = ("" if request.stops.skip else request.stops.tail) + request.received[request.stops.skip :]
-        self._recent = request.recent
-        self._echoed = request.sent_chars - len(request.received)
-        self._checkpoint = self.sent  # where the last one was
+        stops = request.stops
+        self._tail = (("" if stops.skip else stops.tail) + begun.received[stops.skip :])[-stops.tail_chars :]
+        self._recent = begun.recent
+        self._echoed = begun.sent_chars - self.sent
+        self._checkpoint = self.sent - begun.unchecked_chars  # where the last one was
+        self._state_sent = self.sent  # when an output carried the row state
 
     def position(self, forced_left: int) -> int:
         """Return the position of the last character that was sent or is known to the reader."""
         return self._prompt_end + self.sent - forced_left
+
+    @property
+    def is_state_due(self) -> bool:
+        """Whether an output should carry the row state: see `Request.state_chars`."""
+        return 0 < self._request.state_chars <= self.sent - self._state_sent
+
+    def note_state(self) -> None:
+        """Note that an output carries the row state."""
+        self._state_sent = self.sent
 
     @property
     def is_checkpoint_due(self) -> bool:
@@ -189,9 +200,10 @@ class Places:
         """Count echoed and generated characters that will be sent."""
         self._echoed += len(echo)
         if self._request.keeps_places:
-            # No stop string may begin in the first `min_chars`, not in a later request either.
-            searched = generated[max(0, self._request.stops.skip - self.sent) :]
-            self._tail = (self._tail + searched)[1 - LONGEST_STOP :]
+            # Nothing that ends the text may begin in the first `min_chars`, not in a later request either.
+            stops, begun = self._request.stops, self._request.begun
+            searched = generated[max(0, stops.skip + begun.generated_before - self.sent) :]
+            self._tail = (self._tail + searched)[-stops.tail_chars :]
             self._recent = (self._recent + generated)[-MAX_PARTIAL_SYMBOLS:]
         self.sent += len(generated)
 

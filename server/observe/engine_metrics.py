@@ -1,15 +1,19 @@
 """The metrics of engines for Prometheus."""
 
+import resource
 from collections import Counter as Counts
 from dataclasses import astuple, dataclass, fields
+from functools import partial
+from pathlib import Path
 from threading import Lock
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from server.engine.messages import EngineObserver
+from bundle.manifest import Precision
+from server.engine.messages import EngineObserver, PoolObserver
 from server.observe.totals import RunTotals, Total
 
-__all__ = ["POWERS_OF_2", "SECONDS", "EngineFamilies", "EngineMetrics", "ModelInfo"]
+__all__ = ["POWERS_OF_2", "SECONDS", "EngineFamilies", "EngineMetrics", "ModelInfo", "PoolMetrics"]
 
 SECONDS = [step * 1e-6 * 10**power for power in range(1, 8) for step in (1, 2.5, 5)][2:]  # from 50 us to 50 s
 POWERS_OF_2 = [float(2**power) for power in range(17)]
@@ -22,7 +26,7 @@ class ModelInfo:
     name: str
     version: str
     digest: str
-    precision: str
+    precision: Precision
     provider: str
     numerics: str
 
@@ -53,6 +57,19 @@ class EngineFamilies:
             ["model", "kind"],
             registry=registry,
         )
+        labels = ["model", "version", "engine"]
+        self.busy = Counter(
+            "charstream_engine_busy_seconds_total", "What the runs of an engine took", labels, registry=registry
+        )
+        self.memory = Gauge(
+            "charstream_engine_memory_bytes", "Resident memory of an engine process", labels, registry=registry
+        )
+        self.deaths = Counter(
+            "charstream_engine_deaths_total", "Engine processes that ended by themselves", ["model"], registry=registry
+        )
+        self.replays = Counter(
+            "charstream_engine_replays_total", "Texts that went on in another engine", ["model"], registry=registry
+        )
         names = [field.name for field in fields(ModelInfo)]
         self._info = Gauge("charstream_model_info", "1 for each model that is loaded", names, registry=registry)
         self._running, self._lock = Counts[ModelInfo](), Lock()
@@ -73,10 +90,18 @@ class EngineFamilies:
 
 
 class EngineMetrics(EngineObserver):
-    """Metrics of one engine. Several of one model name, of old and new versions, count together."""
+    """Metrics of one engine. Several of one model name, of old and new versions, count together.
 
-    def __init__(self, families: EngineFamilies, info: ModelInfo) -> None:
+    Args:
+        index: of the engine among those of the model.
+        pid: of its process; None if that is the server's.
+    """
+
+    def __init__(self, families: EngineFamilies, info: ModelInfo, index: int = 0, pid: int | None = None) -> None:
         self._families, self._info, model = families, info, info.name
+        self._labels = info.name, info.version, str(index)
+        self._busy = families.busy.labels(*self._labels)
+        self._pid = pid
         self._queue, self._step = families.queue.labels(model), families.step.labels(model)
         self._batch_rows = families.batch_rows.labels(model)
         self._generated = families.chars.labels(model, "generated")
@@ -87,11 +112,14 @@ class EngineMetrics(EngineObserver):
 
     def on_start(self) -> None:
         self._families.add(self._info)
+        if self._pid is not None:
+            self._families.memory.labels(*self._labels).set_function(partial(_resident_bytes, self._pid))
 
     def on_wait(self, seconds: float) -> None:
         self._queue.observe(seconds)
 
     def on_run(self, rows: int, steps: int, seconds: float, generated: int, forced: int) -> None:
+        self._busy.inc(seconds)
         self._step.observe(seconds / steps)
         self._runs.setdefault(rows, Total()).add(seconds)
         self._batch_rows.observe(rows)
@@ -107,4 +135,31 @@ class EngineMetrics(EngineObserver):
 
     def on_end(self) -> None:
         self.on_tick(0, 0, 0)
+        if self._pid is not None:
+            self._families.memory.remove(*self._labels)
         self._families.remove(self._info)
+
+
+class PoolMetrics(PoolObserver):
+    """Metrics of the engine processes of one model."""
+
+    def __init__(self, families: EngineFamilies, info: ModelInfo) -> None:
+        self._families, self._info = families, info
+        # From the start: a rate cannot be taken of a counter that begins at 1.
+        self._deaths, self._replays = families.deaths.labels(info.name), families.replays.labels(info.name)
+
+    def engine(self, index: int, pid: int) -> EngineMetrics:
+        return EngineMetrics(self._families, self._info, index, pid)
+
+    def on_death(self, replays: int) -> None:
+        self._deaths.inc()
+        self._replays.inc(replays)
+
+
+def _resident_bytes(pid: int) -> float:
+    """Return the resident memory of a process; 0 if it is gone, or the system does not tell."""
+    try:
+        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    except (OSError, IndexError, ValueError):
+        return 0.0
+    return float(pages * resource.getpagesize())

@@ -15,7 +15,7 @@ from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
 from server.observe.call import Call, Observer
-from server.observe.engine_metrics import POWERS_OF_2, SECONDS, EngineFamilies, EngineMetrics, ModelInfo
+from server.observe.engine_metrics import POWERS_OF_2, SECONDS, EngineFamilies, EngineMetrics, ModelInfo, PoolMetrics
 
 __all__ = ["Metrics", "Stage"]
 
@@ -69,6 +69,10 @@ class Metrics(Observer):
     def engine(self, model: ModelInfo) -> EngineMetrics:
         """Return the metrics of the engine of this model."""
         return EngineMetrics(self._engines, model)
+
+    def engines(self, model: ModelInfo) -> PoolMetrics:
+        """Return the metrics of the engine processes of this model."""
+        return PoolMetrics(self._engines, model)
 
     def count_load_failure(self) -> None:
         """Count a bundle that cannot be served."""

@@ -1,15 +1,19 @@
 """Runs a bundle's graphs in the host's memory. Only this file and server/runtime/device_runner.py know onnxruntime."""
 
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from importlib import metadata
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bundle import onnx_header_pb2 as onnx
 from bundle.graph_contract import TensorSpec, decode_inputs, decode_outputs, full_inputs, full_outputs
 from bundle.manifest import ModelShape
+from bundle.pair_bound import WORST_ROWS, exact_product, is_bounded, matmul_graph, worst_inputs, worst_weights
 
 __all__ = [
     "NAMES",
@@ -20,10 +24,14 @@ __all__ = [
     "RuntimeMissing",
     "check_runtime",
     "has_cuda",
+    "may_have_cuda",
     "one_line_errors",
     "runtime_version",
     "session_options",
+    "sums_are_exact",
 ]
+
+log = logging.getLogger("charstream.models")
 
 Provider = Literal["cpu", "cuda"]
 Array = NDArray[np.generic]
@@ -57,6 +65,11 @@ def has_cuda() -> bool:
     import onnxruntime
 
     return NAMES["cuda"] in onnxruntime.get_available_providers()
+
+
+def may_have_cuda() -> bool:
+    """Return whether the package with CUDA is installed, without importing it."""
+    return _is_installed("onnxruntime-gpu")
 
 
 def runtime_version() -> str:
@@ -151,15 +164,37 @@ def session_options(threads: int) -> Any:
     # It sets the mode of the thread that loads, and of those that it starts: the engine's thread must be one of them.
     options.add_session_config_entry("session.set_denormal_as_zero", "1")
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # Without VNNI the products of 8 bits would saturate; this takes instructions that are slower and exact.
-    options.add_session_config_entry("session.x64quantprecision", "1")
     return options
 
 
 def _session(graph: bytes, threads: int) -> Any:
+    options = session_options(threads)
+    if not sums_are_exact(is_bounded=is_bounded(onnx.Model.FromString(graph))):
+        # Without VNNI sums of 8 bits may saturate; this takes instructions that are slower and exact.
+        options.add_session_config_entry("session.x64quantprecision", "1")
+    return _open(graph, options)
+
+
+def _open(graph: bytes, options: Any) -> Any:
     import onnxruntime
 
     # Constants are folded at export. Here it would hide what becomes one operator: see export/graph/int8.py.
     kept = {"disabled_optimizers": ["ConstantFolding"]}
     with one_line_errors():
-        return onnxruntime.InferenceSession(graph, session_options(threads), providers=[NAMES["cpu"]], **kept)
+        return onnxruntime.InferenceSession(graph, options, providers=[NAMES["cpu"]], **kept)
+
+
+@cache
+def sums_are_exact(*, is_bounded: bool) -> bool:
+    """Return whether the fast sums of 8 bits are exact on this machine: a part of the probe.
+
+    Args:
+        is_bounded: for weights that keep the pair bound, which may saturate nowhere; else for all weights.
+    """
+    weights = worst_weights() if is_bounded else np.full_like(worst_weights(), 127)
+    session = _open(matmul_graph(weights), session_options(1))
+    inputs = [worst_inputs(weights, rows) for rows in WORST_ROWS]
+    is_exact = all(np.array_equal(session.run(None, {"x": x})[0], exact_product(x, weights)) for x in inputs)
+    if is_bounded and not is_exact:
+        log.warning("sums of 8 bits are not exact with this processor's fast instructions: slower ones are taken")
+    return is_exact

@@ -90,7 +90,7 @@ class TextGenerationService(pb_grpc.TextGenerationServicer):
         call = current_call()
         call.model = f"{model.manifest.name} {model.manifest.version}"
         call.forced_chars = len(request.forced)
-        call.resumed = request.origin is not None or bool(request.received)
+        call.resumed = request.origin is not None or bool(request.begun.received)
         if self._settings.log_texts:
             call.prompt = prompt
         return call

@@ -10,8 +10,9 @@ from google.protobuf.duration_pb2 import Duration
 from bundle.manifest import Manifest
 from bundle.vocabulary import MAX_PARTIAL_SYMBOLS
 from protos import charstream_pb2 as pb
-from server.engine.messages import Chunking, Request, StopRule
+from server.engine.messages import Begun, Chunking, Repeat, Request, StopRule
 from server.errors import InvalidField, WrongReplica
+from server.limits import LONGEST_REPEAT
 from server.service.fields import Tokens, known_symbols, numbers_of
 from server.service.resume_state import place_of
 from server.service.sampling import merge_sampling, sampling_of
@@ -84,10 +85,9 @@ def generation_request(
             message.include_stop,
             skip=_min_chars(message, max_chars),
             tail=token.tail if token and not prompt else "",
+            repeat=_repeat(message, manifest),
         ),
-        received=known_generated,
-        sent_chars=len(known),
-        recent=(unfinished + prompt + known_generated)[-MAX_PARTIAL_SYMBOLS:],
+        begun=Begun(known_generated, len(known), (unfinished + prompt + known_generated)[-MAX_PARTIAL_SYMBOLS:]),
         chunking=Chunking(_max_delay(message.chunking, settings), _max_chunk_chars(message.chunking)),
         alternatives=_alternatives("logprobs", message.logprobs) if message.HasField("logprobs") else None,
         origin=origin,
@@ -109,7 +109,8 @@ def scoring_request(
     _check_replica(message, token, ours)
     prompt_symbols, in_prompt = known_symbols(message.prompt, message.unknown, manifest)
     symbols, in_text = known_symbols(message.text, message.unknown, manifest)
-    if not symbols:
+    is_part = token is not None or message.return_token
+    if not symbols and not (in_text and is_part):
         reason = f"has {in_text} characters, none of them known to {manifest.name}" if in_text else "is empty"
         raise InvalidField("text", f"{reason}, there is nothing to score")
     max_prompt = settings.max_prompt_chars
@@ -236,6 +237,26 @@ def _stop_strings(given: Sequence[str], manifest: Manifest, settings: ServerSett
             allowed = f"allowed are 1 to {settings.max_stop_chars} (--max-stop-chars)"
             raise InvalidField(f"stop[{number}]", f"has {len(stop)} {manifest.unit}, {allowed}")
     return tuple(stops)
+
+
+def _repeat(message: pb.GenerateRequest, manifest: Manifest) -> Repeat | None:
+    if not message.HasField("stop_on_repeat"):
+        return None
+    given = message.stop_on_repeat
+    repeat = Repeat(given.max_period, given.times, given.min_period or 1)
+    if repeat.max_period < 1:
+        raise InvalidField("stop_on_repeat.max_period", "is 0, allowed are numbers from 1")
+    if not 2 <= repeat.times <= LONGEST_REPEAT:
+        raise InvalidField("stop_on_repeat.times", f"is {repeat.times}, allowed are 2 to {LONGEST_REPEAT}")
+    most = LONGEST_REPEAT // repeat.times
+    if repeat.max_period > most:
+        reason = f"is {repeat.max_period}, {repeat.times} times that is more than {LONGEST_REPEAT} {manifest.unit}"
+        raise InvalidField("stop_on_repeat.max_period", f"{reason}: allowed are 1 to {most}")
+    if repeat.min_period > repeat.max_period:
+        raise InvalidField(
+            "stop_on_repeat.min_period", f"is {repeat.min_period}, more than max_period, {repeat.max_period}"
+        )
+    return repeat
 
 
 def _alternatives(field: str, value: int) -> int:

@@ -18,6 +18,7 @@ REASONS = {
     Reason.LENGTH: pb.FINISH_REASON_LENGTH,
     Reason.DEADLINE: pb.FINISH_REASON_DEADLINE,
     Reason.DRAINED: pb.FINISH_REASON_DRAINED,
+    Reason.REPEAT: pb.FINISH_REASON_REPEAT,
 }
 
 
@@ -84,6 +85,7 @@ class GenerateResponder:
             seed=self.request.seed,
             position=finish.position,
             timings=_timings(finish),
+            repeat_period=finish.repeat_period,
         )
 
 
@@ -102,6 +104,8 @@ class ScoreResponder:
             message.logprobs.CopyFrom(_logprobs(chunk.scores, manifest.vocabulary))
             if manifest.unit == "bytes":
                 message.raw = chunk.text.encode("latin-1")
+            elif self._details.unknown_chars:
+                message.text = chunk.text
         if chunk.finish:
             message.summary.CopyFrom(self._summary(chunk.finish))
             if chunk.snapshot:

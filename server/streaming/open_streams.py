@@ -38,8 +38,8 @@ class Streams:
         self._numbers = itertools.count()
         self._conclusion: Reason | None = None
         self._arrived: deque[Output] = deque()
-        self._ticks = 0  # received and not handled yet
-        self._posted = 0.0  # when the first of them was
+        # By the engine that they came from: ticks received and not handled yet, and when the first was posted.
+        self._unhandled: dict[Callable[[Command], None], tuple[int, float]] = {}
 
     @property
     def texts(self) -> int:
@@ -91,18 +91,24 @@ class Streams:
 
     def fail_all(self) -> None:
         """End every open stream with ShuttingDown."""
-        for stream in self._open.values():
-            stream.fail(ShuttingDown())
+        for number in self._open:
+            self.fail(number, ShuttingDown())
+
+    def fail(self, number: int, error: Exception) -> None:
+        """End an open stream with this error."""
+        self._open[number].fail(error)
 
     def deliver(self, outputs: list[Output]) -> None:
-        """Take the outputs of a tick; called by the engine's thread."""
-        self._loop.call_soon_threadsafe(self._receive, outputs, time.monotonic())
+        """Take the outputs of a tick from an engine in this process; called by the engine's thread."""
+        self._loop.call_soon_threadsafe(self.receive, outputs, time.monotonic(), self.submit)
 
-    def _receive(self, outputs: list[Output], posted: float) -> None:
+    def receive(self, outputs: list[Output], posted: float, submit: Callable[[Command], None]) -> None:
+        """Take the outputs of a tick, posted at that time.monotonic() by the engine to which `submit` sends."""
         self._arrived.extend(outputs)
-        self._ticks += 1
-        if self._ticks == 1:
-            self._posted = posted
+        is_first = not self._unhandled
+        ticks, first_posted = self._unhandled.get(submit, (0, posted))
+        self._unhandled[submit] = ticks + 1, first_posted
+        if is_first:
             self._hand_out()
 
     def _hand_out(self) -> None:
@@ -115,9 +121,10 @@ class Streams:
         self._loop.call_soon(self._hand_out if self._arrived else self._end_turn)
 
     def _end_turn(self) -> None:
-        """Tell the engine when those that were woken last have had their turn."""
+        """Tell the engines when those that were woken last have had their turn."""
         if self._arrived:
             self._hand_out()
-        else:
-            self.submit(Handled(self._ticks, time.monotonic() - self._posted))
-            self._ticks = 0
+            return
+        unhandled, self._unhandled = self._unhandled, {}
+        for submit, (ticks, posted) in unhandled.items():
+            submit(Handled(ticks, time.monotonic() - posted))

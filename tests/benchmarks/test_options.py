@@ -1,12 +1,12 @@
 """The table of options has every two of them, and its rows go all the way."""
 
 import itertools
-import subprocess
-import sys
+from pathlib import Path
 
 import pytest
 
 from benchmarks.correctness.option_rows import LEFT_OUT, OPTIONS, STRUCTURES, rows
+from benchmarks.correctness.options import main
 
 pytestmark = pytest.mark.slow
 
@@ -37,16 +37,18 @@ def test_the_table_is_the_same_each_time_and_not_much_longer_than_it_must_be() -
     assert len(rows()) <= 1.25 * len(OPTIONS["init"]) * len(OPTIONS["optimizer"])
 
 
-def test_rows_are_trained_exported_verified_and_streamed() -> None:
-    command = [sys.executable, "-m", "benchmarks.correctness.options", "--only", "row-12", "--only", "row-23"]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=200)
-    assert result.returncode == 0, result.stdout + result.stderr
-    assert "2 rows, 0 missed" in result.stdout
-    assert "residual connection begins at the second layer" in result.stdout
+def test_rows_are_trained_exported_verified_and_streamed(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("CHARSTREAM_CACHE", str(tmp_path))  # which it sets: afterwards all is as before
+    assert main(["--only", "row-12", "--only", "row-23", "--processes", "1"]) == 0
+    out = capsys.readouterr().out
+    assert "2 rows, 0 missed" in out
+    assert "residual connection begins at the second layer" in out
 
 
-def test_a_row_that_is_none_is_told_the_names() -> None:
-    command = [sys.executable, "-m", "benchmarks.correctness.options", "--only", "row-999"]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert result.returncode == 2
-    assert "row-999: rows are row-00, row-01" in result.stderr
+def test_a_row_that_is_none_is_told_the_names(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--only", "row-999"])
+    assert ended.value.code == 2
+    assert "row-999: rows are row-00, row-01" in capsys.readouterr().err

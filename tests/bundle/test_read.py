@@ -6,10 +6,12 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 
 from bundle.manifest import Manifest, sha256
+from bundle.pair_bound import METADATA
 from bundle.read import BundleError, read_bundle
 from bundle.write import write_bundle
 
@@ -88,6 +90,11 @@ def foreign_operator_in_the_loop(model: onnx.ModelProto) -> None:
     (loop,) = (node for node in model.graph.node if node.op_type == "Scan")
     (body,) = (attribute.g for attribute in loop.attribute if attribute.name == "body")
     body.node.add(op_type="Evil", domain="com.example", name="x")
+
+
+def broken_promise(model: onnx.ModelProto) -> None:
+    onnx.helper.set_model_props(model, {entry.key: entry.value for entry in model.metadata_props} | METADATA)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.full((3, 2), -100, np.int8), "eight"))
 
 
 DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
@@ -169,6 +176,10 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
     "probe with a foreign character": (
         lambda f: rewrite_manifest(f, lambda m: m["probe"].update(fp32=["\u20ac"] * 16)),
         r"manifest.json: .*probe.fp32: '\u20ac' is not in the vocabulary",
+    ),
+    "weights beyond the promised bound": (
+        lambda f: rewrite_graph(f, broken_promise),
+        rf"{GRAPH}: tensor 'eight': weights 0 and 1 of column 0 are -100 and -100, beyond the bound 128",
     ),
     "newer opset": (
         lambda f: rewrite_graph(f, lambda m: setattr(m.opset_import[0], "version", 28)),

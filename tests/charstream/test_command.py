@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import runpy
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import pytest
 from charstream import __main__ as command
 from charstream import versions
 from charstream.__main__ import COMMANDS, main
+from tests.conftest import Charstream
 
 TRAINING = ("torch", "onnx", "onnxscript", "models", "export")
 
@@ -76,8 +78,8 @@ def test_the_version_names_theinstruction_sets(
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_has_help(command: str) -> None:
-    result = run("-m", "charstream", command, "--help")
+def test_every_command_has_help(charstream: Charstream, command: str) -> None:
+    result = charstream(command, "--help")
     assert result.returncode == 0, result.stderr
     assert result.stdout.startswith(f"usage: charstream {command}")
 
@@ -96,10 +98,16 @@ def test_every_command_has_help(command: str) -> None:
         "loadtest",
     ],
 )
-def test_every_part_runs_by_itself(module: str) -> None:
-    result = run("-m", module, "--help")
-    assert result.returncode == 0, result.stderr
-    assert "usage: charstream" in result.stdout
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
+def test_every_part_runs_by_itself(
+    module: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As `python -m` does it, in a process that has imported torch already."""
+    monkeypatch.setattr(sys, "argv", [module, "--help"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    assert not ended.value.code
+    assert "usage: charstream" in capsys.readouterr().out
 
 
 def test_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:

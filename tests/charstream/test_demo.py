@@ -1,6 +1,7 @@
 """The demo goes its whole way with any text, or says at once what to do."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -39,7 +40,8 @@ def test_a_prompt_that_means_standard_input_is_left_out(tmp_path: Path) -> None:
 def test_a_text_without_anything_to_train_on_is_refused_before_training(tmp_path: Path, text: str) -> None:
     (tmp_path / "text.txt").write_text(text)
     done = demo(tmp_path / "text.txt")
-    assert done.returncode != 0
+    assert done.returncode == 2
     assert str(tmp_path / "text.txt") in done.stderr
+    assert re.search("give a (longer )?text, of a few thousand characters", done.stderr)
     assert "charstream train" not in done.stdout
     assert "Traceback" not in done.stderr

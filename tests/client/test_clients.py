@@ -142,3 +142,27 @@ def test_a_score_is_what_the_log_probabilities_of_the_text_said(server: ServerPr
     assert (summary.chars, summary.position) == (120, len(PROMPT) + 120)
     assert summary.nats == pytest.approx(-sum(stream.logprobs), rel=1e-4)
     assert summary.resume_token
+
+
+@both
+@pytest.mark.parametrize("unknown", ["skip", "replace"])
+def test_a_score_of_a_text_with_unknown_characters_is_that_of_the_changed_one(
+    server: ServerProcess, kind: str, unknown: str
+) -> None:
+    """In parts of which some have no character left, as in one."""
+    text = "To be, \u00fc\u00df\u4e00or\u00e9\U0001f600\u00e9 not to be\u00e9"
+    changed = "To be, or not to be" if unknown == "skip" else "To be, ???or??? not to be?"
+    plain = read(kind, server.address, "score", changed, alternatives=1)
+    for part_chars in (3, 50_000):
+        outcome = read(
+            kind, server.address, "score", text, prompt="\u00e9", part_chars=part_chars, unknown=unknown, alternatives=1
+        )
+        if unknown == "replace":
+            plain = read(kind, server.address, "score", changed, prompt="?", alternatives=1)
+        assert outcome.error is None
+        assert "".join(part.text for part in outcome.items) == changed
+        assert all(len(part.text) == len(part.logprobs) == len(part.alternatives) for part in outcome.items)
+        summary, expected = outcome.stream.summary, plain.stream.summary
+        assert (summary.chars, summary.unknown_chars, summary.position) == (len(changed), 8, expected.position)
+        assert summary.nats == pytest.approx(expected.nats)
+        assert summary.bits_per_char == pytest.approx(expected.bits_per_char)

@@ -7,12 +7,18 @@ from typing import Any
 
 import pytest
 
-from client import AsyncClient, AsyncTextStream, Client, TextStream
+from client import AsyncClient, AsyncTextStream, Client, Repeat, TextStream
+from server.engine.messages import Repeat as RepeatOfServer
 from tests.client.reading import both, read
 from tests.conftest import ServerProcess, ready, start_server, stop
+from tests.server.engine.test_repeats import end_by_definition
 
-PROMPT, CHARS = "ROMEO:", 20_000
+PROMPT, CHARS = "ROMEO:", 10_000
 OPTIONS: dict[str, Any] = {"max_chars": CHARS, "seed": 7, "max_chunk_chars": 20}
+
+# The text has a loop of a few letters now and then: the first one that counts is far from where the server is lost.
+LOOP = RepeatOfServer(10, 3, min_period=2)
+LOOPS: dict[str, Any] = {"stop_on_repeat": Repeat(10, 3, min_period=2), "min_chars": 6_000}
 
 Lost = signal.Signals
 
@@ -57,19 +63,23 @@ def replicas(fleet: Fleet, tmp_path: Path) -> list[str]:
     return [fleet.start("--resume-keys", str(keys)) for _ in range(2)]
 
 
-@pytest.mark.parametrize("number", [Lost.SIGKILL, Lost.SIGTERM])
-@pytest.mark.parametrize("checkpoint_chars", [0, 1000])
+# What a kill leaves of a text with checkpoints, the next test shows.
+@pytest.mark.parametrize(("number", "checkpoint_chars"), [(Lost.SIGKILL, 0), (Lost.SIGTERM, 0), (Lost.SIGTERM, 1000)])
 def test_what_one_replica_began_the_other_one_ends(
     fleet: Fleet, replicas: list[str], whole: str, number: Lost, checkpoint_chars: int
 ) -> None:
     with Client(replicas) as client:
         streams = [client.stream(PROMPT, checkpoint_chars=checkpoint_chars, **OPTIONS) for _ in replicas]
-        chunks = [iter(stream) for stream in streams]  # one at each address
+        streams += [client.stream(PROMPT, checkpoint_chars=checkpoint_chars, **OPTIONS | LOOPS) for _ in replicas]
+        chunks = [iter(stream) for stream in streams]  # one of each kind at each address
         texts = [next(text) for text in chunks]
         fleet.lose(replicas[0], number)
         texts = [first + "".join(rest) for first, rest in zip(texts, chunks, strict=True)]
-    assert texts == [whole, whole]
-    assert_resumed(streams, checkpoint_chars)
+    end, period = end_by_definition(whole[LOOPS["min_chars"] :], LOOP)
+    assert texts == [whole, whole, *[whole[: LOOPS["min_chars"] + end]] * 2]
+    finishes = [stream.finish for stream in streams[2:]]
+    assert [(finish.reason, finish.repeat_period) for finish in finishes if finish] == [("repeat", period)] * 2
+    assert_resumed(streams[:2], checkpoint_chars)
 
 
 async def test_asyncio_what_one_replica_began_the_other_one_ends(fleet: Fleet, replicas: list[str], whole: str) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from client import AsyncClient, Client, Replica, ScoreOptions
+from client import AsyncClient, Client, Repeat, Replica, ScoreOptions
 from client.generation_task import TextTask
 from client.options import GenerateOptions, generate_request
 from protos import charstream_pb2 as pb
@@ -36,6 +36,7 @@ EVERYTHING: GenerateOptions = {
     "resume_token": b"t",
     "return_token": True,
     "checkpoint_chars": 100,
+    "stop_on_repeat": Repeat(200, 4, min_period=20),
     "replica": Replica(precision="int8"),
     "other_numerics": True,
 }
@@ -67,6 +68,7 @@ def test_each_option_reaches_its_field() -> None:
         resume_token=b"t",
         return_token=True,
         checkpoint_chars=100,
+        stop_on_repeat=pb.Repeat(max_period=200, times=4, min_period=20),
         replica=pb.Replica(precision="int8"),
         other_numerics=True,
     )
@@ -132,10 +134,12 @@ def test_a_delay_in_seconds_arrives_exactly(seconds: float, nanoseconds: int) ->
         ("max_chunk_chars", 0, "4294967295"),
         ("max_chunk_delay", math.nan, "315576000000"),
         ("time_limit", math.inf, "315576000000"),
+        ("stop_on_repeat", Repeat(-1, 4), "4294967295"),
     ],
 )
-def test_what_does_not_fit_is_refused_by_name_value_and_range(name: str, value: float, allowed: str) -> None:
-    with pytest.raises(ValueError, match=f"^{name}: .*{value}.*{allowed}"):
+def test_what_does_not_fit_is_refused_by_name_value_and_range(name: str, value: Any, allowed: str) -> None:
+    shown = value.max_period if isinstance(value, Repeat) else value
+    with pytest.raises(ValueError, match=rf"^{name}[\w.]*: .*{shown}.*{allowed}"):
         build_request(**{name: value})
 
 
@@ -183,3 +187,8 @@ def test_help_and_editors_say_what_each_option_means(kind: type) -> None:
 def test_a_mistyped_option_is_answered_with_the_nearest() -> None:
     with pytest.raises(TypeError, match="no option 'temprature'; the nearest is temperature;"):
         build_request(temprature=1)
+
+
+def test_numbers_alone_are_no_repeat() -> None:
+    with pytest.raises(TypeError, match=r"stop_on_repeat: \(200, 4\) is no Repeat\(max_period, times\)"):
+        build_request(stop_on_repeat=(200, 4))

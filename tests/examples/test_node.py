@@ -13,7 +13,7 @@ import pytest
 
 from protos import charstream_pb2 as pb
 from protos import charstream_pb2_grpc as pb_grpc
-from tests.client.scripted import serving, tell_token
+from tests.client.scripted import dead_address, serving, tell_token
 from tests.conftest import ServerProcess, ready, start_server, stop
 
 ROOT = Path(__file__).parents[2]
@@ -118,6 +118,19 @@ def test_over_tls_the_server_sees_the_token(example: Path, certificate_files: tu
         flags = ("--host", server.address, "--tls-ca", str(certificate))
         assert run(example, *flags).communicate(timeout=RUN_SECONDS)[0] == "none"
         assert run(example, *flags, CHARSTREAM_TOKEN="secret").communicate(timeout=RUN_SECONDS)[0] == "Bearer secret"
+
+
+def test_what_goes_to_this_machine_passes_no_proxy(example: Path, server: ServerProcess) -> None:
+    """A proxy would see the token; and where it is another machine's, 127.0.0.1 is another one for it."""
+    flags = ("--host", server.address, "--seed", "7", "--max-chars", "50")
+    proxy = dict.fromkeys(["http_proxy", "https_proxy", "grpc_proxy"], f"http://{dead_address()}")
+    text, _ = run(example, *flags, **proxy, no_proxy="", CHARSTREAM_TOKEN="secret").communicate(timeout=RUN_SECONDS)
+    assert text == reference(server, seed=7, max_chars=50)
+
+
+def test_a_host_alone_means_the_servers_own_port(example: Path) -> None:
+    notes = run(example, "--host", "127.255.255.254").communicate(timeout=RUN_SECONDS)[1]
+    assert "127.255.255.254:50051" in notes
 
 
 @pytest.mark.parametrize(

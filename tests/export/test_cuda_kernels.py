@@ -5,7 +5,7 @@ There is no device here. Which CUDA kernels there are is read from onnxruntime's
 whether an installed onnxruntime has them: a server asks that when it loads the graphs.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import product
 
 import onnx
@@ -15,10 +15,7 @@ from onnx import TensorProto, helper, shape_inference
 from bundle.graph_contract import DEVICE_OPERATORS, DEVICE_STEPS
 from bundle.manifest import Manifest
 from bundle.read import decode_file, full_file
-from bundle.vocabulary import Vocabulary
-from export.build import build
-from models.network.char_lm import CharLM, ModelConfig
-from models.training.checkpoint import Trained
+from tests.conftest import OTHER_CELLS, Files
 
 FLOAT, HALF, INT64, BOOL = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.INT64, TensorProto.BOOL
 ANY, NUMBERS, FLOATS = {FLOAT, HALF, INT64, BOOL}, {FLOAT, HALF, INT64}, {FLOAT, HALF}
@@ -65,13 +62,9 @@ MAX_CONCATENATED = 32
 
 
 @pytest.fixture(scope="module")
-def graphs(tiny: Trained, device_files: tuple[Manifest, dict[str, bytes]]) -> list[onnx.ModelProto]:
-    """The graphs of an LSTM in both precisions, and of a GRU whose vocabulary is too large for the triangle of ones."""
-    symbols = "\n" + "".join(map(chr, range(0x4E00, 0x4E00 + 600)))
-    config = ModelConfig(cell="gru", vocab=len(symbols), layers=2, hidden=8, embedding=4)
-    record = tiny.record.model_copy(update={"prompts": ()})
-    many = Trained(CharLM(config).eval(), Vocabulary(symbols), "\n", record)
-    bundles = device_files, build(many, "many", "1", ["fp32", "fp32-cuda"])
+def graphs(device_files: Files, cell_files: Callable[[str], Files]) -> list[onnx.ModelProto]:
+    """The graphs of every cell in both precisions, one of them with a vocabulary too large for the triangle of ones."""
+    bundles = device_files, *map(cell_files, OTHER_CELLS)
     return [onnx.load_from_string(data) for _, files in bundles for name, data in files.items() if "cuda" in name]
 
 

@@ -20,7 +20,7 @@ import pytest
 import loadtest
 from protos import charstream_pb2 as pb
 from tests.client.scripted import abort, endless, finish, serving, text
-from tests.conftest import ServerProcess
+from tests.conftest import Charstream, ServerProcess
 
 pytestmark = pytest.mark.slow
 
@@ -33,7 +33,7 @@ def locust(address: str, *flags: str, seconds: int = 2) -> "subprocess.Completed
     return _run([*command, "-t", f"{seconds}s", "--host", address, *flags])
 
 
-def charstream(*flags: str) -> "subprocess.CompletedProcess[str]":
+def command(*flags: str) -> "subprocess.CompletedProcess[str]":
     return _run([sys.executable, "-m", "loadtest", *flags])
 
 
@@ -117,7 +117,7 @@ def test_plain_locust_fails_by_thresholds_and_names_each(server: ServerProcess) 
 def test_the_command_prints_its_table_on_stdout_and_writes_a_report(server: ServerProcess, tmp_path: Path) -> None:
     flags = ("--max-first-char-p99", "10000", "--max-gap-p99", "10000", "--min-chars-per-second", "10")
     # More users than gevent's ten native threads: each of them has to get its texts.
-    done = charstream(
+    done = command(
         "--host", server.address, "--users", "24", "--seconds", "3", "--report", str(tmp_path / "run"), *flags
     )
     assert done.returncode == 0, done.stderr
@@ -131,7 +131,7 @@ def test_the_command_prints_its_table_on_stdout_and_writes_a_report(server: Serv
 
 
 def test_the_command_fails_by_a_threshold(server: ServerProcess) -> None:
-    done = charstream("--host", server.address, "--users", "2", "--seconds", "1", "--max-gap-p99", "0.0001")
+    done = command("--host", server.address, "--users", "2", "--seconds", "1", "--max-gap-p99", "0.0001")
     assert done.returncode == 1
     assert "--max-gap-p99: " in done.stderr
     assert "finished" in done.stdout
@@ -145,8 +145,10 @@ def test_the_command_fails_by_a_threshold(server: ServerProcess) -> None:
         ("--temperature", "-1"),
     ],
 )
-def test_a_request_that_cannot_work_is_refused_before_the_run(server: ServerProcess, flags: tuple[str, ...]) -> None:
-    done = charstream("--host", server.address, "--users", "2", *flags)
+def test_a_request_that_cannot_work_is_refused_before_the_run(
+    server: ServerProcess, charstream: Charstream, flags: tuple[str, ...]
+) -> None:
+    done = charstream("loadtest", "--host", server.address, "--users", "2", *flags)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.count("\n") == 1
     assert flags[-2].removeprefix("--").replace("-", "_") in done.stderr
@@ -161,22 +163,24 @@ def test_a_refused_text_is_a_failure_with_its_reason(server: ServerProcess) -> N
 
 
 @pytest.mark.parametrize("flags", [["--users", "0"], ["--max-chars", "0"], ["--max-failures", "-1"], ["--prompt"]])
-def test_a_wrong_value_is_one_line_and_exit_code_2(flags: list[str]) -> None:
-    done = charstream(*flags)
+def test_a_wrong_value_is_one_line_and_exit_code_2(charstream: Charstream, flags: list[str]) -> None:
+    done = charstream("loadtest", *flags)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.count("\n") == 1
     assert flags[0] in done.stderr
 
 
-def test_a_report_that_cannot_be_written_is_said_before_the_run(server: ServerProcess, tmp_path: Path) -> None:
+def test_a_report_that_cannot_be_written_is_said_before_the_run(
+    server: ServerProcess, charstream: Charstream, tmp_path: Path
+) -> None:
     (tmp_path / "file").touch()
-    done = charstream("--host", server.address, "--report", str(tmp_path / "file"))
+    done = charstream("loadtest", "--host", server.address, "--report", str(tmp_path / "file"))
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == f"charstream loadtest: --report {tmp_path / 'file'}: file exists; name another folder\n"
 
 
-def test_a_model_that_is_not_served_is_said_before_the_run(server: ServerProcess) -> None:
-    done = charstream("--host", server.address, "--model", "huge")
+def test_a_model_that_is_not_served_is_said_before_the_run(server: ServerProcess, charstream: Charstream) -> None:
+    done = charstream("loadtest", "--host", server.address, "--model", "huge")
     assert (done.returncode, done.stdout) == (2, "")
     assert "huge" in done.stderr
 

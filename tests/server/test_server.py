@@ -46,7 +46,7 @@ def own_server(bundles: Path) -> Iterator[ServerProcess]:
     stop(process)
 
 
-LONG = 80_000  # of 16 streams: more than 5 s of work on two cores
+LONG = 40_000  # of 16 streams: more than 2 s of work on two cores, and more than a reader that waits is sent
 
 
 def long_request(seed: int, chars: int = LONG) -> pb.GenerateRequest:

@@ -8,12 +8,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from models.runs.foreign.errors import StateDictError
+from models.runs.foreign.errors import StateDictError, list_some
 
 __all__ = ["Ends", "Sizes", "find_ends"]
 
 _EMBEDDING = re.compile(r"emb|encod|wte|lookup|tok|input|in_?layer|i2h|^enc$")
 _HEAD = re.compile(r"head|out|decod|^fc|linear|dense|proj|logit|classif|generator|h2o|^dec$|^lin$|softmax")
+
+_SPECIAL_ROWS = 8  # that a vocabulary may have beside its characters
 
 
 class Sizes(NamedTuple):
@@ -68,7 +70,9 @@ def find_ends(others: Mapping[str, Tensor], sizes: Sizes, wanted_head: str | Non
     if not rest and sizes.inputs == sizes.hidden == sizes.vocab:
         return _square(head, matrices[head], bias, remarks)
     names = [name for name in matrices if name != head and matrices[name].shape == (sizes.vocab, sizes.inputs)]
-    _refuse_others(rest, names, sizes)
+    copies = [name for name in names[1:] if torch.equal(matrices[name], matrices[names[0]])]
+    names = [name for name in names if name not in copies]
+    _refuse_others({name: tensor for name, tensor in rest.items() if name not in copies}, names, sizes)
     return Ends(matrices[names[0]], matrices[head], bias, remarks)
 
 
@@ -114,10 +118,10 @@ def _head(matrices: Mapping[str, Tensor], others: Mapping[str, Tensor], sizes: S
     if not fit:
         raise StateDictError(
             f"no head of [{sizes.vocab} characters, {sizes.hidden} units]: besides recurrent layers found "
-            f"{_shapes(others) or 'nothing'}; is it another vocabulary?"
+            f"{_shapes(others) or 'nothing'}; is it another vocabulary?{_hint(matrices, sizes)}"
         )
-    if len(fit) == 1 or all(torch.equal(matrices[fit[0]], matrices[name]) for name in fit):
-        return fit[-1]
+    if all(torch.equal(matrices[fit[0]], matrices[name]) for name in fit):
+        return next((name for name in fit if _bias_name(name) in others), fit[-1])
     # An embedding has no bias, so what has one is the head; else the names must tell.
     shared = commonpath([f"/{name.replace('.', '/')}" for name in fit])
     own = {name: name[len(shared.rstrip("/")) :] for name in fit}
@@ -131,6 +135,17 @@ def _head(matrices: Mapping[str, Tensor], others: Mapping[str, Tensor], sizes: S
     raise StateDictError(
         f"{' and '.join(fit)} have one shape, and neither names nor a bias tell which is the head: "
         f"--head {fit[0]} or --head {fit[1]} decides"
+    )
+
+
+def _hint(matrices: Mapping[str, Tensor], sizes: Sizes) -> str:
+    """Return what to do about a few rows more than characters, which are mostly of symbols that are none."""
+    more = {len(tensor) - sizes.vocab for tensor in matrices.values() if tensor.shape[1:] == (sizes.hidden,)}
+    if not more or not 0 < min(more) <= _SPECIAL_ROWS:
+        return ""
+    return (
+        f" {min(more)} more than characters: a vocabulary as JSON may name symbols that are none, "
+        'such as ["<pad>", "<bos>", "<eos>", "<unk>", "a", ...]'
     )
 
 
@@ -177,4 +192,4 @@ def _looks_like(name: str, words: re.Pattern[str]) -> bool:
 
 
 def _shapes(tensors: Mapping[str, Tensor]) -> str:
-    return ", ".join(f"{name} {list(tensor.shape)}" for name, tensor in tensors.items())
+    return list_some(f"{name} {list(tensor.shape)}" for name, tensor in tensors.items())

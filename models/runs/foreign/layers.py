@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from bundle.shape import Cell
-from models.runs.foreign.errors import StateDictError
+from models.runs.foreign.errors import StateDictError, list_some
 
 __all__ = ["EXPECTED", "cell_of", "is_recurrent", "sort_layers"]
 
@@ -61,7 +61,7 @@ def sort_layers(tensors: Mapping[str, Tensor]) -> tuple[list[Layer], dict[str, T
         layers.setdefault(place, {}).update(layer)
     if not layers:
         raise StateDictError(
-            f"no recurrent layer in {', '.join(_shape(*item) for item in tensors.items())}: {EXPECTED}"
+            f"no recurrent layer in {list_some(_shape(*item) for item in tensors.items())}: {EXPECTED}"
         )
     ordered = [layers[place] for place in _in_order(layers)]
     cell_of(ordered[0])
@@ -96,7 +96,7 @@ def _in_order(places: Iterable[_Place]) -> list[_Place]:
         names = ", ".join(sorted(module.rstrip(".") or "the top" for module in modules))
         raise StateDictError(
             f"recurrent layers in several modules, {names}: which reads which is not known; name them with numbers, "
-            "such as layers.0 and layers.1"
+            "such as layers.0 and layers.1 (an encoder and a decoder of two texts cannot be imported)"
         )
     for module in modules:
         numbers = [place.number for place in places if place.module == module]

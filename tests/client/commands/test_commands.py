@@ -20,9 +20,11 @@ from grpc_health.v1 import health, health_pb2_grpc
 from client import Client
 from client.commands import health as health_command
 from protos import charstream_pb2 as pb
+from server.engine.messages import Repeat
 from tests.client.replica import Fault, Replica, expected_text
 from tests.client.scripted import ScriptedServer, abort, dead_address, endless, finish, serving, tell_token
 from tests.conftest import Charstream, Done, ServerProcess
+from tests.server.engine.test_repeats import end_by_definition
 
 SECONDS = 30
 # A shell that runs the tests in the background has them ignore SIGINT, and so would the commands.
@@ -56,6 +58,29 @@ def test_the_text_is_on_stdout_and_what_is_said_of_it_on_stderr(
     assert done.stderr.count("\n") == 1
     assert done.stderr.startswith("length: 120 characters, ")
     assert "seed 7" in done.stderr
+
+
+def test_a_text_that_repeats_itself_says_so(charstream: Charstream, server: ServerProcess, text: str) -> None:
+    flags = ("stream", "ROMEO:", "--host", server.address, *FLAGS, "--no-echo")
+    end, period = end_by_definition(text, Repeat(3, 2))
+    done = charstream(*flags, "--stop-on-repeat", "3,2")
+    assert (done.returncode, done.stdout) == (0, text[:end])
+    assert done.stderr.startswith(f"repeat of {period} character{'' if period == 1 else 's'}: {end} characters, ")
+    with Client(server.address) as client:
+        whole = client.stream("ROMEO:", max_chars=500, seed=7, temperature=0).read()
+    end, period = end_by_definition(whole, Repeat(90, 2, min_period=20))
+    done = charstream(*flags, "--max-chars", "500", "--greedy", "--stop-on-repeat", "20-90,2", "--json")
+    assert "".join(json.loads(line).get("text", "") for line in done.stdout.splitlines()) == whole[:end]
+    assert json.loads(done.stdout.splitlines()[-1])["finish"]["repeat_period"] == period >= 20
+
+
+@pytest.mark.parametrize(("given", "words"), [("200", "as in"), ("20-,4", "as in"), ("200,1", "is 1, allowed are 2")])
+def test_what_is_no_repetition_is_one_line(
+    charstream: Charstream, server: ServerProcess, given: str, words: str
+) -> None:
+    done = charstream("stream", "a", "--host", server.address, "--stop-on-repeat", given)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert words in done.stderr
 
 
 def test_without_echo_only_the_continuation_is_printed(

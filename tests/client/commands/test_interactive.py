@@ -15,10 +15,12 @@ import pytest
 
 from client import Client
 from client.commands.conversation import Conversation, Turn
+from server.engine.messages import Repeat
 from tests.client.commands.test_commands import command
 from tests.client.replica import Fault, Replica, expected_text
 from tests.client.scripted import serving
 from tests.conftest import Charstream, ServerProcess
+from tests.server.engine.test_repeats import end_by_definition
 
 SECONDS = 30
 Talk = Callable[..., str]
@@ -96,6 +98,17 @@ def test_more_goes_beyond_a_stop_string(talk: Talk, server: ServerProcess) -> No
     flags = ("--stop", r"\n", "--max-chars", "500")
     assert talk("ROMEO:", flags=flags) == "ROMEO:" + line
     assert talk("ROMEO:", "/more", flags=flags) == f"ROMEO:{line}\n{rest}"
+
+
+def test_more_goes_beyond_a_repetition(talk: Talk, server: ServerProcess) -> None:
+    """A new turn does not end at its first character because the text before it repeats itself."""
+    with Client(server.address) as client:
+        whole = client.stream("ROMEO:", max_chars=500, seed=7, temperature=0).read()
+    flags = ("--stop-on-repeat", "1-26,3", "--max-chars", "500", "--greedy")
+    first = end_by_definition(whole, Repeat(26, 3))[0]
+    assert talk("ROMEO:", flags=flags) == "ROMEO:" + whole[:first]
+    second = 1 + end_by_definition(whole[first + 1 :], Repeat(26, 3))[0]
+    assert talk("ROMEO:", "/more", flags=flags) == "ROMEO:" + whole[: first + second]
 
 
 def test_a_conversation_goes_on_from_a_token(

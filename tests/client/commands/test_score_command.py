@@ -135,6 +135,24 @@ def test_an_unknown_character_is_named_with_its_place_before_anything_is_scored(
     )
 
 
+@pytest.mark.parametrize(("unknown", "left"), [("skip", "To be, or"), ("replace", "To be, ?or")])
+def test_unknown_characters_are_left_out_or_replaced_where_that_is_asked_for(
+    charstream: Charstream, server: ServerProcess, tmp_path: Path, unknown: str, left: str
+) -> None:
+    path = tmp_path / "text"
+    path.write_text("To be, \u00e9or")
+    with Client(server.address) as client:
+        expected = client.score(left).read()
+    flags = ("score", str(path), "--host", server.address, "--unknown", unknown)
+    done = charstream(*flags)
+    assert done.stdout.splitlines()[1].split() == row_of(path, expected)
+    how = "left out" if unknown == "skip" else "replaced"
+    assert (done.returncode, done.stderr) == (0, f"{path}: 1 character is unknown to the model and {how}\n")
+    assert without_colors(charstream(*flags, "--color", "always").stdout).startswith(left + "\n")
+    found = json.loads(charstream(*flags, "--json", "--each").stdout)
+    assert (found["chars"], found["unknown_chars"], len(found["logprobs"])) == (len(left), 1, len(left))
+
+
 def test_where_several_are_served_the_default_is_what_the_text_is_held_against(
     charstream: Charstream, server: ServerProcess, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

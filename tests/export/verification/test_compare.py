@@ -1,51 +1,58 @@
 """What is exported computes what was trained, and `verify` notices when it does not."""
 
+from collections.abc import Callable
+
 import numpy as np
 import onnx
 import pytest
 import torch
 
+from bundle.pair_bound import METADATA
 from bundle.read import STEP, decode_file, full_file
 from export.build import build
+from export.graph.modules import StepGraph
 from export.verification.compare import reference_of_bundle, verify
 from export.verification.tolerance import Verification
 from models.training.checkpoint import Trained
-from tests.conftest import tiny_model
-from tests.export.helpers import Files, weights_of, with_used_norms
+from tests.conftest import OTHER_CELLS, Files, tiny_model, with_precisions, with_used_norms
+from tests.export.helpers import weights_of
 
 pytestmark = pytest.mark.slow
-
-CELLS = [("lstm", "tanh"), ("gru", "tanh"), ("rnn", "tanh"), ("rnn", "sigmoid")]
 
 
 def passed(found: list[Verification]) -> bool:
     return all(verification.has_passed for verification in found)
 
 
-@pytest.mark.parametrize(("cell", "activation"), CELLS)
-def test_every_cell_is_verified_in_both_precisions(cell: str, activation: str) -> None:
-    trained = tiny_model(cell=cell, activation=activation, layers=3 if cell == "gru" else 1, hidden=24)
-    manifest, files = build(trained, "cell", "1")
-    found = verify(manifest, files, trained.model)
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn", "rnn, many characters"])
+def test_every_cell_is_verified_in_both_precisions(
+    cell: str, tiny: Trained, tiny_files: Files, cell_files: Callable[[str], Files]
+) -> None:
+    trained, files = (tiny, tiny_files) if cell == "lstm" else (OTHER_CELLS[cell](), cell_files(cell))
+    bundle = with_precisions(files, "fp32", "int8")
+    found = verify(*bundle, trained.model)
     assert passed(found), found
     assert [v.file for v in found] == [STEP, *(f(p) for p in ("fp32", "int8") for f in (decode_file, full_file))]
     assert all(v.outcomes > 1000 for v in found[1:])
-    assert passed(verify(manifest, files, reference_of_bundle(manifest, files)))
+    assert passed(verify(*bundle, reference_of_bundle(*bundle)))
 
 
 # Options that the cells above lack: operators of their own, normalisation, sums of layers, one-hot input.
 OPTIONS: dict[str, dict[str, object]] = {
     "prelu": {"cell": "rnn", "activation": "prelu", "norm": "batch", "input": "onehot"},
-    "softplus, pre": {"cell": "rnn", "activation": "softplus", "form": "pre", "norm": "layer", "residual": True},
     "maxout, pre": {"cell": "rnn", "activation": "maxout", "form": "pre", "residual": True},
 }
 
 
-@pytest.mark.parametrize("name", OPTIONS)
-def test_what_cannot_be_quantised_is_verified_in_float32(name: str) -> None:
-    trained = with_used_norms(tiny_model(hidden=24, **OPTIONS[name]))
-    manifest, files = build(trained, "cell", "1")
-    assert manifest.precisions == ("fp32",)
+@pytest.mark.parametrize("name", [*OPTIONS, "rnn, pre"])
+def test_what_cannot_be_quantised_is_verified_in_float32(name: str, cell_files: Callable[[str], Files]) -> None:
+    if name in OPTIONS:
+        trained = with_used_norms(tiny_model(hidden=24, **OPTIONS[name]))
+        manifest, files = build(trained, "cell", "1")
+        assert manifest.precisions == ("fp32",)
+    else:
+        trained = OTHER_CELLS[name]()
+        manifest, files = with_precisions(cell_files(name), "fp32")
     assert passed(verify(manifest, files, trained.model))
     assert passed(verify(manifest, files, reference_of_bundle(manifest, files)))
 
@@ -60,7 +67,7 @@ def test_batch_normalisation_becomes_part_of_the_weights_in_8_bits_too() -> None
 
 def test_a_bundle_whose_weights_are_partly_equal_can_be_verified_without_its_run() -> None:
     """Equal tensors must not become one that has only one of their names."""
-    trained = tiny_model(hidden=8)
+    trained = tiny_model(cell="rnn", hidden=8)
     with torch.no_grad():
         for name, parameter in trained.model.layers.named_parameters():
             if "bias" in name:
@@ -88,7 +95,7 @@ def test_verify_notices_another_model(tiny_files: Files) -> None:
 
 @pytest.mark.parametrize("name", ["head.bias", "layers.1.weight_hh"])
 def test_a_model_that_is_not_finite_is_not_verified(name: str) -> None:
-    trained = tiny_model(hidden=16)
+    trained = tiny_model(cell="rnn", hidden=16)
     with torch.no_grad():
         trained.model.get_parameter(name).view(-1)[3] = torch.nan
     manifest, files = build(trained, "nan", "1", ["fp32"])
@@ -113,6 +120,32 @@ def test_verify_notices_one_wrong_number_of_a_loop(
     tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
     found = verify(manifest, {**files, name: model.SerializeToString()}, tiny.model)
     assert [v.file for v in found if not v.has_passed] == [name]
+
+
+def rounded_to_nearest(data: bytes, step: StepGraph, *, promise: bool) -> bytes:
+    """Return an int8 file with the weights that export wrote before there was a bound on pairs."""
+    model = onnx.load_from_string(data)
+    tensors = {tensor.name: tensor for tensor in weights_of(model)}
+    for name, dense in step.matmuls().items():
+        scale = dense.weight.abs().amax(0) / 127
+        for part, values in (("scale", scale), ("weight", torch.round(dense.weight / scale).to(torch.int8))):
+            tensor = tensors[f"step.{name}.{part}"]
+            tensor.CopyFrom(onnx.numpy_helper.from_array(values.detach().numpy(), tensor.name))
+    if not promise:
+        kept = {entry.key: entry.value for entry in model.metadata_props if entry.key not in METADATA}
+        onnx.helper.set_model_props(model, kept)
+    return model.SerializeToString()
+
+
+def test_older_bundles_of_8_bits_are_verified_and_a_broken_promise_is_noticed(tiny_files: Files, tiny: Trained) -> None:
+    manifest, files = tiny_files
+    step, name = StepGraph(tiny.model).eval(), decode_file("int8")
+    older = {**files, name: rounded_to_nearest(files[name], step, promise=False)}
+    assert passed(verify(manifest, older, tiny.model))
+    found = verify(manifest, {**files, name: rounded_to_nearest(files[name], step, promise=True)}, tiny.model)
+    (failed,) = (verification for verification in found if not verification.has_passed)
+    assert failed.file == name
+    assert "beyond the bound 128" in str(failed)
 
 
 def test_verify_notices_rows_that_depend_on_their_neighbours(tiny_files: Files, tiny: Trained) -> None:

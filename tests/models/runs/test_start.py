@@ -75,3 +75,37 @@ def test_too_little_time_is_refused_at_once_and_leaves_nothing(train: Train, tmp
     assert not (tmp_path / "run").exists()
     run = train("--steps", "1")
     assert read(run / "last.json")[0].progress.step == 1
+
+
+def test_a_run_that_turns_out_too_short_takes_only_its_own_files_away(
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As only its first steps may show; the next try finds the folder free, and the user's files are all there."""
+    pytest.importorskip("tensorboard")
+    own = ("check/check.json", "tensorboard/events", "report.html", "notes")
+    for name in own:
+        (tmp_path / "run" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "run" / name).write_text("mine")
+    before = _contents(tmp_path / "run")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise TooShort("too short")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("models.runs.run.plan_for_minutes", refuse)
+        with pytest.raises(TooShort):
+            train("--minutes", "0.15", "--tensorboard")
+    assert _contents(tmp_path / "run") == before
+    assert read(train("--steps", "1") / "last.json")[0].progress.step == 1
+
+
+def test_a_run_from_standard_input_says_so_and_finds_its_text_again(
+    train: Train, verse: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with verse.open() as stdin:
+        monkeypatch.setattr("sys.stdin", stdin)
+        header = read(train("--data", "-", "--steps", "2") / "last.json")[0]
+    assert header.settings
+    kept = Path(header.settings.data)
+    assert (header.training.data, kept.parent, kept.read_text()) == ("stdin", cache, verse.read_text())
+    assert header.training.data_sha256 == read(train("--steps", "1", name="other"))[0].training.data_sha256

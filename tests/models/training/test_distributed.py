@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,21 +13,31 @@ import torch
 
 from models.training.checkpoint import read
 from tests.models.conftest import SMALL
+from tests.models.group import start_group
 
 pytestmark = pytest.mark.slow
 PROCESSES = 2
+Train = Callable[..., Path]
 
 
-def _command(processes: int, *flags: object) -> list[str]:
+def _free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    torchrun = ("-m", "torch.distributed.run", "--nproc-per-node", processes, "--master-port", port)
-    return [sys.executable, *map(str, (*torchrun, "-m", "models.train", *flags))]
+        return int(free.getsockname()[1])
 
 
-def _train(processes: int, *flags: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(_command(processes, *flags), capture_output=True, text=True, check=False, timeout=240)
+def _torchrun(*flags: object) -> "subprocess.CompletedProcess[str]":
+    torchrun = ("-m", "torch.distributed.run", "--nproc-per-node", PROCESSES, "--master-port", _free_port())
+    command = [sys.executable, *map(str, (*torchrun, "-m", "models.train", *flags))]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=240)
+
+
+def _train(log: Path, *flags: object) -> list[int | None]:
+    """Train in two processes; return their exit codes."""
+    processes = start_group(PROCESSES, _free_port(), flags, log)
+    for process in processes:
+        process.join(240)
+    return [process.exitcode for process in processes]
 
 
 def _metrics(run: Path) -> dict[tuple[str, int], float]:
@@ -37,15 +48,25 @@ def _metrics(run: Path) -> dict[tuple[str, int], float]:
     }
 
 
-@pytest.mark.parametrize(
-    "options", [(), ("--loss", "sum", "--l2", "1e-3", "--ema", "0.9", "--random-offsets", "--replace-rate", "0.1")]
-)
-def test_two_processes_have_the_losses_of_one(verse: Path, tmp_path: Path, options: tuple[str, ...]) -> None:
-    flags = ("--data", verse, *SMALL, "--dropout", "0", "--steps", "20", *options)
-    for processes in (1, PROCESSES):
-        done = _train(processes, *flags, "--out", tmp_path / str(processes))
-        assert done.returncode == 0, done.stderr
-        assert done.stdout.count("nats per character") == 1
+def test_two_processes_of_torchrun_have_the_losses_of_one(verse: Path, tmp_path: Path, train: Train) -> None:
+    flags = ("--dropout", "0", "--steps", "20")
+    train(*flags, name="1")
+    done = _torchrun("--data", verse, *SMALL, *flags, "--out", tmp_path / "2")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("nats per character") == 1
+    _have_the_same_losses(tmp_path)
+
+
+def test_two_processes_with_everything_have_the_losses_of_one(verse: Path, tmp_path: Path, train: Train) -> None:
+    options = ("--loss", "sum", "--l2", "1e-3", "--ema", "0.9", "--random-offsets", "--replace-rate", "0.1")
+    flags, log = ("--dropout", "0", "--steps", "20", *options), tmp_path / "log"
+    train(*flags, name="1")
+    assert _train(log, "--data", verse, *SMALL, *flags, "--out", tmp_path / "2") == [0, 0], log.read_text()
+    assert log.read_text().count("nats per character") == 1
+    _have_the_same_losses(tmp_path)
+
+
+def _have_the_same_losses(tmp_path: Path) -> None:
     one, two = (_metrics(tmp_path / name) for name in "12")
     assert one.keys() == two.keys() >= {("validation", step) for step in range(1, 21)} | {("loss", 20)}
     for what, alone in one.items():
@@ -57,20 +78,23 @@ def test_two_processes_have_the_losses_of_one(verse: Path, tmp_path: Path, optio
 
 
 def test_two_processes_find_out_what_is_fastest(verse: Path, tmp_path: Path) -> None:
-    done = _train(PROCESSES, "--data", verse, *SMALL, "--precision", "auto", "--steps", "3", "--out", tmp_path / "run")
-    assert done.returncode == 0, done.stderr
+    flags, log = ("--precision", "auto", "--steps", "3"), tmp_path / "log"
+    assert _train(log, "--data", verse, *SMALL, *flags, "--out", tmp_path / "run") == [0, 0], log.read_text()
 
 
 def test_two_processes_go_on_where_two_were_left(verse: Path, tmp_path: Path) -> None:
-    flags = ("--data", verse, *SMALL, "--dropout", "0.3", "--steps", "300")
-    assert _train(PROCESSES, *flags, "--out", tmp_path / "whole").returncode == 0
+    flags, log = ("--data", verse, *SMALL, "--dropout", "0.3", "--steps", "150"), tmp_path / "log"
+    assert _train(log, *flags, "--out", tmp_path / "whole") == [0, 0], log.read_text()
     stopped = tmp_path / "stopped"
-    with subprocess.Popen(_command(PROCESSES, *flags, "--out", stopped), stderr=subprocess.DEVNULL) as process:
-        while process.poll() is None and not (stopped / "last.json").exists():
-            time.sleep(0.01)
+    processes = start_group(PROCESSES, _free_port(), (*flags, "--out", stopped), log)
+    while processes[0].is_alive() and not (stopped / "last.json").exists():
+        time.sleep(0.01)
+    for process in processes:
         process.terminate()
-    assert 0 < read(stopped / "last.json")[0].progress.step < 300
-    assert _train(PROCESSES, "--out", stopped, "--resume").returncode == 0
+    for process in processes:
+        process.join(240)
+    assert 0 < read(stopped / "last.json")[0].progress.step < 150
+    assert _train(log, "--out", stopped, "--resume") == [0, 0], log.read_text()
     first, second = (read(tmp_path / name / "last.json")[1] for name in ("whole", "stopped"))
     assert all(torch.equal(first[name], second[name]) for name in first)
 
@@ -82,6 +106,6 @@ def test_two_processes_go_on_where_two_were_left(verse: Path, tmp_path: Path) ->
 def test_what_cannot_be_shared_is_refused_in_one_line(
     verse: Path, tmp_path: Path, flags: tuple[str, ...], reason: str
 ) -> None:
-    done = _train(PROCESSES, "--data", verse, "--out", tmp_path / "run", *SMALL, "--steps", "3", *flags)
-    assert done.returncode != 0
-    assert sum(reason in line for line in done.stderr.splitlines()) == 1
+    log = tmp_path / "log"
+    assert _train(log, "--data", verse, "--out", tmp_path / "run", *SMALL, "--steps", "3", *flags) == [2, 1]
+    assert sum(reason in line for line in log.read_text().splitlines()) == 1

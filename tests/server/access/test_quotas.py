@@ -126,7 +126,9 @@ async def test_who_waits_for_a_model_counts(tiny_files: Files, tmp_path: Path) -
     """Of an identity and of the model: else calls without number could wait for one that is not loaded."""
     for name in ("busy", "other"):
         put(tmp_path / name, tiny_files, name=name)
-    memory = 1.5 * memory_of(tiny_files[0], ServerSettings(precision="fp32", max_rows=2, max_waiting=2)) / 1e6
+    memory = (
+        1.5 * memory_of(tiny_files[0], ServerSettings(precision="fp32", engines="0", max_rows=2, max_waiting=2)) / 1e6
+    )
     limits = ("--max-rows", "2", "--max-waiting", "2", "--model-memory", str(memory), "--load", "lazy")
     for flags, most, name in (((), 4, "--max-rows"), (("--identity-streams", "3"), 2, "--identity-streams")):
         async with serving(tmp_path, *limits, *flags) as (_, stub):
@@ -252,7 +254,7 @@ def impatient(bundles: Path) -> Iterator[ServerProcess]:
 async def test_a_reader_who_takes_nothing_loses_its_call_and_nobody_else_does(impatient: ServerProcess) -> None:
     async with grpc.aio.insecure_channel(impatient.address, SMALL_WINDOWS) as channel:
         stub = pb_grpc.TextGenerationStub(channel)
-        stalled = [stub.Generate(request(300_000, seed)) for seed in range(2)]
+        stalled = [stub.Generate(request(150_000, seed)) for seed in range(2)]
         for call in stalled:
             await call.read()
         # All places are taken, until the server's patience with one of them is over.

@@ -39,7 +39,7 @@ PLAIN_ROOT = ("setpriv", "--bounding-set=-dac_override,-dac_read_search")
 
 def megabytes(files: Files, models: float) -> str:
     """--model-memory for so many of them."""
-    return str(models * memory_of(files[0], ServerSettings(precision="fp32")) / 1e6)
+    return str(models * memory_of(files[0], ServerSettings(precision="fp32", engines="0")) / 1e6)
 
 
 async def open_text(stub: rpc.TextGenerationStub, model: str) -> Any:

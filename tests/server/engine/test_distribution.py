@@ -83,7 +83,7 @@ class FullGraph:
         self.manifest, data = files
         self.vocab = len(self.manifest.symbols)
         graphs = data[decode_file(precision)], data[full_file(precision)]
-        self._runner = Runner(*graphs, self.manifest.model, self.vocab, threads=2)
+        self._runner = Runner(*graphs, self.manifest.model, self.vocab, threads=1)
 
     def start(self) -> list[Array]:
         """Token and state of one row, before the first character."""

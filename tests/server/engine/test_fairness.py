@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bundle.manifest import Manifest, Precision
-from server.engine.plan import PREFILL_ROWS, Row, Status
+from server.engine.plan import PREFILL_ROWS, Chunking, Row, Status
 from server.engine.scheduler import LONG_PROMPT, Scheduler
 from tests.server.engine.test_scheduler import runs
 from tests.server.engine_driver import EngineDriver, WatchedRunner, generation
@@ -21,7 +21,7 @@ def scheduler(max_rows: int) -> Scheduler[Row]:
 
 
 def row(stream: int, identity: str, *, forced: int = 0, credit: int = 1000) -> Row:
-    return Row(stream, forced, forced, 1000, credit, 1.0, identity=identity)
+    return Row(stream, forced, forced, 1000, credit, Chunking(1.0), identity=identity)
 
 
 def share(s: Scheduler[Row]) -> None:

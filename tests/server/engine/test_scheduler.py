@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.engine.plan import MAX_STEPS, PREFILL_ROWS, Area, Move, Row, RunLimits, Status
+from server.engine.plan import MAX_STEPS, PREFILL_ROWS, Area, Chunking, Move, Row, RunLimits, Status
 from server.engine.scheduler import (
     FIRST_CHARS,
     LONG_PROMPT,
@@ -29,8 +29,16 @@ def scheduler(max_rows: int = 4, max_batch: int = 4, chunk_delay: float = 0.0205
     return Scheduler(runs(max_rows, max_batch), chunk_delay, lambda rows, full: STEP)
 
 
-def row(stream: int, *, forced: int = 0, chars: int = 1000, credit: int = 1000, delay: float = 1.0) -> Row:
-    return Row(stream, forced, forced, chars, credit, delay, fresh=False)
+def row(
+    stream: int,
+    *,
+    forced: int = 0,
+    chars: int = 1000,
+    credit: int = 1000,
+    delay: float = 1.0,
+    message: int | None = None,
+) -> Row:
+    return Row(stream, forced, forced, chars, credit, Chunking(delay, message), fresh=False)
 
 
 def test_rows_beyond_the_limit_wait_in_order() -> None:
@@ -71,8 +79,25 @@ def test_a_shorter_delay_of_one_row_shortens_the_run() -> None:
     assert s.plan().steps == 5
 
 
+@pytest.mark.parametrize(
+    ("messages", "steps"),
+    [
+        ((8, 8), 8),
+        ((8, 5), 8),  # five, and three at once: no more messages than of a longer run
+        ((1, 1), 4),  # shorter runs would not be worth their beginning and end
+        ((8, None), 20),  # who wants long messages gets no more of them
+    ],
+)
+def test_short_messages_come_evenly_where_all_want_them(messages: tuple[int | None, ...], steps: int) -> None:
+    s = scheduler()
+    for stream, message in enumerate(messages):
+        s.add(row(stream, message=message))
+    s.admit()
+    assert s.plan().steps == steps
+
+
 def newcomer(stream: int, forced: int) -> Row:
-    return Row(stream, forced, forced, 1000, 1000, 1.0)
+    return Row(stream, forced, forced, 1000, 1000, Chunking(1.0))
 
 
 def test_a_newcomers_first_run_is_short_but_covers_its_prompt() -> None:

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.engine.stop_strings import StopMatcher
+from server.engine.text_end import StopMatcher
 
 ALPHABET = "ab"
 PIECES = st.lists(st.text(ALPHABET, max_size=4), max_size=12)

@@ -116,6 +116,9 @@ def test_a_call_is_counted_with_its_characters_and_its_times(watched: ServerProc
     assert after['charstream_rows{model="tiny"}'] == 0
 
     generate(watched, resume_token=messages[-1].finish.resume_token, max_chars=10)
+    generate(watched, max_chars=300, seed=1, stop_on_repeat={"max_period": 1, "times": 2})
+    eventually(watched, lambda found: found.get('charstream_finished_total{model="tiny",reason="repeat"}') == 1)
+
     resumed = 'charstream_resumed_total{model="tiny"}'
     eventually(watched, lambda found: found[resumed] == before.get(resumed, 0.0) + 1)
 

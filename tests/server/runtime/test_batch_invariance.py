@@ -4,28 +4,21 @@ That holds for the operators that the graphs use, as this onnxruntime runs them;
 breaks, a seed no longer gives the same text.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from itertools import pairwise
 
 import numpy as np
 import pytest
-import torch
 from numpy.typing import NDArray
 
-from bundle.manifest import Manifest, Precision, TrainingRecord
+from bundle.manifest import Manifest, Precision
 from bundle.read import decode_file, full_file
-from bundle.vocabulary import Vocabulary
-from export.build import build
-from export.graph.sampling import TRIANGLE_CHARS
-from models.network.char_lm import CharLM, ModelConfig
-from models.training.checkpoint import Trained
 from server.runtime.host_runner import Runner
-from tests.conftest import tiny_model
+from tests.conftest import OTHER_CELLS, ExportOnce, Files, tiny_model
 
 pytestmark = pytest.mark.slow
 
-Files = tuple[Manifest, dict[str, bytes]]
 Array = NDArray[np.generic]
 PRECISIONS: tuple[Precision, ...] = ("fp32", "int8")
 # The default of max_batch, and every size up to one beyond the kernels' blocks.
@@ -94,6 +87,12 @@ class Outputs:
         parts = (*(array[:, row] for array in self.steps), *(array[row] for array in self.after))
         return [part.tobytes() for part in parts]
 
+    @property
+    def bits(self) -> list[Array]:
+        """What `row` has, of all rows at once: bytes, [B, N] each."""
+        arrays = (*(array.swapaxes(0, 1) for array in self.steps), *self.after)
+        return [np.ascontiguousarray(array).view(np.uint8).reshape(len(array), -1) for array in arrays]
+
 
 class Graph:
     """A bundle's decode or full graph."""
@@ -116,42 +115,17 @@ class Graph:
         return Outputs([tokens, logprobs], after)
 
 
-def many_characters() -> Trained:
-    """An Elman RNN that knows so many characters that their shares are added up by CumSum."""
-    torch.manual_seed(0)
-    vocab = TRIANGLE_CHARS + 75
-    symbols = "".join(map(chr, range(0x4E00, 0x4E00 + vocab)))
-    model = CharLM(ModelConfig(cell="rnn", vocab=vocab, layers=2, hidden=64, embedding=16)).eval()
-    with torch.no_grad():
-        model.head.weight.mul_(40)
-    record = TrainingRecord(
-        data="none", data_sha256="0" * 64, parameters=0, steps=0, seconds=0, validation_nats={"carried": 4.5}
-    )
-    return Trained(model, Vocabulary(symbols), symbols[0], record)
-
-
 # Every cell; sizes that fill no vector; many characters; and a size of real models, whose kernels work in blocks.
-MODELS = {
-    "lstm 2x64": None,  # the bundle of the other tests
-    "gru 2x50": lambda: tiny_model(cell="gru", hidden=50),
-    "rnn tanh 2x64, many characters": many_characters,
-    "rnn sigmoid 2x50": lambda: tiny_model(cell="rnn", activation="sigmoid", hidden=50),
-    "rnn softplus 2x50, layer normalisation, residual": lambda: tiny_model(
-        cell="rnn", activation="softplus", form="pre", norm="layer", residual=True, hidden=50
-    ),
-    "lstm 2x512": lambda: tiny_model(hidden=512),
-}
+LARGE = "lstm 1x512"
 
 
-@pytest.fixture(scope="module", params=MODELS)
-def files(request: pytest.FixtureRequest, tiny_files: Files) -> Files:
-    return built(request.param) if MODELS[request.param] else tiny_files
-
-
-@cache
-def built(name: str) -> Files:
-    """Kept, because fixtures of several parameters come and go."""
-    return build(MODELS[name](), "model", "1")
+@pytest.fixture(scope="module", params=["tiny", *OTHER_CELLS, LARGE])
+def files(
+    request: pytest.FixtureRequest, tiny_files: Files, cell_files: Callable[[str], Files], export_once: ExportOnce
+) -> Files:
+    if request.param == LARGE:
+        return export_once(tiny_model(layers=1, hidden=512), "large")
+    return tiny_files if request.param == "tiny" else cell_files(request.param)
 
 
 @pytest.fixture(scope="module", params=PRECISIONS)
@@ -168,12 +142,14 @@ def graph(request: pytest.FixtureRequest, files: Files, precision: Precision) ->
 
 def test_a_row_has_the_same_bits_in_every_batch(graph: Graph) -> None:
     inputs = Inputs.random(graph.manifest, MOST, STEPS)
-    alone = [graph.run(inputs.rows(slice(row, row + 1))).row(0) for row in range(MOST)]
-    assert len({row[0] for row in alone}) > MOST // 4, "rows that are alike show nothing"
+    runs = [graph.run(inputs.rows(slice(row, row + 1))) for row in range(MOST)]
+    assert len({run.row(0)[0] for run in runs}) > MOST // 4, "rows that are alike show nothing"
+    alone = [np.concatenate(arrays) for arrays in zip(*(run.bits for run in runs), strict=True)]
     for batch in BATCHES:
-        together = graph.run(inputs.rows(slice(0, batch)))
-        different = [row for row in range(batch) if together.row(row) != alone[row]]
-        assert not different, f"of {batch} rows"
+        together = graph.run(inputs.rows(slice(0, batch))).bits
+        for expected, found in zip(alone, together, strict=True):
+            different = np.flatnonzero((expected[:batch] != found).any(1))
+            assert not len(different), f"rows {different} of {batch}"
 
 
 def test_a_row_has_the_same_bits_however_its_steps_are_cut(graph: Graph) -> None:

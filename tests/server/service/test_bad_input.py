@@ -14,7 +14,7 @@ from protos import charstream_pb2_grpc as pb_grpc
 from tests.conftest import ServerProcess
 from tests.server.service.test_generate import read
 
-R, S, C = pb.GenerateRequest, pb.Sampling, pb.Chunking
+R, S, C, P = pb.GenerateRequest, pb.Sampling, pb.Chunking, pb.Repeat
 
 WRONG = {
     "unknown character": (R(prompt="na\u00efve"), "prompt", ["'\u00ef'", "U+00EF", "place 2"]),
@@ -40,6 +40,23 @@ WRONG = {
     "n and continuation": (R(n=2, continuation=1), "continuation", ["without `n`"]),
     "n and received": (R(n=2, received="a"), "received", ["`continuation`"]),
     "min_chars over max_chars": (R(min_chars=11, max_chars=10), "min_chars", ["11", "10"]),
+    "no period": (R(stop_on_repeat=P(times=3)), "stop_on_repeat.max_period", ["is 0", "from 1"]),
+    "once is no repetition": (
+        R(stop_on_repeat=P(max_period=9, times=1)),
+        "stop_on_repeat.times",
+        ["is 1", "2 to 4096"],
+    ),
+    "many times": (R(stop_on_repeat=P(max_period=1, times=4097)), "stop_on_repeat.times", ["4097", "2 to 4096"]),
+    "long repetition": (
+        R(stop_on_repeat=P(max_period=1025, times=4)),
+        "stop_on_repeat.max_period",
+        ["1025", "1 to 1024"],
+    ),
+    "no such period": (
+        R(stop_on_repeat=P(max_period=9, times=3, min_period=10)),
+        "stop_on_repeat.min_period",
+        ["is 10", "max_period, 9"],
+    ),
     "many alternatives": (R(logprobs=21), "logprobs", ["21", "20"]),
     "frequent checkpoints": (R(checkpoint_chars=63), "checkpoint_chars", ["63", "64"]),
     "unknown allowed": (R(sampling=S(allowed="a\u00ef")), "sampling.allowed", ["U+00EF"]),

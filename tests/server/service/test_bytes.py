@@ -38,7 +38,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     sizes = ("--layers", "1", "--hidden", "48", "--embedding", "16", "--batch", "16", "--sequence", "32")
     flags = ("--vocabulary", "bytes", "--steps", "150", "--learning-rate", "0.01", "--precision", "fp32")
     assert train(["--data", str(text), "--out", str(folder / "run"), *sizes, *flags]) == 0
-    assert export([str(folder / "run"), "--out", str(folder / "models" / "bytes")]) == 0
+    assert export([str(folder / "run"), "--out", str(folder / "models" / "bytes"), "--precision", "fp32"]) == 0
     return folder
 
 

@@ -11,7 +11,9 @@ import torch
 from models.training.checkpoint import Trained
 from protos import charstream_pb2 as pb
 from protos import charstream_pb2_grpc as rpc
+from server.engine.messages import Repeat
 from tests.conftest import ASCII, ServerProcess
+from tests.server.engine.test_repeats import end_by_definition
 
 R, S = pb.GenerateRequest, pb.Sampling
 PROMPT = "To be, or not to be"
@@ -90,6 +92,77 @@ def test_no_stop_string_begins_before_min_chars(stub: rpc.TextGenerationStub) ->
     assert text == whole[:place]
 
 
+# Rows of one letter, of which this text has many, are no loop.
+LOOP = Repeat(max_period=200, times=3, min_period=20)
+GREEDY = S(temperature=0)
+
+
+@pytest.fixture(scope="module")
+def loop(stub: rpc.TextGenerationStub) -> tuple[str, int, int]:
+    """The most probable text, which comes to a loop; where that has come LOOP.times times, and its period."""
+    whole, _ = read(stub, sampling=GREEDY, max_chars=1500)
+    end, period = end_by_definition(whole, LOOP)
+    assert 20 < end < 700
+    return whole, end, period
+
+
+def read_to_repeat(stub: rpc.TextGenerationStub, **fields: object) -> tuple[str, pb.Finish]:
+    repeat = pb.Repeat(max_period=LOOP.max_period, times=LOOP.times, min_period=LOOP.min_period)
+    return read(stub, **{"sampling": GREEDY, "max_chars": 1500, "stop_on_repeat": repeat} | fields)
+
+
+@pytest.mark.parametrize("chunking", [{"max_chars": 1}, {"max_chars": 7}, {"max_delay": {"nanos": 500_000_000}}])
+def test_a_text_ends_when_it_repeats_itself(
+    stub: rpc.TextGenerationStub, loop: tuple[str, int, int], chunking: dict[str, object]
+) -> None:
+    whole, end, period = loop
+    text, finish = read_to_repeat(stub, chunking=chunking, return_token=True)
+    assert text == whole[:end]
+    assert (finish.reason, finish.repeat_period, finish.stop) == (pb.FINISH_REASON_REPEAT, period, "")
+    assert (finish.generated_chars, finish.position) == (end, len(PROMPT) + end)
+    assert read(stub, prompt="", sampling=GREEDY, resume_token=finish.resume_token)[0] == whole[end : end + 200]
+
+
+def test_only_generated_characters_repeat_themselves(stub: rpc.TextGenerationStub, loop: tuple[str, int, int]) -> None:
+    """Not the prompt, and not the first min_chars."""
+    whole, end, _ = loop
+    later, _ = end_by_definition(whole[end:], LOOP)
+    assert read_to_repeat(stub, prompt=PROMPT + whole[:end])[0] == whole[end : end + later]
+    assert read_to_repeat(stub, min_chars=end)[0] == whole[: end + later]
+
+
+def test_a_text_repeats_itself_across_calls(stub: rpc.TextGenerationStub, loop: tuple[str, int, int]) -> None:
+    """Whether the first part is received text or a token's; what came after its end adds nothing."""
+    whole, end, period = loop
+    for chars in (1, end - 1, end):
+        text, finish = read_to_repeat(stub, received=whole[:chars])
+        assert (text, finish.reason, finish.repeat_period) == (whole[chars:end], pb.FINISH_REASON_REPEAT, period)
+    token = read_to_repeat(stub, max_chars=end - 1, return_token=True)[1].resume_token
+    text, finish = read_to_repeat(stub, prompt="", resume_token=token, return_token=True)
+    assert (text, finish.reason) == (whole[end - 1 : end], pb.FINISH_REASON_REPEAT)
+    again, _ = read_to_repeat(stub, prompt="", resume_token=finish.resume_token)
+    assert again == whole[end : end + 1], "it still repeats itself"
+    later, _ = end_by_definition(whole[end + 1 :], LOOP)
+    anew, _ = read_to_repeat(stub, prompt="", resume_token=finish.resume_token, min_chars=1)
+    assert anew == whole[end : end + 1 + later], "with min_chars what came before does not count"
+
+
+def test_each_continuation_repeats_itself(stub: rpc.TextGenerationStub) -> None:
+    cold, loop = S(temperature=0.4), Repeat(30, 3, min_period=3)
+    wanted = pb.Repeat(max_period=30, times=3, min_period=3)
+    request = R(prompt=PROMPT, seed=1, max_chars=400, n=3, sampling=cold, stop_on_repeat=wanted)
+    texts, reasons = [""] * 3, [0] * 3
+    for message in stub.Generate(request):
+        texts[message.index] += message.text
+        reasons[message.index] = message.finish.reason
+    for index in range(3):
+        whole, _ = read(stub, seed=1, max_chars=400, continuation=index, sampling=cold)
+        end, period = end_by_definition(whole, loop)
+        assert period, "none here: the test needs another seed"
+        assert (texts[index], reasons[index]) == (whole[:end], pb.FINISH_REASON_REPEAT)
+    assert len({len(text) for text in texts}) > 1
+
+
 def test_the_prompt_comes_first_with_echo(stub: rpc.TextGenerationStub) -> None:
     whole, _ = read(stub)
     text, finish = read(stub, echo=True)
@@ -135,6 +208,17 @@ def test_a_prompt_of_unknown_characters_alone_is_none_where_a_text_goes_on(stub:
 def test_unknown_characters_are_refused_unless_asked_for(stub: rpc.TextGenerationStub, unknown: pb.Unknown) -> None:
     with pytest.raises(grpc.RpcError, match=r"prompt: character 'ü' \(U\+00FC\) at place 1 is not in the vocabulary"):
         read(stub, prompt="aü", unknown=unknown)
+
+
+def test_a_part_to_score_of_which_nothing_is_left_passes_on_the_place(stub: rpc.TextGenerationStub) -> None:
+    fields = {"unknown": pb.UNKNOWN_SKIP, "return_token": True}
+    token, total = b"", 0.0
+    for part, left in (("üß", ""), ("to be", "to be"), ("ü", ""), ("ß or", " or")):
+        *parts, last = stub.Score(pb.ScoreRequest(text=part, resume_token=token, **fields))  # type: ignore[arg-type]
+        assert "".join(message.text for message in [*parts, last]) == (left if left != part else "")
+        assert sum(len(message.logprobs.chosen) for message in [*parts, last]) == len(left)
+        token, total = last.summary.resume_token, total + last.summary.nats
+    assert total == pytest.approx(list(stub.Score(pb.ScoreRequest(text="to be or")))[-1].summary.nats)
 
 
 def test_a_text_to_score_of_unknown_characters_alone_is_refused(stub: rpc.TextGenerationStub) -> None:

@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 
 from protos import charstream_pb2 as pb
 from protos import charstream_pb2_grpc as rpc
+from server.engine.messages import Repeat
 from tests.conftest import ready, start_server, stop
+from tests.server.engine.test_repeats import end_by_definition
 from tests.server.engine.test_stop_strings import by_character
 
 LINE = "To be, or not to be, that is the question:\n" * 4
@@ -24,7 +26,7 @@ SAMPLINGS = (
 )
 FEW = settings(
     deadline=None,
-    max_examples=150,
+    max_examples=75,
     derandomize=True,
     phases=[Phase.generate],
     suppress_health_check=list(HealthCheck),
@@ -61,6 +63,7 @@ class Wanted:
     include_stop: bool
     min_chars: int
     skips: bool
+    repeat: Repeat | None
     max_delay: float
 
 
@@ -89,6 +92,8 @@ WANTED = st.builds(
     st.booleans(),
     st.sampled_from([0, 0, 0, 5, 100]),
     SELDOM,
+    # The text has double letters, and loops where it is greedy; the last two look back farther than a stop string.
+    st.sampled_from([None, None, Repeat(7, 2), Repeat(5, 3), Repeat(90, 3), Repeat(150, 2, min_period=60)]),
     st.sampled_from([0.005, 0.02, 0.05]),
 )
 BREAKS = st.lists(
@@ -240,15 +245,21 @@ def request_of(wanted: Wanted, unstopped: str) -> pb.GenerateRequest:
         include_stop=wanted.include_stop,
         min_chars=min(min_chars, wanted.max_chars),
     )
+    if wanted.repeat:
+        repeat = wanted.repeat
+        request.stop_on_repeat.CopyFrom(
+            pb.Repeat(max_period=repeat.max_period, times=repeat.times, min_period=repeat.min_period)
+        )
     request.chunking.max_delay.FromMicroseconds(int(wanted.max_delay * 1e6))
     return request
 
 
-def cut(text: str, request: pb.GenerateRequest) -> tuple[str, str]:
-    """The text and the stop string that a search after every character comes to."""
+def cut(text: str, request: pb.GenerateRequest, repeat: Repeat | None) -> tuple[str, str, int]:
+    """The text, the stop string and the period of the repetition that a search after every character comes to."""
     head, rest = text[: request.min_chars], text[request.min_chars :]
-    before, found = by_character(rest, list(request.stop))
-    return head + before + (found if request.include_stop else ""), found
+    end, period = end_by_definition(rest, repeat) if repeat else (-1, 0)
+    before, found = by_character(rest[:end] if period else rest, list(request.stop))
+    return head + before + (found if request.include_stop else ""), found, 0 if found else period
 
 
 @FEW
@@ -258,10 +269,11 @@ def test_any_way_of_going_on_gives_the_text_of_one_call(replicas: str, wanted: W
         stub = rpc.TextGenerationStub(channel)
         plain = request_of(wanted, "")
         plain.ClearField("stop")
+        plain.ClearField("stop_on_repeat")
         unstopped = "".join(message.text for message in stub.Generate(plain))
         assert len(unstopped) == wanted.max_chars
         request = request_of(wanted, unstopped)
-        expected, found = cut(unstopped, request)
+        expected, found, period = cut(unstopped, request, wanted.repeat)
         going = Going(stub, request, unstopped)
         ways: dict[str, Callable[[int], None]] = {
             way.__name__: way for way in (going.replay, going.length, going.checkpoint, going.stop)
@@ -273,6 +285,6 @@ def test_any_way_of_going_on_gives_the_text_of_one_call(replicas: str, wanted: W
             going.call()
     assert going.finish
     text = going.text[: len(going.text) - going.finish.stop_chars_sent]
-    assert (text, going.finish.stop) == (expected, found)
+    assert (text, going.finish.stop, going.finish.repeat_period) == (expected, found, period)
     assert going.finish.generated_chars == len(going.text) - going.done
     assert going.finish.position == len(wanted.prompt) + len(going.text)

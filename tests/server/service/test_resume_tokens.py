@@ -22,7 +22,7 @@ from tests.conftest import ServerProcess, ready, start_server, stop
 R = pb.GenerateRequest
 Files = tuple[Manifest, dict[str, bytes]]
 OLD, NEW, FOREIGN = b"old" * 11, b"new" * 11, b"foreign" * 5
-FORGED = 20_000
+FORGED = 8_000
 AT_ONCE = 100
 INVALID, PRECONDITION = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.FAILED_PRECONDITION
 

@@ -18,7 +18,8 @@ from torch.optim.swa_utils import AveragedModel
 
 from models.runs.foreign.content import find_state_dict
 from models.runs.foreign.errors import StateDictError
-from models.runs.foreign.safe_load import load_content, load_harmless_pickle
+from models.runs.foreign.safe_load import load_content
+from models.runs.foreign.unpickler import load_harmless_pickle
 from models.runs.import_model import main
 from models.training.checkpoint import load
 
@@ -329,15 +330,22 @@ def test_harmless_values_beside_the_weights(protocol: int, tmp_path: Path) -> No
     require_same(bring_in(tmp_path, content, protocol=protocol), model, CHARS)
 
 
+class Unreadable:
+    """Gives its weights only by its own code."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (WordLanguageModel, ())
+
+
 @pytest.mark.parametrize("protocol", [2, 4])
-def test_a_whole_model_is_refused_with_what_extracts_its_weights(
+def test_a_model_that_only_its_own_code_can_make_is_refused_with_what_extracts_its_weights(
     protocol: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit, match="2"):
-        bring_in(tmp_path, WordLanguageModel(), protocol=protocol)
+        bring_in(tmp_path, Unreadable(), protocol=protocol)
     (line,) = capsys.readouterr().err.splitlines()
     file = tmp_path / "model.pt"
-    assert "holds tests.models.runs.foreign.test_layouts.WordLanguageModel, which only its own code can read" in line
+    assert "it holds tests.models.runs.foreign.test_layouts.WordLanguageModel, and code of files is not run" in line
     load_line = f"content = torch.load({str(file)!r}, map_location='cpu', weights_only=False)"
     assert f"{load_line}; torch.save(content.state_dict(), 'weights.pt')" in line
 

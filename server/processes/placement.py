@@ -1,0 +1,134 @@
+"""A text in an engine process: what another engine needs to go on with it, character for character.
+
+An outcome depends on the seed, on its position and on what came before, never on the engine. So a text goes on wherever
+its request is submitted once more, with the characters that were delivered as forced ones. The engine sends the row
+state now and then, so that neither the characters kept here nor those that are forced again grow with the text.
+"""
+
+import time
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from bundle.vocabulary import MAX_PARTIAL_SYMBOLS, Vocabulary
+from server.engine.messages import Begun, Output, Reason, Request, RowState
+
+__all__ = ["STATE_CHARS", "Placement", "request_after", "request_from"]
+
+# Characters between two row states of a text, of a few kilobytes each: about as many are forced again at most.
+STATE_CHARS = 1024
+
+
+@dataclass
+class Placement:
+    """A text, the engine that has it, and what was delivered of it.
+
+    Attributes:
+        request: the text from its last usable row state on, or from its beginning.
+        engine: the index of the engine that has it; None while none can take it.
+        number: names the text in commands to that engine, and in its outputs.
+        credit: characters that may still be generated before the reader takes more.
+        conclusion: why it has to end where it is, if it has to.
+        first_char: time.monotonic() of the first output; 0 before.
+        placed: time.monotonic() when its engine got it.
+        fruitless: engines in a row that died before they delivered anything, of this text or another, once they had it.
+    """
+
+    request: Request
+    engine: int | None = None
+    number: int = -1
+    credit: int = 0
+    conclusion: Reason | None = None
+    first_char: float = 0.0
+    placed: float = 0.0
+    fruitless: int = 0
+    _parts: list[str] = field(default_factory=list)  # delivered since `request` begins
+    _chars: int = 0
+    _state: RowState | None = None  # from beyond the last character that was delivered
+
+    def note_text(self, text: str) -> None:
+        """Take in characters that were delivered."""
+        self._parts.append(text)
+        self._chars += len(text)
+        self.credit -= len(text)
+        self.fruitless = 0
+        self.first_char = self.first_char or time.monotonic()
+        if self._state:
+            self._begin_at_state(self._state)
+
+    def note(self, output: Output) -> None:
+        """Take in an output that was delivered."""
+        self._state = output.state or self._state
+        if output.text:
+            self.note_text(output.text)
+        if output.snapshot:
+            self._begin_at_checkpoint()
+
+    def replay(self, vocabulary: Vocabulary) -> Request:
+        """Return the request by which another engine goes on with the text."""
+        request = request_after(self.request, "".join(self._parts), vocabulary)
+        return replace(request, window=max(1, self.credit))
+
+    def _begin_at_state(self, state: RowState) -> None:
+        """Let the request begin at the state, once what was delivered reaches it."""
+        if self._chars >= _chars_before(state, self.request):
+            self.request, text = request_from(state, self.request, "".join(self._parts))
+            self._parts, self._chars, self._state = [text], len(text), None
+
+    def _begin_at_checkpoint(self) -> None:
+        """Let the request count the distance to the next checkpoint from here."""
+        generated = max(0, self._chars - _echoed_chars(self.request))
+        self.request = replace(self.request, begun=replace(self.request.begun, unchecked_chars=-generated))
+
+
+def request_after(request: Request, text: str, vocabulary: Vocabulary) -> Request:
+    """Return the request that goes on after `text`, which came of `request` and counts as received."""
+    generated = text[_echoed_chars(request) :]
+    begun = _advance(request.begun, len(text), generated)
+    return replace(
+        request,
+        forced=np.concatenate([request.forced, vocabulary.symbols_to_tokens(generated)]),
+        silent=request.silent + len(text),
+        max_chars=request.max_chars - len(generated),
+        begun=replace(begun, received=begun.received + generated),
+    )
+
+
+def request_from(state: RowState, request: Request, text: str) -> tuple[Request, str]:
+    """Return the request that goes on from a row state, and the part of `text`, which came of `request`, after it."""
+    place = _chars_before(state, request)
+    generated, stops = text[_echoed_chars(request) : place], request.stops
+    begun = _advance(request.begun, place, generated)
+    searched = begun.received + generated
+    tail = (("" if stops.skip else stops.tail) + searched[stops.skip :])[-stops.tail_chars :]
+    rest = replace(
+        request,
+        origin=state,
+        forced=np.zeros(0, np.int64),
+        silent=0,
+        max_chars=request.max_chars - len(generated),
+        stops=replace(stops, skip=max(0, stops.skip - len(searched)), tail=tail),
+        begun=replace(begun, received="", generated_before=begun.generated_before + len(searched)),
+    )
+    return rest, text[place:]
+
+
+def _advance(begun: Begun, sent: int, generated: str) -> Begun:
+    """Return the part of the text that exists when `sent` more characters are sent, with `generated` at their end."""
+    return replace(
+        begun,
+        sent_chars=begun.sent_chars + sent,
+        recent=(begun.recent + generated)[-MAX_PARTIAL_SYMBOLS:],
+        unchecked_chars=begun.unchecked_chars + len(generated),
+    )
+
+
+def _echoed_chars(request: Request) -> int:
+    """Return how many of the forced characters go to the reader, before generated ones."""
+    return len(request.forced) - request.silent
+
+
+def _chars_before(state: RowState, request: Request) -> int:
+    """Return how many characters the reader gets of the request up to the row state."""
+    begin = request.origin.position if request.origin else 0
+    return state.position - begin - request.silent

@@ -1,0 +1,320 @@
+"""The engine processes of one model: each text is in one of them, and goes on in another if that one dies."""
+
+import asyncio
+import itertools
+import logging
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import replace
+
+from bundle.vocabulary import Vocabulary
+from server.engine.messages import (
+    Cancel,
+    Command,
+    Conclude,
+    EngineObserver,
+    Finish,
+    Grant,
+    Handled,
+    Output,
+    PoolObserver,
+    Request,
+)
+from server.engine.prefix_cache import PrefixIndex
+from server.engine.scheduler import LONG_PROMPT
+from server.errors import EnginesDied
+from server.processes.frames import EngineReady, TickFrame
+from server.processes.placement import STATE_CHARS, Placement
+from server.processes.process import EngineProcess, StartedProcess, describe_exit
+
+__all__ = ["EnginePool"]
+
+log = logging.getLogger("charstream.engine")
+
+# Prompts of which is known which engine has the state after them.
+KNOWN_PROMPTS = 4096
+# That engine is preferred while it has at most this many texts, and this share, more than the one with the fewest.
+EXTRA_TEXTS, EXTRA_SHARE = 4, 0.25
+# Texts with which this many engines in a row died before they delivered anything are suspected to be the reason: they
+# run one at a time until a character comes, and one with which `GUILTY` died is given up.
+SUSPECT, GUILTY = 2, 4
+# The server ends after this many processes in a row, in one place, that ended within seconds and gave nothing.
+MOST_FAILURES, SHORT_SECONDS = 5, 10.0
+# Seconds before the first, second, ... attempt to start a process where others have failed.
+WAITS = (0.0, 0.2, 0.5, 1.0, 2.0)
+
+
+class Place:
+    """The place of one engine process and of its successors.
+
+    Attributes:
+        engine: the process; None while there is none.
+        placements: the texts that it has, by their numbers.
+        failures: processes in a row that ended soon, and gave nothing.
+        began, delivered: time.monotonic() when the process was connected, and of its last outputs.
+    """
+
+    def __init__(self) -> None:
+        self.engine: EngineProcess | None = None
+        self.observer = EngineObserver()
+        self.placements: dict[int, Placement] = {}
+        self.failures = 0
+        self.began = self.delivered = 0.0
+
+
+class EnginePool:
+    """All engine processes of one model. To be used in the event loop; `stop` from any thread.
+
+    Args:
+        start: starts the process with that index, and returns when it is ready; is called in threads.
+        rows: how many texts the engine with each index runs at a time.
+        vocabulary: of the model.
+        deliver: takes outputs, by the streams' own numbers; when they were posted; and where the engine takes commands.
+        give_up: takes a stream and the error with which it ends.
+        failed: takes the error if no engine process can be kept alive.
+    """
+
+    def __init__(
+        self,
+        start: Callable[[int], StartedProcess],
+        rows: Sequence[int],
+        vocabulary: Vocabulary,
+        *,
+        deliver: Callable[[list[Output], float, Callable[[Command], None]], None],
+        give_up: Callable[[int, Exception], None],
+        failed: Callable[[BaseException], None],
+        observer: PoolObserver,
+    ) -> None:
+        self._start, self._rows, self._vocabulary = start, rows, vocabulary
+        self._deliver, self._give_up, self._failed, self._observer = deliver, give_up, failed, observer
+        self._places = [Place() for _ in rows]
+        self._texts: dict[int, Placement] = {}  # by stream
+        self._homeless: dict[int, Placement] = {}  # by stream: those that wait for an engine, or for their trial
+        self._suspect: Placement | None = None  # that runs now
+        self._numbers = itertools.count()
+        self._homes: PrefixIndex[int] = PrefixIndex()
+        self._ready: EngineReady | None = None
+        self._starts = set[asyncio.Task[None]]()
+        self._is_stopped = False
+        self._started: list[StartedProcess] = []
+
+    async def connect(self, started: Sequence[StartedProcess]) -> None:
+        """Use these processes, one for each index."""
+        self._ready = started[0].ready
+        for index, one in enumerate(started):
+            await self._connect(index, one)
+
+    def stop(self) -> None:
+        """End all processes; from any thread."""
+        self._is_stopped = True
+        for one in list(self._started):
+            one.stop()
+
+    def submit(self, command: Command) -> None:
+        """Hand a command to the engine that has the text."""
+        match command:
+            case Request():
+                placement = Placement(replace(command, state_chars=STATE_CHARS), credit=command.window)
+                self._texts[command.stream] = placement
+                self._place(placement, placement.request)
+            case Grant(stream, chars) if stream in self._texts:
+                self._texts[stream].credit += chars
+                self._forward(self._texts[stream], lambda number: Grant(number, chars))
+            case Cancel(stream) if stream in self._texts:
+                self._forward(self._texts[stream], Cancel)
+                self._forget(self._texts[stream])
+            case Conclude(stream, reason) if stream in self._texts:
+                self._texts[stream].conclusion = reason
+                self._forward(self._texts[stream], lambda number: Conclude(number, reason))
+
+    def _forward(self, placement: Placement, command: Callable[[int], Command]) -> None:
+        engine = None if placement.engine is None else self._places[placement.engine].engine
+        if engine:
+            engine.submit(command(placement.number))
+
+    def _forget(self, placement: Placement) -> None:
+        self._leave(placement)
+        self._texts.pop(placement.request.stream, None)
+        if placement is self._suspect:
+            self._end_trial()
+
+    def _leave(self, placement: Placement) -> None:
+        """Take the text from the engine that has it, or from those that wait for one."""
+        if placement.engine is None:
+            self._homeless.pop(placement.request.stream, None)
+        else:
+            self._places[placement.engine].placements.pop(placement.number, None)
+        placement.engine = None
+
+    def _place(self, placement: Placement, request: Request) -> None:
+        """Submit the request, which is the text's or its replay, to an engine."""
+        is_suspect = placement.fruitless >= SUSPECT
+        index = None if is_suspect and self._suspect else self._choose(request)
+        if index is None:
+            self._homeless[placement.request.stream] = placement
+            return
+        if is_suspect:
+            self._suspect = placement
+        self._submit_to(index, placement, request)
+
+    def _place_homeless(self) -> None:
+        homeless, self._homeless = self._homeless, {}
+        for placement in homeless.values():
+            self._place(placement, placement.replay(self._vocabulary))
+
+    def _end_trial(self) -> None:
+        """Let the next suspect run."""
+        self._suspect = None
+        self._place_homeless()
+
+    def _submit_to(self, index: int, placement: Placement, request: Request) -> None:
+        place = self._places[index]
+        placement.engine, placement.number, placement.placed = index, next(self._numbers), time.monotonic()
+        place.placements[placement.number] = placement
+        assert place.engine
+        place.engine.submit(replace(request, stream=placement.number))
+        if placement.conclusion:
+            place.engine.submit(Conclude(placement.number, placement.conclusion))
+
+    def _choose(self, request: Request) -> int | None:
+        """Return the engine with the fewest texts, or one that knows the prompt; None if there is none."""
+        loads = {index: len(place.placements) for index, place in enumerate(self._places) if place.engine}
+        if not loads:
+            return None
+        index = min(loads, key=lambda index: loads[index] / self._rows[index])
+        if len(loads) == 1 or request.origin or request.silent < LONG_PROMPT:
+            return index
+        prompt = request.forced[: request.silent]
+        home = self._homes.longest(prompt)
+        if home in loads and loads[home] <= loads[index] * (1 + EXTRA_SHARE) + EXTRA_TEXTS:
+            index = home
+        if not request.begun.received:
+            self._homes.put(prompt, index)
+            if len(self._homes) > KNOWN_PROMPTS:
+                self._homes.drop_oldest()
+        return index
+
+    def _receive(self, engine: EngineProcess, frame: TickFrame) -> None:
+        """Hand out the outputs of a tick under the streams' own numbers."""
+        place, outputs = self._places[engine.index], list[Output]()
+        placements = place.placements
+        for number, text in zip(frame.streams, frame.texts, strict=True):
+            placement = placements.get(number)
+            if placement:
+                placement.note_text(text)
+                outputs.append(Output(placement.request.stream, text, None))
+        for output in frame.others:
+            placement = placements.get(output.stream)
+            if placement:
+                outputs.append(self._take(placement, output))
+        if outputs:
+            place.delivered = time.monotonic()
+            self._deliver(outputs, frame.posted, engine.submit)
+            if self._suspect and not self._suspect.fruitless:
+                self._end_trial()
+        elif frame.streams or frame.others:
+            engine.submit(
+                Handled(1, 0.0)
+            )  # all of it was for texts that were cancelled: the engine still waits to hear
+        for name, arguments in frame.events:
+            getattr(place.observer, name)(*arguments)
+        if frame.waiting:
+            self._relieve(engine, frame.waiting)
+
+    def _take(self, placement: Placement, output: Output) -> Output:
+        placement.note(output)
+        finish = output.finish
+        if finish:
+            finish = self._with_first_char(placement, finish)
+            self._forget(placement)
+        return replace(output, stream=placement.request.stream, state=None, finish=finish)
+
+    def _with_first_char(self, placement: Placement, finish: Finish) -> Finish:
+        """Return the finish with the time of the first character that the reader got, from whatever engine."""
+        if not placement.first_char:
+            return finish
+        seconds = placement.first_char - placement.request.submitted
+        return replace(finish, first_char_seconds=seconds, queue_seconds=min(finish.queue_seconds, seconds))
+
+    def _relieve(self, engine: EngineProcess, waiting: Sequence[int]) -> None:
+        """Move texts that wait for their first slot to engines that have free ones."""
+        numbers = iter(waiting)
+        for index, place in enumerate(self._places):
+            if not place.engine or place.engine is engine:
+                continue
+            for number in itertools.islice(numbers, max(0, self._rows[index] - len(place.placements))):
+                placement = self._places[engine.index].placements.get(number)
+                if placement:
+                    engine.submit(Cancel(number))
+                    self._leave(placement)
+                    self._submit_to(index, placement, placement.replay(self._vocabulary))
+
+    def _lose(self, engine: EngineProcess, error: Exception | None) -> None:
+        """Go on elsewhere with the texts of a process that is gone, and start another one in its place."""
+        place = self._places[engine.index]
+        place.observer.on_end()
+        placements, place.placements, place.engine = place.placements, {}, None
+        self._started.remove(engine.started)
+        if self._is_stopped:
+            return
+        self._keep(self._succeed(engine, place, error, len(placements)))
+        self._observer.on_death(len(placements))
+        for placement in placements.values():
+            placement.engine = None
+            placement.fruitless = placement.fruitless + 1 if place.delivered < placement.placed else 0
+        if self._suspect and self._suspect.engine is None:
+            self._suspect = None
+        for placement in placements.values():
+            if placement.fruitless >= GUILTY:
+                self._forget(placement)
+                self._give_up(placement.request.stream, EnginesDied(placement.fruitless))
+            else:
+                self._homeless[placement.request.stream] = placement
+        self._place_homeless()
+
+    def _keep(self, start: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(start)
+        self._starts.add(task)
+        task.add_done_callback(self._starts.discard)
+
+    async def _succeed(self, engine: EngineProcess, place: Place, error: Exception | None, texts: int) -> None:
+        """Start a successor; the server ends if one after the other ends at once."""
+        is_short = time.monotonic() - place.began < SHORT_SECONDS and place.delivered < place.began
+        place.failures = place.failures + 1 if is_short else 0
+        code = await asyncio.to_thread(_wait, engine.started)
+        reason = repr(error) if error else describe_exit(code)
+        log.error("engine process %d ended: %s; its %d texts go on", engine.pid, reason, texts)
+        while place.failures < MOST_FAILURES:
+            await asyncio.sleep(WAITS[place.failures])
+            try:
+                started = await asyncio.to_thread(self._start, engine.index)
+            except Exception as failure:
+                place.failures, reason = place.failures + 1, str(failure)
+                log.error("no engine process could be started: %s", failure)
+                continue
+            if self._is_stopped:
+                started.stop()
+                return
+            if started.ready != self._ready:
+                started.stop()
+                place.failures, reason = MOST_FAILURES, f"a new one computes as {started.ready}, not as {self._ready}"
+                break
+            await self._connect(engine.index, started)
+            log.info("engine process %d is ready in its place", started.process.pid)
+            return
+        self._failed(RuntimeError(f"{MOST_FAILURES} engine processes in a row ended, the last one with: {reason}"))
+
+    async def _connect(self, index: int, started: StartedProcess) -> None:
+        place, engine = self._places[index], EngineProcess(index, started, self._receive, self._lose)
+        self._started.append(started)
+        place.began = time.monotonic()
+        place.observer = self._observer.engine(index, engine.pid)
+        place.observer.on_start()
+        place.engine = engine
+        await engine.connect()
+        self._place_homeless()
+
+
+def _wait(started: StartedProcess) -> int | None:
+    started.stop()
+    return started.process.returncode

@@ -1,0 +1,162 @@
+"""One engine process, as the server sees it: its start, the frames from and to it, and its end."""
+
+import asyncio
+import logging
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from socket import SHUT_RDWR, socket, socketpair
+from typing import Any
+
+from bundle.read import Bundle
+from server.engine.messages import Command, Request
+from server.processes.frames import (
+    EngineReady,
+    FrameReader,
+    LoadFailed,
+    LoadOrder,
+    LogLine,
+    TickFrame,
+    encode,
+    read_frame,
+)
+from server.runtime.host_runner import CannotRun
+from server.settings import ServerSettings
+
+__all__ = ["EngineProcess", "StartedProcess", "start_process"]
+
+# The module search path is the server's, whatever lies in the working folder.
+BOOT = "import sys; sys.path[:] = sys.argv[2:]; from server.processes.worker import main; main(int(sys.argv[1]))"
+# A process whose connection is closed ends at once; one that does not is killed.
+END_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class StartedProcess:
+    """A process whose engine is ready, and the server's end of its connection."""
+
+    process: subprocess.Popen[bytes]
+    connection: socket
+    ready: EngineReady
+
+    def stop(self) -> None:
+        """End the process; from any thread, and as often as one likes."""
+        with suppress(OSError):
+            self.connection.shutdown(SHUT_RDWR)
+        try:
+            self.process.wait(END_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+def start_process(bundle: Bundle, settings: ServerSettings) -> StartedProcess:
+    """Start an engine process, and wait until its model is loaded.
+
+    Raises:
+        CannotRun, RuntimeMissing: as `server.runtime.load.load`; CannotRun too if the process ends.
+    """
+    ours, theirs = socketpair()
+    with theirs:
+        command = [sys.executable, "-c", BOOT, str(theirs.fileno()), *sys.path]
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()])
+    try:
+        return StartedProcess(process, ours, _load(ours, LoadOrder(bundle, settings)))
+    except BaseException as error:
+        ours.close()
+        process.kill()
+        code = process.wait()
+        if isinstance(error, (EOFError, ConnectionError)):
+            raise CannotRun(f"the engine process ended while it loaded the model: {describe_exit(code)}") from None
+        raise
+
+
+def _load(connection: socket, order: LoadOrder) -> EngineReady:
+    connection.sendall(encode(order))
+    while True:
+        match read_frame(connection):
+            case LogLine() as line:
+                _log(line)
+            case LoadFailed(error):
+                raise error
+            case EngineReady() as ready:
+                return ready
+
+
+def describe_exit(code: int | None) -> str:
+    """Return how a process ended, by its exit code as Popen has it."""
+    if code is None:
+        return "it still runs"
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        return signal.Signals(-code).name
+    except ValueError:
+        return f"signal {-code}"
+
+
+def _log(line: LogLine) -> None:
+    logging.getLogger(line.logger).log(line.level, "%s", line.text)
+
+
+class EngineProcess(asyncio.Protocol):
+    """The connection to an engine process. To be used in the event loop.
+
+    Args:
+        receive: takes this object and the frame of a tick.
+        lost: takes this object, and why the connection is gone; None if nothing was said.
+    """
+
+    def __init__(
+        self,
+        index: int,
+        started: StartedProcess,
+        receive: Callable[["EngineProcess", TickFrame], None],
+        lost: Callable[["EngineProcess", Exception | None], None],
+    ) -> None:
+        self.index, self.started = index, started
+        self._receive, self._lost = receive, lost
+        self._loop, self._frames = asyncio.get_running_loop(), FrameReader()
+        self._commands = list[Command]()
+        self._error: Exception | None = None
+        self._transport: asyncio.Transport | None = None
+
+    @property
+    def pid(self) -> int:
+        return self.started.process.pid
+
+    async def connect(self) -> None:
+        await self._loop.create_unix_connection(lambda: self, sock=self.started.connection)
+
+    def submit(self, command: Command) -> None:
+        """Send the command, in one frame with those that follow in this turn of the loop; a new text's at once."""
+        self._commands.append(command)
+        if isinstance(command, Request):
+            self._flush()
+        elif len(self._commands) == 1:
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        commands, self._commands = self._commands, []
+        if self._transport and commands:
+            self._transport.write(encode(commands))
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        for value in self._frames.feed(data):
+            match value:
+                case TickFrame():
+                    self._receive(self, value)
+                case LogLine():
+                    _log(value)
+                case LoadFailed(error):
+                    self._error = error
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._transport = None
+        self._lost(self, self._error)

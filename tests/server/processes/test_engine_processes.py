@@ -1,0 +1,204 @@
+"""Engines in processes of their own: the same texts, whichever runs them or dies, and nothing left behind."""
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.request import urlopen
+
+import grpc
+import pytest
+
+from protos import charstream_pb2 as pb
+from protos import charstream_pb2_grpc as rpc
+from server.processes.cores import engines_for
+from tests.conftest import ServerProcess, ready, start_server, stop
+
+PROMPT = "To be, or not to be, that is the question:\n"
+# A server whose engine processes die of the seed 666.
+POISON = """
+from server.processes import process
+process.BOOT = '''import os, sys; sys.path[:] = sys.argv[2:]
+from server.engine.engine import Engine
+from server.processes.worker import main
+begin = Engine._begin
+def die_of_666(engine, request):
+    if request.seed == 666:
+        os._exit(13)
+    begin(engine, request)
+Engine._begin = die_of_666
+main(int(sys.argv[1]))'''
+"""
+# A server that starts two engine processes and no third one.
+NO_SUCCESSOR = """
+from server.catalog import model_factory
+from server.runtime.host_runner import CannotRun
+starts, start = [], model_factory.start_process
+def start_two(*arguments):
+    starts.append(1)
+    if len(starts) > 2:
+        raise CannotRun("no third one")
+    return start(*arguments)
+model_factory.start_process = start_two
+"""
+RUN = "import sys; from server.__main__ import main; sys.exit(main())"
+
+
+@contextmanager
+def serving(bundles: Path, *flags: str, patch: str = "") -> Iterator[ServerProcess]:
+    command = (sys.executable, "-c", f"{patch}\n{RUN}")
+    process = start_server(bundles, "--precision", "fp32", "--max-chars", "100000", *flags, command=command)
+    try:
+        yield ready(process)
+    finally:
+        stop(process)
+
+
+def engines_of(server: ServerProcess) -> list[int]:
+    """The pids of its engine processes, the oldest first."""
+    tasks = Path(f"/proc/{server.process.pid}/task").iterdir()
+    return sorted(int(pid) for task in tasks for pid in (task / "children").read_text().split())
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 30) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it does not come true"
+        time.sleep(0.02)
+
+
+def mixed_requests(count: int, chars: int) -> list[pb.GenerateRequest]:
+    """Texts that differ in all that another engine has to know of them."""
+    requests = []
+    for seed in range(count):
+        request = pb.GenerateRequest(prompt=PROMPT * (seed % 4), seed=seed, max_chars=chars)
+        if seed % 3 == 1:
+            request.MergeFrom(
+                pb.GenerateRequest(stop=["e", "th"], min_chars=chars * 2 // 3, include_stop=seed % 2 == 0)
+            )
+        if seed % 3 == 2:
+            request.MergeFrom(pb.GenerateRequest(sampling=pb.Sampling(top_k=5), logprobs=seed % 2))
+        request.echo = seed % 4 == 3
+        request.return_token = seed % 2 == 0
+        if seed % 5 == 0:
+            request.checkpoint_chars = 512
+        if seed % 7 == 0:
+            request.n = 2
+        requests.append(request)
+    return requests
+
+
+def read(stub: rpc.TextGenerationStub, request: pb.GenerateRequest) -> list[object]:
+    """All that came, but for times and for how it was cut into messages."""
+    texts: dict[int, str] = {}
+    scores: dict[int, list[float]] = {}
+    finishes: dict[int, bytes] = {}
+    checkpoints: dict[int, list[int]] = {}
+    for message in stub.Generate(request, timeout=120):
+        texts[message.index] = texts.get(message.index, "") + message.text
+        scores.setdefault(message.index, []).extend(message.logprobs.chosen)
+        if message.HasField("checkpoint"):
+            checkpoints.setdefault(message.index, []).append(message.checkpoint.generated_chars)
+        if message.HasField("finish"):
+            assert bool(message.finish.resume_token) == request.return_token
+            message.finish.ClearField("timings")
+            message.finish.ClearField("resume_token")  # its place may have other tokens before it
+            finishes[message.index] = message.finish.SerializeToString()
+    gaps = [b - a for places in checkpoints.values() for a, b in zip([0, *places], places, strict=False)]
+    assert all(gap >= 512 for gap in gaps), gaps
+    return [texts, scores, finishes]
+
+
+def read_all(server: ServerProcess, requests: Sequence[pb.GenerateRequest]) -> list[list[object]]:
+    with grpc.insecure_channel(server.address) as channel, ThreadPoolExecutor(len(requests)) as readers:
+        stub = rpc.TextGenerationStub(channel)  # type: ignore[no-untyped-call]
+        return list(readers.map(lambda request: read(stub, request), requests))
+
+
+def test_no_text_depends_on_which_engine_runs_it_or_dies(bundles: Path) -> None:
+    requests = mixed_requests(24, 3000)
+    with serving(bundles) as server:
+        expected = read_all(server, requests)
+    with serving(bundles, "--engines", "3", "--metrics-port", "0") as server:
+        assert read_all(server, requests[:12]) == expected[:12]
+        wait_until(lambda: len(engines_of(server)) == 3)
+        with ThreadPoolExecutor(1) as reading:
+            found = reading.submit(read_all, server, requests)
+            kills = 0
+            while not found.done() and kills < 5:
+                os.kill(engines_of(server)[0], signal.SIGKILL)  # the oldest: one that has texts
+                kills += 1
+                assert server.count("is ready in its place", kills) == kills
+            assert found.result() == expected
+        metrics = urlopen(f"http://127.0.0.1:{metrics_port(server)}/metrics").read().decode()
+        assert f'charstream_engine_deaths_total{{model="tiny"}} {kills}.0' in metrics
+
+
+def metrics_port(server: ServerProcess) -> str:
+    return server.wait_for(r"metrics on \S*:(\d+)").group(1)
+
+
+def test_a_text_that_kills_its_engines_is_given_up_and_no_other_is_harmed(bundles: Path) -> None:
+    requests = mixed_requests(6, 2000)
+    with serving(bundles) as server:
+        expected = read_all(server, requests)
+    with serving(bundles, "--engines", "1", patch=POISON) as server, grpc.insecure_channel(server.address) as channel:
+        stub = rpc.TextGenerationStub(channel)  # type: ignore[no-untyped-call]
+        poison = stub.Generate(pb.GenerateRequest(seed=666, max_chars=2000), timeout=120)
+        assert read_all(server, requests) == expected
+        with pytest.raises(grpc.RpcError) as caught:
+            list(poison)
+        assert caught.value.code() is grpc.StatusCode.INTERNAL
+        assert "engine processes ended one after the other" in caught.value.details()
+
+
+def test_the_server_ends_when_no_engine_can_be_kept_alive(bundles: Path) -> None:
+    with serving(bundles, "--engines", "2", patch=NO_SUCCESSOR) as server:
+        with grpc.insecure_channel(server.address) as channel:
+            stub = rpc.TextGenerationStub(channel)  # type: ignore[no-untyped-call]
+            begun = stub.Generate(pb.GenerateRequest(seed=1, max_chars=100_000), timeout=60)
+            next(iter(begun))
+            for pid in engines_of(server):
+                os.kill(pid, signal.SIGKILL)
+            with pytest.raises(grpc.RpcError) as caught:
+                list(begun)
+            assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert server.wait() == 1
+        assert "no third one" in server.log
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_no_engine_outlives_its_server(number: signal.Signals, bundles: Path) -> None:
+    with serving(bundles, "--engines", "2") as server:
+        engines = engines_of(server)
+        assert len(engines) == 2
+        for pid in engines:  # as a terminal or a service manager would, which signal whole groups
+            os.kill(pid, signal.SIGINT)
+            os.kill(pid, signal.SIGTERM)
+        assert len(read_all(server, mixed_requests(2, 50))) == 2
+        server.signal(number)
+        server.wait()
+        wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in engines))
+
+
+def test_a_text_does_not_wait_for_one_engine_while_another_has_a_free_row(bundles: Path) -> None:
+    flags = ("--engines", "2", "--max-rows", "2", "--stream-buffer", "256")
+    with serving(bundles, *flags) as server, grpc.insecure_channel(server.address) as channel:
+        stub = rpc.TextGenerationStub(channel)  # type: ignore[no-untyped-call]
+        long = [stub.Generate(pb.GenerateRequest(seed=seed, max_chars=100_000), timeout=120) for seed in range(2)]
+        for call in long:
+            next(iter(call))
+        # Both engines have a text and a waiting one each; then one of the four goes, and one of the others.
+        waiting = [stub.Generate(pb.GenerateRequest(seed=seed, max_chars=20), timeout=60) for seed in (2, 3)]
+        long[0].cancel()
+        for call in waiting:
+            assert sum(len(message.text) for message in call) == 20
+        long[1].cancel()
+
+
+def test_one_core_is_left_for_the_event_loop_where_there_are_more_than_two() -> None:
+    assert [engines_for(cores) for cores in (1, 2, 3, 4, 64)] == [1, 2, 2, 3, 8]
