@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
+import grpc
 from grpc.aio import ServicerContext
 
 from protos import inference_pb2 as oip
@@ -25,21 +26,27 @@ class Out:
 
     Attributes:
         reader: of all texts of the stream.
+        is_stuck: whether a write runs, or was broken off: then gRPC takes no other one, and the stream has to end.
     """
 
     def __init__(self, context: Context, reader_timeout: float) -> None:
         self._context, self._reader_timeout = context, reader_timeout
         self._turn, self.reader = asyncio.Lock(), Reader()
+        self.is_stuck = False
 
     async def write(self, message: oip.ModelStreamInferResponse) -> None:
         """Write a message. Raises Overloaded if it is not taken in time."""
         async with self._turn:
+            if self.is_stuck:
+                raise Overloaded.reader_timeout(self._reader_timeout)
+            self.is_stuck = True
             try:
                 async with asyncio.timeout(self._reader_timeout):
                     await self._context.write(message)
-                self.reader.took = time.monotonic()
             except TimeoutError:
                 raise Overloaded.reader_timeout(self._reader_timeout) from None
+            self.is_stuck = False
+            self.reader.took = time.monotonic()
 
 
 Serve = Callable[[oip.ModelInferRequest, Out], Awaitable[None]]
@@ -78,6 +85,8 @@ class RequestStreams:
         try:
             async with self._calls.receive(context):
                 await self._serve(request, out)
+        except grpc.aio.InternalError:
+            raise  # the caller is gone
         except RequestError as error:
             await out.write(_failure(request, str(error)))
         except Exception as error:
