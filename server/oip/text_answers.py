@@ -30,6 +30,7 @@ OUTPUTS = {
     "replica_numerics": ("BYTES", -1),
     "stop": ("BYTES", -1),
     "stop_chars_sent": ("UINT32", -1),
+    "repeat_period": ("UINT32", -1),
     "prompt_chars": ("UINT64", -1),
     "generated_chars": ("UINT64", -1),
     "position": ("UINT64", -1),
@@ -154,7 +155,7 @@ def _values(message: pb.GenerateResponse) -> Iterable[tuple[str, Any]]:
     if message.HasField("finish"):
         finish = message.finish
         yield "finish_reason", pb.FinishReason.Name(finish.reason).removeprefix("FINISH_REASON_").lower()
-        for name in ("stop", "stop_chars_sent", "prompt_chars", "generated_chars", "position"):
+        for name in ("stop", "stop_chars_sent", "repeat_period", "prompt_chars", "generated_chars", "position"):
             yield name, getattr(finish, name)
         for name in ("queue_seconds", "first_char_seconds", "total_seconds"):
             yield name, getattr(finish.timings, name)

@@ -31,6 +31,10 @@ OPTIONS: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"banned": "}2F", "bias": '{"a": 2.5}'}, {"sampling": {"banned": "}2F", "bias": {"of": {"a": 2.5}}}}),
     ({"stop": ["FF", "22"], "min_chars": 20, "include_stop": True},) * 2,
     ({"echo": True, "continuation": 3},) * 2,
+    (
+        {"repeat_max_period": 8, "repeat_times": 3, "repeat_min_period": 1, "temperature": 0.3},
+        {"stop_on_repeat": {"max_period": 8, "times": 3, "min_period": 1}, "sampling": {"temperature": 0.3}},
+    ),
     ({"max_chunk_chars": 3, "received": "ab"}, {"chunking": {"max_chars": 3}, "received": "ab"}),
     ({"unknown": "skip", "text_input": "café"}, {"unknown": pb.UNKNOWN_SKIP, "prompt": "café"}),
 ]
