@@ -91,7 +91,7 @@ class Sequences:
         if not self.capacity:
             raise InvalidField("sequence_id", "no sequence is held here (--sequence-memory): send the state each time")
         async with self._turn(key):
-            self._expire()
+            self._expire(key)
             row = self._find(key) if begin is None else self._begin(key, begin)
             output, waited = await steps.step(token, [array[row : row + 1] for array in self._arrays])
             self._write(row, output.state)
@@ -145,12 +145,12 @@ class Sequences:
             raise Overloaded.too_many_sequences(self.capacity)
         self._forget(key, "newer ones needed its place (--sequence-memory)")
 
-    def _expire(self) -> None:
-        """Give up the sequences that nobody used for so long."""
+    def _expire(self, turn: Key) -> None:
+        """Give up the sequences that nobody used for so long, but those in use; `turn`: the one whose turn it is."""
         before = time.monotonic() - self._idle_seconds
         while self._rows:
             key, row = next(iter(self._rows.items()))
-            if self._used[row] > before or key in self._turns:
+            if self._used[row] > before or (key in self._turns and key != turn):
                 return
             self._forget(key, self._idle_reason)
 

@@ -114,3 +114,13 @@ async def test_a_step_that_is_given_up_leaves_the_state_as_it_was() -> None:
         adder.may_run.set()
         assert await following == 7
         assert len(sequences) == 1
+
+
+async def test_a_sequence_that_is_not_used_is_forgotten() -> None:
+    sequences = Sequences(SHAPE, 2 * ROW_BYTES, idle_seconds=0.05)
+    async with steps_of(Adder()) as steps:
+        await total(sequences, steps, "a", 1, begin=True)
+        await asyncio.sleep(0.1)
+        with pytest.raises(SequenceNotFound, match=r"'a' was evicted: it was not used for 0.05 s"):
+            await total(sequences, steps, "a", 1)
+        assert len(sequences) == 0
