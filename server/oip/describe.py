@@ -36,7 +36,7 @@ class _Tensor:
 
 @dataclass(frozen=True)
 class Sequencing:
-    """What holds for sequences: how many are held, and for how long without a step."""
+    """The limits of sequences: how many are held, and for how long without a step."""
 
     capacity: int
     idle_seconds: float

@@ -30,7 +30,7 @@ def capacity(shape: ModelShape, memory: int) -> int:
 
 @dataclass(frozen=True)
 class Key:
-    """What names a sequence: callers of different identities have names of their own."""
+    """The name of a sequence: callers of different identities have names of their own."""
 
     identity: str
     name: int | str
