@@ -39,7 +39,9 @@ format: setup
 	@touch $@
 
 proto: .venv-proto/ready
-	.venv-proto/bin/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. protos/charstream.proto
+	.venv-proto/bin/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. protos/charstream.proto protos/inference.proto
+# tritonclient's stubs, too, define the package `inference`: ours leave the default pool to them.
+	sed -i.bak 's/_descriptor_pool.Default()/_descriptor_pool.DescriptorPool()/' protos/inference_pb2.py && rm protos/inference_pb2.py.bak
 	.venv-proto/bin/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. bundle/onnx_header.proto server/service/token.proto
 
 # Debian's, for the tests and benchmarks that need them; nothing is installed.

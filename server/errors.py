@@ -4,9 +4,12 @@
     ├── InvalidField      INVALID_ARGUMENT     the caller must change a field
     ├── WrongReplica      FAILED_PRECONDITION  the caller must ask a replica that equals the first one
     ├── ModelNotFound     NOT_FOUND            the caller must name another model
+    ├── SequenceNotFound  NOT_FOUND            the caller must begin the sequence again
     ├── ModelUnusable     FAILED_PRECONDITION  the caller must name another model, or ask another server
     ├── Overloaded        RESOURCE_EXHAUSTED   the caller may try again after a while
     ├── Unauthenticated   UNAUTHENTICATED      the caller must show a token, or another one
+    ├── NotAllowed        PERMISSION_DENIED    the operator must allow it (--admin)
+    ├── NotImplementedHere  UNIMPLEMENTED      the caller must do without it
     ├── CallTooLong       UNAVAILABLE          the caller may go on in another call
     ├── ShuttingDown      UNAVAILABLE          the caller may try another replica
     └── EnginesDied       INTERNAL             the text seems to be what ends engine processes
@@ -27,8 +30,11 @@ __all__ = [
     "InvalidField",
     "ModelNotFound",
     "ModelUnusable",
+    "NotAllowed",
+    "NotImplementedHere",
     "Overloaded",
     "RequestError",
+    "SequenceNotFound",
     "ShuttingDown",
     "Unauthenticated",
     "WrongReplica",
@@ -91,6 +97,17 @@ class ModelNotFound(RequestError):
         super().__init__(f"model: {quote(name)} is not served; served are {join_names(served)}")
 
 
+class SequenceNotFound(RequestError):
+    """No state is held for the sequence; `why` says why one that was there is gone."""
+
+    code = StatusCode.NOT_FOUND
+
+    def __init__(self, name: int | str, why: str) -> None:
+        reason = f"was evicted: {why}" if why else "was not begun here, has ended, or was lost with its model"
+        shown = quote(name) if isinstance(name, str) else name
+        super().__init__(f"sequence_id: {shown} {reason}; begin it again with sequence_start")
+
+
 class ModelUnusable(RequestError):
     """The bundle is there, and cannot be loaded; `why` tells callers nothing of the machine."""
 
@@ -113,6 +130,16 @@ class Overloaded(RequestError):
     def too_many(cls, limit: int) -> "Overloaded":
         reason = f"the model has {limit} texts running and waiting, its limit (--max-rows + --max-waiting)"
         return cls("max_waiting", reason)
+
+    @classmethod
+    def too_many_steps(cls, limit: int) -> "Overloaded":
+        reason = f"the model has {limit} steps waiting, its limit (--max-rows + --max-waiting)"
+        return cls("max_waiting", reason)
+
+    @classmethod
+    def too_many_sequences(cls, limit: int) -> "Overloaded":
+        reason = f"all of the {limit} sequences that the model may hold are in use (--sequence-memory)"
+        return cls("sequence_memory", reason)
 
     @classmethod
     def queue_timeout(cls, seconds: float) -> "Overloaded":
@@ -161,6 +188,18 @@ class Unauthenticated(RequestError):
     """No token, or one that is not known."""
 
     code = StatusCode.UNAUTHENTICATED
+
+
+class NotAllowed(RequestError):
+    """The operator did not allow it to callers."""
+
+    code = StatusCode.PERMISSION_DENIED
+
+
+class NotImplementedHere(RequestError):
+    """The method has its name in the protocol, and is not offered; the message says what to do instead."""
+
+    code = StatusCode.UNIMPLEMENTED
 
 
 class ShuttingDown(RequestError):

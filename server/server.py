@@ -21,6 +21,9 @@ from server.http.port import HttpPort
 from server.http.status import start_status_port
 from server.observe.metrics import Stage
 from server.observe.observers import Observation
+from server.oip.inference import InferenceService
+from server.oip.repository import Repository
+from server.oip.step_models import StepModels
 from server.runtime.host_runner import RuntimeMissing, check_runtime
 from server.service.calls import Calls
 from server.service.generation import TextGenerationService
@@ -85,12 +88,18 @@ class Server:
             return False
         generation = TextGenerationService(self._catalog, self._settings, keys, self._drain)
         models = ModelsService(self._catalog, self._settings)
-        add_services(server, generation, models, self._health)
+        add_services(server, generation, models, self._inference(calls, generation), self._health)
         await server.start()
         if http:
             http.start(build(calls, generation, models, self._settings, self._observation.metrics))
         self._observation.metrics.stage = Stage.READY
         return True
+
+    def _inference(self, calls: Calls, generation: TextGenerationService) -> InferenceService:
+        observed = self._observation
+        steps = StepModels(self._catalog, self._settings, generation.quotas, self._drain)
+        repository = Repository(self._catalog, self._settings, observed.statistics, observed.metrics.runs)
+        return InferenceService(self._settings, calls, generation, steps, repository, self._drain)
 
     def _read_keys(self) -> Keys:
         path = self._settings.resume_keys

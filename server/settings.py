@@ -47,6 +47,9 @@ class ServerSettings(Settings):
     model_memory: float = Field(
         0, ge=0, description="megabytes that loaded models may take; the least used one goes first. 0 is no limit"
     )
+    admin: bool = Field(
+        False, description="callers may load and unload models (RepositoryModelLoad, RepositoryModelUnload)"
+    )
     watch: float = Field(
         10, ge=0, le=86_400, description="seconds between two looks for new and gone bundles; 0 looks only after SIGHUP"
     )
@@ -81,6 +84,16 @@ class ServerSettings(Settings):
     chunk_delay: float = Field(20, ge=1, le=10_000, description="milliseconds that a generated character may wait")
     prefix_cache: float = Field(
         64, ge=0, le=1 << 20, description="megabytes for the states after prompts, which repeated prompts start from"
+    )
+    sequence_memory: float = Field(
+        64,
+        ge=0,
+        le=1 << 20,
+        description="megabytes, per model, for the states of sequences that callers of NAME.step have kept here "
+        "(docs/triton.md): 100,000 of an LSTM 2x512 are 820. They are taken as sequences come",
+    )
+    sequence_idle: float = Field(
+        600, gt=0, le=1e9, description="seconds without a step after which a sequence is forgotten"
     )
     max_wait: float = Field(60, gt=0, le=86_400, description="seconds that a text may wait for a row")
     stream_buffer: int = Field(
@@ -223,6 +236,10 @@ class ServerSettings(Settings):
     @property
     def prefix_bytes(self) -> int:
         return int(self.prefix_cache * 1e6)
+
+    @property
+    def sequence_bytes(self) -> int:
+        return int(self.sequence_memory * 1e6)
 
     @property
     def chunk_seconds(self) -> float:

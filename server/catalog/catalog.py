@@ -8,7 +8,7 @@ from typing import Generic
 from server.catalog.loader import Factory, Loader, Model
 from server.catalog.reconcile import Reconciler
 from server.catalog.versions import Standing, Version, Versions
-from server.errors import ModelUnusable, Overloaded
+from server.errors import ModelNotFound, ModelUnusable, Overloaded
 from server.settings import ServerSettings
 
 __all__ = ["Catalog"]
@@ -47,7 +47,7 @@ class Catalog(Generic[Model]):
 
     def __len__(self) -> int:
         """Return the number of versions that can be used, as far as is known."""
-        return sum(version.standing is not Standing.FAILED for version in self.versions)
+        return sum(version.is_usable for version in self.versions)
 
     @asynccontextmanager
     async def use(self, wanted: str, digest: str) -> AsyncIterator[Model]:
@@ -87,6 +87,26 @@ class Catalog(Generic[Model]):
             return self.loader.get(version) or await self.loader.wait_for(version)
         except ModelUnusable:
             return None
+
+    async def load(self, name: str) -> None:
+        """Look for new bundles, and load the version that the name means; those that were unloaded are offered again.
+
+        Raises: as `use`.
+        """
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._reconciler.look_again(), self._max_wait)
+        for version in self.versions.of(name):
+            if version.standing is Standing.UNLOADED:
+                version.standing = Standing.OFFERED
+        async with self.use(name, ""):
+            pass
+
+    def unload(self, name: str) -> None:
+        """Let all versions take no new calls; each is unloaded when no call has it. Raises ModelNotFound."""
+        if not self.versions.of(name):
+            raise ModelNotFound(name, self.versions.names())
+        for version in self.versions.of(name):
+            self._reconciler.withdraw(version)
 
     async def wait_until_idle(self) -> None:
         """Stop looking for bundles, and return when no call has a model or waits for one."""

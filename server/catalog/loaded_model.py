@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from bundle.manifest import Manifest, Precision
 from server.streaming.open_streams import Streams
+from server.streaming.sequences import Sequences
+from server.streaming.steps import Steps
 
 __all__ = ["ServedModel"]
 
@@ -18,6 +20,7 @@ class ServedModel:
         engines: how many processes run it; 0: the server's own.
         numerics: digest of the probe's result on this machine.
         memory: bytes that it may take.
+        steps, sequences: single steps, beside the texts, and the states that are kept for them.
         stop: ends the engine, at the end of the tick that runs.
     """
 
@@ -31,6 +34,8 @@ class ServedModel:
     numerics: str
     memory: int
     streams: Streams
+    steps: Steps
+    sequences: Sequences
     stop: Callable[[], None]
 
     def __str__(self) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from bundle.graph_contract import DEVICE_STEPS
 from bundle.manifest import ON_DEVICE, Manifest, Precision
-from bundle.read import Bundle, decode_file, full_file
+from bundle.read import STEP, Bundle, decode_file, full_file
 from server.catalog.loaded_model import ServedModel
 from server.engine.engine import Engine
 from server.engine.messages import Shutdown
@@ -22,8 +22,11 @@ from server.processes.process import StartedProcess, start_process
 from server.runtime.device_states import STAGED, full_steps
 from server.runtime.host_runner import CannotRun, may_have_cuda, runtime_version
 from server.runtime.load import BEST, load
+from server.runtime.step_runner import StepRunner
 from server.settings import ServerSettings
 from server.streaming.open_streams import Streams
+from server.streaming.sequences import Sequences
+from server.streaming.steps import Steps
 from server.streaming.text_stream import StreamLimits
 
 __all__ = ["ModelFactory", "memory_of"]
@@ -139,6 +142,15 @@ class ModelFactory:
         streams: Streams,
         stop: Callable[[], None],
     ) -> ServedModel:
+        settings, shape = self._settings, bundle.manifest.model
+        # In this process, beside the event loop, wherever the engines are: here are the states of sequences.
+        runner = StepRunner(bundle.files[STEP], bundle.manifest)
+        steps = Steps(runner, self._loop, settings.max_batch, settings.most_texts)
+
+        def stop_all() -> None:
+            steps.stop()
+            stop()
+
         return ServedModel(
             bundle.manifest,
             bundle.digest,
@@ -148,9 +160,11 @@ class ModelFactory:
             runtime=runtime,
             engines=engines,
             numerics=info.numerics,
-            memory=memory_of(bundle.manifest, self._settings, info.precision),
+            memory=memory_of(bundle.manifest, settings, info.precision),
             streams=streams,
-            stop=stop,
+            steps=steps,
+            sequences=Sequences(shape, settings.sequence_bytes, settings.sequence_idle),
+            stop=stop_all,
         )
 
     def _on_engine_error(self, error: BaseException) -> None:
@@ -223,7 +237,7 @@ def memory_of(manifest: Manifest, settings: ServerSettings, precision: Precision
     precision = precision or _probable_precision(manifest, settings)
     on_device, engines = precision in ON_DEVICE, engine_count(manifest, settings)
     steps, names = _steps(precision), graph_files(precision)
-    graphs = sum(record.bytes for name, record in manifest.files.items() if name in names)
+    graphs = sum(record.bytes for name, record in manifest.files.items() if name in {STEP, *names})
     rows = sum(settings.bucket_sizes) + STAGED if on_device else settings.max_rows
     batch = settings.max_rows if on_device else settings.max_batch
     work = WORK_ARRAYS * batch * (GRAPHS * len(steps) * shape.layers * shape.hidden + vocab) * FLOAT_BYTES

@@ -192,6 +192,16 @@ class Reconciler:
             log.info("%s takes no new calls", version)
         version.standing = Standing.RETIRED
         self._versions.remove(version)
+        self._begin_end(version)
+
+    def withdraw(self, version: Version) -> None:
+        """Let it take no new calls, until it is offered again; unload it when nobody has it."""
+        if version.is_usable:
+            log.info("%s takes no new calls", version)
+            version.standing, version.problem = Standing.UNLOADED, "it was unloaded (RepositoryModelUnload)"
+            self._begin_end(version)
+
+    def _begin_end(self, version: Version) -> None:
         self._loader.budget.notify()
         task = asyncio.create_task(self._end(version))
         self._ending.add(task)
@@ -201,7 +211,7 @@ class Reconciler:
         """Unload it when nobody has it any more."""
         while version.users or version.is_loading:
             await self._loader.budget.wait_for_change()
-        if version.is_loaded:
+        if version.is_loaded and version.standing is not Standing.OFFERED:  # offered again meanwhile
             await self._loader.unload(version)
 
     def _report(self, look: Look) -> None:

@@ -17,6 +17,7 @@ class Standing(Enum):
     OFFERED = "offered"
     FAILED = "failed"
     RETIRED = "retired"  # takes no new calls
+    UNLOADED = "unloaded"  # takes no new calls until somebody has it loaded again
 
 
 class LoadState(Enum):
@@ -52,6 +53,11 @@ class Version:
     def is_idle(self) -> bool:
         """Whether it could be unloaded."""
         return self.is_loaded and not self.users
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether calls may choose it."""
+        return self.standing not in (Standing.FAILED, Standing.UNLOADED)
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
@@ -113,7 +119,7 @@ class Versions:
 
     def names(self) -> list[str]:
         """Return the names of the models that can be used; of all models if none can."""
-        usable = {version.found.manifest.name for version in self if version.standing is not Standing.FAILED}
+        usable = {version.found.manifest.name for version in self if version.is_usable}
         return sorted(usable or self._of)
 
     def default(self, name: str) -> Version | None:
@@ -135,7 +141,7 @@ class Versions:
         if not known:
             others = [f"{name}@{other.found.manifest.version}" for other in self.of(name)]
             raise ModelNotFound(wanted, others or self.names())
-        usable = [version for version in known if version.standing is not Standing.FAILED]
+        usable = [version for version in known if version.is_usable]
         if not usable:
             raise known[0].unusable()
         same = [version for version in usable if digest and version.found.digest == digest]

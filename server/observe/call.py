@@ -19,7 +19,8 @@ class Call:
 
     Attributes:
         method: "package.Service/Method".
-        rpc_type: unary, server_stream, client_stream or bidi_stream; http for what is no RPC.
+        rpc_type: unary, server_stream, client_stream or bidi_stream; http for what is no RPC; empty for one of the
+            requests on a stream.
         id: for people; with an internal error, the client is told it.
         began: time.monotonic() of the start.
         traceparent: the W3C header of that name.

@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from bundle.manifest import Precision
 from server.engine.messages import EngineObserver, PoolObserver
+from server.observe.totals import RunTotals, Total
 
 __all__ = ["POWERS_OF_2", "SECONDS", "EngineFamilies", "EngineMetrics", "ModelInfo", "PoolMetrics"]
 
@@ -31,7 +32,11 @@ class ModelInfo:
 
 
 class EngineFamilies:
-    """The metrics of all engines, with a label for the model's name."""
+    """The metrics of all engines, with a label for the model's name.
+
+    Attributes:
+        runs: the same runs, for clients that ask for them.
+    """
 
     def __init__(self, registry: CollectorRegistry) -> None:
         def gauge(name: str, help_text: str) -> Gauge:
@@ -68,6 +73,7 @@ class EngineFamilies:
         names = [field.name for field in fields(ModelInfo)]
         self._info = Gauge("charstream_model_info", "1 for each model that is loaded", names, registry=registry)
         self._running, self._lock = Counts[ModelInfo](), Lock()
+        self.runs = RunTotals()
 
     def add(self, model: ModelInfo) -> None:
         with self._lock:
@@ -102,6 +108,7 @@ class EngineMetrics(EngineObserver):
         self._forced = families.chars.labels(model, "forced")
         self._gauges = [gauge.labels(model) for gauge in (families.rows, families.waiting, families.paused)]
         self._held = (0, 0, 0)
+        self._runs = families.runs.of(info.name, info.version)
 
     def on_start(self) -> None:
         self._families.add(self._info)
@@ -114,6 +121,7 @@ class EngineMetrics(EngineObserver):
     def on_run(self, rows: int, steps: int, seconds: float, generated: int, forced: int) -> None:
         self._busy.inc(seconds)
         self._step.observe(seconds / steps)
+        self._runs.setdefault(rows, Total()).add(seconds)
         self._batch_rows.observe(rows)
         self._generated.inc(generated)
         self._forced.inc(forced)

@@ -40,12 +40,14 @@ class Metrics(Observer):
 
     Attributes:
         stage: is set by the server, and read from any thread.
+        runs: of all engines.
     """
 
     def __init__(self, lost_lines: Callable[[], int], methods: Mapping[str, str]) -> None:
         self.registry, self.stage = CollectorRegistry(), Stage.LOADING
         self._calls, self._texts = _Calls(self.registry, methods), _Texts(self.registry)
         self._engines = EngineFamilies(self.registry)
+        self.runs = self._engines.runs
         self._refused = Counter(
             "charstream_refused_total",
             "Calls refused, by the setting that they went beyond",
@@ -77,7 +79,8 @@ class Metrics(Observer):
         self._load_failures.inc()
 
     def on_begin(self, call: Call) -> None:
-        self._calls.get(call.method, call.rpc_type).started.inc()
+        if call.rpc_type:
+            self._calls.get(call.method, call.rpc_type).started.inc()
 
     def on_message(self, call: Call, chars: int, seconds: float | None) -> None:
         text = self._texts.get(call.model)
@@ -88,9 +91,10 @@ class Metrics(Observer):
             text.inter_chunk.observe(seconds)
 
     def on_end(self, call: Call) -> None:
-        method = self._calls.get(call.method, call.rpc_type)
-        method.handled[call.status].inc()
-        method.seconds.observe(call.seconds)
+        if call.rpc_type:
+            method = self._calls.get(call.method, call.rpc_type)
+            method.handled[call.status].inc()
+            method.seconds.observe(call.seconds)
         if call.limit:
             self._refused.labels(call.limit).inc()
         if call.reason:

@@ -6,6 +6,7 @@ from server.errors import CannotStart
 from server.observe.call import Observer
 from server.observe.logs import CallLog, lost_lines
 from server.observe.metrics import Metrics
+from server.observe.statistics import Statistics
 from server.settings import ServerSettings
 
 __all__ = ["Observation"]
@@ -26,7 +27,8 @@ class Observation:
     """
 
     def __init__(self, settings: ServerSettings, methods: Mapping[str, str]) -> None:
-        self.metrics, self.observers = Metrics(lost_lines, methods), list[Observer]()
+        self.metrics, self.statistics = Metrics(lost_lines, methods), Statistics()
+        self.observers: list[Observer] = [self.statistics]
         if settings.log_calls:
             self.observers.append(CallLog(texts=settings.log_texts))
         if settings.metrics_port is not None:

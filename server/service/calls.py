@@ -5,7 +5,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import grpc
 from grpc import StatusCode
@@ -16,8 +16,9 @@ from server.access.caller import Caller
 from server.access.cancel_limit import CancelLimit
 from server.errors import RequestError
 from server.observe.call import Call, Observer, current_call
+from server.streaming.text_stream import Reader
 
-__all__ = ["Calls", "Models", "Texts", "Writer", "report_fault"]
+__all__ = ["Calls", "Models", "SharedWriter", "Texts", "Writer", "report_fault"]
 
 log = logging.getLogger("charstream.service")
 
@@ -26,6 +27,13 @@ class Writer(Protocol):
     """Takes the messages of a call, and waits while their reader is slow. A context of grpc.aio is one."""
 
     async def write(self, message: Any) -> None: ...
+
+
+@runtime_checkable
+class SharedWriter(Writer, Protocol):
+    """Takes the messages of several calls, whose texts have one reader: `reader` says when that took one last."""
+
+    reader: Reader
 
 
 class Texts(Protocol):

@@ -14,7 +14,7 @@ from server.catalog.loaded_model import ServedModel
 from server.engine.messages import Output, Reason, Request
 from server.errors import CallTooLong, RequestError, ShuttingDown
 from server.observe.call import Call, current_call
-from server.service.calls import Writer
+from server.service.calls import SharedWriter, Writer
 from server.service.requests import generation_request, scoring_request
 from server.service.responses import GenerateResponder, ScoreResponder
 from server.service.resume_tokens import Keys
@@ -34,7 +34,7 @@ class TextGenerationService(pb_grpc.TextGenerationServicer):
         self, catalog: Catalog[ServedModel], settings: ServerSettings, keys: Keys, drain: asyncio.Event
     ) -> None:
         self._catalog, self._settings, self._keys, self._drain = catalog, settings, keys, drain
-        self._quotas = Quotas(settings.identity_streams, settings.identity_chars)
+        self.quotas = Quotas(settings.identity_streams, settings.identity_chars)
 
     async def Generate(self, message: pb.GenerateRequest, context: Writer) -> None:
         async with self._model(message) as (model, token, quota):
@@ -71,7 +71,7 @@ class TextGenerationService(pb_grpc.TextGenerationServicer):
 
         Raises before the request is read if no text more may be open.
         """
-        with self._quotas.of(current_call().identity) as quota:
+        with self.quotas.of(current_call().identity) as quota:
             if self._drain.is_set():
                 raise ShuttingDown
             token = None
@@ -164,7 +164,8 @@ class _Caller:
     def __init__(self, call: Call, model: ServedModel, quota: Quota, writer: Writer, keep_text: bool) -> None:
         self.model, self.quota = model, quota
         self._call, self._writer, self._keep_text = call, writer, keep_text
-        self._turn, self._reader = asyncio.Lock(), Reader()
+        self._turn = asyncio.Lock()
+        self._reader = writer.reader if isinstance(writer, SharedWriter) else Reader()
 
     def open(self, request: Request) -> AbstractAsyncContextManager[Chunks]:
         """Open a text; give its chunks."""

@@ -8,7 +8,7 @@ from protos import charstream_pb2 as pb
 from protos import charstream_pb2_grpc as pb_grpc
 from server.catalog.catalog import Catalog
 from server.catalog.loaded_model import ServedModel
-from server.catalog.versions import Standing, Version
+from server.catalog.versions import Version
 from server.settings import ServerSettings
 
 __all__ = ["ModelsService"]
@@ -61,7 +61,7 @@ class ModelsService(pb_grpc.ModelsServicer):
 
 
 def _state(version: Version) -> pb.ModelState:
-    if version.standing is Standing.FAILED:
+    if not version.is_usable:
         return pb.MODEL_STATE_FAILED
     if version.is_loaded:
         return pb.MODEL_STATE_LOADED

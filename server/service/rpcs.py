@@ -1,22 +1,31 @@
 """The RPCs that a server has: their names, and the objects that serve them."""
 
+from typing import Any
+
 import grpc
 from google.protobuf import descriptor_pb2, descriptor_pool, text_format
-from grpc_health.v1 import health
+from google.protobuf.descriptor import MethodDescriptor
+from grpc_health.v1 import health, health_pb2
 from grpc_health.v1.health_pb2_grpc import HealthServicer, add_HealthServicer_to_server
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
-from protos import charstream_pb2
+from protos import charstream_pb2, inference_pb2
 from protos import charstream_pb2_grpc as pb_grpc
+from protos import inference_pb2_grpc as oip_grpc
 
 __all__ = ["METHODS", "SERVICES", "add_services"]
 
-SERVICES = {service.full_name: service for service in charstream_pb2.DESCRIPTOR.services_by_name.values()}
+FILES = charstream_pb2.DESCRIPTOR, inference_pb2.DESCRIPTOR
+SERVICES = {service.full_name: service for file in FILES for service in file.services_by_name.values()}
+
+
+def _type_of(method: MethodDescriptor) -> str:
+    return "bidi_stream" if method.client_streaming else "server_stream" if method.server_streaming else "unary"
+
+
 # The type of each RPC, by "package.Service/Method".
 METHODS = {
-    f"{name}/{method.name}": "server_stream" if method.server_streaming else "unary"
-    for name, service in SERVICES.items()
-    for method in service.methods
+    f"{name}/{method.name}": _type_of(method) for name, service in SERVICES.items() for method in service.methods
 }
 
 
@@ -24,11 +33,13 @@ def add_services(
     server: grpc.aio.Server,
     generation: pb_grpc.TextGenerationServicer,
     models: pb_grpc.ModelsServicer,
+    inference: oip_grpc.GRPCInferenceServiceServicer,
     checks: HealthServicer,
 ) -> None:
     """Make the server serve these, and describe them by reflection."""
     pb_grpc.add_TextGenerationServicer_to_server(generation, server)  # type: ignore[no-untyped-call]
     pb_grpc.add_ModelsServicer_to_server(models, server)  # type: ignore[no-untyped-call]
+    oip_grpc.add_GRPCInferenceServiceServicer_to_server(inference, server)  # type: ignore[no-untyped-call]
     add_HealthServicer_to_server(checks, server)
     _describe(server, [*SERVICES, health.SERVICE_NAME])
 
@@ -38,9 +49,12 @@ def _describe(server: grpc.aio.Server, names: list[str]) -> None:
     alpha = descriptor_pb2.FileDescriptorProto()
     reflection_pb2.DESCRIPTOR.CopyToProto(alpha)
     renamed = text_format.Parse(str(alpha).replace("v1alpha", "v1"), descriptor_pb2.FileDescriptorProto())
-    descriptor_pool.Default().AddSerializedFile(renamed.SerializeToString())
+    pool = descriptor_pool.DescriptorPool()
+    for file in (*FILES, health_pb2.DESCRIPTOR, reflection_pb2.DESCRIPTOR):
+        _add_file(pool, file)
+    pool.AddSerializedFile(renamed.SerializeToString())
     v1 = reflection.SERVICE_NAME.replace("v1alpha", "v1")
-    servicer = reflection.aio.ReflectionServicer([*names, reflection.SERVICE_NAME, v1])
+    servicer = reflection.aio.ReflectionServicer([*names, reflection.SERVICE_NAME, v1], pool)
     method = grpc.stream_stream_rpc_method_handler(
         servicer.ServerReflectionInfo,
         request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
@@ -49,3 +63,10 @@ def _describe(server: grpc.aio.Server, names: list[str]) -> None:
     for name in (reflection.SERVICE_NAME, v1):
         handlers = {"ServerReflectionInfo": method}
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, handlers),))
+
+
+def _add_file(pool: descriptor_pool.DescriptorPool, file: Any) -> None:
+    """Add a file, after those that it imports: ours lie in two pools, and reflection asks one."""
+    for imported in file.dependencies:
+        _add_file(pool, imported)
+    pool.AddSerializedFile(file.serialized_pb)

@@ -79,6 +79,14 @@ def test_the_first_character_is_the_bare_handlers(bundles: Path) -> None:
     assert "of the bare handler's" in out
 
 
+def test_sequences_are_held_continued_and_evicted(bundles: Path) -> None:
+    flags = ("--sequences", "500", "--continued", "40")
+    out = benchmark("doors.sequences", "--bundle", str(bundles / "tiny"), *flags)
+    assert "500 sequences begun" in out
+    assert "40 went on at random: 0 wrong" in out
+    assert "that were evicted 0 do not say so" in out
+
+
 def test_the_hosts_part_is_measured_before_a_device_that_is_played(device_bundles: Path) -> None:
     flags = ("--rows", "4", "--rounds", "1", "--seconds", "0.2", "--clients", "1", "--step-us", "50")
     out = benchmark("speed.host_part", "--bundle", str(device_bundles / "tiny"), *flags)

@@ -1,5 +1,6 @@
 """Makes the record of each RPC, and has it pass the desk of all calls."""
 
+from collections.abc import AsyncIterable
 from typing import Any
 
 import grpc
@@ -32,11 +33,15 @@ class CallInterceptor(ServerInterceptor):
         return rebuild_handler(handler, wrap, handler.request_deserializer)
 
     def _wrap_stream(self, behaviour: Behaviour) -> Behaviour:
-        """Turn a handler that yields its messages into one that writes them."""
+        """Turn a handler that yields its messages (reflection) into one that writes them, as the others do."""
 
         async def write(requests: Any, context: Context) -> None:
-            async for message in behaviour(requests, context):
-                await context.write(message)
+            answers = behaviour(requests, context)
+            if isinstance(answers, AsyncIterable):
+                async for message in answers:
+                    await context.write(message)
+            else:
+                await answers
 
         return self._wrap(write)
 

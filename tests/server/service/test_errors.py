@@ -89,6 +89,12 @@ OTHERS = {
     "`UNAVAILABLE` `the call lasted N s, the limit (--max-seconds); go on in another one`": "test_quotas.py",
     "`UNAUTHENTICATED` `authorization: ...`": "test_authentication.py",
     "`INVALID_ARGUMENT` `model: is empty ...`": "test_model_life.py",
+    "`PERMISSION_DENIED` `...: the server was started without --admin`": "oip/test_repository.py",
+    "`NOT_FOUND` `sequence_id: ... begin it again with sequence_start`": "oip/test_steps.py",
+    "`RESOURCE_EXHAUSTED` `the model has N steps waiting ...`": "streaming/test_steps.py",
+    "`RESOURCE_EXHAUSTED` `all of the N sequences that the model may hold are in use (--sequence-memory)`": (
+        "streaming/test_steps.py"
+    ),
     "`FAILED_PRECONDITION` `resume_token: the text began with digest ...`": "test_resume_tokens.py",
     "`RESOURCE_EXHAUSTED` `no row of the batch was free for N s ...`": "test_server.py",
     "`FAILED_PRECONDITION` `model: NAME VERSION cannot be loaded: ...`": "test_model_life.py",

@@ -1,6 +1,6 @@
 """Measure the doors beside each other: characters a second over gRPC and as server-sent events over HTTP.
 
-    python -m benchmarks.speed.doors [--bundle FOLDER]
+    python -m benchmarks.doors.speed [--bundle FOLDER]
 
 One server with both ports gives the same texts through one door and the other in turn, to this process; the ratio is
 that within a round. `--idle` measures instead what the open HTTP port costs gRPC while nobody uses it.
@@ -84,7 +84,7 @@ class Door:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.speed.doors", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.doors.speed", description=__doc__)
     parser.add_argument("--rounds", type=int, default=7, help="measurements of each case (%(default)s)")
     parser.add_argument("--bundle", type=Path, help="the bundle to serve (an untrained LSTM 2x512)")
     parser.add_argument("--streams", type=int, default=64, help="texts at a time")
