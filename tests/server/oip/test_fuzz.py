@@ -23,7 +23,7 @@ PARAMETERS = st.one_of(
     st.builds(lambda value: oip.InferParameter(bool_param=value), st.booleans()),
     st.builds(lambda value: oip.InferParameter(int64_param=value), NUMBERS),
     st.builds(lambda value: oip.InferParameter(uint64_param=abs(value)), NUMBERS),
-    st.builds(lambda value: oip.InferParameter(double_param=value), st.floats()),
+    st.builds(lambda value: oip.InferParameter(double_param=value), st.floats(allow_subnormal=False)),
     st.builds(lambda value: oip.InferParameter(string_param=value), TEXTS),
     st.just(oip.InferParameter()),
 )
@@ -31,7 +31,7 @@ VALUES = {
     "bytes_contents": st.binary(max_size=5),
     "int64_contents": NUMBERS,
     "bool_contents": st.booleans(),
-    "fp32_contents": st.floats(width=32),
+    "fp32_contents": st.floats(width=32, allow_subnormal=False),
     "int_contents": st.integers(-300, 70_000),
 }
 CONTENTS = st.none() | st.one_of(

@@ -103,6 +103,7 @@ OTHERS = {
     "`UNAVAILABLE` in gRPC's words": "test_server.py",
     "`DEADLINE_EXCEEDED`": "test_server.py",
     "`INTERNAL` `internal error ID; the server's log has the cause under this number`": "test_error_interceptor.py",
+    "`INTERNAL` `N engine processes ended one after the other while they ran this text`": "test_engine_processes.py",
 }
 
 
