@@ -235,7 +235,7 @@ class Engine(Thread):
         start = request.origin or self._start
         known = None if request.origin else self._prefixes.longest(request.forced[: request.silent])
         sequence = self._sequences[request.stream] = Sequence(request, start, known or start)
-        self._scheduler.add(sequence)
+        self._scheduler.add(sequence, is_replay=request.begun.is_replay)
 
     def _deliver_deferred(self) -> None:
         """Deliver what was left of the last run, on a device; a stop string may end texts now."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from itertools import chain, islice
 from typing import Generic
 
-from server.engine.plan import R
+from server.engine.plan import R, Status
 
 __all__ = ["FairQueue"]
 
@@ -53,13 +53,17 @@ class FairQueue(Generic[R]):
         return min(first, key=lambda row: row.arrival, default=None)
 
     def queue_head(self, most: int) -> list[R]:
-        """Return the rows that wait longest for their first slot, at most `most` of them."""
+        """Return the rows that wait longest for their first slot here, at most `most` of them."""
         first = chain.from_iterable(islice(line.waiting.values(), most) for line in self._lines.values())
-        return sorted(first, key=lambda row: row.arrival)[:most]
+        resumed = chain.from_iterable(line.resumed.values() for line in self._lines.values())
+        replays = (row for row in resumed if row.status is Status.WAITING)
+        return sorted(chain(replays, first), key=lambda row: row.arrival)[:most]
 
-    def begin(self, row: R) -> None:
+    def begin(self, row: R, *, is_replay: bool = False) -> None:
+        """Queue a new row; a replay waits with those that go on."""
         row.arrival = next(self._arrivals)
-        self._lines[row.identity].waiting[row.stream] = row
+        line = self._lines[row.identity]
+        (line.resumed if is_replay else line.waiting)[row.stream] = row
 
     def go_on(self, row: R) -> None:
         self._lines[row.identity].resumed[row.stream] = row

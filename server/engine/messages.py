@@ -160,6 +160,8 @@ class Begun:
         recent: the last symbols before the first that is generated.
         generated_before: how many characters were generated before the request's origin.
         unchecked_chars: how many generated characters the last checkpoint is back.
+        is_replay: another engine had the text and its reader has some of it: it waits with those that go on, not with
+            those that begin, and is not refused when the wait is long.
     """
 
     received: str = ""
@@ -167,6 +169,7 @@ class Begun:
     recent: str = ""
     generated_before: int = 0
     unchecked_chars: int = 0
+    is_replay: bool = False
 
     @property
     def generated_chars(self) -> int:

@@ -67,9 +67,9 @@ class Scheduler(Generic[R]):
         """How many slots nobody has."""
         return self.limits.max_rows - len(self.decode_rows) - len(self.prefill_rows)
 
-    def add(self, row: R) -> None:
+    def add(self, row: R, *, is_replay: bool = False) -> None:
         """Queue a new row."""
-        self.queue.begin(row)
+        self.queue.begin(row, is_replay=is_replay)
 
     def grant(self, row: R, chars: int) -> None:
         """Count `chars` that the row's reader took: a paused row may go on then."""

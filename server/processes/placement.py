@@ -79,7 +79,8 @@ class Placement:
         request = request_after(self.request, "".join(self._parts), vocabulary)
         if self.ends_by_replay:
             request = replace(request, max_chars=0)
-        return replace(request, window=max(1, self.credit))
+        begun = replace(request.begun, is_replay=self.first_char > 0)
+        return replace(request, window=max(1, self.credit), begun=begun)
 
     def finish(self, finish: Finish) -> Finish:
         """Return the finish for the reader, of a text of which its engine may have had only the end."""

@@ -1,5 +1,6 @@
 """Engines in processes of their own: the same texts, whichever runs them or dies, and nothing left behind."""
 
+import itertools
 import os
 import signal
 import sys
@@ -208,3 +209,15 @@ def test_a_text_does_not_wait_for_one_engine_while_another_has_a_free_row(bundle
 
 def test_one_core_is_left_for_the_event_loop_where_there_are_more_than_two() -> None:
     assert [engines_for(cores) for cores in (1, 2, 3, 4, 64)] == [1, 2, 2, 3, 8]
+
+
+def test_a_text_whose_engine_died_is_not_refused_for_waiting(bundles: Path) -> None:
+    """The other engine has no free row, and a successor takes longer than --max-wait."""
+    flags = ("--engines", "2", "--max-rows", "2", "--max-wait", "0.1")
+    with serving(bundles, *flags) as server, grpc.insecure_channel(server.address) as channel:
+        stub = rpc.TextGenerationStub(channel)  # type: ignore[no-untyped-call]
+        calls = [stub.Generate(pb.GenerateRequest(seed=seed, max_chars=60_000), timeout=120) for seed in range(2)]
+        begun = ["".join(message.text for message in itertools.islice(call, 2)) for call in calls]
+        os.kill(engines_of(server)[0], signal.SIGKILL)
+        texts = [start + "".join(message.text for message in call) for start, call in zip(begun, calls, strict=True)]
+        assert [len(text) for text in texts] == [60_000, 60_000]
