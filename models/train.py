@@ -176,7 +176,7 @@ def _warn_of_unread_text(run: Run) -> None:
 def _show_sample(run: Run, when: str) -> None:
     if run.group.is_first:
         lines = "\n".join(f"  | {line}" for line in run.sample().splitlines())
-        best = "" if run.progress.best is None else f", validation {run.progress.best:.3f} nats"
+        best = "" if run.progress.best is None else f", best validation {run.progress.best:.3f} nats"
         run.say(f"{when}, after {run.chars_done:,} characters{best}:\n{lines}")
 
 
