@@ -35,7 +35,7 @@ __all__ = ["ModelFactory", "memory_of"]
 # [max_batch, hidden] per layer, and both together about as many of [max_batch, V] (measured: docs/decisions.md).
 GRAPHS, GRAPH_COPIES, WORK_ARRAYS = 2, 2, 16
 FLOAT_BYTES = 4
-# An engine process without its model (measured: docs/decisions.md).
+# An engine process beside its model (measured: docs/decisions.md, "Engines in processes").
 PROCESS_BYTES = 70_000_000
 
 
