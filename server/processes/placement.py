@@ -91,7 +91,8 @@ class Placement:
             finish = replace(finish, position=_begin(self.request) + self.request.silent + self._chars)
         if not self.first_char:
             return finish
-        seconds = self.first_char - self.request.submitted
+        # Of an engine that took over, the first character came later than the reader's.
+        seconds = min(finish.first_char_seconds, self.first_char - self.request.submitted)
         return replace(finish, first_char_seconds=seconds, queue_seconds=min(finish.queue_seconds, seconds))
 
     @property
