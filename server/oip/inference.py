@@ -1,7 +1,7 @@
 """The service inference.GRPCInferenceService: the Open Inference Protocol v2, with Triton's extensions."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from importlib.metadata import version
 from typing import Any, NoReturn
 
@@ -26,6 +26,18 @@ __all__ = ["InferenceService"]
 Context = ServicerContext[Any, Any]
 
 EXTENSIONS = ["sequence", "parameters", "model_configuration", "model_repository", "statistics"]
+
+
+NO_SHARED_MEMORY = "there is no shared memory here"
+
+
+def _refuse(name: str, reason: str) -> Callable[[Any, oip.Unused, Context], Awaitable[NoReturn]]:
+    """Return the method of an RPC that is answered with UNIMPLEMENTED, its name and the reason."""
+
+    async def refuse(self: Any, request: oip.Unused, context: Context) -> NoReturn:
+        raise NotImplementedHere(f"{name}: {reason}")
+
+    return refuse
 
 
 class InferenceService(oip_grpc.GRPCInferenceServiceServicer):
@@ -98,29 +110,14 @@ class InferenceService(oip_grpc.GRPCInferenceServiceServicer):
     async def ModelStreamInfer(self, requests: AsyncIterator[oip.ModelInferRequest], context: Context) -> None:
         await self._streams.run(requests, context)
 
-    async def SystemSharedMemoryStatus(self, request: oip.Unused, context: Context) -> NoReturn:
-        raise NotImplementedHere("SystemSharedMemoryStatus: there is no shared memory here")
-
-    async def SystemSharedMemoryRegister(self, request: oip.Unused, context: Context) -> NoReturn:
-        raise NotImplementedHere("SystemSharedMemoryRegister: there is no shared memory here")
-
-    async def SystemSharedMemoryUnregister(self, request: oip.Unused, context: Context) -> NoReturn:
-        raise NotImplementedHere("SystemSharedMemoryUnregister: there is no shared memory here")
-
-    async def CudaSharedMemoryStatus(self, request: oip.Unused, context: Context) -> NoReturn:
-        raise NotImplementedHere("CudaSharedMemoryStatus: there is no shared memory here")
-
-    async def CudaSharedMemoryRegister(self, request: oip.Unused, context: Context) -> NoReturn:
-        raise NotImplementedHere("CudaSharedMemoryRegister: there is no shared memory here")
-
-    async def CudaSharedMemoryUnregister(self, request: oip.Unused, context: Context) -> NoReturn:
-        raise NotImplementedHere("CudaSharedMemoryUnregister: there is no shared memory here")
-
-    async def TraceSetting(self, request: oip.Unused, context: Context) -> NoReturn:
-        raise NotImplementedHere("TraceSetting: traces are the operator's, --traces and OTEL_* variables")
-
-    async def LogSettings(self, request: oip.Unused, context: Context) -> NoReturn:
-        raise NotImplementedHere("LogSettings: the log is the operator's, --log-format, --log-calls and --log-texts")
+    SystemSharedMemoryStatus = _refuse("SystemSharedMemoryStatus", NO_SHARED_MEMORY)
+    SystemSharedMemoryRegister = _refuse("SystemSharedMemoryRegister", NO_SHARED_MEMORY)
+    SystemSharedMemoryUnregister = _refuse("SystemSharedMemoryUnregister", NO_SHARED_MEMORY)
+    CudaSharedMemoryStatus = _refuse("CudaSharedMemoryStatus", NO_SHARED_MEMORY)
+    CudaSharedMemoryRegister = _refuse("CudaSharedMemoryRegister", NO_SHARED_MEMORY)
+    CudaSharedMemoryUnregister = _refuse("CudaSharedMemoryUnregister", NO_SHARED_MEMORY)
+    TraceSetting = _refuse("TraceSetting", "traces are the operator's, --traces and OTEL_* variables")
+    LogSettings = _refuse("LogSettings", "the log is the operator's, --log-format, --log-calls and --log-texts")
 
     async def _serve_streamed(self, request: oip.ModelInferRequest, out: Out) -> None:
         target = self._repository.find(request.model_name, request.model_version)

@@ -78,7 +78,8 @@ class TickFrame:
     Attributes:
         streams, texts: of outputs that are nothing but text.
         others: all other outputs.
-        waiting: streams that wait for their first slot, the oldest first; not all of them.
+        events: what the observer was told, in its order.
+        waiting: streams that wait for their first slot there, the oldest first; not all of them.
         posted: time.monotonic() when the frame was sent.
     """
 
@@ -91,6 +92,7 @@ class TickFrame:
 
 
 def tick_frame(outputs: Sequence[Output], events: list[Event], waiting: list[int], posted: float) -> TickFrame:
+    """Return the frame of a tick, with its outputs divided into the two kinds."""
     streams, texts, others = list[int](), list[str](), list[Output]()
     for output in outputs:
         if output.finish or output.scores or output.snapshot or output.state:

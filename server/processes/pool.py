@@ -240,7 +240,7 @@ class EnginePool:
         return replace(output, stream=placement.request.stream, state=None, finish=finish)
 
     def _relieve(self, engine: EngineProcess, waiting: Sequence[int]) -> None:
-        """Move texts that wait for their first slot to engines that have free ones."""
+        """Move texts that wait for their first slot in this engine to engines that have free ones."""
         numbers = iter(waiting)
         for index, place in enumerate(self._places):
             if not place.engine or place.engine is engine:
