@@ -46,6 +46,24 @@ def start_two(*arguments):
     return start(*arguments)
 model_factory.start_process = start_two
 """
+# A server that takes an engine for hung after a second.
+IMPATIENT = """
+from server.processes import pool
+pool.PING_SECONDS, pool.MOST_PINGS = 0.2, 5
+"""
+# A server that cannot start engine processes for a while.
+NO_DESCRIPTORS = """
+from server.catalog import model_factory
+from server.processes import pool
+pool.WAITS = (0.0, 0.01)
+starts, start = [], model_factory.start_process
+def start_some(*arguments):
+    starts.append(1)
+    if 2 < len(starts) < 12:
+        raise OSError(24, "too many open files")
+    return start(*arguments)
+model_factory.start_process = start_some
+"""
 RUN = "import sys; from server.__main__ import main; sys.exit(main())"
 
 
@@ -170,6 +188,39 @@ def test_the_server_ends_when_no_engine_can_be_kept_alive(bundles: Path) -> None
             assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
         assert server.wait() == 1
         assert "no third one" in server.log
+
+
+def test_texts_of_an_engine_that_hangs_go_on_elsewhere(bundles: Path) -> None:
+    requests = mixed_requests(8, 3000)
+    with serving(bundles) as server:
+        expected = read_all(server, requests)
+    with serving(bundles, "--engines", "2", patch=IMPATIENT) as server:
+        for pid in engines_of(server):
+            os.kill(pid, signal.SIGSTOP)
+        assert read_all(server, requests) == expected
+        assert server.count("gave no sign of life", 2) == 2
+
+
+def test_texts_go_on_with_fewer_engines_while_none_can_be_started_and_then_use_all(bundles: Path) -> None:
+    flags = ("--engines", "2", "--metrics-port", "0", "--max-rows", "8")
+    with serving(bundles, *flags, patch=NO_DESCRIPTORS) as server, grpc.insecure_channel(server.address) as channel:
+        stub = rpc.TextGenerationStub(channel)  # type: ignore[no-untyped-call]
+        calls = [stub.Generate(pb.GenerateRequest(seed=seed, max_chars=100_000), timeout=120) for seed in range(4)]
+        for call in calls:
+            next(iter(call))
+        os.kill(engines_of(server)[0], signal.SIGKILL)
+        server.count("no engine process could be started", 9)
+        server.count("is ready in its place", 1)
+        assert len(engines_of(server)) == 2
+        successor = engines_of(server)[1]
+        before = busy_seconds(successor)
+        wait_until(lambda: all(next(iter(call)).text for call in calls) and busy_seconds(successor) > before + 0.1)
+
+
+def busy_seconds(pid: int) -> float:
+    """Seconds that a process had of the processor."""
+    user, system = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
