@@ -16,6 +16,7 @@ import pytest
 
 from protos import charstream_pb2 as pb
 from protos import charstream_pb2_grpc as rpc
+from server.processes import cores
 from server.processes.cores import engines_for
 from tests.conftest import ServerProcess, ready, start_server, stop
 
@@ -260,6 +261,29 @@ def test_a_text_does_not_wait_for_one_engine_while_another_has_a_free_row(bundle
 
 def test_one_core_is_left_for_the_event_loop_where_there_are_more_than_two() -> None:
     assert [engines_for(cores) for cores in (1, 2, 3, 4, 64)] == [1, 2, 2, 3, 8]
+
+
+@pytest.mark.parametrize(
+    ("quotas", "expected"),
+    [
+        ({}, 4),
+        ({".": "max 100000", "system.slice/charstream.service": "250000 100000"}, 3),  # systemd's CPUQuota=250%
+        ({".": "150000 100000"}, 2),  # a container that sees its own group as the root
+        ({"system.slice": "50000 100000", "system.slice/charstream.service": "max 100000"}, 1),
+    ],
+)
+def test_the_processor_share_of_control_groups_counts(
+    quotas: dict[str, str], expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = tmp_path / "own"
+    own.write_text("0::/system.slice/charstream.service\n")
+    for group, quota in quotas.items():
+        (tmp_path / group).mkdir(parents=True, exist_ok=True)
+        (tmp_path / group / "cpu.max").write_text(quota)
+    monkeypatch.setattr(cores, "CGROUPS", tmp_path)
+    monkeypatch.setattr(cores, "OWN_CGROUP", own)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2, 3})
+    assert cores.usable_cores() == expected
 
 
 def test_a_text_whose_engine_died_is_not_refused_for_waiting(bundles: Path) -> None:
