@@ -130,7 +130,7 @@ class Search:
         return found
 
     def _confirm(self, load: float) -> float:
-        """Measure the load once more; where that says otherwise look below it, in steps that grow, and close in again."""
+        """Measure the load once more; if that says otherwise, look below in steps that grow, and close in again."""
         missed, step = 0.0, PRECISION / 2
         while load and not self.is_kept(load, True):
             missed, load, step = load, self._below(load, step), 2 * step
