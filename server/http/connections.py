@@ -57,7 +57,7 @@ class Connection(H11Protocol):
             return
         super().connection_made(transport)
         # What the system does not take has to wait: of a text it would be generated for nobody.
-        transport.set_write_buffer_limits(high=0)
+        transport.set_write_buffer_limits(high=1)  # with 0, asyncio's TLS would wait for ever
         self.app_state = {**self.app_state, TRANSPORT: transport}
         self._head = self.loop.call_later(self._limits.head_seconds, self._cut)
 
