@@ -1,19 +1,22 @@
 """A window of GRU steps in training on a processor: forward and backward pass written out.
 
 torch's own GRU multiplies by unpacked weights in each step, and adds up the gradient of the recurrent weights step by
-step. Here the weights are packed once a window, and each gradient of weights is one product of the whole window.
+step. Here the weights are packed once a window, and each gradient of weights is one product of the whole window. torch
+multiplies float32 by MKL, which on many processors leaves half of their arithmetic unused (docs/decisions.md); oneDNN,
+which it has too, does not.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-from models.network.products import outer_product, pack_product
+__all__ = ["gru_window", "pack_product"]
 
-__all__ = ["gru_window"]
+# [rows, I] -> [rows, O]
+Product = Callable[[Tensor], Tensor]
 
 
 def gru_window(x: Tensor, state: Tensor, weights: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
@@ -105,3 +108,29 @@ class _GruWindow(Function):
             bias_hh_gradient,
             None,
         )
+
+
+def pack_product(weights: Tensor, rows: int) -> Product:
+    """Return a function that multiplies x [rows, I] by weights [O, I], packed for it once: x W^T, [rows, O]."""
+    if not _has_packed(weights.dtype):
+        return lambda x: x @ weights.t()
+    packed = torch.ops.mkldnn._reorder_linear_weight(weights.contiguous(), rows)
+
+    def multiply(x: Tensor) -> Tensor:
+        product: Tensor = torch.ops.mkldnn._linear_pointwise(x.contiguous(), packed, None, "none", [], "")
+        return product
+
+    return multiply
+
+
+def _has_packed(kind: torch.dtype) -> bool:
+    if kind == torch.bfloat16:
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return kind == torch.float32 and torch.backends.mkldnn.is_available()
+
+
+def outer_product(a: Tensor, b: Tensor) -> Tensor:
+    """Return the sum of the outer products of rows: a [N, O], b [N, I] -> a^T b, [O, I]."""
+    if a.dtype == torch.bfloat16:  # of which torch's own product is oneDNN's
+        return (b.t() @ a).t()
+    return pack_product(b.t(), a.shape[1])(a.t())

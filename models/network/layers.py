@@ -62,7 +62,8 @@ class RecurrentLayer(nn.Module):
     def _kernel(self, x: Tensor, state: LayerState) -> tuple[Tensor, LayerState]:
         weights = [self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh]
         if not x.is_cuda:
-            if self.cell == "gru" and torch.is_grad_enabled():
+            # Tensors that only stand for others, such as torch's fake ones, have torch's own operators alone.
+            if self.cell == "gru" and torch.is_grad_enabled() and type(x) is Tensor:
                 outputs, after = gru_window(x, state[0], weights)
                 return outputs, (after,)
             return self._run(x, state, weights)

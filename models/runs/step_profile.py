@@ -1,4 +1,4 @@
-"""What a training step takes on this processor, beside what its products take alone: `charstream train --profile`."""
+"""The time of a training step beside the processor's own speed in products: `charstream train --profile`."""
 
 import copy
 import math
@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from models.network.products import pack_product
+from models.network.gru_window import pack_product
 from models.training.autotune import describe_arithmetic, step_seconds, thread_counts
 from models.training.distributed import ALONE
 from models.training.loss import matrices

@@ -8,7 +8,6 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache, partial
-from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -102,7 +101,7 @@ class ThreadTrials:
     def timed(self) -> Iterator[None]:
         """Take one step inside: in a trial with its number of threads."""
         if not self._to_come:
-            if len(self._counts) < 2 or self._clock() < self._due:
+            if set(self._counts) <= {self._trainer.arithmetic.threads} or self._clock() < self._due:
                 yield
                 return
             self._begin()
@@ -120,9 +119,9 @@ class ThreadTrials:
 
     def _round(self) -> list[int]:
         """Return the threads of the steps to come: the present number's first, then those of its neighbours."""
-        neighbours = [pair for pair in pairwise(self._counts) if self._threads in pair]
-        others = [count for pair in neighbours for count in pair if count != self._threads]
-        return [count for count in (self._threads, *others) for _ in range(_TRIAL_STEPS)]
+        fewer = [count for count in self._counts if count < self._threads][-1:]
+        more = [count for count in self._counts if count > self._threads][:1]
+        return [count for count in (self._threads, *fewer, *more) for _ in range(_TRIAL_STEPS)]
 
     def _conclude(self) -> None:
         arithmetic = self._trainer.arithmetic
