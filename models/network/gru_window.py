@@ -7,6 +7,7 @@ which it has too, does not.
 """
 
 from collections.abc import Callable, Sequence
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -112,8 +113,10 @@ class _GruWindow(Function):
 
 def pack_product(weights: Tensor, rows: int) -> Product:
     """Return a function that multiplies x [rows, I] by weights [O, I], packed for it once: x W^T, [rows, O]."""
-    if not _has_packed(weights.dtype):
-        return lambda x: x @ weights.t()
+    return _pack(weights, rows) if _has_packed(weights.dtype) else lambda x: x @ weights.t()
+
+
+def _pack(weights: Tensor, rows: int) -> Product:
     packed = torch.ops.mkldnn._reorder_linear_weight(weights.contiguous(), rows)
 
     def multiply(x: Tensor) -> Tensor:
@@ -123,10 +126,16 @@ def pack_product(weights: Tensor, rows: int) -> Product:
     return multiply
 
 
+@cache
 def _has_packed(kind: torch.dtype) -> bool:
-    if kind == torch.bfloat16:
-        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-    return kind == torch.float32 and torch.backends.mkldnn.is_available()
+    """Tell whether torch and this processor have packed products of this number type."""
+    if kind == torch.float64:
+        return False
+    try:
+        ones = torch.ones(8, 8, dtype=kind)
+        return bool((_pack(ones, 8)(ones) == 8).all())
+    except (AttributeError, RuntimeError):
+        return False
 
 
 def outer_product(a: Tensor, b: Tensor) -> Tensor:
