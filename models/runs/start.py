@@ -34,7 +34,9 @@ __all__ = ["begin", "discard_begun_run", "new_model", "new_trainer", "resume"]
 _FORWARD = 1 / 3  # of a step's time: its forward pass, which is all that validation is
 _SHORT_STEP = 0.002  # share of the time that a step may take without a second look
 # Settings that --resume may change: the text is known by its sha256.
-_CHANGEABLE = {"data", "out", "preset", "device", "tensorboard", "resume", "overwrite", "json_"}
+_CHANGEABLE = {
+    *("data", "out", "preset", "device", "threads", "profile", "tensorboard", "resume", "overwrite", "json_"),
+}
 
 
 def begin(settings: TrainSettings, began: float, group: Group = ALONE) -> Run:
@@ -96,7 +98,8 @@ def _restore(given: TrainSettings, began: float, group: Group) -> Run:
         progress = progress.model_copy(update={"threads": None})
     run = Run(settings, corpus, progress, trainer, metrics, began)
     if progress.threads is not None:
-        run.set_arithmetic(Arithmetic(bool(progress.bf16), progress.threads, progress.tf32))
+        threads = settings.threads or progress.threads
+        run.set_arithmetic(Arithmetic(bool(progress.bf16), threads, progress.tf32))
     return run
 
 
