@@ -19,6 +19,8 @@ from tests.cuda_dry.fake_device import VIOLATION, Check, accept_zeros, counts, d
 from tests.server.engine_driver import EngineDriver, WatchedRunner, generation
 
 ROWS, RUNS = 64, 50
+# Beside another model's loading a capture lasts at least so long.
+CAPTURE_MILLISECONDS = 20
 # A decode run uploads source, forced, uniform and temperature, and fetches the tokens; the full graph adds bias, top_k,
 # top_p and min_p.
 UPLOADS, DOWNLOADS = {False: 4, True: 8}, 1
@@ -105,6 +107,7 @@ def serve_once(bundle: Bundle) -> EngineDriver:
 def check_neighbours(check: Check, one: Bundle, two: Bundle) -> None:
     """Load, serve and unload one model in a thread, while another does the same in its own."""
     reset()
+    device().fake_slow_captures(CAPTURE_MILLISECONDS)
     errors = list[BaseException]()
 
     def go_on(bundle: Bundle) -> None:
@@ -119,6 +122,7 @@ def check_neighbours(check: Check, one: Bundle, two: Bundle) -> None:
         thread.start()
     for thread in threads:
         thread.join()
+    device().fake_slow_captures(0)
     found = counts()
     check.that(not errors, "two models load, serve and unload beside each other", errors)
     check.that(found.get("captures", 0) > 50, f"{found.get('captures')} captures were made meanwhile")

@@ -3,6 +3,8 @@
 #include <cstdlib>
 #include <cstring>
 
+#include <unistd.h>
+
 #include "device.h"
 #undef cudaGetDeviceProperties
 
@@ -300,6 +302,7 @@ cudaError_t CUDARTAPI cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCapt
 }
 
 cudaError_t CUDARTAPI cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
+    usleep(1000 * capture_milliseconds);
     Lock lock(mutex);
     *graph = (cudaGraph_t)end_capture(stream_of(stream));
     return cudaSuccess;

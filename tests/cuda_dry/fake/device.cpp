@@ -12,6 +12,7 @@ namespace fake {
 std::recursive_mutex mutex;
 std::map<std::string, long> counts;
 thread_local cudaStreamCaptureMode mode = cudaStreamCaptureModeGlobal;
+int capture_milliseconds = 0;
 
 namespace {
 
@@ -134,5 +135,7 @@ int fake_captures(void) {
     Lock lock(mutex);
     return ended;
 }
+
+void fake_slow_captures(int milliseconds) { capture_milliseconds = milliseconds; }
 
 }  // extern "C"

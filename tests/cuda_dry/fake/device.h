@@ -45,6 +45,7 @@ Graph* captured_by(void* stream);
 
 void begin_capture(Stream* stream);
 Graph* end_capture(Stream* stream);
+extern int capture_milliseconds;
 
 // Count a violation if this call is forbidden now: see cudaThreadExchangeStreamCaptureMode in NVIDIA's documentation.
 void unsafe(const std::string& call);

@@ -15,8 +15,10 @@ void fake_node(void* stream, const char* what);
 void fake_reset(void);
 void fake_dump(const char* path);
 size_t fake_device_bytes(void);
-// How many captures were kept in the file of each graph; see FAKE_GRAPHS in device.cpp.
+// How many captures have ended; the n-th is written to $FAKE_GRAPHS.n.
 int fake_captures(void);
+// Let every capture last so long: what other threads do meanwhile then falls into it.
+void fake_slow_captures(int milliseconds);
 
 #ifdef __cplusplus
 }
