@@ -26,7 +26,7 @@ from server.runtime.host_states import HostStates, HostStore
 from server.runtime.probe import Pass, digest_of, short_inputs
 from server.settings import ServerSettings
 
-__all__ = ["BEST", "Loaded", "device_graphs", "load"]
+__all__ = ["BEST", "Loaded", "device_graphs", "files_to_load", "load"]
 
 log = logging.getLogger("charstream.models")
 
@@ -159,6 +159,13 @@ def device_graphs(files: Mapping[str, bytes], precision: Precision) -> dict[tupl
     """Return the graphs by (full, steps), as DeviceRunner takes them."""
     names = {False: decode_file, True: full_file}
     return {(full, steps): files[names[full](precision, steps)] for full, steps in product(names, DEVICE_STEPS)}
+
+
+def files_to_load(precision: Precision) -> set[str]:
+    """Return the names of the files that `load` needs for a precision: for a device the host's, too."""
+    counts = DEVICE_STEPS if precision in ON_DEVICE else (None,)
+    names = {name(precision, steps) for name, steps in product((decode_file, full_file), counts)}
+    return names | files_to_load("fp32") if precision in ON_DEVICE else names
 
 
 def _host_passes(runner: Runner, manifest: Manifest) -> Iterator[Pass]:

@@ -1,4 +1,4 @@
-"""Graphs as onnxruntime runs them, after it has fused operators: all on CUDA, nothing that needs the host; their nodes."""
+"""Graphs as onnxruntime runs them, after it has fused operators: all on CUDA, and nothing that needs the host."""
 
 import sys
 import tempfile
@@ -37,7 +37,8 @@ def check_bundle(check: Check, bundle: Bundle, precision: Precision) -> None:
     for file, steps in product((decode_file, full_file), DEVICE_STEPS):
         for node in optimized(bundle.files[file(precision, steps)]).node:
             copies[node.op_type] += node.op_type.startswith("Memcpy")
-            large[node.op_type] += node.op_type in ("Split", "Concat") and max(len(node.input), len(node.output)) > MOST_PARTS
+            parts = max(len(node.input), len(node.output))
+            large[node.op_type] += node.op_type in ("Split", "Concat") and parts > MOST_PARTS
     name = f"{bundle.manifest.name} {precision}"
     check.that(not +copies, f"{name}: all of the optimised graphs is on CUDA", dict(+copies))
     check.that(not +large, f"{name}: no operator of them has more than {MOST_PARTS} parts", dict(+large))

@@ -37,13 +37,15 @@ def serve(bundle: Path, *flags: str, until: str) -> str:
     command = [Path(sys.prefix) / "bin" / "charstream", "serve", "--models", bundle, "--port", "0", *flags]
     lines = []
     # Not in the source's folder, whose packages would come first.
-    with tempfile.TemporaryDirectory() as folder:
-        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=folder) as process:
-            assert process.stderr
-            for line in process.stderr:
-                lines.append(line)
-                if until in line:
-                    process.terminate()
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=folder) as process,
+    ):
+        assert process.stderr
+        for line in process.stderr:
+            lines.append(line)
+            if until in line:
+                process.terminate()
     return "".join(lines)
 
 

@@ -136,7 +136,9 @@ def check_memory(check: Check, bundle: Bundle) -> None:
         kept.append(serve_once(bundle))
         bytes_after.append(device().fake_device_bytes())
     # What onnxruntime keeps for the buffers of the next model is the same each time.
-    check.that(bytes_after[0] == bytes_after[-1], "no memory of the device is lost when a model is unloaded", bytes_after)
+    check.that(
+        bytes_after[0] == bytes_after[-1], "no memory of the device is lost when a model is unloaded", bytes_after
+    )
 
 
 def main(bundles: Path) -> int:

@@ -2,12 +2,10 @@
 
 import hashlib
 import os
-import re
 import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
 __all__ = ["FOLDER", "LIBRARIES", "CannotPrepare", "environment", "variables"]
@@ -112,5 +110,5 @@ def _run(failure: str, *command: str) -> None:
     """Raise CannotPrepare, with the last line of what the command said, if it fails."""
     result = subprocess.run(command, capture_output=True, text=True)
     if result.returncode:
-        lines: Iterator[str] = (line for line in reversed((result.stdout + result.stderr).splitlines()) if line.strip())
-        raise CannotPrepare(f"{failure}: {re.sub(r'\s+', ' ', next(lines, ''))}")
+        lines = [line for line in (result.stdout + result.stderr).splitlines() if line.strip()]
+        raise CannotPrepare(f"{failure}: {' '.join(lines[-1].split()) if lines else result.returncode}")

@@ -1,4 +1,4 @@
-"""`charstream serve` that takes the zeros of the fake device, and leaves what that counted in $FAKE_COUNTS at its end."""
+"""`charstream serve` that takes the zeros of the fake device, and leaves its counts in $FAKE_COUNTS at the end."""
 
 import os
 import sys
