@@ -201,7 +201,8 @@ def matmul_weights_in_16_bits(graph: bytes) -> bytes:
 def _to_10_bits(x: NDArray[np.float32]) -> NDArray[np.float32]:
     """Round to 10 bits behind the first one, of any size."""
     mantissa, exponent = np.frexp(x)
-    return np.ldexp(np.rint(mantissa * 2048) / 2048, exponent).astype(np.float32)
+    rounded: NDArray[np.float32] = np.ldexp(np.rint(mantissa * 2048) / 2048, exponent).astype(np.float32)
+    return rounded
 
 
 def _rms(x: Array, axis: int | None = None) -> Any:

@@ -19,7 +19,7 @@ from bundle.write import write_bundle
 from client import Client
 from tests.cuda_dry.fake_device import VIOLATION, Check
 
-SECONDS = 240
+SECONDS = 120
 FLAGS = ("--provider", "cuda", "--engines", "0", "--max-rows", "8", "--port", "0", "--watch", "0.2", "--insecure")
 CHARS = 2_000
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ PRECISIONS: tuple[Precision, ...] = ("fp32-cuda", "fp16-cuda")
 
 @pytest.fixture(scope="module")
 def bundle(device_files: Files) -> Bundle:
-    return Bundle(*device_files, digest="")
+    return Bundle(Path(), device_files[0], "", device_files[1])
 
 
 def settings_for(precision: str) -> ServerSettings:

@@ -32,7 +32,7 @@ def without_cublas(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("without_cublas")
 def test_a_missing_library_is_named(device_files: Files) -> None:
-    bundle = Bundle(*device_files, digest="")
+    bundle = Bundle(Path(), device_files[0], "", device_files[1])
     with pytest.raises(RuntimeMissing, match=r"provider cuda: libcublasLt\.so\.13: cannot open .*'charstream\[gpu\]'"):
         load(bundle, ServerSettings(provider="cuda", max_rows=4))
 
@@ -41,7 +41,7 @@ def test_a_missing_library_is_named(device_files: Files) -> None:
 def test_auto_warns_with_the_same_words_and_serves_the_cpu(
     device_files: Files, caplog: pytest.LogCaptureFixture
 ) -> None:
-    bundle = Bundle(*device_files, digest="")
+    bundle = Bundle(Path(), device_files[0], "", device_files[1])
     with caplog.at_level(logging.WARNING):
         loaded = load(bundle, ServerSettings(max_rows=4, threads=1))
     assert (loaded.precision, loaded.provider) == ("fp32", "CPUExecutionProvider")
