@@ -1,10 +1,10 @@
-# make setup | demo | test | check | proto | prometheus | bench | peers: each may be run again at any time.
+# make setup | demo | test | check | proto | prometheus | bench | peers | cuda-dry: each may be run again at any time.
 # PROVIDER=gpu installs onnxruntime-gpu; without it the presence of nvidia-smi decides.
 PYTHON ?= python3
 PROVIDER ?= $(if $(shell command -v nvidia-smi 2>/dev/null),gpu,cpu)
 BIN := .venv/bin
 
-.PHONY: setup demo test check format proto prometheus bench peers clean
+.PHONY: setup demo test check format proto prometheus bench peers cuda-dry clean
 setup: .venv/ready
 
 .venv/ready: pyproject.toml constraints.txt
@@ -58,5 +58,9 @@ bench: setup
 peers: setup
 	$(BIN)/python -m benchmarks.peers
 
+# onnxruntime-gpu itself (256 MB, into .cuda-dry) on a CUDA that executes nothing; skips with a reason where it cannot.
+cuda-dry: setup
+	$(BIN)/python -m tests.cuda_dry
+
 clean:
-	rm -rf .venv .venv-proto .tools .peers dist build .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-proto .tools .peers .cuda-dry dist build .pytest_cache .mypy_cache .ruff_cache
