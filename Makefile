@@ -1,10 +1,10 @@
-# make setup | demo | test | check | proto | prometheus | bench | peers: each may be run again at any time.
+# make setup | demo | test | check | proto | prometheus | bench | peers | pretrained: each may be run again at any time.
 # PROVIDER=gpu installs onnxruntime-gpu; without it the presence of nvidia-smi decides.
 PYTHON ?= python3
 PROVIDER ?= $(if $(shell command -v nvidia-smi 2>/dev/null),gpu,cpu)
 BIN := .venv/bin
 
-.PHONY: setup demo test check format proto prometheus bench peers clean
+.PHONY: setup demo test check format proto prometheus bench peers pretrained clean
 setup: .venv/ready
 
 .venv/ready: pyproject.toml constraints.txt
@@ -57,6 +57,13 @@ bench: setup
 # Installs other servers into .peers, measures them beside ours, and writes docs/benchmarks.md.
 peers: setup
 	$(BIN)/python -m benchmarks.peers
+
+# The model that comes with charstream, trained anew: an hour or several. After Ctrl-C it goes on where it was.
+PRETRAINED := runs/pretrained/shakespeare
+pretrained: setup
+	$(BIN)/charstream train --out $(PRETRAINED) $(if $(wildcard $(PRETRAINED)/last.json),--resume,--data shakespeare --preset shakespeare --hidden 512 --characters 30000000)
+	$(BIN)/charstream export $(PRETRAINED) --precision int8 --about pretrained/about.md --out pretrained/shakespeare --overwrite
+	$(BIN)/charstream evaluate pretrained/shakespeare --precision int8
 
 clean:
 	rm -rf .venv .venv-proto .tools .peers dist build .pytest_cache .mypy_cache .ruff_cache
