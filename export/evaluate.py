@@ -27,7 +27,7 @@ from models.evaluation.losses import AverageEvaluator, TorchEvaluator
 from models.runs.bundle_model import load_model
 from models.training.checkpoint import CheckpointError, load, read
 
-__all__ = ["EvaluateSettings", "joined", "main", "tokens_of_part"]
+__all__ = ["EvaluateSettings", "join_models", "main", "tokens_of_part"]
 
 COMMAND = "charstream evaluate"
 TEXTS = f"{', '.join(NAMED)}, a text file, a folder of .txt files, or a URL"
@@ -187,18 +187,18 @@ def _evaluate(given: EvaluateSettings) -> Evaluation:
     if given.dynamic:
         training = tokens_of_part(corpus, "training", model.vocabulary)
         models = [
-            _adapting(path, one, training, given.dynamic_rate) for path, one in zip(given.model, models, strict=True)
+            _as_learner(path, one, training, given.dynamic_rate) for path, one in zip(given.model, models, strict=True)
         ]
     protocol = "dynamic" if given.dynamic else settings.protocol
-    return evaluate(joined(models), ids, f"{settings.part} part of {corpus.name}", protocol, settings.window)
+    return evaluate(join_models(models), ids, f"{settings.part} part of {corpus.name}", protocol, settings.window)
 
 
-def _adapting(path: Path, model: EvaluatedModel, training: NDArray[np.integer], rate: float) -> EvaluatedModel:
+def _as_learner(path: Path, model: EvaluatedModel, training: NDArray[np.integer], rate: float) -> EvaluatedModel:
     """Return the model as one that learns from what it reads."""
     return replace(model, evaluator=DynamicEvaluator(load_model(path).model, training, rate))
 
 
-def joined(models: Sequence[EvaluatedModel]) -> EvaluatedModel:
+def join_models(models: Sequence[EvaluatedModel]) -> EvaluatedModel:
     """Return several models as one. Raises ValueError unless they know the same characters, and texts begin alike."""
     first, *others = models
     for other in others:

@@ -29,7 +29,6 @@ class KnownRun(NamedTuple):
 
 
 KNOWN: dict[str, tuple[KnownRun, ...]] = {
-    "tiny": (),
     "demo": (
         KnownRun(3.0e6, 1.6147, "shakespeare"),
         KnownRun(3.9e6, 1.5934, "shakespeare"),

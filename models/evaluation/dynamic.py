@@ -23,7 +23,7 @@ from models.network.char_lm import CharLM, State
 __all__ = ["RATE", "DynamicEvaluator"]
 
 SEGMENT = 32  # symbols between two steps of the weights
-RATE, DECAY = 2e-4, 2e-3
+RATE, DECAY = 3e-4, 2e-3
 EPSILON = 1e-2  # of the mean of r: what is added to it
 SAMPLES, WARM_UP = 200, 64  # segments by which r is measured, and the symbols that are read before each
 

@@ -134,8 +134,11 @@ def test_a_bundle_of_8_bits_alone_is_a_whole_model(
 ) -> None:
     """step.onnx has the weights in fp32: it is verified, evaluated in both, and exported anew with loops in fp32."""
     small, whole, data = tmp_path / "small", tmp_path / "whole", ("--data", run.parent / "text.txt")
-    assert charstream("export", run, "--out", small, "--precision", "int8").returncode == 0
+    (tmp_path / "about.md").write_text("The text is in the public domain.\n")
+    flags = ("--precision", "int8", "--about", tmp_path / "about.md")
+    assert charstream("export", run, "--out", small, *flags).returncode == 0
     assert not list(small.glob("*fp32*"))
+    assert "\n\nThe text is in the public domain.\n\n## Samples" in (small / "card.md").read_text()
     verified = charstream("verify", small, *data)
     assert verified.returncode == 0
     assert re.findall(r"^(fp32|int8): \S+ nats", verified.stdout, re.M) == ["fp32", "int8"]

@@ -13,7 +13,7 @@ import torch
 
 from bundle.manifest import Manifest
 from bundle.vocabulary import Vocabulary
-from export.evaluate import joined, main, tokens_of_part
+from export.evaluate import join_models, main, tokens_of_part
 from export.verification.onnx_evaluator import OnnxEvaluator
 from export.verification.onnx_session import OnnxSession
 from models.data.corpus import open_corpus
@@ -98,7 +98,7 @@ def test_models_of_other_characters_have_no_mean(tiny: Trained) -> None:
         for name, symbols in (("one", "\nab"), ("other", "\nba"))
     ]
     with pytest.raises(ValueError, match="other has another vocabulary than one: no mean of their probabilities"):
-        joined(models)
+        join_models(models)
 
 
 def test_a_model_that_learns_as_it_reads_knows_a_text_that_repeats_itself(

@@ -56,12 +56,10 @@ def test_a_size_that_is_given_is_meant(
 
 
 def test_a_model_that_comes_with_charstream_learns_another_text(verse: Path, tmp_path: Path) -> None:
-    """By name, in a few steps, from better than a model that begins with nothing ends."""
+    """By name, in ten steps, to where a model that begins with nothing is after hundreds."""
     flags = ("--data", str(verse), "--steps", "10", "--learning-rate", "3e-3", "--dropout", "0", *WINDOWS)
     assert main([*flags, "--init-from", "pretrained", "--out", str(tmp_path / "adapted")]) == 0
-    assert main([*flags, "--cell", "gru", "--layers", "1", "--out", str(tmp_path / "fresh")]) == 0
-    adapted, fresh = (load(tmp_path / name).record.validation_nats["carried"] for name in ("adapted", "fresh"))
-    assert adapted < fresh - 0.3
+    assert load(tmp_path / "adapted").record.validation_nats["carried"] < 2.2
 
 
 def test_a_folder_that_is_neither_run_nor_bundle_is_one_line(tmp_path: Path) -> None:
