@@ -109,12 +109,12 @@ def _train_settings(given: AdviseSettings, facts: TextFacts, preset: str) -> Tra
         for name in ("data", "vocabulary", "split", "glob", "encoding")
         if (value := getattr(given, name)) != TrainSettings.model_fields[name].default
     }
-    usual = TrainSettings(preset=preset, out=Path("runs/mine"))  # type: ignore[arg-type]
+    usual = TrainSettings(preset=preset, out=Path("runs/mine"))
     batch = max(1, min(usual.batch, facts.training // (FEWEST_WINDOWS * usual.sequence)))
     if batch != usual.batch:
         own["batch"] = batch
     characters = max(usual.sequence, int(MOST_READINGS * facts.training))
-    return TrainSettings(preset=preset, out=usual.out, minutes=given.minutes, characters=characters, **own)  # type: ignore[arg-type]
+    return TrainSettings(preset=preset, out=usual.out, minutes=given.minutes, characters=characters, **own)
 
 
 def _chars_per_second(settings: TrainSettings, corpus: Corpus) -> float:
@@ -159,8 +159,8 @@ def _cautions(facts: TextFacts, best: Choice) -> list[str]:
     """Return what the table of runs has not seen of this text, this time and this machine."""
     texts = sorted({run.text for runs in KNOWN.values() for run in runs})
     lines = [
-        f"This rests on {sum(map(len, KNOWN.values()))} runs on {' and '.join(texts)}, English plays of 1 and 5",
-        "million characters; for another text the loss is taken to be in proportion to what bz2 makes of it.",
+        f"This rests on {sum(map(len, KNOWN.values()))} runs on {' and '.join(texts)}, English plays of a few million "
+        "characters;\nfor another text the loss is taken to be in proportion to what bz2 makes of it.",
     ]
     if best.expectation.is_beyond:
         runs = KNOWN[best.settings.preset]

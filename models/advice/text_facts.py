@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from bundle.vocabulary import singular
+from bundle.vocabulary import Unit, singular
 from models.data.corpus import Corpus
 
 __all__ = ["TextFacts", "look_at_text"]
@@ -25,7 +25,7 @@ class TextFacts(NamedTuple):
         repeated: the share of the text in lines of 20 characters and more that came before.
     """
 
-    unit: str
+    unit: Unit
     symbols: int
     training: int
     distinct: int
