@@ -26,7 +26,7 @@ from models.training.checkpoint import Trained
 from models.training.settings import TrainSettings
 from server.runtime.host_runner import Runner
 
-PRESETS = ("tiny", "demo", "shakespeare", "default")
+PRESETS = ("demo", "shakespeare", "default")
 ROWS = (1, 64)
 SYMBOLS = "\n" + "".join(map(chr, range(32, 96)))
 

@@ -49,19 +49,6 @@ PRESETS: dict[str, dict[str, Any]] = {
         "learning_rate": 4e-3,
         "characters": 3_300_000,
     },
-    # The cheapest to serve at 1.55 nats of tinyshakespeare: the same with fewer units, and a higher rate for them.
-    "tiny": {
-        "cell": "gru",
-        "layers": 1,
-        "hidden": 224,
-        "embedding": 64,
-        "dropout": 0.0,
-        "batch": 32,
-        "sequence": 64,
-        "restart_every": 8,
-        "learning_rate": 8e-3,
-        "characters": 3_300_000,
-    },
     # Karpathy's char-rnn (2015): its sizes, its split and its update, clipped as a sum over the window. The learning
     # rate ends where its ends after 50 epochs, 0.97^40 of where it began.
     "char-rnn": {
@@ -114,11 +101,11 @@ class _Text(Settings):
 
     data: str = Field("", description="shakespeare, tinyshakespeare, a text file, a folder of .txt files, or a URL")
     out: Path = Field(description="folder of the run")
-    preset: Literal["default", "tiny", "demo", "shakespeare", "char-rnn", "min-char-rnn"] = Field(
+    preset: Literal["default", "demo", "shakespeare", "char-rnn", "min-char-rnn"] = Field(
         "default",
-        description="a configuration by name, which other flags override. default: a large one, for a long run; tiny: "
-        "the cheapest to serve; demo: a small one, for two minutes; shakespeare: the best found for a text of a "
-        "million characters; char-rnn: Karpathy's of 2015; min-char-rnn: the 112 lines of the lectures",
+        description="a configuration by name, which other flags override. default: a large one, for a long run; demo: "
+        "a small one, for two minutes; shakespeare: the best found for a text of a million characters; char-rnn: "
+        "Karpathy's of 2015; min-char-rnn: the 112 lines of the lectures",
     )
     vocabulary: Unit = Field("characters", description="what is predicted: code points or UTF-8 bytes")
     split: str = Field(DEFAULT_SPLIT, description="shares of the text: training,validation or training,validation,test")

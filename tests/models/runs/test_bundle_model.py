@@ -56,7 +56,7 @@ def test_a_size_that_is_given_is_meant(
 
 
 def test_a_model_that_comes_with_charstream_learns_another_text(verse: Path, tmp_path: Path) -> None:
-    """By name, in ten steps, to where a model that begins with nothing is after hundreds."""
+    """By name, and without a word about its sizes."""
     flags = ("--data", str(verse), "--steps", "10", "--learning-rate", "3e-3", "--dropout", "0", *WINDOWS)
     assert main([*flags, "--init-from", "pretrained", "--out", str(tmp_path / "adapted")]) == 0
     assert load(tmp_path / "adapted").record.validation_nats["carried"] < 2.2
