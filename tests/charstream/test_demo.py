@@ -34,11 +34,11 @@ def test_a_short_text_of_one_sign_goes_the_whole_way(tmp_path: Path) -> None:
 def test_the_model_that_comes_with_charstream_goes_on_with_the_prompt(capfd: pytest.CaptureFixture[str]) -> None:
     """It is served and read as the demo's own, by the commands that the demo shows."""
     _compare_with_pretrained("chiefest of them too. If")
-    said = capfd.readouterr().out
+    said, log = capfd.readouterr()
     assert "$ charstream serve --pretrained --port 0" in said
     assert re.search(r"^chiefest of them too\. If[^\n]", said, re.MULTILINE)
     assert "\nshakespeare: gru 1x" in said
-    assert "length: 500 characters" in said
+    assert "length: 500 characters" in log
 
 
 def test_a_prompt_that_means_standard_input_is_left_out(tmp_path: Path) -> None:
