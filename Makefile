@@ -1,10 +1,10 @@
-# make setup | demo | test | check | proto | prometheus | bench | peers | cuda-dry: each may be run again at any time.
+# make setup | demo | test | check | proto | prometheus | bench | peers | cuda-dry | pretrained: each may be run again at any time.
 # PROVIDER=gpu installs onnxruntime-gpu; without it the presence of nvidia-smi decides.
 PYTHON ?= python3
 PROVIDER ?= $(if $(shell command -v nvidia-smi 2>/dev/null),gpu,cpu)
 BIN := .venv/bin
 
-.PHONY: setup demo test check format proto prometheus bench peers cuda-dry clean
+.PHONY: setup demo test check format proto prometheus bench peers cuda-dry pretrained clean
 setup: .venv/ready
 
 .venv/ready: pyproject.toml constraints.txt
@@ -61,6 +61,12 @@ peers: setup
 # onnxruntime-gpu itself (256 MB, into .cuda-dry) on a CUDA that executes nothing; skips with a reason where it cannot.
 cuda-dry: setup
 	$(BIN)/python -m tests.cuda_dry
+# The model that comes with charstream, trained anew: an hour or several. After Ctrl-C it goes on where it was.
+PRETRAINED := runs/pretrained/shakespeare
+pretrained: setup
+	$(BIN)/charstream train --out $(PRETRAINED) $(if $(wildcard $(PRETRAINED)/last.json),--resume,--data shakespeare --preset shakespeare --hidden 512 --characters 30000000)
+	$(BIN)/charstream export $(PRETRAINED) --precision int8 --about pretrained/about.md --out pretrained/shakespeare --overwrite
+	$(BIN)/charstream evaluate pretrained/shakespeare --precision int8
 
 clean:
 	rm -rf .venv .venv-proto .tools .peers .cuda-dry dist build .pytest_cache .mypy_cache .ruff_cache

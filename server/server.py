@@ -125,9 +125,9 @@ class Server:
         except RuntimeMissing as error:
             raise CannotStart(str(error)) from None
         except OSError as error:
-            raise CannotStart(f"--models {self._settings.models}: {error.strerror}") from None
+            raise CannotStart(f"{self._settings.folder_flag}: {error.strerror}") from None
         if not len(self._catalog):
-            raise CannotStart(f"--models {self._settings.models}: holds no bundle that can be served")
+            raise CannotStart(f"{self._settings.folder_flag}: holds no bundle that can be served")
         default, versions = self._settings.default, self._catalog.versions
         if default and not versions.of(default):
             served = join_names(versions.names())

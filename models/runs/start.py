@@ -19,7 +19,7 @@ from models.run_folder import BEST, CHECKS, LAST, METRICS, PAGE, TENSORBOARD, he
 from models.runs.folder_lock import locked_folder
 from models.runs.metrics import Metrics
 from models.runs.run import CHECK_CHARS, RESERVE, RESERVE_SECONDS, Run
-from models.runs.warm_start import take_weights
+from models.runs.warm_start import adopt_model, take_weights
 from models.training.autotune import first_step_seconds
 from models.training.batches import Streams, upload_text
 from models.training.checkpoint import CheckpointError, Progress, read, tensor_files
@@ -49,6 +49,7 @@ def begin(settings: TrainSettings, began: float, group: Group = ALONE) -> Run:
         CorpusError: the text cannot be read, or is too short for the sizes.
         TooShort: the time does not suffice. The folder is as it was.
     """
+    settings = adopt_model(settings)
     corpus = _open_corpus(settings, group)
     trainer = new_trainer(settings, corpus, group)
 

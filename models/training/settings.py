@@ -129,7 +129,9 @@ class _Model(ModelOptions, Settings):
     init_scale: float = Field(0.01, gt=0, description="standard deviation of --init normal, bound of --init uniform")
     forget_bias: float = Field(1.0, description="first bias of an LSTM's forget gates")
     init_from: Path | None = Field(
-        None, description="begin with the weights of another run; characters are matched by what they are"
+        None,
+        description="begin with the weights of another run, of a bundle, or with `pretrained`, which comes with "
+        "charstream; characters are matched by what they are, and model options that are not given are its own",
     )
 
 
