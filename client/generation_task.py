@@ -45,6 +45,7 @@ class TextTask:
         self.alternatives: list[list[tuple[str, float]]] = []
         self.started: Started | None = None
         self.finish: Finish | None = None
+        self.attempt = ""
         self.resumes = 0
         self.replayed_chars = 0
 
@@ -91,6 +92,7 @@ class TextTask:
             self._since = now
         self._is_first, self.finish, self._requests, self._known = True, None, self._requests + 1, ""
         if self.started is None:
+            self.attempt = "retry" if self._requests > 1 else ""
             return self._request
         self._base = self._checkpoint if self._checkpoint.text_chars <= self._chars else BEGINNING
         return self._rest(self.started, self._base, now - self._since)
@@ -118,6 +120,7 @@ class TextTask:
             # A server was lost before it had read what came: the next one makes it again, with checkpoints on the way.
             self._known, rest.received = rest.received, ""
             rest.checkpoint_chars = CHECKPOINT_CHARS_ON_THE_WAY_BACK
+        self.attempt = "remake" if self._known else "checkpoint" if base.token else "replay"
         self.resumes += 1
         self.replayed_chars += len(rest.received_raw or rest.received)
         return rest
@@ -262,6 +265,7 @@ class ContinuationsTask:
         self._request.n = n
         self.each = [TextTask(_with_continuation(request, index), spaced=spaced) for index in range(n)]
         self._asked: list[TextTask] = []  # the texts of the request that is being answered
+        self.attempt = ""
 
     @property
     def is_done(self) -> bool:
@@ -279,10 +283,15 @@ class ContinuationsTask:
     def can_resume(self) -> bool:
         return all(text.can_resume for text in self.each)
 
+    @property
+    def replayed_chars(self) -> int:
+        return sum(text.replayed_chars for text in self.each)
+
     def message(self, now: float) -> pb.GenerateRequest:
         missing = [text for text in self.each if not text.is_done]
         self._asked = missing[:1] if self.has_begun else missing
         messages = [text.message(now) for text in self._asked]
+        self.attempt = self._asked[0].attempt
         return messages[0] if self.has_begun else self._request
 
     def take(self, response: pb.GenerateResponse, now: float) -> Sequence[tuple[int, str]]:
