@@ -9,7 +9,9 @@ from .errors import CharstreamError, DeadlineExceeded, InvalidRequest, Overloade
 __all__ = ["Recovery", "Task", "UnaryTask"]
 
 FIRST_WAIT, LONGEST_WAIT, DOUBLINGS = 0.05, 2.0, 6  # seconds
-AGAIN = 4  # times that servers are asked beyond once an address
+# Times that servers are asked beyond once an address, if they differ or go away: within half a second; and within some
+# three where one address stands for all and a text has begun: by then a proxy knows which of its servers are dead.
+AGAIN, AGAIN_AT_ONE_ADDRESS = 4, 7
 
 Item_co = TypeVar("Item_co", covariant=True)
 
@@ -169,7 +171,7 @@ class Recovery(Generic[T]):
 
     def _may_fit_elsewhere(self) -> bool:
         """Return True until all replicas have refused; then only if dropping the token changes the request."""
-        enough = self._addresses + AGAIN
+        enough = self._addresses + (AGAIN_AT_ONE_ADDRESS if self._addresses == 1 else AGAIN)
         last = self._failures[-enough:]
         if len(last) < enough or not all(isinstance(failure, WrongReplica) for failure in last):
             return True

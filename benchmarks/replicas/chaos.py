@@ -24,6 +24,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from benchmarks.replicas.replicas import Replicas, slow_down
 from benchmarks.support.envoy import MISSING, EnvoyProcess, binary, local_configuration
@@ -258,19 +259,16 @@ async def find_wrong(readers: Readers, models: Path, versions: dict[str, str], c
     return sorted(wrong)
 
 
-def export_versions(folder: Path, hidden: int) -> tuple[list[Path], Path]:
-    """Return a folder of models with version 1 for each replica, and last one with both versions; and version 2."""
-    first, second = (
-        untrained_bundle(
-            folder / f"version-{version}",
-            hidden=hidden,
-            sharpness=sharpness,
-            precisions=["fp32"],
-            name=MODEL,
-            version=version,
-        )
-        for version, sharpness in (("1", 40), ("2", 35))
-    )
+def prepare_models(folder: Path, bundles: Path, hidden: int) -> tuple[list[Path], Path]:
+    """Return a folder of models with version 1 for each replica, and last one with both versions; and version 2.
+
+    The two are exported into `bundles`, unless they are there.
+    """
+    first, second = (bundles / f"{MODEL}-{hidden}-{version}" for version in ("1", "2"))
+    for bundle, version, sharpness in ((first, "1", 40), (second, "2", 35)):
+        if not bundle.exists():
+            shape: dict[str, Any] = {"hidden": hidden, "sharpness": sharpness, "precisions": ["fp32"]}
+            untrained_bundle(bundle, **shape, name=MODEL, version=version)
     models = [folder / f"models-{number}" for number in range(COUNT + 1)]
     for each in models:
         shutil.copytree(first, each / MODEL / "1")
@@ -280,7 +278,7 @@ def export_versions(folder: Path, hidden: int) -> tuple[list[Path], Path]:
 
 async def run(settings: argparse.Namespace, folder: Path) -> bool:
     """Return whether no text was harmed, after enough resumes."""
-    models, second = export_versions(folder, settings.hidden)
+    models, second = prepare_models(folder, settings.bundles or folder, settings.hidden)
     keys = folder / "keys"
     write_keys(keys, "a first key " * 4)
     life = ("--drain-delay", "3", "--grace", "2", "--watch", "1", "--chunk-delay", str(settings.chunk_delay))
@@ -353,6 +351,7 @@ def main() -> int:
     )
     parser.add_argument("--streams", type=int, default=300, help="texts at a time (%(default)s)")
     parser.add_argument("--chars", type=int, default=3000, help="characters of a text (%(default)s)")
+    parser.add_argument("--bundles", type=Path, help="folder in which the two models are kept for other runs")
     parser.add_argument("--hidden", type=int, default=64, help="units of the LSTM's two layers (%(default)s)")
     parser.add_argument("--seconds", type=float, default=30, help="length of a normal phase (%(default)s)")
     parser.add_argument("--every", type=float, default=5, help="seconds between two kills (%(default)s)")

@@ -25,8 +25,8 @@ from benchmarks.replicas.chaos import (
     TEMPERATURE,
     Chaos,
     Readers,
-    export_versions,
     find_wrong,
+    prepare_models,
     print_phases,
     read_versions,
     write_keys,
@@ -72,7 +72,7 @@ async def replace_all(chaos: Chaos, second: Path, seconds: float) -> None:
 
 async def run(settings: argparse.Namespace, folder: Path) -> bool:
     """Return whether our client's texts are whole, and plain ones were cut by nothing but the grace."""
-    models, second = export_versions(folder, settings.hidden)
+    models, second = prepare_models(folder, settings.bundles or folder, settings.hidden)
     keys, ends = folder / "keys", Counter[str]()
     write_keys(keys, "a key " * 8)
     life = ("--drain-delay", "3", "--grace", str(settings.grace), "--chunk-delay", "100")
@@ -107,6 +107,7 @@ def main() -> int:
     parser.add_argument("--streams", type=int, default=100, help="texts of our client at a time (%(default)s)")
     parser.add_argument("--plain", type=int, default=20, help="texts of gRPC's stubs at a time (%(default)s)")
     parser.add_argument("--chars", type=int, default=3000, help="characters of a text (%(default)s)")
+    parser.add_argument("--bundles", type=Path, help="folder in which the two models are kept for other runs")
     parser.add_argument("--hidden", type=int, default=64, help="units of the LSTM's two layers (%(default)s)")
     parser.add_argument("--grace", type=float, default=5, help="seconds that texts get in a drain (%(default)s)")
     parser.add_argument("--seconds", type=float, default=10, help="before and after (%(default)s)")

@@ -1,10 +1,14 @@
 """Replicas behind a real Envoy as deploy/envoy has it: TLS to callers, mutual TLS to replicas, no character lost."""
 
 import http.client
+import itertools
 import json
+import os
+import re
 import signal
 import ssl
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -17,7 +21,7 @@ import pytest
 import trustme
 
 from benchmarks.support.envoy import CONFIGURATION, EnvoyProcess, binary, local_configuration
-from client import Client, Overloaded
+from client import Client, Overloaded, TextStream
 from client import Replica as Wanted
 from protos import charstream_pb2 as pb
 from server.access.authentication import token_line
@@ -113,14 +117,22 @@ def test_texts_are_the_same_and_each_call_is_in_both_logs(front: Front, texts: d
         assert (logged["request"], logged["method"], logged["identity"]) == (line["request"], "Generate", "alice")
 
 
+def hold(held: ExitStack, stream: TextStream) -> None:
+    """Read one chunk of a text, and no more until the end of `held`."""
+    chunks = iter(held.enter_context(stream))
+    next(chunks)
+    held.callback(lambda: chunks)  # a loop that is left cancels its call
+
+
+def hold_many(held: ExitStack, client: Client, count: int) -> None:
+    for _ in range(count):
+        hold(held, client.stream(PROMPT, max_chars=100_000, max_chunk_chars=1))
+
+
 def test_a_refusal_reaches_the_caller_with_the_time_to_wait_and_is_asked_for_nowhere_else(front: Front) -> None:
     before = front.envoy.statistics("upstream_rq_retry$")
-    with ExitStack() as held, front.client() as client:
-        for _ in range(2 * len(front.replicas)):  # --identity-streams at each
-            stream = held.enter_context(client.stream(PROMPT, max_chars=100_000, max_chunk_chars=1))
-            next(iter(stream))
-        with pytest.raises(Overloaded) as caught:
-            client.stream(PROMPT).read()
+    with ExitStack() as held, front.client() as client, pytest.raises(Overloaded) as caught:
+        hold_many(held, client, 2 * len(front.replicas) + 1)  # --identity-streams at each, and one
     assert caught.value.retry_after
     assert front.envoy.statistics("upstream_rq_retry$") == before
 
@@ -156,8 +168,7 @@ def test_a_browser_streams_over_grpc_web(front: Front, texts: dict[int, str]) ->
 def test_readers_that_stop_do_not_hold_up_others_on_the_same_connection(front: Front) -> None:
     with ExitStack() as held, front.client() as slow, front.client() as quick:
         for _ in range(3):
-            stream = held.enter_context(slow.stream(PROMPT, max_chars=100_000))
-            next(iter(stream))
+            hold(held, slow.stream(PROMPT, max_chars=100_000))
         assert len(quick.stream(PROMPT, max_chars=2000).read()) == 2000
 
 
@@ -179,3 +190,25 @@ def test_a_text_survives_a_kill_and_a_drain_is_not_noticed(front: Front, texts: 
         assert (first + "".join(rest), stream.resumes) == (texts[2], 0)
         assert client.stream(PROMPT, max_chars=5).read()  # at the one that is left
     assert drained.wait() == 0
+
+
+def test_a_cluster_serves_until_ctrl_c(bundles: Path) -> None:
+    """As `make cluster` starts it; Ctrl-C goes to the whole group of a terminal."""
+    command = [sys.executable, "-m", "benchmarks.replicas.cluster", "--replicas", "2", "--port", "0"]
+    cluster = subprocess.Popen(
+        [*command, "--models", str(bundles)], stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert cluster.stdout
+    with cluster.stdout as out:
+        shown = "".join(itertools.takewhile(lambda line: "Ctrl-C" not in line, out))
+        try:
+            with Client(re.search(r"Envoy: (\S+),", shown)[1]) as client:  # type: ignore[index]
+                assert len(client.stream(PROMPT, max_chars=100).read()) == 100
+            processes = [int(pid) for pid in re.findall(r"process (\d+)", shown)]
+            assert len(processes) == 2
+        finally:
+            os.killpg(cluster.pid, signal.SIGINT)
+        assert cluster.wait(60) == 0
+    for pid in processes:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
