@@ -45,7 +45,6 @@ class TextTask:
         self.alternatives: list[list[tuple[str, float]]] = []
         self.started: Started | None = None
         self.finish: Finish | None = None
-        self.attempt = ""
         self.resumes = 0
         self.replayed_chars = 0
 
@@ -86,13 +85,18 @@ class TextTask:
         """A server that doesn't say how it started doesn't know the field `received`: it would begin again."""
         return self.started is not None or not self._chars
 
+    @property
+    def attempt(self) -> str:
+        if self.started is None:
+            return "retry" if self._requests > 1 else ""
+        return "remake" if self._known else "checkpoint" if self._base.token else "replay"
+
     def message(self, now: float) -> pb.GenerateRequest:
         """Return the request itself or, once the text has started, one for its rest."""
         if self._since is None:
             self._since = now
         self._is_first, self.finish, self._requests, self._known = True, None, self._requests + 1, ""
         if self.started is None:
-            self.attempt = "retry" if self._requests > 1 else ""
             return self._request
         self._base = self._checkpoint if self._checkpoint.text_chars <= self._chars else BEGINNING
         return self._rest(self.started, self._base, now - self._since)
@@ -120,7 +124,6 @@ class TextTask:
             # A server was lost before it had read what came: the next one makes it again, with checkpoints on the way.
             self._known, rest.received = rest.received, ""
             rest.checkpoint_chars = CHECKPOINT_CHARS_ON_THE_WAY_BACK
-        self.attempt = "remake" if self._known else "checkpoint" if base.token else "replay"
         self.resumes += 1
         self.replayed_chars += len(rest.received_raw or rest.received)
         return rest

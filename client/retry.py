@@ -41,8 +41,10 @@ class Task(Protocol[Item_co]):
 
     @property
     def attempt(self) -> str:
-        """The reason why the last message was sent: "" for a first one, "retry" for one that follows a failure before
-        anything came, or the kind of the resume."""
+        """The reason for the last message, before its answer comes.
+
+        "" for a first one, "retry" for one after a failure before anything came, or the kind of the resume.
+        """
 
     @property
     def replayed_chars(self) -> int:

@@ -190,7 +190,7 @@ async def disturb(chaos: Chaos, seconds: float, every: float, second_version: Pa
         await kill_every(max(COUNT, int(seconds / every)))
     with chaos.phase("one stopped for 20 s"):
         chaos.note("SIGSTOP", 0)
-        with replicas.stopped(0):
+        with replicas.freeze(0):
             await asyncio.sleep(STOPPED_SECONDS)
         await asyncio.sleep(3)
     with chaos.phase("drained one by one"):
@@ -333,11 +333,11 @@ def print_phases(chaos: Chaos, readers: Readers, settings: argparse.Namespace) -
     for event in chaos.events:
         noticed[event.what].append(event)
     for what, events in noticed.items():
-        print(f"{what}, {len(events)} times, noticed after s: by Envoy {_shown(events, 'envoy')}", end="")
-        print(f"; by the client {_shown(events, 'client')}")
+        print(f"{what}, {len(events)} times, noticed after s: by Envoy {_join(events, 'envoy')}", end="")
+        print(f"; by the client {_join(events, 'client')}")
 
 
-def _shown(events: list[Event], who: str) -> str:
+def _join(events: list[Event], who: str) -> str:
     found = [getattr(event, who) for event in events]
     return ", ".join("-" if value is None else f"{value:.1f}" for value in found)
 

@@ -44,7 +44,7 @@ async def _measure(
         async def stop_now_and_then() -> None:
             while True:
                 await asyncio.sleep(every - STOPPED_SECONDS)
-                with replicas.stopped(0):
+                with replicas.freeze(0):
                     await asyncio.sleep(STOPPED_SECONDS)
 
         begin = time.perf_counter()

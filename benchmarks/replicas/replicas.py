@@ -58,9 +58,9 @@ class Replicas:
         return self.server(number).stop(signal.SIGTERM)
 
     @contextmanager
-    def stopped(self, number: int) -> Iterator[None]:
+    def freeze(self, number: int) -> Iterator[None]:
         """Stop one in the block: its connections stay, and nobody is behind them."""
-        with _signalled(process_tree(self.server(number).pid)):
+        with _freeze_all(process_tree(self.server(number).pid)):
             yield
 
     def stop(self) -> None:
@@ -77,7 +77,7 @@ class Replicas:
 
 
 @contextmanager
-def _signalled(pids: Sequence[int]) -> Iterator[None]:
+def _freeze_all(pids: Sequence[int]) -> Iterator[None]:
     _signal(pids, signal.SIGSTOP)
     try:
         yield
@@ -97,7 +97,7 @@ def slow_down(pid: int, share: float) -> Iterator[None]:
 
     def take_turns() -> None:
         while not over.is_set():
-            with _signalled(pids):
+            with _freeze_all(pids):
                 time.sleep(TURN_SECONDS * (1 - share))
             over.wait(TURN_SECONDS * share)
 

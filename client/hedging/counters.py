@@ -1,4 +1,4 @@
-"""What a client had to do so that its texts came: counted, for whoever watches it."""
+"""Counts of what a client had to do so that its texts came."""
 
 import threading
 from collections import Counter
