@@ -42,6 +42,7 @@ COUNT = 3  # replicas
 STOPPED_SECONDS, SLOW_SHARE = 20.0, 0.1
 LOOK_SECONDS = 0.1  # between two looks at what Envoy knows
 VERIFIED_AT_A_TIME = 100
+LONG_SECONDS = 3.0
 
 
 @dataclass
@@ -129,6 +130,7 @@ class Readers:
         self._chaos, self._chars = chaos, chars
         self.streams: dict[int, AsyncTextStream] = {}  # by seed
         self.seconds: list[float] = []
+        self.long_gaps: list[tuple[float, int]] = []  # with how often the rest was asked for in each
 
     async def read_one_after_another(self, seed: int, streams: int, wait: float) -> None:
         await asyncio.sleep(wait)
@@ -161,12 +163,14 @@ class Readers:
         self._chaos.phases[-1].texts += 1
 
     async def _take(self, stream: AsyncTextStream) -> None:
-        last, is_first = time.perf_counter(), True
+        last, is_first, resumes = time.perf_counter(), True, 0
         async for text in stream:
             now, phase = time.perf_counter(), self._chaos.phases[-1]
             (phase.first if is_first else phase.gaps).append(now - last)
+            if now - last > LONG_SECONDS:
+                self.long_gaps.append((now - last, stream.resumes - resumes))
             phase.chars += len(text)
-            last, is_first = now, False
+            last, is_first, resumes = now, False, stream.resumes
 
 
 async def disturb(chaos: Chaos, seconds: float, every: float, second_version: Path) -> None:
@@ -329,6 +333,11 @@ def print_phases(chaos: Chaos, readers: Readers, settings: argparse.Namespace) -
             f"{phase.name:24}{seconds:6.0f}{phase.chars / seconds:9,.0f}{phase.texts:7}{phase.resumes:9,}"
             f"  {first[0]:12.2f} {first[1]:.2f}    {gaps[0]:7.2f} {gaps[1]:.2f} {max(phase.gaps, default=0):.2f}"
         )
+    resumes: dict[int, list[float]] = defaultdict(list)
+    for seconds, count in readers.long_gaps:
+        resumes[count].append(seconds)
+    for count, found in sorted(resumes.items()):
+        print(f"gaps above {LONG_SECONDS:g} s with {count} resumes: {len(found)}, the longest {max(found):.1f} s")
     noticed: dict[str, list[Event]] = defaultdict(list)
     for event in chaos.events:
         noticed[event.what].append(event)

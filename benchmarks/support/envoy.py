@@ -88,13 +88,17 @@ class EnvoyProcess:
     def log(self) -> str:
         return self._log.read_text(errors="replace")
 
-    @property
-    def access_log(self) -> list[dict[str, Any]]:
-        """The calls that ended. Envoy writes them some seconds later, or with `flush`."""
-        return [json.loads(line) for line in self.log.splitlines() if line.startswith('{"')]
+    def access_log(self, count: int) -> list[dict[str, Any]]:
+        """Return the calls that ended, as soon as that number of them is written."""
+        found: list[dict[str, Any]] = []
 
-    def flush(self) -> None:
-        self._get("/reopen_logs", "POST")
+        def read() -> bool:
+            self._get("/reopen_logs", "POST")  # Envoy would write them some seconds later
+            found[:] = [json.loads(line) for line in self.log.splitlines() if line.startswith('{"')]
+            return len(found) >= count
+
+        self._wait(read)
+        return found
 
     def wait_for_healthy(self, count: int) -> None:
         """Wait until that number of replicas gets texts."""
@@ -136,10 +140,10 @@ class EnvoyProcess:
             return ""
 
     def _wait(self, condition: Any) -> str:
-        """Wait until there is something. Raises SystemExit: Envoy has ended, or the time is over."""
+        """Return the first result that is not empty. Raises SystemExit: Envoy has ended, or the time is over."""
         end = time.monotonic() + START_SECONDS
         while time.monotonic() < end and self._process.poll() is None:
             if found := condition():
                 return str(found)
             time.sleep(0.02)
-        raise SystemExit(f"Envoy does not start: {self.log[-2000:]}")
+        raise SystemExit(f"Envoy does not come so far in {START_SECONDS:g} s: {self.log[-2000:]}")

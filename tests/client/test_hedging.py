@@ -53,17 +53,17 @@ def tell_attempts(replica: Replica, attempts: list[str]) -> Generate:
 def test_the_quicker_server_gives_the_text_and_the_other_call_is_cancelled(kind: str) -> None:
     late, attempts = Late(Replica()), list[str]()
     with serving(late.generate) as slow, serving(tell_attempts(Replica(), attempts)) as quick:
-        hedged = 0
-        while not hedged:  # which one is asked first is drawn
+        won = 0
+        while not won:  # which one is asked first is drawn
             began = time.monotonic()
             outcome = read(kind, [slow.address, quick.address], "stream", "ROMEO:", hedge_after=0.1, **OPTIONS)
             assert (outcome.error, outcome.stream.text) == (None, TEXT)
             assert time.monotonic() - began < LATE / 2
             counts = outcome.stream.counts
-            hedged = counts.hedges
-            assert (counts.hedges_won, counts.calls) == (hedged, 1 + hedged)
+            won = counts.hedges_won
+            assert won <= counts.hedges == counts.calls - 1
         assert late.cancelled.wait(LATE)
-    assert (late.attempts, attempts[-1]) == ([""], "hedge")
+    assert (late.attempts[0], attempts[-1]) == ("", "hedge")
     assert outcome.stream.resumes == 0
 
 
@@ -76,7 +76,7 @@ def test_a_second_server_that_fails_takes_nothing_away(kind: str) -> None:
             outcome = read(kind, [one.address, two.address], "stream", "ROMEO:", hedge_after=0.05, **OPTIONS)
             if not outcome.error:
                 break
-    assert (outcome.stream.text, outcome.stream.counts.hedges_won) == (TEXT, 0)
+    assert (outcome.error, outcome.stream.text) == (None, TEXT)
 
 
 @both

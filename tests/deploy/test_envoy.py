@@ -109,9 +109,8 @@ def test_texts_are_the_same_and_each_call_is_in_both_logs(front: Front, texts: d
         for seed, text in texts.items():
             stream = client.stream(PROMPT, **OPTIONS, seed=seed, replica=Wanted(precision="fp32"))
             assert (stream.read(), stream.resumes) == (text, 0)
-    front.envoy.flush()
-    ended = [line for line in front.envoy.access_log if line["status"] == "OK"]
-    assert len(ended) == len(texts)
+    ended = front.envoy.access_log(len(texts))
+    assert [line["status"] for line in ended] == ["OK"] * len(texts)
     for line in ended:
         logged = front.find(line["call"])
         assert (logged["request"], logged["method"], logged["identity"]) == (line["request"], "Generate", "alice")
