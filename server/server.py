@@ -103,7 +103,8 @@ class Server:
 
     def _inference(self, calls: Calls, generation: TextGenerationService) -> InferenceService:
         observed = self._observation
-        steps = StepModels(self._catalog, self._settings, generation.quotas, self._drain, self._replicas)
+        take_sequence = self._replicas.take if self._replicas else None
+        steps = StepModels(self._catalog, self._settings, generation.quotas, self._drain, take_sequence)
         repository = Repository(self._catalog, self._settings, observed.statistics, observed.metrics.runs)
         return InferenceService(self._settings, calls, generation, steps, repository, self._drain)
 

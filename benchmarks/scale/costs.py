@@ -42,7 +42,7 @@ class Costs:
 
 
 def step_seconds(rows: int) -> float:
-    """Return the seconds of one step of the graph for so many rows, between those that were measured."""
+    """Return the seconds of one step of the graph by its rows, in proportion between those that were measured."""
     points = [(size, size / speed) for size, speed in GRAPH]
     place = bisect_left([size for size, _ in points], rows)
     if place == 0:

@@ -29,10 +29,11 @@ TAKE, GIVE = f"/{REPLICAS}/Take", f"/{REPLICAS}/Give"
 # A claim waits for a hand-over that has begun: it has to have more time.
 TAKE_SECONDS, GIVE_SECONDS = 3.0, 1.0
 RESOLVED_SECONDS = 2.0
+SILENT_SECONDS = 5.0  # that a replica is not asked which did not answer in time: every step would wait for it
 ROUNDS = 3  # of questions, while the sequence is on its way
 # A replica that comes back is asked soon.
 OPTIONS = [("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 1000)]
-MESSAGE_BYTES = 64 << 10  # every server takes as much, whatever its settings are
+MESSAGE_BYTES = 64 << 10  # every server takes as much, and beside it a resume token
 NAME_BYTES = 1024  # of a sequence, its identity and the bundle
 YES, NO = b"\x01", b""
 
@@ -60,6 +61,7 @@ class Replicas:
     def __init__(self, settings: ServerSettings, keys: Keys, models: Models, drain: asyncio.Event) -> None:
         self._tokens, self._models, self._drain = SequenceTokens(keys, secrets.token_bytes(8)), models, drain
         self._links = _Links(settings)
+        self._batch_bytes = MESSAGE_BYTES + settings.max_token_bytes
 
     def serve(self, server: grpc.aio.Server) -> None:
         """Let the server answer the others."""
@@ -77,7 +79,8 @@ class Replicas:
         for _ in range(ROUNDS):
             channels = await self._links.channels()
             claim = self._tokens.claim(model.digest, key)
-            answers = await asyncio.gather(*(_call(channel, TAKE, claim, TAKE_SECONDS) for channel in channels))
+            asking = (self._links.ask(channel, TAKE, claim, TAKE_SECONDS) for channel in channels)
+            answers = await asyncio.gather(*asking)
             read = [self._tokens.read_answer(answer, model.manifest) for answer in answers if answer]
             held = [sequence for sequence, _ in read if sequence]
             if held:
@@ -92,7 +95,7 @@ class Replicas:
             keys = list(model.sequences.keys)
             size = state_bytes(model.manifest.model) + NAME_BYTES
             taken = 0
-            for batch in _batches(keys, max(1, MESSAGE_BYTES // size)):
+            for batch in _batches(keys, max(1, self._batch_bytes // size)):
                 async with model.sequences.lend(batch) as loan:
                     loan.is_taken = await self._give(model, loan.sequences)
                     taken += loan.is_taken * len(loan.sequences)
@@ -103,7 +106,7 @@ class Replicas:
         """Return whether a replica took the sequences: each is asked once, until one does."""
         signed = self._tokens.states(model.digest, held)
         for channel in self._links.in_turn(await self._links.channels()):
-            if await _call(channel, GIVE, signed, GIVE_SECONDS) == YES:
+            if await self._links.ask(channel, GIVE, signed, GIVE_SECONDS) == YES:
                 return True
         return False
 
@@ -141,6 +144,8 @@ class _Links:
         self._places = [place.rpartition(":") for place in settings.replicas]
         self._credentials = _credentials(settings)
         self._channels: dict[str, grpc.aio.Channel] = {}
+        self._silent: dict[grpc.aio.Channel, float] = {}  # until when
+        self._names: dict[str, str] = {}
         self._used: grpc.ChannelCredentials | None = None
         self._resolved = -RESOLVED_SECONDS
         self._turn = 0
@@ -149,7 +154,25 @@ class _Links:
         credentials = self._credentials.current() if self._credentials else None
         if credentials is not self._used or time.monotonic() - self._resolved >= RESOLVED_SECONDS:
             await self._resolve(credentials)
-        return list(self._channels.values())
+        now = time.monotonic()
+        return [channel for channel in self._channels.values() if self._silent.get(channel, 0.0) <= now]
+
+    async def ask(self, channel: grpc.aio.Channel, method: str, request: bytes, seconds: float) -> bytes:
+        """Return the answer; none if the replica cannot be reached or refuses."""
+        try:
+            ask: Any = channel.unary_unary(method)
+            return bytes(await ask(request, timeout=seconds))
+        except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+                self._silent[channel] = time.monotonic() + SILENT_SECONDS
+            if error.code() is grpc.StatusCode.INVALID_ARGUMENT:
+                log.warning("a replica refused: %s", error.details())
+            return b""
+        except asyncio.CancelledError:
+            # A channel that is closed cancels its calls.
+            if (task := asyncio.current_task()) and task.cancelling():
+                raise
+            return b""
 
     def in_turn(self, channels: Sequence[grpc.aio.Channel]) -> Iterator[grpc.aio.Channel]:
         """Iterate over the channels, from another one each time: so what is given away spreads."""
@@ -159,13 +182,18 @@ class _Links:
     async def _resolve(self, credentials: grpc.ChannelCredentials | None) -> None:
         found: dict[str, str] = {}  # by address, the name that its certificate has
         for host, _, port in self._places:
-            found |= dict.fromkeys(await _addresses(host.strip("[]"), port), host.strip("[]"))
+            name = host.strip("[]")
+            # A name that cannot be resolved at the moment keeps its addresses.
+            addresses = await _addresses(name, port) or [one for one, named in self._names.items() if named == name]
+            found |= dict.fromkeys(addresses, name)
+        self._names = found
         before, is_same = self._channels, credentials is self._used
         self._channels = {
             address: before[address] if is_same and address in before else _channel(address, name, credentials)
             for address, name in found.items()
         }
         self._resolved, self._used = time.monotonic(), credentials
+        self._silent = {channel: until for channel, until in self._silent.items() if until > self._resolved}
         # Calls on those that are left out come to their end.
         for channel in set(before.values()) - set(self._channels.values()):
             await channel.close(TAKE_SECONDS)
@@ -198,22 +226,6 @@ def _channel(address: str, name: str, credentials: grpc.ChannelCredentials | Non
     if credentials is None:
         return grpc.aio.insecure_channel(address, options=OPTIONS)
     return grpc.aio.secure_channel(address, credentials, [*OPTIONS, ("grpc.ssl_target_name_override", name)])
-
-
-async def _call(channel: grpc.aio.Channel, method: str, request: bytes, seconds: float) -> bytes:
-    """Return the answer; none if the replica cannot be reached or refuses."""
-    try:
-        ask: Any = channel.unary_unary(method)
-        return bytes(await ask(request, timeout=seconds))
-    except grpc.aio.AioRpcError as error:
-        if error.code() is grpc.StatusCode.INVALID_ARGUMENT:
-            log.warning("a replica refused: %s", error.details())
-        return b""
-    except asyncio.CancelledError:
-        # A channel that is closed cancels its calls.
-        if (task := asyncio.current_task()) and task.cancelling():
-            raise
-        return b""
 
 
 def _batches(keys: Sequence[Key], size: int) -> Iterator[Sequence[Key]]:

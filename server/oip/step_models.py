@@ -1,7 +1,7 @@
 """Step models, NAME.step: one step of the model, with the state at the caller, or kept here as a sequence."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from functools import partial
@@ -18,12 +18,11 @@ from server.catalog.loaded_model import ServedModel
 from server.errors import InvalidField, Overloaded, ShuttingDown, join_names
 from server.observe.call import current_call
 from server.oip.names import STEP
-from server.oip.replicas import Replicas
 from server.oip.responses import ResponseWriter
 from server.oip.tensors import Tensor, read_tensors
 from server.runtime.step_runner import StepOutput
 from server.settings import ServerSettings
-from server.streaming.sequences import Key
+from server.streaming.sequences import HeldSequence, Key
 
 __all__ = ["StepModels", "read_step", "state_specs"]
 
@@ -34,6 +33,8 @@ SEQUENCE_ID, SEQUENCE_START, SEQUENCE_END = "sequence_id", "sequence_start", "se
 IGNORED = {"priority", "timeout", "binary_data_output"}
 RESERVED = "triton_"
 Arrays = Sequence[NDArray[np.float32]]
+# Takes a sequence from other replicas; see server/oip/replicas.py.
+TakeSequence = Callable[[ServedModel, Key], Awaitable[HeldSequence | None]]
 
 
 def state_specs(manifest: Manifest) -> tuple[TensorSpec, ...]:
@@ -73,10 +74,10 @@ class StepModels:
         settings: ServerSettings,
         quotas: Quotas,
         drain: asyncio.Event,
-        replicas: Replicas | None = None,
+        take_sequence: TakeSequence | None = None,
     ) -> None:
         self._models, self._settings, self._quotas, self._drain = models, settings, quotas, drain
-        self._replicas = replicas
+        self._take_sequence = take_sequence
 
     async def infer(self, request: oip.ModelInferRequest, name: str) -> tuple[ResponseWriter, Sequence[Tensor]]:
         """Return the outputs of a step of the model `name`, and what writes them. Raises RequestError."""
@@ -118,7 +119,7 @@ class StepModels:
             model.steps,
             begin=state if step.begins else None,
             end=step.ends,
-            find_elsewhere=partial(self._replicas.take, model) if self._replicas else None,
+            find_elsewhere=partial(self._take_sequence, model) if self._take_sequence else None,
         )
 
     async def _wait_for_quota(self, quota: Quota, chars: int) -> None:
