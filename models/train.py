@@ -20,13 +20,13 @@ from models.data.text_files import CorpusError
 from models.runs.metrics import BoardMissing
 from models.runs.run import Run
 from models.runs.signals import Interrupt
-from models.runs.start import begin, discard_begun_run, resume
+from models.runs.start import begin, discard_begun_run, how_to_go_on, resume
 from models.runs.step_profile import profile_step
 from models.terminal import ProgressBar, count_noun
 from models.training.async_steps import AsyncSteps
 from models.training.autotune import ThreadTrials, describe_arithmetic, fastest_arithmetic
 from models.training.checkpoint import CheckpointError
-from models.training.distributed import ALONE, CannotShare, FirstFailed, Group, join_group
+from models.training.distributed import ALONE, CannotShare, FirstFailed, Group, is_restarted_by_torchrun, join_group
 from models.training.loss_guard import Diverged, StepOutcome
 from models.training.precision import Arithmetic, CannotCompute, device_of
 from models.training.schedule import TooShort
@@ -191,6 +191,8 @@ def _show_sample(run: Run, when: str) -> None:
 
 
 def _open_run(settings: TrainSettings, began: float, group: Group = ALONE) -> Run:
+    if is_restarted_by_torchrun():
+        settings = settings.model_copy(update=group.from_first(lambda: how_to_go_on(settings.out)))
     return (resume if settings.resume else begin)(settings, began, group)
 
 

@@ -22,6 +22,7 @@ from server.http.status import start_status_port
 from server.observe.metrics import Stage
 from server.observe.observers import Observation
 from server.oip.inference import InferenceService
+from server.oip.replicas import Replicas
 from server.oip.repository import Repository
 from server.oip.step_models import StepModels
 from server.runtime.host_runner import RuntimeMissing, check_runtime
@@ -60,6 +61,7 @@ class Server:
         self._catalog = Catalog(settings, factory, metrics.count_load_failure)
         self._ending, self._drain = asyncio.Event(), asyncio.Event()  # a signal came; calls are refused
         self._health = Health(SERVICES)
+        self._replicas: Replicas | None = None
         self._engine_error: BaseException | None = None
 
     async def run(self) -> int:
@@ -86,6 +88,10 @@ class Server:
         keys = self._read_keys()
         if not await self._load():
             return False
+        if self._settings.replicas:
+            with files_of("--replicas"):
+                self._replicas = Replicas(self._settings, keys, self._catalog, self._drain)
+            self._replicas.serve(server)
         generation = TextGenerationService(self._catalog, self._settings, keys, self._drain)
         models = ModelsService(self._catalog, self._settings)
         add_services(server, generation, models, self._inference(calls, generation), self._health)
@@ -97,7 +103,8 @@ class Server:
 
     def _inference(self, calls: Calls, generation: TextGenerationService) -> InferenceService:
         observed = self._observation
-        steps = StepModels(self._catalog, self._settings, generation.quotas, self._drain)
+        take_sequence = self._replicas.take if self._replicas else None
+        steps = StepModels(self._catalog, self._settings, generation.quotas, self._drain, take_sequence)
         repository = Repository(self._catalog, self._settings, observed.statistics, observed.metrics.runs)
         return InferenceService(self._settings, calls, generation, steps, repository, self._drain)
 
@@ -163,7 +170,12 @@ class Server:
         self._drain.set()
         try:
             async with asyncio.timeout(self._settings.grace):
+                # First, and while texts end: callers look for their sequences elsewhere from now on.
+                if self._replicas:
+                    await self._replicas.hand_over()
                 await self._catalog.wait_until_idle()
+                if self._replicas:
+                    await self._replicas.hand_over()  # those of steps that were at work
         except TimeoutError:
             log.warning("the grace is over: remaining streams are cut")
             self._catalog.loader.give_up()

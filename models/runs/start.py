@@ -29,7 +29,7 @@ from models.training.schedule import require_time
 from models.training.settings import TrainSettings
 from models.training.trainer import Trainer
 
-__all__ = ["begin", "discard_begun_run", "new_model", "new_trainer", "resume"]
+__all__ = ["begin", "discard_begun_run", "how_to_go_on", "new_model", "new_trainer", "resume"]
 
 _FORWARD = 1 / 3  # of a step's time: its forward pass, which is all that validation is
 _SHORT_STEP = 0.002  # share of the time that a step may take without a second look
@@ -77,6 +77,14 @@ def resume(given: TrainSettings, began: float, group: Group = ALONE) -> Run:
     """
     _require_last(given.out)
     return _lock(given.out, group, lambda: _restore(given, began, group))
+
+
+def how_to_go_on(folder: Path) -> dict[str, bool]:
+    """Return the settings with which the same command goes on, whatever a process that died has left in the folder."""
+    if header_file(folder, LAST).exists():
+        return {"resume": True}
+    # What there is without a checkpoint was begun, and not saved.
+    return {"overwrite": holds_run(folder) and not header_file(folder, BEST).exists()}
 
 
 def _restore(given: TrainSettings, began: float, group: Group) -> Run:
