@@ -1,11 +1,23 @@
-# make setup | demo | test | check | proto | prometheus | bench | peers: each may be run again at any time.
+# `make help` lists what there is; each may be run again at any time.
 # PROVIDER=gpu installs onnxruntime-gpu; without it the presence of nvidia-smi decides.
 PYTHON ?= python3
 PROVIDER ?= $(if $(shell command -v nvidia-smi 2>/dev/null),gpu,cpu)
 BIN := .venv/bin
 
-.PHONY: setup demo test check format proto prometheus bench peers clean
+.PHONY: setup help demo test check format proto prometheus bench peers clean
 setup: .venv/ready
+
+help:
+	@echo "make setup       .venv with the locked versions (PROVIDER=cpu or gpu; the others make it when they need it)"
+	@echo "make demo        a corpus, a model, its bundle, a server, a text that streams, a load test: three to four minutes"
+	@echo "make test        the tests: some ten minutes on two cores"
+	@echo "make check       lint, types, imports, generated code"
+	@echo "make format      format the code"
+	@echo "make proto       generate the stubs from the .proto files"
+	@echo "make bench       measure this machine: graphs, engine, gRPC"
+	@echo "make peers       measure other servers beside ours; writes docs/benchmarks.md"
+	@echo "make prometheus  promtool into .tools, for tests and benchmarks of metrics"
+	@echo "make clean       remove environments, tools and caches"
 
 .venv/ready: pyproject.toml constraints.txt
 	@echo "== setup: .venv with the locked versions (provider: $(PROVIDER))"

@@ -2,7 +2,6 @@
 
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,6 +16,7 @@ from export.verify import main as verify
 from models.train import main as train
 from models.training.checkpoint import load
 from tests.conftest import Charstream
+from tests.forked import run_forked
 
 pytestmark = pytest.mark.slow
 
@@ -27,8 +27,7 @@ TEXT = "".join(
 
 def shell(*argv: object) -> subprocess.CompletedProcess[str]:
     """Runs a command in a process of its own."""
-    command = [sys.executable, "-m", "charstream", *map(str, argv)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+    return run_forked(["-m", "charstream", *map(str, argv)], timeout=300)
 
 
 @pytest.fixture(scope="module")
