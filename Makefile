@@ -1,11 +1,28 @@
-# make setup | demo | test | check | proto | prometheus | bench | peers | cuda-dry | pretrained | cluster | envoy | schemas: each may be run again at any time.
+# `make help` lists what there is; each may be run again at any time.
 # PROVIDER=gpu installs onnxruntime-gpu; without it the presence of nvidia-smi decides.
 PYTHON ?= python3
 PROVIDER ?= $(if $(shell command -v nvidia-smi 2>/dev/null),gpu,cpu)
 BIN := .venv/bin
 
-.PHONY: setup demo test check format proto prometheus bench peers cuda-dry pretrained cluster envoy schemas clean
+.PHONY: setup help demo cluster test check format proto prometheus envoy schemas cuda-dry bench peers pretrained clean
 setup: .venv/ready
+
+help:
+	@echo "make setup       .venv with the locked versions (PROVIDER=cpu or gpu; the others make it when they need it)"
+	@echo "make demo        a corpus, a model, its bundle, a server, a text that streams, a load test: three to four minutes"
+	@echo "make cluster     three replicas behind Envoy on this machine (N=3), until Ctrl-C"
+	@echo "make test        the tests: some ten minutes on two cores"
+	@echo "make check       lint, types, imports, generated code"
+	@echo "make format      format the code"
+	@echo "make proto       generate the stubs from the .proto files"
+	@echo "make bench       measure this machine: graphs, engine, gRPC"
+	@echo "make peers       measure other servers beside ours; writes docs/benchmarks.md"
+	@echo "make pretrained  train the model that comes with charstream anew: an hour or several"
+	@echo "make cuda-dry    onnxruntime-gpu under the server, on a CUDA that executes nothing"
+	@echo "make prometheus  promtool into .tools, for tests and benchmarks of metrics"
+	@echo "make envoy       Envoy into .tools, for make cluster, tests and benchmarks"
+	@echo "make schemas     schemas of Kubernetes' extensions into .tools, for tests of deploy/kubernetes"
+	@echo "make clean       remove environments, tools and caches"
 
 .venv/ready: pyproject.toml constraints.txt
 	@echo "== setup: .venv with the locked versions (provider: $(PROVIDER))"
@@ -83,6 +100,7 @@ peers: setup
 # onnxruntime-gpu itself (256 MB, into .cuda-dry) on a CUDA that executes nothing; skips with a reason where it cannot.
 cuda-dry: setup
 	$(BIN)/python -m tests.cuda_dry
+
 # The model that comes with charstream, trained anew: an hour or several. After Ctrl-C it goes on where it was.
 PRETRAINED := runs/pretrained/shakespeare
 pretrained: setup

@@ -106,17 +106,18 @@ def train(run: Run, interrupt: object = None, on_check: OnCheck | None = None) -
                 nats = run.plan((time.monotonic() - began) / (run.trainer.step - began_at))
                 bar.set_total(run.chars or 0)
                 minutes, allowed = run.settings.minutes_limit, count_noun(run.budget or 0, "step")
-                run.say(f"--minutes {minutes:g} allows {allowed}, {run.chars:,} characters")
+                run.say(f"--minutes {minutes:g} allows about {allowed}, {run.chars:,} characters")
             if orders.end:
+                if run.budget and run.trainer.step < run.budget:
+                    run.say(f"the time is up after {run.trainer.step:,} of these steps: they took longer than at first")
                 run.stop_here()
 
             # validate and save, and now and then show what the model writes
             if run.check_due:
                 if not orders.plan:
                     nats = run.validate()
-                for share, name in MILESTONES.items():
-                    if run.has_passed(share):
-                        _show_sample(run, name)
+                if passed := [name for share, name in MILESTONES.items() if run.has_passed(share)]:
+                    _show_sample(run, passed[-1])
                 if nats is not None:
                     validation = f", validation {nats:.3f}"
                     if on_check and on_check(run.trainer.step, nats):

@@ -144,7 +144,11 @@ class Server:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._on_signal, number)
-        loop.add_signal_handler(signal.SIGHUP, self._catalog.look_soon)
+        loop.add_signal_handler(signal.SIGHUP, self._look_for_models)
+
+    def _look_for_models(self) -> None:
+        log.info("SIGHUP: looks at %s for new models, and tries again those that failed", self._settings.models)
+        self._catalog.look_soon()
 
     def _on_signal(self, number: int) -> None:
         if self._ending.is_set():

@@ -2,21 +2,19 @@
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 import benchmarks.cuda.__main__ as cuda
 from benchmarks.cuda.parts import PARTS, CudaSettings, Part
+from tests.forked import run_forked
 
 pytestmark = pytest.mark.slow
 
 
 def benchmark(name: str, *flags: str, code: int = 0) -> str:
-    command = [sys.executable, "-m", f"benchmarks.{name}", *flags]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=500)
+    result = run_forked(["-m", f"benchmarks.{name}", *flags], timeout=500)
     assert result.returncode == code, result.stderr
     return result.stdout
 

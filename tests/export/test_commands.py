@@ -3,7 +3,6 @@
 import json
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -18,6 +17,7 @@ from export.verify import main as verify
 from models.train import main as train
 from models.training.checkpoint import load
 from tests.conftest import Charstream
+from tests.forked import run_forked
 
 pytestmark = pytest.mark.slow
 
@@ -28,8 +28,7 @@ TEXT = "".join(
 
 def shell(*argv: object) -> subprocess.CompletedProcess[str]:
     """Runs a command in a process of its own."""
-    command = [sys.executable, "-m", "charstream", *map(str, argv)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+    return run_forked(["-m", "charstream", *map(str, argv)], timeout=300)
 
 
 @pytest.fixture(scope="module")
