@@ -6,6 +6,7 @@ from typing import get_args
 
 import torch
 
+from bundle.curve import CURVE, TrainingCurve
 from bundle.graph_contract import (
     DEVICE_STEPS,
     decode_inputs,
@@ -66,12 +67,14 @@ def build(
     version: str,
     precisions: Sequence[Precision] | None = None,
     on_export: Callable[[str], None] = lambda file: None,
+    curve: TrainingCurve | None = None,
 ) -> tuple[Manifest, dict[str, bytes]]:
     """Return the manifest and the files of a bundle.
 
     Args:
         precisions: fp32 first (default: fp32, and int8 where the model supports it).
         on_export: called with the name of each graph when it is done, which takes some seconds each.
+        curve: the losses of the training run, which the bundle takes along.
 
     Raises:
         pydantic.ValidationError: the name or the version has characters that are not allowed.
@@ -97,6 +100,8 @@ def build(
         files={},
     )
     files = {CARD: card(trained, manifest).encode()}
+    if curve:
+        files[CURVE] = f"{curve.model_dump_json()}\n".encode()
     for file, data in _export_graphs(steps, manifest):
         files[file] = data
         on_export(file)

@@ -14,7 +14,7 @@ from bundle.manifest import Manifest
 from protos import inference_pb2 as oip
 from server.access.quotas import Quota, Quotas
 from server.catalog.loaded_model import ServedModel
-from server.errors import InvalidField, Overloaded, ShuttingDown, join_names
+from server.errors import InvalidField, ShuttingDown, join_names
 from server.observe.call import current_call
 from server.oip.names import STEP
 from server.oip.responses import ResponseWriter
@@ -87,20 +87,12 @@ class StepModels:
         writer.version = manifest.version
         step = read_step(request, manifest, self._settings.max_batch)
         call.forced_chars = len(step.token)
-        await self._wait_for_quota(quota, len(step.token))
+        await quota.earn(len(step.token), self._settings.max_wait)
         output, call.queue_seconds = await _run(step, model, quota.identity)
         # The state of a sequence stays here, unless it is asked for.
         shown = outputs if not step.sequence else [outputs[0], *(name for name in outputs if writer.wants(name))]
         arrays = dict(zip(outputs, (output.logits, *output.state), strict=True))
         return writer, [Tensor(name, "FP32", arrays[name].shape, arrays[name]) for name in dict.fromkeys(shown)]
-
-    async def _wait_for_quota(self, quota: Quota, chars: int) -> None:
-        delay = quota.charge(chars)
-        if delay > self._settings.max_wait:
-            quota.charge(-chars)
-            raise Overloaded.rate_limited(quota.identity, quota.chars_per_second, delay)
-        if delay:
-            await asyncio.sleep(delay)
 
 
 async def _run(step: StepRequest, model: ServedModel, identity: str) -> tuple[StepOutput, float]:

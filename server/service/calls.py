@@ -5,11 +5,14 @@ import logging
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import grpc
 from grpc import StatusCode
 
+from bundle.curve import TrainingCurve
+from bundle.manifest import TrainingRecord
 from protos import charstream_pb2 as pb
 from server.access.authentication import Authenticator
 from server.access.caller import Caller
@@ -18,7 +21,7 @@ from server.errors import RequestError
 from server.observe.call import Call, Observer, current_call
 from server.streaming.text_stream import Reader
 
-__all__ = ["Calls", "Models", "SharedWriter", "Texts", "Writer", "report_fault"]
+__all__ = ["Calls", "ModelCard", "Models", "SharedWriter", "Texts", "Writer", "report_fault"]
 
 log = logging.getLogger("charstream.service")
 
@@ -44,12 +47,25 @@ class Texts(Protocol):
     async def Score(self, message: pb.ScoreRequest, context: Writer) -> None: ...
 
 
+@dataclass(frozen=True)
+class ModelCard:
+    """What a bundle tells of its model, beside the manifest. What it has not, or can't be read any more, is empty."""
+
+    name: str
+    version: str
+    text: str
+    curve: TrainingCurve | None
+    training: TrainingRecord
+
+
 class Models(Protocol):
     """The service that tells which models are served, for doors other than gRPC."""
 
     async def ListModels(self, request: pb.ListModelsRequest, context: Any) -> pb.ListModelsResponse: ...
 
     async def GetModel(self, request: pb.GetModelRequest, context: Any) -> pb.Model: ...
+
+    async def card(self, name: str) -> "ModelCard": ...
 
 
 class Calls:
