@@ -120,4 +120,5 @@ async def _step_through(
 
 def _log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
     shifted = (logits - logits.max()).astype(np.float64)
-    return shifted - np.log(np.exp(shifted).sum())
+    result: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum())
+    return result
