@@ -1,10 +1,10 @@
-# make setup | demo | test | check | proto | prometheus | bench | peers: each may be run again at any time.
+# make setup | demo | test | check | proto | prometheus | browser | screenshots | bench | peers: each may be run again at any time.
 # PROVIDER=gpu installs onnxruntime-gpu; without it the presence of nvidia-smi decides.
 PYTHON ?= python3
 PROVIDER ?= $(if $(shell command -v nvidia-smi 2>/dev/null),gpu,cpu)
 BIN := .venv/bin
 
-.PHONY: setup demo test check format proto prometheus bench peers clean
+.PHONY: setup demo test check format proto prometheus browser screenshots bench peers clean
 setup: .venv/ready
 
 .venv/ready: pyproject.toml constraints.txt
@@ -50,6 +50,19 @@ prometheus: .tools/usr/bin/promtool
 .tools/usr/bin/promtool:
 	mkdir -p .tools
 	cd .tools && apt-get download prometheus && dpkg -x prometheus_*.deb . && rm prometheus_*.deb
+
+# For the tests of the playground and its pictures: Debian's Chromium, which Playwright's package drives, and npm's axe-core.
+browser: setup .tools/axe-core/axe.min.js
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt playwright
+	@command -v chromium || apt-get install -y --no-install-recommends chromium
+
+.tools/axe-core/axe.min.js:
+	mkdir -p .tools/axe-core
+	cd .tools && npm pack --silent axe-core@4.14.1 && tar xzf axe-core-4.14.1.tgz -C axe-core --strip-components=1 && rm axe-core-4.14.1.tgz
+
+# README's pictures, of the bundle that `make demo` leaves.
+screenshots: setup
+	$(BIN)/python -m benchmarks.playground.screenshots --models bundles
 
 bench: setup
 	$(BIN)/python -m benchmarks.speed.throughput

@@ -32,6 +32,9 @@ export class Bars {
   }
 }
 
+// A width at which a chart in this box has letters of their own size.
+export const widthOf = (box) => Math.max(300, Math.min(760, box.clientWidth || 640));
+
 // Curves in one frame. series: {name, points: [[x, y], ...], class}. x may be logarithmic.
 export function curves(series, { width = 640, height = 240, x = "", y = "", log = false, dots = false, yMin = null, label = "" } = {}) {
   const all = series.flatMap(({ points }) => points);

@@ -1,7 +1,7 @@
 // Know: what the model is, how it learned, and how busy the server is.
 
 import { ApiError, events, getJson } from "./api.js";
-import { curves } from "./chart.js";
+import { curves, widthOf } from "./chart.js";
 import { $, el, fail } from "./dom.js";
 import { render } from "./markdown.js";
 
@@ -65,7 +65,7 @@ export class Know {
     const at = model.training?.steps ? `; the bundle has the weights of step ${Number(model.training.steps).toLocaleString("en")}` : "";
     $("curve").replaceChildren(
       el("p", { class: "key" }, el("span", {}, el("i", {}), "training"), el("span", {}, el("i", { class: "second" }), "held-out text")),
-      curves(series, { width: 720, height: 260, x: "optimiser steps", y: `bits per ${unit}`, label }),
+      curves(series, { width: widthOf($("curve")), height: 260, x: "optimiser steps", y: `bits per ${unit}`, label }),
       el("p", { class: "hint" }, `${label}${at}.`),
     );
   }

@@ -1,7 +1,7 @@
 // Learn: what temperature and limits do to a distribution, how far back a model remembers, and two models with one seed.
 
 import { postJson } from "./api.js";
-import { Bars, curves } from "./chart.js";
+import { Bars, curves, widthOf } from "./chart.js";
 import { $, count, el, fail, percent, shown } from "./dom.js";
 import { Piece } from "./piece.js";
 import { distribution, divergence, entropy } from "./sampling.js";
@@ -134,7 +134,7 @@ export class Learn {
   drawMemory(found, whole, length, vocabulary) {
     const points = found.map(({ kept, missing }) => [kept, missing]);
     const label = `Bits by which the distribution is off, by characters kept: ${found.map(({ kept, missing }) => `${kept}: ${missing.toFixed(2)}`).join(", ")}`;
-    $("memory-chart").replaceChildren(curves([{ points, class: "first" }], { x: "characters kept", y: "bits off", log: true, dots: true, yMin: 0, label }));
+    $("memory-chart").replaceChildren(curves([{ points, class: "first" }], { x: "characters kept", y: "bits off", log: true, dots: true, yMin: 0, label, width: widthOf($("memory-chart")) }));
     const best = (logprobs) => logprobs.map((value, index) => [vocabulary[index], Math.exp(value)]).sort((one, other) => other[1] - one[1]).slice(0, 4);
     const from = found.findIndex((_, at) => found.slice(at).every(({ missing }) => missing < SAME));
     const far = from > 0 ? `From ${count(found[from].kept, "character")} on the distribution is the same within ${SAME} bits: what is further back makes no difference here.` : "";

@@ -1,6 +1,6 @@
 // Look: how surprising each character was, what else could have come, and what the hidden units do.
 
-import { getJson, postJson, events, ApiError } from "./api.js";
+import { events } from "./api.js";
 import { $, count, el, fail, percent, shown, spoken } from "./dom.js";
 import { Piece } from "./piece.js";
 import { placesOf } from "./stream.js";
@@ -45,7 +45,10 @@ export class Look {
   onPanel(panel) {
     this.isShown = panel === "look";
     if (this.isShown && this.stale) this.whole();
-    if (this.isShown) this.view.update();
+    if (this.isShown) {
+      this.view.update();
+      this.figures();
+    }
   }
 
   onModel() {
@@ -64,10 +67,7 @@ export class Look {
       if (this.isShown) this.whole();
       return;
     }
-    if (this.measured || !this.isShown) {
-      this.stale ||= !this.measured && what === "whole";
-      return;
-    }
+    if (this.measured || !this.isShown) return;
     this.view.update();
     if (what === "end") this.figures();
   }

@@ -7,6 +7,7 @@ export const MOST_CHARS = 100_000; // of one text on the page
 const CHECKPOINT_CHARS = 256;
 const MOST_POINTS = 64;
 const MOST_UNDOS = 50;
+const MOST_KEPT = 300_000; // characters of all earlier texts
 
 export const samplingFields = ({ temperature, topK, topP, minP, allowed }) => ({
   temperature,
@@ -53,13 +54,16 @@ export class Piece {
     const kept = { start, settings, started, finish, timing, prompt, model, state: this.isWriting ? "stopped" : state };
     const copies = { symbols: [...symbols], bits: [...bits], tops: [...tops], points: [...points] };
     this.undos.push({ ...kept, ...copies, chosen: new Set(chosen) });
-    if (this.undos.length > MOST_UNDOS) this.undos.shift();
+    const size = () => this.undos.reduce((sum, one) => sum + one.symbols.length, 0);
+    while (this.undos.length > MOST_UNDOS || (this.undos.length > 1 && size() > MOST_KEPT)) this.undos.shift();
   }
 
   undo() {
-    this.stop();
     const kept = this.undos.pop();
     if (!kept) return false;
+    this.stop();
+    this.control = null;
+    this.clock = null;
     Object.assign(this, kept, { trouble: "" });
     this.onChange("whole");
     return true;
@@ -106,31 +110,33 @@ export class Piece {
       checkpoint_chars: CHECKPOINT_CHARS,
       return_token: true,
     };
+    const control = new AbortController();
+    const { signal } = control;
     const stream = new TextStream(request, {
       whole,
-      onPart: (symbols, places) => this.grow(symbols, places),
+      onPart: (symbols, places) => signal.aborted || this.grow(symbols, places),
       onTrouble: (message) => {
+        if (signal.aborted) return;
         this.state = "waiting";
         this.trouble = message;
         this.onChange("state");
       },
     });
     stream.onCheckpoint = (token, chars_) => this.addPoint(from + chars_, token);
-    Object.assign(this, { state: "writing", trouble: "", finish: null, control: new AbortController() });
+    Object.assign(this, { state: "writing", trouble: "", finish: null, control, goal: from + chars });
     this.settings = { ...settings };
-    const { signal } = this.control;
     const began = performance.now();
     const timer = () => ({ first: stream.first, seconds: (performance.now() - began) / 1000, chars: this.symbols.length - from });
     this.onChange("state");
     this.clock = timer;
     try {
       const finish = await stream.run(signal);
-      if (signal !== this.control.signal) return; // another one began
+      if (control !== this.control) return; // another one began, or it was taken back
       this.finish = finish;
       this.state = finish ? "done" : "stopped";
       if (finish?.resume_token) this.addPoint(this.symbols.length, finish.resume_token);
     } catch (error) {
-      if (signal !== this.control.signal) return;
+      if (control !== this.control) return;
       this.state = "failed";
       this.trouble = error.message;
       this.error = error;
@@ -143,7 +149,6 @@ export class Piece {
   }
 
   grow(symbols, places) {
-    if (this.control.signal.aborted) return;
     for (let number = 0; number < symbols.length; number++) {
       const place = places[number];
       this.symbols.push(symbols[number]);

@@ -148,7 +148,7 @@ export class TextStream {
       const chars = this.asked.chars + Number(own.checkpoint.text_chars ?? 0);
       const token = own.checkpoint.resume_token;
       if (generated < this.started.max_chars) this.checkpoint = { token, chars, generated };
-      this.onCheckpoint?.(token, this.symbols.length);
+      if (!this.raw.length) this.onCheckpoint?.(token, chars); // in bytes, a place may be within a character
     }
     if (own.finish) this.finish = own.finish;
   }

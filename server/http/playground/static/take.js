@@ -48,12 +48,13 @@ export class Take {
       $("link").value = $("code").textContent = why;
       return;
     }
-    piece.version = this.app.model(piece.model)?.versioned ?? piece.model;
+    const made = this.app.models.find(({ digest }) => digest === piece.started?.replica?.digest);
+    piece.version = (made ?? this.app.model(piece.model))?.versioned ?? piece.model;
     $("link").value = makeLink(piece);
     $("open-link").href = $("link").value;
-    const made = code($("language").value, piece);
-    $("code").textContent = made.text;
-    $("code-hint").textContent = made.hint;
+    const call = code($("language").value, piece);
+    $("code").textContent = call.text;
+    $("code-hint").textContent = call.hint;
   }
 
   record() {

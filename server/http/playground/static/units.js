@@ -6,14 +6,15 @@ import { postJson } from "./api.js";
 export async function readUnits(piece, state, most) {
   const text = Array.from(piece.prompt + piece.text);
   const end = text.slice(-most);
-  const answer = await postJson("v1/activations", { model: piece.model, text: end.join(""), state, last: Math.min(end.length, piece.symbols.length || end.length) });
+  const length = piece.symbols.length; // it may grow meanwhile
+  const answer = await postJson("v1/activations", { model: piece.model, text: end.join(""), state, last: Math.min(end.length, length || end.length) });
   const bytes = Uint8Array.from(atob(answer.values), (char) => char.charCodeAt(0));
   const levels = joined(new Int8Array(bytes.buffer), answer);
   const count = levels.length / answer.units;
   const at = (place, unit) => levels[place * answer.units + unit] * answer.scale;
   let largest = 0;
   for (const value of levels) largest = Math.max(largest, Math.abs(value));
-  return { at, count, units: answer.units, largest: largest * answer.scale || 1, from: piece.symbols.length - count };
+  return { at, count, units: answer.units, largest: largest * answer.scale || 1, from: length - count, length };
 }
 
 // Of a model of bytes: the units after the last byte of each character.
@@ -53,8 +54,9 @@ function counted(symbols, starts) {
 
 // Returns all units, those first that follow a property most closely, by correlation; or those that move most.
 export function loudest(read, piece, name) {
-  const symbols = piece.symbols.slice(-read.count);
-  const wanted = name === "surprise" ? piece.bits.slice(-read.count).map((bits) => bits || 0) : PROPERTIES[name]?.(symbols);
+  const [from, end] = [Math.max(0, read.from), read.length];
+  const symbols = piece.symbols.slice(from, end);
+  const wanted = name === "surprise" ? piece.bits.slice(from, end).map((bits) => bits || 0) : PROPERTIES[name]?.(symbols);
   const found = [];
   for (let unit = 0; unit < read.units; unit++) {
     const values = Array.from({ length: read.count }, (_, at) => read.at(at, unit));

@@ -29,6 +29,7 @@ export class Write {
       if (event.key === "Escape" && !$("ask").open) this.stop();
     });
     this.layOut([new Piece("", "")]);
+    $("settings").open = !matchMedia("(max-width: 860px)").matches;
   }
 
   wireForm() {
@@ -265,7 +266,7 @@ export class Write {
     if (piece.state === "waiting") shown.push(el("span", { class: "trouble" }, `Connection lost (${piece.trouble}); it goes on by itself.`));
     if (piece.state === "failed") {
       shown.push(el("span", { class: "trouble", role: "alert" }, piece.trouble));
-      const left = () => piece.write(piece.settings, this.length);
+      const left = () => piece.write(piece.settings, Math.max(1, piece.goal - piece.symbols.length));
       shown.push(el("button", { type: "button", onclick: left }, "Try again"));
     }
     foot.replaceChildren(...shown);
