@@ -1,4 +1,4 @@
-"""A headless Chromium and its pages, for tests, pictures and measurements. Needs the extra `browser`, and Debian's chromium."""
+"""A headless Chromium and its pages, for tests, pictures and measurements; `make browser` brings what it needs."""
 
 import shutil
 import time
@@ -7,7 +7,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["AXE", "CHROMIUM", "PORT", "WEB", "fill", "missing_tool", "open_browser", "open_page", "text_of", "wait_until", "write"]
+__all__ = [
+    "AXE",
+    "PORT",
+    "WEB",
+    "fill",
+    "missing_tool",
+    "open_browser",
+    "open_page",
+    "text_of",
+    "wait_until",
+    "write",
+]
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)

@@ -7,14 +7,13 @@ NAME-first, the first checkpoint of its run (charstream export RUN --with-first)
 dark and at 390 pixels, to be looked at.
 """
 
-import shutil
-import subprocess
+import io
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
 from pydantic import Field
 
 from benchmarks.playground.browser import PORT, WEB, fill, missing_tool, open_browser, open_page, wait_until, write
@@ -106,8 +105,9 @@ def _questions(browser: Any, url: str, settings: ScreenshotSettings) -> None:
         page.click("#read-units")
         page.wait_for_selector(".strip")
         page.locator(".strip button").first.click()
-        closes = "[...document.querySelectorAll('#look-text .c')].findIndex(cell => ')]'.includes(cell.textContent || '?'))"
-        _place(page, max(0, int(page.evaluate(closes))))
+        closing = "cell => ')]'.includes(cell.textContent || '?')"
+        found = page.evaluate(f"[...document.querySelectorAll('#look-text .c')].findIndex({closing})")
+        _place(page, max(0, int(found)))
         page.evaluate("document.querySelector('#look-text').scrollTop = 0")
         _shoot(page, settings.out / "question-bracket.png", "#panel-look")
         page.click("#tab-learn")
@@ -120,11 +120,11 @@ def _questions(browser: Any, url: str, settings: ScreenshotSettings) -> None:
         names = page.evaluate("[...document.querySelectorAll('#pair-a option')].map(option => option.value)")
         name = page.input_value("#model")
         if f"{name}-first" not in names:
-            print(f"no picture of what training changed: there is no {name}-first among {', '.join(names)}", file=sys.stderr)
+            print(f"no picture of what training changed: no {name}-first is among {', '.join(names)}", file=sys.stderr)
             return
         page.select_option("#pair-a", f"{name}-first")
         page.select_option("#pair-b", name)
-        page.fill("#length", "300")
+        page.evaluate("document.querySelector('#length').value = 300")
         page.click("#pair-go")
         wait_until(page, "document.querySelector('#pair-about').textContent.includes('bits per character')")
         _shoot(page, settings.out / "question-training.png", "#panel-learn > :nth-child(3)")
@@ -165,14 +165,9 @@ def fill_open(page: Any) -> None:
 
 
 def _shoot(page: Any, file: Path, box: str = "") -> None:
-    """Take a picture of the page, or of a part of it, and make it small where ImageMagick is installed."""
-    with tempfile.TemporaryDirectory() as folder:
-        raw = Path(folder) / file.name
-        (page.locator(box) if box else page).screenshot(path=raw)
-        if convert := shutil.which("convert"):
-            few = ["-colors", str(COLOURS), "+dither", "-strip", "-define", "png:compression-level=9"]
-            subprocess.run([convert, raw, *few, f"PNG8:{raw}"], check=True)
-        shutil.copy(raw, file)
+    """Take a picture of the page, or of a part of it, in few colours."""
+    shot = Image.open(io.BytesIO((page.locator(box) if box else page).screenshot()))
+    shot.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE).save(file, optimize=True)
     print(f"{file}: {file.stat().st_size / 1000:.0f} kB")
 
 

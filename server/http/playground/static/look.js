@@ -162,11 +162,11 @@ export class Look {
         class: "alternative",
         "aria-current": is ? "true" : null,
         disabled: is || isByte || Boolean(this.measured),
-        "aria-label": `${is ? "" : "Go on with "}${spoken(symbol)}, ${percent(share)}`,
         onclick: () => this.branch(place, symbol),
         onkeydown: (event) => this.onAlternativeKey(event),
       },
-      el("span", { class: "symbol" }, shown(symbol)),
+      el("span", { class: "unseen" }, `${is ? "" : "Go on with "}${spoken(symbol)}, `),
+      el("span", { class: "symbol", "aria-hidden": "true" }, shown(symbol)),
       el("span", { class: "track", "aria-hidden": "true" }, bar),
       el("span", { class: "share" }, percent(share)),
     );

@@ -142,7 +142,7 @@ export class Piece {
       this.error = error;
     }
     this.clock = null;
-    this.timing = { ...timer(), resumes: stream.resumes };
+    this.timing = { ...timer(), breaks: stream.breaks };
     this.started = stream.started ?? this.started;
     if (stream.started) this.settings.seed = stream.started.seed ?? "0";
     this.onChange("end");

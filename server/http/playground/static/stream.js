@@ -41,7 +41,7 @@ export class TextStream {
     this.raw = []; // of a model of bytes: all bytes
     this.started = null;
     this.finish = null;
-    this.resumes = 0;
+    this.breaks = 0; // after which it went on
     this.origin = { token: request.resume_token ?? "", prompt: request.prompt ?? "" };
     this.base = { ...this.origin, chars: 0, generated: 0 };
     this.checkpoint = null;
@@ -85,6 +85,7 @@ export class TextStream {
       throw error;
     }
     if (performance.now() > giveUpAt) throw error;
+    if (failures === 1) this.breaks += 1;
     this.onTrouble(error.message);
     const wait = Math.random() * Math.min(LONGEST_WAIT, FIRST_WAIT * 2 ** failures) + 1000 * (error.retryAfter ?? 0);
     await new Promise((resolve) => {
@@ -122,7 +123,6 @@ export class TextStream {
       if (this.raw.length) own.received_raw = base64Of(this.raw.slice(this.base.chars));
       else own.received = this.symbols.slice(this.base.chars).join("");
       if (own.min_chars) own.min_chars = Math.max(0, own.min_chars - this.base.generated);
-      this.resumes += 1;
     }
     if (!own.resume_token) delete own.resume_token;
     this.finish = null;

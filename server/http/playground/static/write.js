@@ -261,7 +261,7 @@ export class Write {
       const { reason, stop } = piece.finish;
       parts.push(`${REASONS[reason] ?? "ended"}${stop ? ` ${JSON.stringify(stop)}` : ""}`);
     }
-    if (timing?.resumes) parts.push(`went on after ${count(timing.resumes, "break")}`);
+    if (timing?.breaks) parts.push(`went on after ${count(timing.breaks, "break")}`);
     const shown = piece.state === "empty" ? [el("span", {}, "What the model writes comes here.")] : parts.map((part) => el("span", {}, part));
     if (piece.state === "waiting") shown.push(el("span", { class: "trouble" }, `Connection lost (${piece.trouble}); it goes on by itself.`));
     if (piece.state === "failed") {

@@ -29,7 +29,8 @@ def served(tiny_files: Files, tmp_path_factory: pytest.TempPathFactory) -> Itera
     write_bundle(folder / "models" / "tiny", *tiny_files)
     manifest, files = tiny_files
     files = {**files, CURVE: CURVE_POINTS.model_dump_json().encode()}
-    write_bundle(folder / "models" / "curved", manifest.model_copy(update={"name": "curved", "files": file_records(files)}), files)
+    curved = manifest.model_copy(update={"name": "curved", "files": file_records(files)})
+    write_bundle(folder / "models" / "curved", curved, files)
     flags = ("--precision", "fp32", "--http-port", "0", "--default", "tiny", "--identity-chars", "5000")
     process = start_server(folder / "models", *flags)
     yield ready(process)
