@@ -28,7 +28,15 @@ THEMES: dict[str, dict[str, Any]] = {
     "dark": {"viewport": WIDE, "color_scheme": "dark"},
     "phone": {"viewport": PHONE},
 }
-COLOURS = 64  # of a picture: few enough for a small file
+COLOURS = 160  # of a picture: few enough for a small file
+
+# Brackets within brackets, for the question when a model closes them.
+CODE = """def total(prices, taxes=(0.1, 0.2)):
+    rows = [(name, round(price * (1 + sum(taxes)), 2)) for name, price in prices.items()]
+    return {"rows": rows, "sum": sum(price for name, price in rows)}
+
+print(total({"tea": 2.5, "bread": (3 + 1) * 0.9}, taxes=(0.05, 0.07)))
+"""
 
 
 class ScreenshotSettings(Settings):
@@ -101,22 +109,24 @@ def _questions(browser: Any, url: str, settings: ScreenshotSettings) -> None:
         fill(page, seed=3, temperature=0.7)
         write(page, 700)
         page.click("#tab-look")
+        page.fill("#score-text", CODE)
+        page.click("#score")
+        wait_until(page, f"document.querySelector('#look-mean').textContent.includes('{len(CODE)} characters')")
+        _place(page, CODE.index(")):"))
         page.select_option("#find", "brackets")
-        page.click("#read-units")
-        page.wait_for_selector(".strip")
+        page.select_option("#state", "c0")
+        wait_until(page, "document.querySelectorAll('.strip').length > 0")
         page.locator(".strip button").first.click()
-        closing = "cell => ')]'.includes(cell.textContent || '?')"
-        found = page.evaluate(f"[...document.querySelectorAll('#look-text .c')].findIndex({closing})")
-        _place(page, max(0, int(found)))
-        page.evaluate("document.querySelector('#look-text').scrollTop = 0")
         _shoot(page, settings.out / "question-bracket.png", "#panel-look")
         page.click("#tab-learn")
         page.wait_for_selector("#chance .bar")
-        page.fill("#l-top-p", "0.8")
-        _shoot(page, settings.out / "question-top-p.png", "#panel-learn > :nth-child(1)")
         page.click("#memory-go")
         wait_until(page, "!document.querySelector('#memory-go').disabled")
         _shoot(page, settings.out / "question-memory.png", "#panel-learn > :nth-child(2)")
+        page.fill("#context", CODE.partition("(")[0][:4])
+        page.fill("#l-top-p", "0.8")
+        wait_until(page, "document.querySelectorAll('#chance .bar:not(.cut)').length > 3")
+        _shoot(page, settings.out / "question-top-p.png", "#panel-learn > :nth-child(1)")
         names = page.evaluate("[...document.querySelectorAll('#pair-a option')].map(option => option.value)")
         name = page.input_value("#model")
         if f"{name}-first" not in names:
@@ -166,6 +176,7 @@ def fill_open(page: Any) -> None:
 
 def _shoot(page: Any, file: Path, box: str = "") -> None:
     """Take a picture of the page, or of a part of it, in few colours."""
+    page.evaluate("window.scrollTo(0, 0); document.querySelector('.top').style.position = 'static'")
     shot = Image.open(io.BytesIO((page.locator(box) if box else page).screenshot()))
     shot.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE).save(file, optimize=True)
     print(f"{file}: {file.stat().st_size / 1000:.0f} kB")

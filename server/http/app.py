@@ -19,8 +19,7 @@ from server.http.playground.pages import page_routes
 from server.http.scores import Scores
 from server.http.triton import Generate, error_text
 from server.observe.metrics import Metrics, Stage
-from server.service.activations import StateReader
-from server.service.calls import Calls, Models, Texts
+from server.service.calls import Calls, Models, States, Texts
 from server.settings import ServerSettings
 
 __all__ = ["build"]
@@ -39,7 +38,7 @@ PLACES = (
 
 
 def build(
-    calls: Calls, texts: Texts, models: Models, states: StateReader, settings: ServerSettings, metrics: Metrics
+    calls: Calls, texts: Texts, models: Models, states: States, settings: ServerSettings, metrics: Metrics
 ) -> ASGIApp:
     """Return the application."""
     door = Door(calls, _body_bytes(settings))

@@ -1,54 +1,38 @@
 """Looks inside a model: the hidden units after each character of a text, by single steps of the step graph."""
 
 import asyncio
-from dataclasses import dataclass
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bundle.graph_contract import step_inputs
 from server.access.quotas import Quota, Quotas
-from server.catalog.catalog import Catalog
 from server.catalog.loaded_model import ServedModel
 from server.errors import InvalidField, ShuttingDown, join_names, quote
 from server.observe.call import current_call
+from server.service.calls import Activations
 from server.service.fields import encode
 from server.settings import ServerSettings
 
-__all__ = ["MOST_CHARS", "MOST_NUMBERS", "Activations", "StateReader"]
+__all__ = ["MOST_CHARS", "MOST_NUMBERS", "StateReader"]
 
 # Of one request: the characters that are read, and the numbers that are answered.
 MOST_CHARS, MOST_NUMBERS = 1024, 1 << 20
 
 
-@dataclass(frozen=True)
-class Activations:
-    """What a model's hidden units are, after the last T characters of a text.
+class Models(Protocol):
+    """The models, as far as a reader has to know them; see server/catalog/catalog.py."""
 
-    Attributes:
-        state: the name of the array, h0 being the lowest layer's; `states`: all that the model has.
-        symbols: the T characters, or if `is_bytes` bytes as code points.
-        values: [T, H].
-        logprobs: [V], of each symbol of the vocabulary at the place after the text.
-    """
-
-    model: str
-    version: str
-    state: str
-    states: tuple[str, ...]
-    symbols: str
-    is_bytes: bool
-    values: NDArray[np.float32]
-    logprobs: NDArray[np.float64]
+    def use(self, wanted: str, digest: str) -> AbstractAsyncContextManager[ServedModel]: ...
 
 
 class StateReader:
     """Reads texts step by step, within the caller's quota: such a text is one that is open, with its characters."""
 
-    def __init__(
-        self, catalog: Catalog[ServedModel], settings: ServerSettings, quotas: Quotas, drain: asyncio.Event
-    ) -> None:
-        self._catalog, self._settings, self._quotas, self._drain = catalog, settings, quotas, drain
+    def __init__(self, models: Models, settings: ServerSettings, quotas: Quotas, drain: asyncio.Event) -> None:
+        self._models, self._settings, self._quotas, self._drain = models, settings, quotas, drain
 
     async def read(self, model: str, text: str, state: str, last: int | None) -> Activations:
         """Return the activations after the `last` characters of a text (None: all), which may be empty.
@@ -63,7 +47,7 @@ class StateReader:
             if self._drain.is_set():
                 raise ShuttingDown
             with quota.text():
-                async with self._catalog.use(model, "") as served:
+                async with self._models.use(model, "") as served:
                     return await self._read(served, text, state, last, quota)
 
     async def _read(self, served: ServedModel, text: str, state: str, last: int | None, quota: Quota) -> Activations:

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import grpc
+import numpy as np
 from grpc import StatusCode
+from numpy.typing import NDArray
 
 from bundle.curve import TrainingCurve
 from bundle.manifest import TrainingRecord
@@ -21,7 +23,7 @@ from server.errors import RequestError
 from server.observe.call import Call, Observer, current_call
 from server.streaming.text_stream import Reader
 
-__all__ = ["Calls", "ModelCard", "Models", "SharedWriter", "Texts", "Writer", "report_fault"]
+__all__ = ["Activations", "Calls", "ModelCard", "Models", "SharedWriter", "States", "Texts", "Writer", "report_fault"]
 
 log = logging.getLogger("charstream.service")
 
@@ -45,6 +47,33 @@ class Texts(Protocol):
     async def Generate(self, message: pb.GenerateRequest, context: Writer) -> None: ...
 
     async def Score(self, message: pb.ScoreRequest, context: Writer) -> None: ...
+
+
+@dataclass(frozen=True)
+class Activations:
+    """What a model's hidden units are, after the last T characters of a text.
+
+    Attributes:
+        state: the name of the array, h0 being the lowest layer's; `states`: all that the model has.
+        symbols: the T characters, or if `is_bytes` bytes as code points.
+        values: [T, H].
+        logprobs: [V], of each symbol of the vocabulary at the place after the text.
+    """
+
+    model: str
+    version: str
+    state: str
+    states: tuple[str, ...]
+    symbols: str
+    is_bytes: bool
+    values: NDArray[np.float32]
+    logprobs: NDArray[np.float64]
+
+
+class States(Protocol):
+    """The service that looks inside models; see server/service/activations.py."""
+
+    async def read(self, model: str, text: str, state: str, last: int | None) -> Activations: ...
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,7 @@ from server.http.bodies import Body, parse, to_event
 from server.http.choices import byte_name
 from server.http.exchange import Exchange
 from server.observe.metrics import Metrics
-from server.service.activations import Activations, StateReader
-from server.service.calls import Models
+from server.service.calls import Activations, Models, States
 from server.settings import ServerSettings
 
 __all__ = ["Insight"]
@@ -34,7 +33,7 @@ class ActivationsBody(Body):
 class Insight:
     """Serves POST /v1/activations, GET /v1/cards/NAME and GET /v1/load."""
 
-    def __init__(self, states: StateReader, models: Models, metrics: Metrics, settings: ServerSettings) -> None:
+    def __init__(self, states: States, models: Models, metrics: Metrics, settings: ServerSettings) -> None:
         self._states, self._models, self._metrics, self._settings = states, models, metrics, settings
 
     async def serve_activations(self, exchange: Exchange) -> None:

@@ -152,7 +152,7 @@ export class Learn {
     this.pieces?.forEach((piece) => piece.stop());
     this.pieces = ["pair-a", "pair-b"].map((id) => new Piece($(id).value, $("prompt").value));
     const boxes = this.pieces.map((piece) => {
-      const text = el("div", { class: "text", tabindex: "0", role: "group", "aria-label": piece.model, dir: "auto" });
+      const text = el("div", { class: "text", tabindex: "0", role: "group", "aria-label": piece.model });
       const foot = el("footer");
       const view = new TextView(text, { colour: (one, place) => level(one.bits[place]) });
       view.show(piece);
@@ -168,7 +168,7 @@ export class Learn {
     const differ = one.symbols.findIndex((symbol, at) => symbol !== other.symbols[at]);
     const same = differ < 0 ? "The two texts are the same." : `They are the same for the first ${count(differ, "character")}.`;
     const bits = this.pieces.map((piece) => `${piece.model}: ${piece.meanBits.toFixed(2)} bits per character`).join(", ");
-    $("pair-about").textContent = one.symbols.length && other.symbols.length ? `${same} ${bits}.` : "With the prompt, the length and the settings of Write.";
+    $("pair-about").textContent = one.symbols.length && other.symbols.length ? `${same} Each costs its own model: ${bits}.` : "With the prompt, the length and the settings of Write.";
   }
 
   pairFoot(piece) {

@@ -55,8 +55,9 @@ export class Look {
     const { layers = 1, cell } = this.app.model(this.piece?.model) ?? {};
     const names = Array.from({ length: layers }, (_, layer) => (cell === "lstm" ? [`h${layer}`, `c${layer}`] : [`h${layer}`])).flat();
     const words = { h: "output", c: "memory" };
+    const before = $("state").value;
     $("state").replaceChildren(...names.map((name) => el("option", { value: name }, `${Number(name.slice(1)) + 1}, ${words[name[0]]}`)));
-    $("state").value = `h${layers - 1}`;
+    $("state").value = names.includes(before) ? before : `h${layers - 1}`;
   }
 
   onText(what) {
@@ -112,7 +113,7 @@ export class Look {
   // The chosen unit after the character at a place, from -1 to 1; NaN where it was not read.
   valueAt(place) {
     const at = place - this.units.from;
-    return at >= 0 && at < this.units.count ? this.units.at(at, this.unit) / this.units.largest : NaN;
+    return at >= 0 && at < this.units.count ? this.units.share(at, this.unit) : NaN;
   }
 
   recolour() {
@@ -221,8 +222,8 @@ export class Look {
     $("read-units").disabled = true;
     $("units-about").textContent = "The server reads the text once more, step by step…";
     try {
-      this.units = await readUnits(piece, $("state").value, LOOK_CHARS);
-      this.unit = null;
+      const read = await readUnits(piece, $("state").value, LOOK_CHARS);
+      if (piece === this.piece) [this.units, this.unit] = [read, null];
       this.drawStrips();
       if ($("colour-by").value === "surprise" && this.unit !== null) $("colour-by").value = "unit";
       this.recolour();
@@ -263,7 +264,7 @@ export class Look {
     const pen = canvas.getContext("2d");
     const image = pen.createImageData(shownChars, 1);
     for (let at = 0; at < shownChars; at++) {
-      const value = read.at(read.count - shownChars + at, unit) / read.largest;
+      const value = read.share(read.count - shownChars + at, unit);
       image.data.set([...(value > 0 ? [226, 122, 30] : [40, 116, 190]), Math.round(255 * Math.min(1, Math.abs(value) ** 0.8))], 4 * at);
     }
     pen.putImageData(image, 0, 0);

@@ -12,9 +12,13 @@ export async function readUnits(piece, state, most) {
   const levels = joined(new Int8Array(bytes.buffer), answer);
   const count = levels.length / answer.units;
   const at = (place, unit) => levels[place * answer.units + unit] * answer.scale;
-  let largest = 0;
-  for (const value of levels) largest = Math.max(largest, Math.abs(value));
-  return { at, count, units: answer.units, largest: largest * answer.scale || 1, from: length - count, length };
+  // Each unit has a range of its own: those of a cell's memory have no bound.
+  const largest = new Float64Array(answer.units);
+  levels.forEach((value, place) => {
+    const unit = place % answer.units;
+    largest[unit] = Math.max(largest[unit], Math.abs(value) * answer.scale);
+  });
+  return { at, share: (place, unit) => at(place, unit) / (largest[unit] || 1), count, units: answer.units, from: length - count, length };
 }
 
 // Of a model of bytes: the units after the last byte of each character.

@@ -2,7 +2,7 @@
 
 import { el } from "./dom.js";
 
-const CELLS_A_FRAME = 500;
+const CELLS_A_FRAME = 250;
 const LONGEST_LINE = 2000; // cells: a text without line ends is not one endless line to lay out
 const EDGES = [1, 2, 3, 4, 5, 6.5, 8]; // bits
 

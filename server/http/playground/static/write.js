@@ -197,6 +197,7 @@ export class Write {
     this.app.pieces = pieces;
     this.app.active = Math.min(this.app.active, pieces.length - 1);
     this.columns = pieces.map((piece, number) => this.column(piece, number));
+    $("texts").classList.toggle("several", pieces.length > 1);
     $("texts").replaceChildren(...this.columns.map(({ box }) => box));
     pieces.forEach((piece, number) => {
       piece.onChange = (what) => this.onChange(piece, this.columns[number], what);
@@ -213,7 +214,7 @@ export class Write {
     const model = el("span", {}, piece.model);
     const look = el("button", { type: "button", onclick: () => this.look(number) }, "Look");
     look.setAttribute("aria-label", `Look into ${title.textContent.toLowerCase()}`);
-    const text = el("div", { class: "text", tabindex: "0", role: "group", "aria-label": title.textContent, dir: "auto" });
+    const text = el("div", { class: "text", tabindex: "0", role: "group", "aria-label": title.textContent });
     const box = el("article", { class: "piece", "aria-label": title.textContent }, el("header", {}, title, model, look), text, foot);
     const view = new TextView(text, { colour: (one, place) => ($("surprise").checked ? level(one.bits[place]) : ""), onPick: (place) => this.look(number, place) });
     return { box, foot, view, text, model, drawn: 0 };
