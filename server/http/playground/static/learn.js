@@ -167,8 +167,20 @@ export class Learn {
     const [one, other] = this.pieces;
     const differ = one.symbols.findIndex((symbol, at) => symbol !== other.symbols[at]);
     const same = differ < 0 ? "The two texts are the same." : `They are the same for the first ${count(differ, "character")}.`;
-    const bits = this.pieces.map((piece) => `${piece.model}: ${piece.meanBits.toFixed(2)} bits per character`).join(", ");
-    $("pair-about").textContent = one.symbols.length && other.symbols.length ? `${same} Each costs its own model: ${bits}.` : "With the prompt, the length and the settings of Write.";
+    if (!one.symbols.length || !other.symbols.length) return;
+    const [oneOfOther, otherOfOne] = await Promise.all([this.bitsOf(other, one.model), this.bitsOf(one, other.model)]);
+    const line = (piece, bits, name) => `To ${piece.model} its own text has ${piece.meanBits.toFixed(2)} bits per character, that of ${name} ${bits}`;
+    $("pair-about").textContent = `${same} ${line(one, oneOfOther, other.model)}. ${line(other, otherOfOne, one.model)}.`;
+  }
+
+  // How surprising a text is to another model, which may not know all of its characters.
+  async bitsOf(piece, model) {
+    try {
+      const { summary } = await postJson("v1/score", { model, prompt: piece.prompt, text: piece.text });
+      return summary.bits_per_char.toFixed(2);
+    } catch (error) {
+      return `cannot be told (${error.message})`;
+    }
   }
 
   pairFoot(piece) {
