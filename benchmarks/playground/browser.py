@@ -75,14 +75,16 @@ def wait_until(page: Any, condition: str, seconds: float = SECONDS) -> None:
 
 
 def fill(page: Any, **values: object) -> None:
-    """Fill fields of the page by their ids, in which `_` stands for `-`."""
+    """Fill fields of Write by their ids, in which `_` stands for `-`; narrow pages fold the settings away."""
+    page.evaluate("document.querySelector('#settings').open = true")
     for name, value in values.items():
         page.fill(f"#{name.replace('_', '-')}", str(value))
+    page.evaluate("document.querySelector('#settings').open = matchMedia('(min-width: 861px)').matches")
 
 
 def write(page: Any, chars: int, seconds: float = SECONDS) -> str:
     """Press Write, and return the text of `chars` characters when it is there."""
-    page.fill("#length", str(chars))
+    fill(page, length=chars)
     page.click("#go")
     done = "document.querySelector('#stop').disabled"
     wait_until(page, f"{done} && document.querySelectorAll('#texts .c').length >= {chars}", seconds)

@@ -147,7 +147,7 @@ def _panels(browser: Any, url: str, settings: ScreenshotSettings, theme: str, op
         for name in PANELS:
             page.click(f"#tab-{name}")
             if name == "write":
-                fill_open(page)
+                fill(page, seed=7, temperature=0.8)
                 write(page, 500)
             if name == "look":
                 _place(page, 80)
@@ -165,13 +165,6 @@ def _panels(browser: Any, url: str, settings: ScreenshotSettings, theme: str, op
                 page.wait_for_selector(".meter")
             page.evaluate("window.scrollTo(0, 0)")
             page.screenshot(path=settings.panels / f"{name}-{theme}.png", full_page=True)
-
-
-def fill_open(page: Any) -> None:
-    """Fill the settings, which narrow pages fold away."""
-    page.evaluate("document.querySelector('#settings').open = true")
-    fill(page, seed=7, temperature=0.8)
-    page.evaluate("document.querySelector('#settings').open = matchMedia('(min-width: 861px)').matches")
 
 
 def _shoot(page: Any, file: Path, box: str = "") -> None:
