@@ -12,7 +12,7 @@ from protos import charstream_pb2 as pb
 from server.http.bodies import Body, parse, to_event
 from server.http.choices import byte_name
 from server.http.exchange import Exchange
-from server.observe.metrics import Metrics
+from server.observe.metrics import Metrics, Stage
 from server.service.calls import Activations, Models, States
 from server.settings import ServerSettings
 
@@ -49,14 +49,16 @@ class Insight:
         await exchange.answer({**about, "training": training, "curve": curve})
 
     async def serve_load(self, exchange: Exchange) -> None:
-        """Answer once, or with `?stream=true` every second until the client goes, or the call lasted long enough."""
+        """Answer once, or with `?stream=true` each second, until the client or the server goes or the call was long."""
         await exchange.body()
         if exchange.query.get("stream") not in ("true", "1"):
             await exchange.answer(await self._load())
             return
         end = time.monotonic() + self._settings.max_seconds
-        while time.monotonic() < end:
+        while True:
             await exchange.event(to_event(await self._load()))
+            if time.monotonic() > end or self._metrics.stage is not Stage.READY:
+                break
             await asyncio.sleep(EVERY_SECONDS)
         await exchange.end_events()
 

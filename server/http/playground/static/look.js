@@ -174,7 +174,10 @@ export class Look {
   }
 
   onAlternativeKey(event) {
-    if (event.key === "Escape") $("look-text").focus();
+    if (event.key === "Escape") {
+      event.stopPropagation(); // it does not stop a text that is being written
+      $("look-text").focus();
+    }
     const next = { ArrowDown: "nextElementSibling", ArrowUp: "previousElementSibling" }[event.key];
     if (!next) return;
     event.preventDefault();

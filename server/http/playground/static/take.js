@@ -1,6 +1,6 @@
 // Take away: a link that makes the text again, the call that made it, and the text itself.
 
-import { $, fail } from "./dom.js";
+import { $, el, fail } from "./dom.js";
 import { code } from "./calls.js";
 import { makeLink } from "./link.js";
 
@@ -81,8 +81,12 @@ export class Take {
       await navigator.clipboard.writeText(text);
       this.app.say("Copied.");
     } catch {
-      field?.select();
+      // Pages that came without TLS from another machine may only copy what is selected.
+      const box = field ?? document.body.appendChild(el("textarea", { readonly: true }));
+      if (!field) box.value = text;
+      box.select();
       const done = document.execCommand("copy");
+      if (!field) box.remove();
       fail($("notice"), done ? null : "The browser does not let this page copy: select the text and copy it.");
     }
   }
