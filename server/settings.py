@@ -136,7 +136,8 @@ class ServerSettings(Settings):
     connection_cancels: float = Field(
         0,
         ge=0,
-        description="calls a second that one connection may give up before their end, or be refused. 0 is no limit",
+        description="calls a second that one connection, or over HTTP one address, may give up before their end. "
+        "0 is no limit",
     )
     connection_idle: float = Field(
         600, ge=1, le=86_400, description="seconds without a call after which a connection is closed"

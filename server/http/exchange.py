@@ -70,7 +70,7 @@ class Endpoint:
         begin_call(f"{SERVICE}/{self._name}", KIND)
         exchange = Exchange(scope, receive, send, self._door.body_bytes)
         try:
-            async with self._door.calls.receive(exchange):
+            async with self._door.calls.receive(exchange, exchange.host):
                 await self._serve(exchange)
         except asyncio.CancelledError:
             if not exchange.is_gone:
@@ -110,8 +110,13 @@ class Exchange:
         self._is_complete = False  # the last bytes were handed over
         self._watcher: asyncio.Task[None] | None = None
 
+    @property
+    def host(self) -> str:
+        """The address of the client, or of the proxy before it."""
+        return str((self._scope["client"] or ("unknown", 0))[0])
+
     def peer(self) -> str:
-        host, port = self._scope["client"] or ("unknown", 0)
+        host, port = self.host, (self._scope["client"] or ("unknown", 0))[1]
         return f"ipv6:[{host}]:{port}" if ":" in host else f"ipv4:{host}:{port}"
 
     def invocation_metadata(self) -> Iterable[tuple[str, str]]:

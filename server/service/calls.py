@@ -104,13 +104,17 @@ class Calls:
         self._authenticator, self._observers, self._cancel_limit = authenticator, observers, cancel_limit
 
     @asynccontextmanager
-    async def receive(self, caller: Caller) -> AsyncIterator[Call]:
-        """Serve the current call in the block; give its record. Raises RequestError, before the block or from it."""
+    async def receive(self, caller: Caller, host: str | None = None) -> AsyncIterator[Call]:
+        """Serve the current call in the block; give its record. Raises RequestError, before the block or from it.
+
+        Args:
+            host: where connections have one call each, what they give up is counted together for their host.
+        """
         call = current_call()
         call.peer, call.observers = caller.peer(), self._observers
         call.traceparent = _header(caller, "traceparent")
         with self._observe(call, caller):
-            async with self._cancel_limit.watch(call.peer, caller.time_remaining()):
+            async with self._cancel_limit.watch(host or call.peer, caller.time_remaining()):
                 call.identity = self._authenticator.identify(caller)
                 yield call
 

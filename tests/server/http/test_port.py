@@ -282,6 +282,22 @@ async def test_new_connections_see_a_certificate_that_was_replaced(tmp_path: Pat
         assert first != second
 
 
+def test_calls_given_up_over_connections_of_their_own_count_together(bundles: Path) -> None:
+    process = ready(start_server(bundles, *FLAGS, "--connection-cancels", "0.5"))
+    try:
+        with ExitStack() as stack:
+            for _ in range(ROWS):  # five may be given up at once
+                connection = stack.enter_context(socket.create_connection(place(process), timeout=20))
+                connection.sendall(ENDLESS_STREAM)
+                assert b"200 OK" in connection.recv(1000)
+        with httpx.Client(base_url=f"http://{process.web}", timeout=20) as web:
+            answers = (web.post("/v1/completions", json={"max_tokens": 1}) for _ in range(5))
+            refused = next(answer for answer in answers if answer.status_code == 429)
+        assert "gave up more than 0.5 calls a second" in refused.json()["error"]["message"]
+    finally:
+        stop(process)
+
+
 async def test_a_drain_lets_texts_end_and_refuses_new_ones(bundles: Path) -> None:
     process = await asyncio.to_thread(ready, start_server(bundles, "--precision", "fp32", "--http-port", "0"))
     try:
