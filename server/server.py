@@ -26,6 +26,7 @@ from server.oip.replicas import Replicas
 from server.oip.repository import Repository
 from server.oip.step_models import StepModels
 from server.runtime.host_runner import RuntimeMissing, check_runtime
+from server.service.activations import StateReader
 from server.service.calls import Calls
 from server.service.generation import TextGenerationService
 from server.service.health import Health
@@ -97,7 +98,8 @@ class Server:
         add_services(server, generation, models, self._inference(calls, generation), self._health)
         await server.start()
         if http:
-            http.start(build(calls, generation, models, self._settings, self._observation.metrics))
+            states = StateReader(self._catalog, self._settings, generation.quotas, self._drain)
+            http.start(build(calls, generation, models, states, self._settings, self._observation.metrics))
         self._observation.metrics.stage = Stage.READY
         return True
 
@@ -132,9 +134,9 @@ class Server:
         except RuntimeMissing as error:
             raise CannotStart(str(error)) from None
         except OSError as error:
-            raise CannotStart(f"--models {self._settings.models}: {error.strerror}") from None
+            raise CannotStart(f"{self._settings.folder_flag}: {error.strerror}") from None
         if not len(self._catalog):
-            raise CannotStart(f"--models {self._settings.models}: holds no bundle that can be served")
+            raise CannotStart(f"{self._settings.folder_flag}: holds no bundle that can be served")
         default, versions = self._settings.default, self._catalog.versions
         if default and not versions.of(default):
             served = join_names(versions.names())
@@ -144,7 +146,11 @@ class Server:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._on_signal, number)
-        loop.add_signal_handler(signal.SIGHUP, self._catalog.look_soon)
+        loop.add_signal_handler(signal.SIGHUP, self._look_for_models)
+
+    def _look_for_models(self) -> None:
+        log.info("SIGHUP: looks at %s for new models, and tries again those that failed", self._settings.models)
+        self._catalog.look_soon()
 
     def _on_signal(self, number: int) -> None:
         if self._ending.is_set():
@@ -210,8 +216,8 @@ def _options(settings: ServerSettings) -> list[tuple[str, int]]:
         ("grpc.http2.ping_timeout_ms", int(settings.keepalive_timeout * 1000)),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.max_pings_without_data", 0),
-        # How often clients may probe us.
-        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+        # How often clients may probe us; a proxy does often, to notice soon who has stopped.
+        ("grpc.http2.min_ping_interval_without_data_ms", 1_000),
         # Beyond these, gRPC cancels calls that arrive together, before our code can say what the limit is.
         ("grpc.server.max_pending_requests", pending),
         ("grpc.server.max_pending_requests_hard_limit", 3 * pending),

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from bundle.manifest import ON_DEVICE
+from bundle.pretrained import FOLDER
 from charstream.settings import Settings
 from server.limits import BURST_SECONDS, LENT_CHARS, LONGEST_STOP
 
@@ -19,6 +20,9 @@ class ServerSettings(Settings):
     """Streams characters from bundles over gRPC. The first SIGINT or SIGTERM drains, the second ends it at once."""
 
     models: Path = Field(Path("bundles"), description="a folder of bundles, or one bundle")
+    pretrained: bool = Field(
+        False, description="serve the models that come with charstream, instead of those of --models"
+    )
     default: str = Field(
         "",
         description="name of the model for requests that name none; without it that of the newest bundle (the time of "
@@ -169,6 +173,9 @@ class ServerSettings(Settings):
     http_origins: tuple[str, ...] = Field(
         (), description="an origin whose web pages may call the HTTP port, as https://example.org; * for any"
     )
+    playground: bool = Field(
+        True, description="the HTTP port shows a page at / to try the models with, which calls it as others do"
+    )
     traces: str = Field(
         "",
         pattern=r"^(https?://\S+)?$",
@@ -242,6 +249,16 @@ class ServerSettings(Settings):
                 f"or 0: {LENT_CHARS} characters are lent to each text, and would not be earned in time"
             )
         return self
+
+    @property
+    def folder(self) -> Path:
+        """The folder whose bundles are served, or one bundle."""
+        return FOLDER if self.pretrained else self.models
+
+    @property
+    def folder_flag(self) -> str:
+        """The flag that says so, for errors."""
+        return "--pretrained" if self.pretrained else f"--models {self.models}"
 
     @property
     def most_texts(self) -> int:

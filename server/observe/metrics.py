@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from server.observe.call import Call, Observer
+from server.observe.call import ATTEMPTS, PROXY, Call, Observer
 from server.observe.engine_metrics import POWERS_OF_2, SECONDS, EngineFamilies, EngineMetrics, ModelInfo, PoolMetrics
 
 __all__ = ["Metrics", "Stage"]
@@ -68,6 +68,17 @@ class Metrics(Observer):
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
 
+    def load(self) -> dict[str, dict[str, float]]:
+        """Return by model name: texts that have a row, wait for one, and gave it up; characters generated and read."""
+        names = ("charstream_rows", "charstream_waiting", "charstream_paused_rows", "charstream_chars_total")
+        found = dict[str, dict[str, float]]()
+        for family in self.registry.restricted_registry(names).collect():
+            for sample in family.samples:
+                if sample.name in names:
+                    name = sample.labels.get("kind") or sample.name.removeprefix("charstream_")
+                    found.setdefault(sample.labels["model"], {})[name] = sample.value
+        return found
+
     def engine(self, model: ModelInfo) -> EngineMetrics:
         """Return the metrics of the engine of this model."""
         return EngineMetrics(self._engines, model)
@@ -103,6 +114,10 @@ class Metrics(Observer):
             self._texts.count_finish(call.model, call.reason)
         if call.resumed:
             self._texts.get(call.model).resumed.inc()
+        if call.headers.attempt:
+            self._texts.get(call.model).attempts[call.headers.attempt].inc()
+        if call.headers.tries > 1:
+            self._texts.get(call.model).attempts[PROXY].inc()
 
     def _is_in(self, stage: Stage) -> bool:
         return self.stage is stage
@@ -171,6 +186,7 @@ class _Text:
         self.inter_chunk = texts.inter_chunk.labels(model)
         self.chunk_chars = texts.chunk_chars.labels(model)
         self.resumed = texts.resumed.labels(model)
+        self.attempts = {kind: texts.attempts.labels(model, kind) for kind in (*ATTEMPTS, PROXY)}
 
 
 class _Texts:
@@ -187,6 +203,12 @@ class _Texts:
             "charstream_resumed_total",
             "Texts that went on from a token or a text received",
             ["model"],
+            registry=registry,
+        )
+        self.attempts = Counter(
+            "charstream_attempts_total",
+            "Calls that were asked for elsewhere before, or are at the same time, by the reason that the caller gives",
+            ["model", "kind"],
             registry=registry,
         )
         self._finished = Counter(
