@@ -183,7 +183,12 @@ class _Run(Settings):
     precision: Literal["auto", "fp32", "bf16", "fp64"] = Field(
         "auto", description="arithmetic of training: auto times fp32, bf16 and on a GPU TF32, and takes the fastest"
     )
-    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N")
+    device: str = Field(
+        "auto",
+        pattern=r"^(auto|cpu|cuda(:\d+)?)$",
+        examples=["auto", "cpu", "cuda", "cuda:1"],
+        description="auto, cpu, cuda or cuda:N",
+    )
     seed: int = Field(0, ge=0, lt=2**63, description="seed of the weights, of dropout, of noise and of the samples")
     tensorboard: bool = Field(False, description="also write TensorBoard's files into the run's folder")
     resume: bool = Field(False, description="go on with the run in --out")
