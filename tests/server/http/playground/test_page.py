@@ -174,7 +174,13 @@ def test_two_models_write_side_by_side_and_units_and_bars_show_what_they_do(page
     page.click("#memory-go")
     wait_until(page, "document.querySelector('#memory-table').textContent.includes('all 39')")
     page.click("#tab-write")
+    page.select_option("#columns", "2")
+    fill(page, seed=9)
     write(page, 60)
+    wait_until(page, f"{count('#texts')} === 120")
+    for index in range(2):
+        fields = {"temperature": 1, "seed": 9, "charstream": {"continuation": index}}
+        assert text_of(page, f"#texts > :nth-child({index + 1}) .text") == playground.complete("a", 60, **fields)
     page.click("#tab-look")
     page.click("#read-units")
     wait_until(page, "document.querySelectorAll('.strip').length === 12")
