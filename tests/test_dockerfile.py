@@ -115,6 +115,8 @@ def test_the_wheel_runs_its_commands_in_an_empty_environment(image: Path) -> Non
     assert "loadtest" in shown.stdout
     served = subprocess.run([command, "serve", "--help"], cwd=image, capture_output=True, text=True, timeout=60)
     assert served.stdout.startswith("usage: charstream serve")
+    models = subprocess.run([command, "pretrained"], cwd=image, capture_output=True, text=True, timeout=60)
+    assert models.stdout.startswith("shakespeare: "), models.stderr
     # What needs an extra says which.
     for name, extra in (("train", "train"), ("loadtest", "loadtest")):
         refused = subprocess.run([command, name], cwd=image, capture_output=True, text=True, timeout=60)

@@ -20,7 +20,7 @@ from server.access.authentication import Authenticator
 from server.access.caller import Caller
 from server.access.cancel_limit import CancelLimit
 from server.errors import RequestError
-from server.observe.call import Call, Observer, current_call
+from server.observe.call import Call, CallHeaders, Observer, current_call
 from server.streaming.text_stream import Reader
 
 __all__ = ["Activations", "Calls", "ModelCard", "Models", "SharedWriter", "States", "Texts", "Writer", "report_fault"]
@@ -112,7 +112,7 @@ class Calls:
         """
         call = current_call()
         call.peer, call.observers = caller.peer(), self._observers
-        call.traceparent = _header(caller, "traceparent")
+        call.headers = CallHeaders.read(caller.invocation_metadata())
         with self._observe(call, caller):
             async with self._cancel_limit.watch(host or call.peer, caller.time_remaining()):
                 call.identity = self._authenticator.identify(caller)
@@ -151,8 +151,3 @@ def _status(error: BaseException, call: Call, caller: Caller) -> StatusCode:
     if isinstance(error, grpc.aio.AbortError):
         return call.status  # whoever aborted it has noted with which
     return StatusCode.INTERNAL
-
-
-def _header(caller: Caller, name: str) -> str:
-    found = (value for key, value in caller.invocation_metadata() or () if key == name)
-    return str(next(found, ""))

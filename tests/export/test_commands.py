@@ -1,8 +1,8 @@
 """charstream export and verify, from a training run to a verdict."""
 
+import json
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,7 @@ from export.verify import main as verify
 from models.train import main as train
 from models.training.checkpoint import load
 from tests.conftest import Charstream
+from tests.forked import run_forked
 
 pytestmark = pytest.mark.slow
 
@@ -28,8 +29,7 @@ TEXT = "".join(
 
 def shell(*argv: object) -> subprocess.CompletedProcess[str]:
     """Runs a command in a process of its own."""
-    command = [sys.executable, "-m", "charstream", *map(str, argv)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+    return run_forked(["-m", "charstream", *map(str, argv)], timeout=300)
 
 
 @pytest.fixture(scope="module")
@@ -135,10 +135,10 @@ def test_verify_fails_where_8_bits_cost_too_much(
 
 
 def test_a_precision_that_is_not_known_is_refused(charstream: Charstream, run: Path, tmp_path: Path) -> None:
-    for given in ("int4", "int8", "fp16-cuda", "fp32,fp32", ""):
+    for given in ("int4", "int8,fp16-cuda", "fp16-cuda", "fp32,fp32", ""):
         result = charstream("export", run, "--out", tmp_path / "x", f"--precision={given}")
         assert result.returncode == 2
-        assert "allowed are fp32 and, after a comma each, int8, fp32-cuda, fp16-cuda" in result.stderr
+        assert "allowed are fp32 and, after a comma each, int8, fp32-cuda, fp16-cuda; or int8 alone" in result.stderr
 
 
 def test_a_bundle_of_one_precision(charstream: Charstream, run: Path, tmp_path: Path) -> None:
@@ -146,6 +146,29 @@ def test_a_bundle_of_one_precision(charstream: Charstream, run: Path, tmp_path: 
     assert result.returncode == 0, result.stderr
     assert read_bundle(tmp_path / "x").manifest.precisions == ("fp32",)
     assert not list((tmp_path / "x").glob("*int8*"))
+
+
+def test_a_bundle_of_8_bits_alone_is_a_whole_model(
+    charstream: Charstream, run: Path, bundle: Path, tmp_path: Path
+) -> None:
+    """step.onnx has the weights in fp32: it is verified, evaluated in both, and exported anew with loops in fp32."""
+    small, whole, data = tmp_path / "small", tmp_path / "whole", ("--data", run.parent / "text.txt")
+    (tmp_path / "about.md").write_text("The text is in the public domain.\n")
+    flags = ("--precision", "int8", "--about", tmp_path / "about.md")
+    assert charstream("export", run, "--out", small, *flags).returncode == 0
+    assert not list(small.glob("*fp32*"))
+    assert "\n\nThe text is in the public domain.\n\n## Samples" in (small / "card.md").read_text()
+    verified = charstream("verify", small, *data)
+    assert verified.returncode == 0
+    assert re.findall(r"^(fp32|int8): \S+ nats", verified.stdout, re.M) == ["fp32", "int8"]
+    of_small, of_bundle = (
+        json.loads(charstream("evaluate", folder, *data, "--json").stdout)["nats"] for folder in (small, bundle)
+    )
+    assert of_small == pytest.approx(of_bundle, abs=1e-5)
+    assert charstream("export", small, "--out", whole, "--precision", "fp32").returncode == 0
+    assert json.loads(charstream("evaluate", whole, *data, "--json").stdout)["nats"] == pytest.approx(
+        of_small, abs=1e-5
+    )
 
 
 def test_graphs_for_a_device_are_written_when_they_are_asked_for(
