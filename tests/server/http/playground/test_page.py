@@ -5,7 +5,7 @@ import re
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -248,6 +248,8 @@ def test_a_server_that_is_killed_and_starts_again_ends_the_text_all_the_same(pag
     wait_until(page, "document.querySelector('#texts footer').textContent.includes('goes on by itself')")
     playground.start()
     wait_until(page, STOPPED, seconds=120)
+    if again := page.query_selector("#texts footer button"):  # on a busy machine the start may outlast its patience
+        again.click()
     wait_until(page, f"{count('#texts')} === {LONG}", seconds=120)
     assert "went on after 1 break" in page.inner_text("#texts footer")
     assert text_of(page) == playground.complete(PROMPT, LONG, temperature=0.9, seed=11)
@@ -286,7 +288,8 @@ def behind_a_prefix(port: int, prefix: str) -> Iterator[str]:
         sink.shutdown(socket.SHUT_WR)
 
     def serve(client: socket.socket) -> None:
-        with client, socket.create_connection(("127.0.0.1", port)) as server:
+        # A browser may leave at any time.
+        with suppress(OSError), client, socket.create_connection(("127.0.0.1", port)) as server:
             head = client.recv(65_536)
             head = head.replace(f" {prefix}/".encode(), b" /", 1).replace(b"keep-alive", b"close", 1)
             server.sendall(head)
