@@ -46,7 +46,7 @@ SUSPECT, GUILTY, BARREN = 2, 4, 6
 MOST_FAILURES, SHORT_SECONDS = 5, 10.0
 # Seconds before the first, second, ... attempt to start a process where others have failed.
 WAITS = (0.0, 0.2, 0.5, 1.0, 2.0, 30.0)
-# Engines that have texts are asked for a sign of life every so many seconds, and killed after so many without any.
+# Engines that have texts are asked for a sign of life every few seconds, and killed after a while without any.
 # The time of a machine that sleeps, or of a server that is stopped, does not count.
 PING_SECONDS, MOST_PINGS = 5.0, 6
 
