@@ -4,7 +4,7 @@ PYTHON ?= python3
 PROVIDER ?= $(if $(shell command -v nvidia-smi 2>/dev/null),gpu,cpu)
 BIN := .venv/bin
 
-.PHONY: setup help demo cluster test check format proto prometheus envoy schemas cuda-dry bench peers pretrained clean
+.PHONY: setup help demo cluster test check format proto prometheus browser envoy schemas screenshots cuda-dry bench peers pretrained clean
 setup: .venv/ready
 
 help:
@@ -22,6 +22,8 @@ help:
 	@echo "make prometheus  promtool into .tools, for tests and benchmarks of metrics"
 	@echo "make envoy       Envoy into .tools, for make cluster, tests and benchmarks"
 	@echo "make schemas     schemas of Kubernetes' extensions into .tools, for tests of deploy/kubernetes"
+	@echo "make browser     Chromium, Playwright and axe-core, for tests and pictures of the playground"
+	@echo "make screenshots README's pictures of the playground"
 	@echo "make clean       remove environments, tools and caches"
 
 .venv/ready: pyproject.toml constraints.txt
@@ -89,6 +91,19 @@ schemas: .tools/schemas/ready
 	$(PYTHON) -m pip download --disable-pip-version-check --no-deps --dest .tools/schemas kserve==0.21.0
 	$(PYTHON) -m zipfile -e .tools/schemas/kserve-0.21.0-py3-none-any.whl .tools/schemas && rm .tools/schemas/kserve-*.whl
 	@touch $@
+
+# For the tests of the playground and its pictures: Debian's Chromium, which Playwright's package drives, and npm's axe-core.
+browser: setup .tools/axe-core/axe.min.js
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt playwright
+	@command -v chromium || apt-get install -y --no-install-recommends chromium
+
+.tools/axe-core/axe.min.js:
+	mkdir -p .tools/axe-core
+	cd .tools && npm pack --silent axe-core@4.14.1 && tar xzf axe-core-4.14.1.tgz -C axe-core --strip-components=1 && rm axe-core-4.14.1.tgz
+
+# README's pictures, of the bundle that `make demo` leaves.
+screenshots: setup
+	$(BIN)/python -m benchmarks.playground.screenshots --models bundles
 
 bench: setup
 	$(BIN)/python -m benchmarks.speed.throughput

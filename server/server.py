@@ -26,6 +26,7 @@ from server.oip.replicas import Replicas
 from server.oip.repository import Repository
 from server.oip.step_models import StepModels
 from server.runtime.host_runner import RuntimeMissing, check_runtime
+from server.service.activations import StateReader
 from server.service.calls import Calls
 from server.service.generation import TextGenerationService
 from server.service.health import Health
@@ -97,7 +98,8 @@ class Server:
         add_services(server, generation, models, self._inference(calls, generation), self._health)
         await server.start()
         if http:
-            http.start(build(calls, generation, models, self._settings, self._observation.metrics))
+            states = StateReader(self._catalog, self._settings, generation.quotas, self._drain)
+            http.start(build(calls, generation, models, states, self._settings, self._observation.metrics))
         self._observation.metrics.stage = Stage.READY
         return True
 

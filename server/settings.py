@@ -173,6 +173,9 @@ class ServerSettings(Settings):
     http_origins: tuple[str, ...] = Field(
         (), description="an origin whose web pages may call the HTTP port, as https://example.org; * for any"
     )
+    playground: bool = Field(
+        True, description="the HTTP port shows a page at / to try the models with, which calls it as others do"
+    )
     traces: str = Field(
         "",
         pattern=r"^(https?://\S+)?$",

@@ -35,7 +35,7 @@ from models.experiments.space import Dimension, dimension, require_possible
 from models.experiments.storage import DATABASE_ERRORS, SharedTrials, describe_storage, open_study
 from models.experiments.vary import VaryError, format_changes, require_once, variant
 from models.reporting.style import save
-from models.run_folder import LAST
+from models.run_folder import FIRST, LAST
 from models.terminal import say, table
 from models.train import USAGE_ERRORS, train_model
 from models.training.loss_guard import Diverged
@@ -267,8 +267,8 @@ def _sampler(settings: SearchSettings, number: int) -> BaseSampler:
 
 
 def _delete_last_checkpoint(run: Path) -> None:
-    """Delete a trial's optimiser and state, which are half of its files: no trial is resumed."""
-    for file in run.glob(f"{LAST}.*"):
+    """Delete a trial's optimiser and state, which are half of its files, and its first weights: no trial is resumed."""
+    for file in (*run.glob(f"{LAST}.*"), *run.glob(f"{FIRST}.*")):
         file.unlink()
 
 

@@ -15,7 +15,7 @@ from models.data.text_files import CorpusError
 from models.evaluation.losses import evaluated_chars
 from models.network.char_lm import CharLM
 from models.network.initialise import initialise
-from models.run_folder import BEST, CHECKS, LAST, METRICS, PAGE, TENSORBOARD, header_file, holds_run
+from models.run_folder import BEST, CHECKS, FIRST, LAST, METRICS, PAGE, TENSORBOARD, header_file, holds_run
 from models.runs.folder_lock import locked_folder
 from models.runs.metrics import Metrics
 from models.runs.run import CHECK_CHARS, RESERVE, RESERVE_SECONDS, Run
@@ -174,10 +174,10 @@ def _require_time(settings: TrainSettings, corpus: Corpus, trainer: Trainer, beg
 
 def discard_begun_run(folder: Path) -> None:
     """Remove what a run that this process began has left in a folder that held none; what was there before stays."""
-    for file in (*tensor_files(folder, BEST), *tensor_files(folder, LAST)):
-        file.unlink()
-    for file in (header_file(folder, LAST), header_file(folder, BEST), folder / METRICS):
-        file.unlink(missing_ok=True)
+    for name in (FIRST, BEST, LAST):
+        for file in (*tensor_files(folder, name), header_file(folder, name)):
+            file.unlink(missing_ok=True)
+    (folder / METRICS).unlink(missing_ok=True)
     board = folder / TENSORBOARD
     for file in board.glob(f"events.out.tfevents.*.{os.getpid()}.*"):
         file.unlink()

@@ -68,6 +68,17 @@ class Metrics(Observer):
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
 
+    def load(self) -> dict[str, dict[str, float]]:
+        """Return by model name: texts that have a row, wait for one, and gave it up; characters generated and read."""
+        names = ("charstream_rows", "charstream_waiting", "charstream_paused_rows", "charstream_chars_total")
+        found = dict[str, dict[str, float]]()
+        for family in self.registry.restricted_registry(names).collect():
+            for sample in family.samples:
+                if sample.name in names:
+                    name = sample.labels.get("kind") or sample.name.removeprefix("charstream_")
+                    found.setdefault(sample.labels["model"], {})[name] = sample.value
+        return found
+
     def engine(self, model: ModelInfo) -> EngineMetrics:
         """Return the metrics of the engine of this model."""
         return EngineMetrics(self._engines, model)

@@ -15,7 +15,7 @@ from bundle.manifest import Manifest
 from protos import inference_pb2 as oip
 from server.access.quotas import Quota, Quotas
 from server.catalog.loaded_model import ServedModel
-from server.errors import InvalidField, Overloaded, ShuttingDown, join_names
+from server.errors import InvalidField, ShuttingDown, join_names
 from server.observe.call import current_call
 from server.oip.names import STEP
 from server.oip.responses import ResponseWriter
@@ -98,7 +98,7 @@ class StepModels:
         writer.version = manifest.version
         step = read_step(request, manifest, self._settings.max_batch)
         call.forced_chars = len(step.token)
-        await self._wait_for_quota(quota, len(step.token))
+        await quota.earn(len(step.token), self._settings.max_wait)
         output, call.queue_seconds = await self._run(step, model, quota.identity)
         # The state of a sequence stays here, unless it is asked for.
         shown = outputs if not step.sequence else [outputs[0], *(name for name in outputs if writer.wants(name))]
@@ -121,14 +121,6 @@ class StepModels:
             end=step.ends,
             find_elsewhere=partial(self._take_sequence, model) if self._take_sequence else None,
         )
-
-    async def _wait_for_quota(self, quota: Quota, chars: int) -> None:
-        delay = quota.charge(chars)
-        if delay > self._settings.max_wait:
-            quota.charge(-chars)
-            raise Overloaded.rate_limited(quota.identity, quota.chars_per_second, delay)
-        if delay:
-            await asyncio.sleep(delay)
 
 
 def read_step(request: oip.ModelInferRequest, manifest: Manifest, max_rows: int) -> StepRequest:
