@@ -80,7 +80,7 @@ class Manifest(_Record):
     unit: Unit = Field("characters", description="whether a symbol is a character or a byte of UTF-8")
     symbols: str = Field(description="the vocabulary: each symbol once, in the order of the tokens")
     start_text: str = Field(min_length=1, max_length=1, description="the symbol before every text")
-    precisions: tuple[Precision, ...] = Field(min_length=1, description="fp32 first, then any others")
+    precisions: tuple[Precision, ...] = Field(min_length=1, description="fp32 first, then any others; or int8 alone")
     probe: dict[Precision, tuple[str, ...]] = Field(description="texts that bundle/probe.py's run generates, by row")
     training: TrainingRecord
     files: dict[str, FileRecord]

@@ -3,12 +3,14 @@
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
+from bundle.curve import CURVE
 from bundle.manifest import FileRecord, Manifest, sha256
 from bundle.read import CARD, MANIFEST, BundleError
 
-__all__ = ["check_replaceable", "file_records", "write_bundle"]
+__all__ = ["check_replaceable", "copy_bundle", "file_records", "write_bundle"]
 
 
 def file_records(files: dict[str, bytes]) -> dict[str, FileRecord]:
@@ -23,7 +25,7 @@ def check_replaceable(folder: Path) -> None:
     if not folder.is_dir():
         raise BundleError(f"{folder} is a file, not a bundle; it is not replaced")
     for path in folder.iterdir():
-        if path.name not in (MANIFEST, CARD) and path.suffix != ".onnx":
+        if path.name not in (MANIFEST, CARD, CURVE) and path.suffix != ".onnx":
             raise BundleError(f"{folder} holds {path.name}, which is no part of a bundle; it is not replaced")
 
 
@@ -33,13 +35,31 @@ def write_bundle(folder: Path, manifest: Manifest, files: dict[str, bytes]) -> N
     A reader finds the old bundle, the new one, or for a moment none; never a mixture. Raises BundleError if the folder
     holds something else.
     """
+
+    def write(new: Path) -> None:
+        for name, data in files.items():
+            _write(new / name, data)
+        _write(new / MANIFEST, (manifest.model_dump_json(indent=2) + "\n").encode())
+
+    _make(folder, write)
+
+
+def copy_bundle(source: Path, folder: Path) -> None:
+    """Copy the files of a bundle byte for byte, as `write_bundle` writes them: it keeps its digest."""
+
+    def write(new: Path) -> None:
+        for file in sorted(source.iterdir(), key=lambda file: file.name == MANIFEST):
+            _write(new / file.name, file.read_bytes())
+
+    _make(folder, write)
+
+
+def _make(folder: Path, write: Callable[[Path], None]) -> None:
     check_replaceable(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     new = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
-        for name, data in files.items():
-            _write(new / name, data)
-        _write(new / MANIFEST, (manifest.model_dump_json(indent=2) + "\n").encode())
+        write(new)
         new.chmod(0o755)
         _replace_folder(folder, new)
     finally:

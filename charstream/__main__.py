@@ -11,6 +11,7 @@ from charstream.parts import prefer_own_parts
 # command -> (module with `main(argv) -> int`, one line of help, the extra that brings what it imports)
 COMMANDS = {
     "data": ("models.data.command", "fetch and check a text to train on", "train"),
+    "advise": ("models.advice.command", "say what to train on a text, for how long, and what to expect", "train"),
     "train": ("models.train", "train a character-level model", "train"),
     "import": ("models.runs.import_model", "bring in a model that was trained elsewhere", "train"),
     "export": ("export.__main__", "turn a training run into a bundle of ONNX files", "train"),
@@ -22,10 +23,12 @@ COMMANDS = {
     "search": ("models.experiments.search", "look for the best settings of training", "train,search"),
     "compare": ("models.experiments.compare", "train variants under equal conditions, and table them", "train"),
     "serve": ("server.__main__", "stream characters from bundles over gRPC", "cpu or gpu"),
+    "pretrained": ("bundle.pretrained", "list the models that come with charstream, or copy one", ""),
     "token": ("server.access.token_command", "make a token for a caller", ""),
     "stream": ("client.commands.stream", "stream a text from a server into the terminal", ""),
     "score": ("client.commands.score", "tell how probable a text is to a model", ""),
     "models": ("client.commands.models", "list the models of a server", ""),
+    "fleet": ("client.commands.fleet", "tell what several servers serve, and who differs", ""),
     "loadtest": ("loadtest.__main__", "measure a server's latency and throughput with Locust", "loadtest"),
     "demo": (
         "charstream.demo",

@@ -22,6 +22,8 @@ COMMAND = "charstream demo"
 DRAIN_SECONDS = 30
 USAGE = 2  # exit code of what the user can correct
 STREAMS, WINDOW = 16, 64  # --batch and --sequence of the preset demo
+SAMPLING = ("--max-chars", "500", "--temperature", "0.7", "--seed", "7")
+OF_THE_PRETRAINED = "shakespeare"  # the text on which the model that comes with charstream was trained
 
 
 class DemoSettings(Settings):
@@ -49,11 +51,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         _step("A model learns it", "train", "--preset", "demo", *training, *_batch(symbols))
         _step("To ONNX; does it compute the same?", "export", str(run), "--out", str(bundle), "--overwrite")
         prompt = _prompt(bundle)
-        with _server(bundle) as address:
-            sampling = ("--max-chars", "500", "--temperature", "0.7", "--seed", "7", "--host", address)
-            _step("A text streams", "stream", *sampling, *_last(prompt))
+        with _server("--models", str(bundle)) as address:
+            _step("A text streams", "stream", *SAMPLING, "--host", address, *_last(prompt))
             load = ("--users", str(settings.users), "--seconds", str(settings.seconds), "--host", address)
             _step("Under load", "loadtest", *load)
+        if settings.data == OF_THE_PRETRAINED:
+            _compare_with_pretrained(prompt)
     except subprocess.CalledProcessError as error:
         wrong = error.returncode if error.returncode == USAGE else 1
         fail(COMMAND, f"stopped: the command above ended with exit code {error.returncode}", code=wrong)
@@ -61,6 +64,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         fail(COMMAND, "interrupted", code=130)
     _say(f"Done in {time.monotonic() - begun:.0f} s", _what_next(run, bundle, prompt))
     return 0
+
+
+def _compare_with_pretrained(prompt: str) -> None:
+    """Let the model that comes with charstream go on with the same prompt, which it was not trained on either."""
+    with _server("--pretrained") as address:
+        title = "The same beginning, by the model that comes with charstream"
+        _step(title, "stream", *SAMPLING, "--host", address, *_last(prompt))
+    _step("It was trained for longer", "pretrained", "list")
 
 
 def _step(title: str, command: str, *arguments: str, captured: bool = False) -> str:
@@ -97,10 +108,11 @@ def _last(prompt: str) -> tuple[str, ...]:
 
 
 @contextmanager
-def _server(bundle: Path) -> Iterator[str]:
-    """Start a server on a free port, yield its address, and drain it at the end."""
-    _say("A server", f"$ charstream serve --models {bundle} --port 0 --no-log-calls")
-    command = [*_charstream("serve"), "--models", str(bundle), "--port", "0", "--no-log-calls"]
+def _server(*models: str) -> Iterator[str]:
+    """Start a server on a free port, yield its address, and drain it at the end; flags say what it serves."""
+    flags = (*models, "--port", "0", "--no-log-calls")
+    _say("A server", f"$ charstream serve {shlex.join(flags)}")
+    command = [*_charstream("serve"), *flags]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         try:
             yield _address(process, command)

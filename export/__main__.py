@@ -12,26 +12,40 @@ from bundle.read import read_bundle
 from bundle.write import check_replaceable, write_bundle
 from charstream.settings import Positional, Settings, fail, parse
 from export.build import PRECISIONS, USUAL, build, unsupported_reason
+from export.curve import training_curve
 from export.graph.bounds import LOSSY_PRECISIONS, unbounded_input
 from export.verify import use_one_thread, verify_and_print
+from models.run_folder import FIRST, header_file
+from models.runs.bundle_model import load_model
 from models.terminal import say
-from models.training.checkpoint import Trained, load
+from models.training.checkpoint import Trained
 
 COMMAND = "charstream export"
+SMALLEST: tuple[Precision, ...] = ("int8",)
 
 
 class ExportSettings(Settings):
     """Turns a training run into a bundle: ONNX files, manifest and card. They are verified before they are kept."""
 
-    run: Annotated[Path, Positional()] = Field(description="a run folder, or one of its checkpoints")
+    run: Annotated[Path, Positional()] = Field(
+        description="a run folder, one of its checkpoints, or a bundle to export anew"
+    )
     out: Path | None = Field(None, description="the bundle's folder (default: bundles/ and the run's name)")
     name: str | None = Field(None, description="the model's name on the server (default: the folder's)")
     version: str = Field("1", description="the model's version")
     precision: str | None = Field(
         None,
         description="arithmetic of the matmuls: fp32, and after it int8, fp32-cuda, fp16-cuda with commas; those for "
-        "CUDA have six files each (default: fp32,int8 where every matmul's input is bounded and 8 bits cost nothing, "
-        "else fp32)",
+        "CUDA have six files each. int8 alone makes the smallest bundle (default: fp32,int8 where every matmul's input "
+        "is bounded and 8 bits cost nothing, else fp32)",
+    )
+    about: Path | None = Field(
+        None, description="a Markdown file whose text the card has too: the text's licence, how the model was made"
+    )
+    with_first: bool = Field(
+        False,
+        description="export the run's first checkpoint, too, as another model beside it, NAME-first: what training "
+        "changed can then be seen in one server",
     )
     overwrite: bool = Field(False, description="replace the bundle that is there")
 
@@ -46,16 +60,38 @@ class _Label(BaseModel):
 def main(argv: Sequence[str] | None = None) -> int:
     settings = parse(ExportSettings, argv, command=COMMAND)
     out = settings.out or Path("bundles") / settings.run.resolve().name
-    if out.exists() and not settings.overwrite:
-        fail(COMMAND, f"{out} exists; --overwrite replaces it, --out names another folder")
+    targets = [(settings.run, out, settings.name or out.resolve().name)]
+    if settings.with_first:
+        targets.append((_first_checkpoint(settings.run), out.with_name(f"{out.name}-first"), f"{targets[0][2]}-first"))
     requested = None if settings.precision is None else _parse_precisions(settings.precision)
+    about = _read_text(settings.about) if settings.about else ""
+    for _, folder, _ in targets:
+        if folder.exists() and not settings.overwrite:
+            fail(COMMAND, f"{folder} exists; --overwrite replaces it, --out names another folder")
     use_one_thread()
+    for run, folder, name in targets:
+        _export(run, folder, name, settings.version, requested, about)
+    return 0
+
+
+def _first_checkpoint(run: Path) -> Path:
+    """Return the file of a run's first checkpoint; end with code 2 if it has none."""
+    first = header_file(run, FIRST)
+    if not first.exists():
+        reason = "only a run's folder has one, of a run that was checked in its first fifth"
+        fail(COMMAND, f"--with-first: {first} is missing: {reason}; train again, or leave the flag out")
+    return first
+
+
+def _export(run: Path, out: Path, name: str, version: str, requested: tuple[Precision, ...] | None, about: str) -> None:
+    """Make a bundle and verify it; end the command where that fails."""
     try:
         check_replaceable(out)
-        label = _Label(name=settings.name or out.resolve().name, version=settings.version)
-        trained = load(settings.run)
+        label = _Label(name=name, version=version)
+        trained = load_model(run)
         precisions = _choose_precisions(trained, requested)
-        manifest, files = build(trained, label.name, label.version, precisions, lambda file: say(f"exported {file}"))
+        curve = training_curve(run)
+        manifest, files = build(trained, label.name, label.version, precisions, _say_exported, about=about, curve=curve)
     except ValidationError as error:
         first = error.errors()[0]
         fail(COMMAND, f"{first['loc'][0]} {first['input']!r}: {first['msg']}")
@@ -66,7 +102,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     write_bundle(out, manifest, files)
     size = sum(len(data) for data in files.values()) / 1e6
     print(f"{out}: {manifest.name} {manifest.version}, digest {read_bundle(out).digest[:12]}, {size:.1f} MB")
-    return 0
+
+
+def _say_exported(file: str) -> None:
+    say(f"exported {file}")
+
+
+def _read_text(file: Path) -> str:
+    try:
+        return file.read_text("utf-8")
+    except OSError as error:
+        fail(COMMAND, f"--about {file}: {(error.strerror or str(error)).lower()}")
+    except UnicodeDecodeError:
+        fail(COMMAND, f"--about {file}: not UTF-8, a text for the card is expected")
 
 
 def _choose_precisions(trained: Trained, requested: tuple[Precision, ...] | None) -> tuple[Precision, ...]:
@@ -88,8 +136,9 @@ def _choose_precisions(trained: Trained, requested: tuple[Precision, ...] | None
 def _parse_precisions(given: str) -> tuple[Precision, ...]:
     wanted = [name.strip() for name in given.split(",")]
     known = tuple(precision for precision in PRECISIONS if precision in wanted)
-    if len(known) != len(wanted) or "fp32" not in known:
-        fail(COMMAND, f"--precision {given}: allowed are fp32 and, after a comma each, {', '.join(PRECISIONS[1:])}")
+    if len(known) != len(wanted) or ("fp32" not in known and known != SMALLEST):
+        others = ", ".join(PRECISIONS[1:])
+        fail(COMMAND, f"--precision {given}: allowed are fp32 and, after a comma each, {others}; or int8 alone")
     return known
 
 

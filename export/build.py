@@ -6,6 +6,7 @@ from typing import get_args
 
 import torch
 
+from bundle.curve import CURVE, TrainingCurve
 from bundle.graph_contract import (
     DEVICE_STEPS,
     decode_inputs,
@@ -66,12 +67,16 @@ def build(
     version: str,
     precisions: Sequence[Precision] | None = None,
     on_export: Callable[[str], None] = lambda file: None,
+    about: str = "",
+    curve: TrainingCurve | None = None,
 ) -> tuple[Manifest, dict[str, bytes]]:
     """Return the manifest and the files of a bundle.
 
     Args:
-        precisions: fp32 first (default: fp32, and int8 where the model supports it).
+        precisions: fp32 first, or int8 alone (default: fp32, and int8 where the model supports it).
         on_export: called with the name of each graph when it is done, which takes some seconds each.
+        about: what else the card says.
+        curve: the losses of the training run, which the bundle takes along.
 
     Raises:
         pydantic.ValidationError: the name or the version has characters that are not allowed.
@@ -96,18 +101,22 @@ def build(
         training=trained.record,
         files={},
     )
-    files = {CARD: card(trained, manifest).encode()}
-    for file, data in _export_graphs(steps, manifest):
+    files = {CARD: card(trained, manifest, about).encode()}
+    if curve:
+        files[CURVE] = f"{curve.model_dump_json()}\n".encode()
+    for file, data in _export_graphs(step, steps, manifest):
         files[file] = data
         on_export(file)
     return manifest.model_copy(update={"files": file_records(files)}), files
 
 
-def _export_graphs(steps: Mapping[Precision, StepGraph], manifest: Manifest) -> Iterator[tuple[str, bytes]]:
-    """Yield the name and the content of each graph's file."""
+def _export_graphs(
+    exact: StepGraph, steps: Mapping[Precision, StepGraph], manifest: Manifest
+) -> Iterator[tuple[str, bytes]]:
+    """Yield the name and the content of each graph's file: one step of `exact`, and the loops of each precision."""
     shape, vocab, metadata = manifest.model, len(manifest.symbols), manifest.metadata()
     token, state = torch.zeros(ROWS, dtype=torch.int64), [torch.zeros(ROWS, shape.hidden) for _ in shape.state_names]
-    yield STEP, to_onnx(steps["fp32"], (token, *state), step_inputs(shape), step_outputs(shape, vocab), metadata)
+    yield STEP, to_onnx(exact, (token, *state), step_inputs(shape), step_outputs(shape, vocab), metadata)
     sampling = torch.full((STEPS, ROWS), -1), torch.full((STEPS, ROWS), 0.5), torch.ones(ROWS)
     limits = torch.zeros(ROWS, vocab), torch.full((ROWS,), vocab), torch.ones(ROWS), torch.zeros(ROWS)
     decode_example, full_example = (token, *sampling, *state), (token, *sampling, *limits, *state)

@@ -4,27 +4,30 @@ import json
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from bundle.manifest import Manifest, TrainingRecord
-from bundle.read import MANIFEST, full_file, read_bundle
+from bundle.pretrained import locate
+from bundle.read import MANIFEST, read_bundle
 from bundle.vocabulary import UnknownCharacter, Vocabulary
 from charstream.settings import Positional, Settings, fail, parse
-from export.verification.onnx_evaluator import OnnxEvaluator
-from export.verification.onnx_session import OnnxSession
+from export.verification.onnx_evaluator import open_evaluator
 from models.data.corpus import NAMED, Corpus, open_corpus, require_same_text
 from models.data.split import DEFAULT_SPLIT
 from models.data.text_files import PLAIN, CorpusError, TextForm
+from models.evaluation.dynamic import RATE, DynamicEvaluator
 from models.evaluation.evaluation import EvaluatedModel, Evaluation, evaluate
-from models.evaluation.losses import TorchEvaluator
+from models.evaluation.losses import AverageEvaluator, TorchEvaluator
+from models.runs.bundle_model import load_model
 from models.training.checkpoint import CheckpointError, load, read
 
-__all__ = ["EvaluateSettings", "main", "open_model", "tokens_of_part"]
+__all__ = ["EvaluateSettings", "join_models", "main", "tokens_of_part"]
 
 COMMAND = "charstream evaluate"
 TEXTS = f"{', '.join(NAMED)}, a text file, a folder of .txt files, or a URL"
@@ -34,15 +37,22 @@ _OF_THE_RUN = ("split", "data", "glob", "encoding")  # what is not given
 class EvaluateSettings(Settings):
     """Tells what a model loses on a text: nats and bits per character, perplexity, and how sure that is.
 
-    carried: one reader of the whole part. windows: cold windows side by side, nanoGPT's protocol.
+    carried: one reader of the whole part. windows: cold windows side by side, nanoGPT's protocol. Several models are
+    evaluated as one, which gives each character the mean of their probabilities.
     """
 
-    model: Annotated[Path, Positional()] = Field(description="a run's folder, one of its checkpoints, or a bundle")
+    model: Annotated[tuple[Path, ...], Positional()] = Field(
+        description="a run's folder, one of its checkpoints, a bundle, or pretrained, which comes with charstream"
+    )
     data: str = Field(
         "", description=f"{TEXTS} (default: the text of the run, or of the bundle's run, if it is still there)"
     )
     protocol: Literal["carried", "windows"] = Field("carried", description="how the text is read")
     window: int = Field(256, ge=1, description="characters of a window of --protocol windows")
+    dynamic: bool = Field(
+        False, description="read as carried, and learn from what was read: the loss of a model that adapts to the text"
+    )
+    dynamic_rate: float = Field(RATE, gt=0, description="how fast it adapts")
     split: str = Field(
         "", description=f"shares of training, validation and test (default: the run's own, or {DEFAULT_SPLIT})"
     )
@@ -54,36 +64,53 @@ class EvaluateSettings(Settings):
     encoding: str = Field("", description="of the text's files (default: as the run, or utf-8)")
     json_: bool = Field(False, description="print the result as JSON")
 
+    @model_validator(mode="after")
+    def _dynamic_is_carried(self) -> Self:
+        if self.dynamic and (self.protocol, self.precision) != ("carried", "fp32"):
+            raise ValueError("--dynamic reads as --protocol carried, in fp32: leave out --protocol and --precision")
+        return self
 
-def open_model(settings: EvaluateSettings) -> tuple[EvaluatedModel, EvaluateSettings, TrainingRecord]:
-    """Return the model to evaluate, the settings with its own text and split where none were given, and its record.
+
+class _Opened(NamedTuple):
+    """A model to evaluate, the settings with its own text and split where none were given, and its record."""
+
+    model: EvaluatedModel
+    settings: EvaluateSettings
+    record: TrainingRecord
+
+
+def _open_model(path: Path, settings: EvaluateSettings) -> _Opened:
+    """Open a run, a checkpoint or a bundle.
 
     Raises:
         ValueError: there is no model, or it lacks the precision; CorpusError: its text is not known here.
     """
-    if (settings.model / MANIFEST).exists():
-        bundle = read_bundle(settings.model)
-        manifest = bundle.manifest
-        if settings.precision not in manifest.precisions:
-            raise ValueError(f"{settings.model} has no {settings.precision}, only {', '.join(manifest.precisions)}")
-        evaluator = OnnxEvaluator(OnnxSession(bundle.files[full_file(settings.precision)]), manifest)
-        name = f"bundle {settings.model} in {settings.precision}"
-        model = EvaluatedModel(name, evaluator, manifest.vocabulary, manifest.start_text)
-        record = manifest.training
-        settings = settings.model_copy(update={"split": settings.split or record.split or DEFAULT_SPLIT})
-        return model, settings if settings.data else _with_text(settings, manifest), record
+    path = locate(path)
+    if (path / MANIFEST).exists():
+        return _open_bundle(path, settings)
     if settings.precision != "fp32":
-        raise ValueError(f"{settings.model} is a training run, which has fp32 only: export it, evaluate the bundle")
-    trained = load(settings.model)
-    run = read(settings.model)[0].settings
-    losses = TorchEvaluator(trained.model)
-    model = EvaluatedModel(f"run {settings.model}", losses, trained.vocabulary, trained.start_text)
+        raise ValueError(f"{path} is a training run, which has fp32 only: export it, evaluate the bundle")
+    trained = load(path)
+    run = read(path)[0].settings
+    model = EvaluatedModel(f"run {path}", TorchEvaluator(trained.model), trained.vocabulary, trained.start_text)
     own = {name: getattr(run, name) for name in _OF_THE_RUN} if run else {"split": DEFAULT_SPLIT}
     given = {name: value for name in _OF_THE_RUN if (value := getattr(settings, name))}
-    return model, settings.model_copy(update=own | given), trained.record
+    return _Opened(model, settings.model_copy(update=own | given), trained.record)
 
 
-def _with_text(settings: EvaluateSettings, manifest: Manifest) -> EvaluateSettings:
+def _open_bundle(path: Path, settings: EvaluateSettings) -> _Opened:
+    bundle = read_bundle(path)
+    manifest, record = bundle.manifest, bundle.manifest.training
+    if settings.precision not in ("fp32", *manifest.precisions):
+        raise ValueError(f"{path} has no {settings.precision}, only {', '.join(manifest.precisions)}")
+    evaluator = open_evaluator(bundle, settings.precision)
+    name = f"bundle {path} in {settings.precision}"
+    model = EvaluatedModel(name, evaluator, manifest.vocabulary, manifest.start_text)
+    settings = settings.model_copy(update={"split": settings.split or record.split or DEFAULT_SPLIT})
+    return _Opened(model, settings if settings.data else _with_text(path, settings, manifest), record)
+
+
+def _with_text(path: Path, settings: EvaluateSettings, manifest: Manifest) -> EvaluateSettings:
     """Return settings that name the text on which a bundle was trained, by name, address or a path where it still lies.
 
     Paths are tried as the manifest has it, and as the run of the same name (runs/NAME beside bundles/NAME) has it; glob
@@ -92,7 +119,7 @@ def _with_text(settings: EvaluateSettings, manifest: Manifest) -> EvaluateSettin
     Raises:
         CorpusError: it is nowhere there.
     """
-    record, bundle = manifest.training, settings.model.resolve()
+    record, bundle = manifest.training, path.resolve()
     run = _text_of_run(bundle.parent.parent / "runs" / bundle.name)
     glob, encoding = settings.glob or run.glob, settings.encoding or run.encoding
     if record.data in NAMED or "://" in record.data:
@@ -104,7 +131,7 @@ def _with_text(settings: EvaluateSettings, manifest: Manifest) -> EvaluateSettin
                 if corpus.sha256 == record.data_sha256:
                     return settings.model_copy(update={"data": text, "glob": glob, "encoding": encoding})
     raise CorpusError(
-        f"{settings.model} was trained on {record.data!r} (sha256 {record.data_sha256[:12]}...), and that text was not "
+        f"{path} was trained on {record.data!r} (sha256 {record.data_sha256[:12]}...), and that text was not "
         f"found: --data says where one is: {TEXTS}"
     )
 
@@ -147,7 +174,8 @@ def tokens_of_part(corpus: Corpus, part: str, vocabulary: Vocabulary) -> NDArray
 
 
 def _evaluate(given: EvaluateSettings) -> Evaluation:
-    model, settings, record = open_model(given)
+    opened = [_open_model(path, given) for path in given.model]
+    model, settings, record = opened[0]
     if not settings.data:
         raise CorpusError(f"--data is missing: {TEXTS}")
     form = TextForm(settings.glob or PLAIN.glob, settings.encoding or PLAIN.encoding)
@@ -155,7 +183,32 @@ def _evaluate(given: EvaluateSettings) -> Evaluation:
     if not given.data:
         require_same_text(corpus, record.data_sha256)
     ids = tokens_of_part(corpus, settings.part, model.vocabulary)
-    return evaluate(model, ids, f"{settings.part} part of {corpus.name}", settings.protocol, settings.window)
+    models = [one.model for one in opened]
+    if given.dynamic:
+        training = tokens_of_part(corpus, "training", model.vocabulary)
+        models = [
+            _as_learner(path, one, training, given.dynamic_rate) for path, one in zip(given.model, models, strict=True)
+        ]
+    protocol = "dynamic" if given.dynamic else settings.protocol
+    return evaluate(join_models(models), ids, f"{settings.part} part of {corpus.name}", protocol, settings.window)
+
+
+def _as_learner(path: Path, model: EvaluatedModel, training: NDArray[np.integer], rate: float) -> EvaluatedModel:
+    """Return the model as one that learns from what it reads."""
+    return replace(model, evaluator=DynamicEvaluator(load_model(path).model, training, rate))
+
+
+def join_models(models: Sequence[EvaluatedModel]) -> EvaluatedModel:
+    """Return several models as one. Raises ValueError unless they know the same characters, and texts begin alike."""
+    first, *others = models
+    for other in others:
+        if (other.vocabulary, other.start_text) != (first.vocabulary, first.start_text):
+            raise ValueError(f"{other.name} has another vocabulary than {first.name}: no mean of their probabilities")
+    if not others:
+        return first
+    names = "; ".join(model.name for model in models)
+    evaluator = AverageEvaluator([model.evaluator for model in models])
+    return replace(first, name=f"mean of the probabilities of {len(models)} models: {names}", evaluator=evaluator)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

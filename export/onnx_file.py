@@ -20,7 +20,7 @@ from torch.onnx._internal.exporter import _schemas
 from torch.utils._pytree import tree_map
 
 from bundle.graph_contract import TensorSpec
-from export.graph import fp16, int8
+from export.graph import fp16, int8, joined
 
 __all__ = ["to_onnx"]
 
@@ -59,7 +59,7 @@ def to_onnx(
             input_names=[spec.name for spec in inputs],
             output_names=[spec.name for spec in outputs],
             dynamic_shapes=shapes,
-            custom_translation_table=fp16.TRANSLATIONS | int8.TRANSLATIONS,
+            custom_translation_table=fp16.TRANSLATIONS | int8.TRANSLATIONS | joined.TRANSLATIONS,
         )
     assert program is not None
     _optimize(program.model)

@@ -8,18 +8,16 @@ from typing import Annotated, TextIO
 import torch
 from pydantic import Field
 
-from bundle.graph_contract import DEVICE_STEPS
-from bundle.manifest import ON_DEVICE, Manifest, Precision
-from bundle.read import Bundle, full_file, read_bundle
+from bundle.manifest import Manifest
+from bundle.pretrained import locate
+from bundle.read import Bundle, read_bundle
 from bundle.vocabulary import singular
 from charstream.settings import Positional, Settings, fail, parse
 from export.evaluate import tokens_of_part
 from export.graph.modules import StepGraph
 from export.quantization_cost import MAX_COST
 from export.verification.compare import reference_of_bundle, verify
-from export.verification.device_loop import DeviceLoop
-from export.verification.onnx_evaluator import OnnxEvaluator
-from export.verification.onnx_session import OnnxSession
+from export.verification.onnx_evaluator import open_evaluator
 from export.verification.tolerance import Verification
 from models.data.corpus import open_corpus
 from models.evaluation.losses import carried_mean
@@ -35,7 +33,7 @@ COMMAND = "charstream verify"
 class VerifySettings(Settings):
     """Checks a bundle: files and digests, then ONNX Runtime against torch, step by step. Exit code 0: they agree."""
 
-    bundle: Annotated[Path, Positional()] = Field(description="the bundle's folder")
+    bundle: Annotated[Path, Positional()] = Field(description="the bundle's folder, or pretrained")
     run: Path | None = Field(
         None, description="compare with the model of this training run (default: with the weights of step.onnx)"
     )
@@ -49,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     settings = parse(VerifySettings, argv, command=COMMAND)
     use_one_thread()
     try:
-        bundle = read_bundle(settings.bundle)
+        bundle = read_bundle(locate(settings.bundle))
         manifest = bundle.manifest
         model = _load_run(settings.run, bundle) if settings.run else reference_of_bundle(manifest, bundle.files)
         passed = verify_and_print(manifest, bundle.files, model)
@@ -99,24 +97,20 @@ def _compare_losses(bundle: Bundle, data: str) -> bool:
     corpus = open_corpus(data, vocabulary=manifest.unit)
     ids = tokens_of_part(corpus, "validation", manifest.vocabulary)
     start = int(manifest.vocabulary.symbols_to_tokens(manifest.start_text)[0])
+    exact = carried_mean(open_evaluator(bundle, "fp32"), ids, start)
     losses = {
-        precision: carried_mean(_open_evaluator(bundle, precision), ids, start) for precision in manifest.precisions
+        precision: carried_mean(open_evaluator(bundle, precision), ids, start)
+        for precision in manifest.precisions
+        if precision != "fp32"
     }
     unit, agree = singular(manifest.unit), True
-    for precision, nats in losses.items():
-        cost = nats - losses["fp32"]
+    for precision, nats in ({"fp32": exact} | losses).items():
+        cost = nats - exact
         agree &= cost <= MAX_COST
         print(f"{precision}: {nats:.5f} nats a {unit} on the last tenth of {corpus.name} ({cost:+.5f})")
         if cost > MAX_COST:
             print(f"FAILED: {precision} costs more than {MAX_COST} nats", file=sys.stderr)
     return agree
-
-
-def _open_evaluator(bundle: Bundle, precision: Precision) -> OnnxEvaluator:
-    """Return an evaluator on the full graph; for a device the longest one: `carried_mean` goes on after whole runs."""
-    manifest, steps = bundle.manifest, max(DEVICE_STEPS) if precision in ON_DEVICE else None
-    session = OnnxSession(bundle.files[full_file(precision, steps)])
-    return OnnxEvaluator(DeviceLoop(session, manifest) if steps else session, manifest, steps)
 
 
 if __name__ == "__main__":

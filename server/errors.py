@@ -167,7 +167,9 @@ class Overloaded(RequestError):
 
     @classmethod
     def too_many_cancels(cls, rate: float, seconds: float) -> "Overloaded":
-        reason = f"this connection gave up more than {rate:g} calls a second, the limit (--connection-cancels)"
+        reason = (
+            f"this connection or address gave up more than {rate:g} calls a second, the limit (--connection-cancels)"
+        )
         return cls("connection_cancels", reason, seconds)
 
     @classmethod

@@ -11,10 +11,11 @@ import json
 import os
 import random
 import re
+import socket
 import statistics
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from multiprocessing import get_context
@@ -32,9 +33,12 @@ KEPT = 0.8
 SETTLE_SECONDS = 60.0
 ROWS, GOOD_STREAMS = 512, 32
 WEB = r'HTTP on ([\w.:[\]-]+)["\s]'
-FLAGS = ("--threads", "1", "--max-rows", str(ROWS), "--max-waiting", "0", "--http-port", "0")
+CANCELS = ("--connection-cancels", "5")
+FLAGS = ("--threads", "1", "--max-rows", str(ROWS), "--max-waiting", "0", "--http-port", "0", *CANCELS)
 WORKERS = 50
 PAUSE_SECONDS = 0.1  # between two requests of one worker
+SMALL_WINDOW = 4096  # bytes that a client's system takes for a reader who stopped
+FILL_SECONDS = 5.0
 NULL_ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}"
 FIELDS = ("prompt", "max_tokens", "temperature", "seed", "stop", "n", "logprobs", "logit_bias", "stream", "charstream")
 
@@ -47,19 +51,20 @@ ENDLESS = request(json.dumps({"max_tokens": 1_000_000, "stream": True}).encode()
 
 
 async def stalled(address: str, tally: Tally, readers: int = 200) -> None:
-    """Begin streams and read nothing."""
-    opened = await asyncio.gather(*(_open(address, limit=1024) for _ in range(readers)))
+    """Begin streams, and read nothing beyond the first bytes."""
+    opened = await asyncio.gather(*(_open(address, limit=1024, window=SMALL_WINDOW) for _ in range(readers)))
     for _, writer in opened:
         writer.write(ENDLESS)
     for reader, _ in opened:
         tally.done[(await reader.readline())[9:12].decode()] += 1
+    await asyncio.sleep(FILL_SECONDS)  # until then they are readers as good as any
     tally.in_place.set()
     await asyncio.Event().wait()
 
 
 async def leaving(address: str, tally: Tally) -> None:
     """Begin streams and close the connection at once, or after the first bytes."""
-    await _workers(lambda number: _leave(address, tally, read=number % 2))
+    await _workers(tally, lambda number: _leave(address, tally, read=number % 2))
 
 
 async def _leave(address: str, tally: Tally, *, read: int) -> None:
@@ -95,13 +100,14 @@ async def _drip(address: str, tally: Tally, *, head: int) -> None:
 async def garbage(address: str, tally: Tally) -> None:
     """Send random bytes."""
     rng = random.Random(1)
-    await _workers(lambda _: _send(address, tally, rng.randbytes(rng.randrange(1, 5000))))
+    await _workers(tally, lambda _: _send(address, tally, rng.randbytes(rng.randrange(1, 5000))))
 
 
 async def bodies(address: str, tally: Tally) -> None:
     """Send bodies that are too large, nested deeply, or of random values."""
     rng = random.Random(2)
-    await _workers(lambda _: _send(address, tally, request(_body(rng), rng.choice(("/v1/completions", "/v1/score")))))
+    places = ("/v1/completions", "/v1/score")
+    await _workers(tally, lambda _: _send(address, tally, request(_body(rng), rng.choice(places))))
 
 
 def _body(rng: random.Random) -> bytes:
@@ -133,7 +139,9 @@ async def _send(address: str, tally: Tally, data: bytes) -> None:
     writer.close()
 
 
-async def _workers(one: Any) -> None:
+async def _workers(tally: Tally, one: Callable[[int], Awaitable[None]]) -> None:
+    tally.in_place.set()
+
     async def work(number: int) -> None:
         while True:
             with suppress(OSError):
@@ -143,14 +151,19 @@ async def _workers(one: Any) -> None:
     await asyncio.gather(*map(work, range(WORKERS)))
 
 
-async def _open(address: str, limit: int = 65_536) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+async def _open(
+    address: str, limit: int = 65_536, window: int | None = None
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     host, _, port = address.rpartition(":")
-    return await asyncio.open_connection(host, int(port), limit=limit)
+    connection = socket.socket()
+    connection.setblocking(False)
+    if window:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, window)
+    await asyncio.get_running_loop().sock_connect(connection, (host, int(port)))
+    return await asyncio.open_connection(sock=connection, limit=limit)
 
 
 ATTACKS: dict[str, Work] = {"stalled": stalled, "leaving": leaving, "slow": slow, "garbage": garbage, "bodies": bodies}
-# These say when they are in place; the others are at once.
-STANDING = {"stalled", "slow"}
 
 
 @contextmanager
@@ -187,8 +200,7 @@ def measure(attack: str, server: ServerProcess, core: int, seconds: float, done:
     """Return the good streams' characters a second while an address is attacked."""
     with background_load(ATTACKS[attack], address, core) as attackers:
         attackers.begin()
-        if attack in STANDING:
-            attackers.wait_for("in place")
+        attackers.wait_for("in place")
         load = asyncio.run(grpc_load(server.address, server.pid, GOOD_STREAMS, seconds, text_chars=2000))
         counted, _ = attackers.end()
         if done is not None:

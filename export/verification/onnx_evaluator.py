@@ -3,12 +3,15 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from bundle.manifest import Manifest
+from bundle.graph_contract import DEVICE_STEPS
+from bundle.manifest import ON_DEVICE, Manifest, Precision
+from bundle.read import Bundle, full_file
 from export.verification.device_loop import DeviceLoop
 from export.verification.onnx_session import OnnxSession
-from models.evaluation.losses import States
+from models.evaluation.losses import LossEvaluator, States, TorchEvaluator
+from models.runs.bundle_model import model_of_bundle
 
-__all__ = ["OnnxEvaluator"]
+__all__ = ["OnnxEvaluator", "open_evaluator"]
 
 # At most this many log-probabilities in one run.
 _MAX_LOGPROBS = 1 << 22
@@ -59,3 +62,15 @@ class OnnxEvaluator:
             "min_p": np.zeros(streams, np.float32),
             **dict(zip(self._manifest.model.state_names, state, strict=True)),
         }
+
+
+def open_evaluator(bundle: Bundle, precision: Precision) -> LossEvaluator:
+    """Return an evaluator on the full graph of a precision; for fp32 where there is none, on step.onnx by torch.
+
+    For a device it is the longest graph: `carried_mean` goes on after whole runs.
+    """
+    manifest, steps = bundle.manifest, max(DEVICE_STEPS) if precision in ON_DEVICE else None
+    if precision not in manifest.precisions:
+        return TorchEvaluator(model_of_bundle(manifest, bundle.files, bundle.folder).model)
+    session = OnnxSession(bundle.files[full_file(precision, steps)])
+    return OnnxEvaluator(DeviceLoop(session, manifest) if steps else session, manifest, steps)

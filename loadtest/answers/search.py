@@ -14,7 +14,6 @@ PRECISION = 0.03  # 5 % is what is promised, and chance wants its part
 Z = 1.96  # of a 95 % interval
 FAR_BELOW, FEW = 0.5, 30  # of the limit; streams that are enough if none comes near it
 FEWEST = 3  # streams beyond the limit: one slow one of a few is chance
-CONFIRMATIONS = 4
 
 
 @dataclass(frozen=True)
@@ -131,10 +130,16 @@ class Search:
         return found
 
     def _confirm(self, load: float) -> float:
-        """Return the load, or one step below it for each time that measuring it again says otherwise."""
-        for _ in range(CONFIRMATIONS):
-            if not load or self.is_kept(load, True):
-                break
-            lower = load / (1 + PRECISION / 2)
-            load = math.floor(min(lower, load - 1)) if self.whole else lower
+        """Measure the load once more; if that says otherwise, look below in steps that grow, and close in again."""
+        missed, step = 0.0, PRECISION / 2
+        while load and not self.is_kept(load, True):
+            missed, load, step = load, self._below(load, step), 2 * step
+        while load and missed / load > 1 + PRECISION and (middle := self._between(load, missed)):
+            load, missed = (middle, missed) if self.is_kept(middle, True) else (load, middle)
         return load
+
+    def _below(self, load: float, step: float) -> float:
+        lower = load / (1 + step)
+        if self.whole:
+            return math.floor(min(lower, load - 1))
+        return lower if lower > self.first / 64 else 0.0

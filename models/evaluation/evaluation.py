@@ -1,4 +1,4 @@
-"""The loss of a model on a text, by one of two protocols, with its confidence interval, as figures and in words."""
+"""The loss of a model on a text, by one of three protocols, with its confidence interval, as figures and in words."""
 
 import math
 import sys
@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from bundle.vocabulary import Unit, Vocabulary, singular
 from models.data.text_files import CorpusError
 from models.evaluation.bootstrap import FEWEST, Interval, autocorrelation, bootstrap, hoeffding
-from models.evaluation.losses import LossEvaluator, carried_losses, windows_losses
+from models.evaluation.losses import LossEvaluator, carried_losses, single_reader_losses, windows_losses
 from models.terminal import ProgressBar
 
 __all__ = ["EvaluatedModel", "Evaluation", "evaluate"]
 
-Protocol = Literal["carried", "windows"]
+Protocol = Literal["carried", "windows", "dynamic"]
 
 # The most symbols whose mean loss is one value of the bootstrap, and how many values it should have. Correlation over
 # hundreds of symbols is too weak to be seen between single symbols, and still matters.
@@ -107,6 +107,12 @@ class Evaluation:
                 f"carried: one reader takes all of it, from the initial state and the start character on; each {unit}\n"
                 "is predicted once, from everything before it. It is what a server's Score tells of such a text."
             )
+        if self.protocol == "dynamic":
+            return (
+                f"dynamic: one reader takes all of it, as carried, and learns as it reads: each {unit} is predicted "
+                "before it is\nlearnt from (dynamic evaluation). The figure is this text's alone: it is no property of "
+                "the model, and no server gives it."
+            )
         return (
             f"windows: x = ids[i : i + {self.window}], y one later, i = 0, {self.window}, {2 * self.window}, ...; each "
             "window is read from the zero state,\n"
@@ -144,7 +150,7 @@ def evaluate(model: EvaluatedModel, ids: NDArray[np.integer], text: str, protoco
     Args:
         ids: the text's symbols, [N], in the model's numbers.
         text: a name of the text, for people.
-        window: symbols of a window, W; not used by the protocol `carried`.
+        window: symbols of a window, W; only of the protocol `windows`.
 
     Raises:
         CorpusError: the text is shorter than a window and the symbol after it, or a loss is not finite.
@@ -165,8 +171,8 @@ def evaluate(model: EvaluatedModel, ids: NDArray[np.integer], text: str, protoco
         unit=model.vocabulary.unit,
         nats=float(losses.mean(dtype=np.float64)),
         symbols=losses.size,
-        left_out=0 if protocol == "carried" else len(ids) - 1 - losses.size,
-        characters=_characters(model.vocabulary, ids if protocol == "carried" else ids[1 : 1 + losses.size]),
+        left_out=len(ids) - 1 - losses.size if protocol == "windows" else 0,
+        characters=_characters(model.vocabulary, ids[1 : 1 + losses.size] if protocol == "windows" else ids),
         largest=float(losses.max()),
         stretch=stretch,
         neighbours=float(autocorrelation(flat, 1)[-1]),
@@ -189,7 +195,8 @@ def _losses(
         if protocol == "windows":
             return windows_losses(model.evaluator, ids, window, bar)
         start = int(model.vocabulary.symbols_to_tokens(model.start_text)[0])
-        return carried_losses(model.evaluator, ids, start, bar)
+        read = single_reader_losses if protocol == "dynamic" else carried_losses
+        return read(model.evaluator, ids, start, bar)
 
 
 def _characters(vocabulary: Vocabulary, ids: NDArray[np.integer]) -> int:

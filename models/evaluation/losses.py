@@ -1,10 +1,11 @@
-"""The loss of every symbol of a text under any model that evaluates losses, by one of two protocols.
+"""The loss of every symbol of a text under any model that evaluates losses, by one of three protocols.
 
 - carried: the model reads the whole text once, from the initial state and the start character on.
+- dynamic: the same, symbol after symbol in one stream, as the model may learn from what it reads.
 - windows: the text is cut, and each window is read from the zero state without a start character (nanoGPT's protocol).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,6 +18,7 @@ from models.network.char_lm import CharLM
 from models.terminal import ProgressBar
 
 __all__ = [
+    "AverageEvaluator",
     "LossEvaluator",
     "States",
     "TorchEvaluator",
@@ -24,6 +26,7 @@ __all__ = [
     "carried_mean",
     "carried_nats",
     "evaluated_chars",
+    "single_reader_losses",
     "windows_losses",
 ]
 
@@ -76,6 +79,26 @@ class TorchEvaluator:
         self._model.train(training)
         read = torch.cat(losses).view(x.shape).float().cpu().numpy()
         return read, tuple(tensor.float().cpu().numpy() for tensor in after)
+
+
+class AverageEvaluator:
+    """The losses of several models of one vocabulary as one: the mean of the probabilities that they give a symbol."""
+
+    def __init__(self, evaluators: Sequence[LossEvaluator]) -> None:
+        self._evaluators = evaluators
+
+    def initial_state(self, streams: int) -> States:
+        return tuple(array for evaluator in self._evaluators for array in evaluator.initial_state(streams))
+
+    def read(self, inputs: Ids, targets: Ids, state: States) -> tuple[Floats, States]:
+        left, losses, after = list(state), [], list[Floats]()
+        for evaluator in self._evaluators:
+            own = [left.pop(0) for _ in evaluator.initial_state(1)]
+            found, following = evaluator.read(inputs, targets, tuple(own))
+            losses.append(found.astype(np.float64))
+            after += following
+        mean = np.logaddexp.reduce(-np.stack(losses), 0) - np.log(len(losses))
+        return (-mean).astype(np.float32), tuple(after)
 
 
 @dataclass(frozen=True)
@@ -183,6 +206,17 @@ def carried_losses(evaluator: LossEvaluator, ids: Ids, start: int, bar: Progress
         for array, before in zip(begins, ends, strict=True):
             array[wrong] = before[wrong - 1]
     return losses
+
+
+def single_reader_losses(evaluator: LossEvaluator, ids: Ids, start: int, bar: ProgressBar) -> Floats:
+    """Return the losses, [N], of one stream from the initial state and the start character on, in order."""
+    before, state, losses = np.concatenate([[start], ids[:-1]]), evaluator.initial_state(1), []
+    for first in range(0, len(ids), STEPS):
+        some = slice(first, first + STEPS)
+        found, state = evaluator.read(before[some, None], ids[some, None], state)
+        losses.append(found[:, 0])
+        bar.advance(len(found))
+    return np.concatenate(losses)
 
 
 def carried_nats(model: CharLM, ids: Ids, start: int, *, limit: int | None = None) -> float:

@@ -1,4 +1,4 @@
-"""A warm start: another run's weights as the first weights of a new run."""
+"""A warm start: the weights of another run, or of a bundle, as the first weights of a new run."""
 
 from pathlib import Path
 
@@ -8,19 +8,37 @@ from torch import Tensor
 from bundle.vocabulary import Vocabulary
 from models.network.char_lm import CharLM
 from models.network.config import ModelConfig
-from models.training.checkpoint import CheckpointError, load
+from models.runs.bundle_model import load_model
+from models.training.checkpoint import CheckpointError
+from models.training.settings import TrainSettings
 
-__all__ = ["take_weights"]
+__all__ = ["adopt_model", "take_weights"]
+
+# The options that make the tensors of a model, or say how they are used.
+_OF_THE_MODEL = ("cell", "activation", "form", "input", "layers", "hidden", "embedding", "norm", "residual")
+
+
+def adopt_model(settings: TrainSettings) -> TrainSettings:
+    """Return the settings with the model options of --init-from where none were given; a preset's count as given.
+
+    Raises:
+        CheckpointError: there is no model to begin from.
+    """
+    if not settings.init_from or settings.resume:
+        return settings
+    config = load_model(settings.init_from).model.config
+    left_out = [name for name in _OF_THE_MODEL if name not in settings.model_fields_set]
+    return settings.model_copy(update={name: getattr(config, name) for name in left_out})
 
 
 @torch.no_grad()
 def take_weights(model: CharLM, vocabulary: Vocabulary, source: Path) -> None:
-    """Copy the weights of the run at `source`; rows of characters that it did not know stay as they are.
+    """Copy the weights of the run or bundle at `source`; rows of characters that it did not know stay as they are.
 
     Raises:
         CheckpointError: no checkpoint is there, or one of another kind of model.
     """
-    trained = load(source)
+    trained = load_model(source)
     if trained.vocabulary.unit != vocabulary.unit:
         raise CheckpointError(
             f"--init-from {source}: its vocabulary is of {trained.vocabulary.unit}, this one of {vocabulary.unit}"

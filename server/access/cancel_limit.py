@@ -18,10 +18,10 @@ PATIENCE_SECONDS = 1.0
 
 
 class CancelLimit:
-    """Slows down connections that give up too many calls.
+    """Slows down connections, over HTTP the hosts, that give up too many calls.
 
     Args:
-        per_second: calls a second that one connection may give up, or let run into their deadlines; it may give up
+        per_second: calls a second that one of them may give up, or let run into their deadlines; it may give up
             ten seconds' worth at once. 0 for no limit.
     """
 
@@ -30,7 +30,7 @@ class CancelLimit:
 
     @asynccontextmanager
     async def watch(self, peer: str, remaining: float | None) -> AsyncIterator[None]:
-        """Count the block's call if the connection from `peer` gives it up. Raises Overloaded.
+        """Count the block's call if its connection or host, `peer`, gives it up. Raises Overloaded.
 
         `remaining`: seconds to the call's deadline; None if it has none.
         """

@@ -75,14 +75,14 @@ class Reconciler:
         try:
             await self._look()
         except OSError as error:
-            reason = f"{self._settings.models}: {error.strerror}"
+            reason = f"{self._settings.folder}: {error.strerror}"
             if reason != self._unreadable:
                 log.error("%s; what was found before is served", reason)
             self._unreadable = reason
         except ShuttingDown:
             raise
         except Exception:
-            log.exception("the look at %s failed", self._settings.models)
+            log.exception("the look at %s failed", self._settings.folder)
         finally:
             looked.set()
 
@@ -103,7 +103,7 @@ class Reconciler:
 
     async def _look_at_folder(self) -> Look:
         loop = asyncio.get_running_loop()
-        self._seen = await loop.run_in_executor(self._thread, look_at, self._settings.models, self._seen)
+        self._seen = await loop.run_in_executor(self._thread, look_at, self._settings.folder, self._seen)
         return self._seen
 
     def _has_loaded(self, name: str) -> bool:

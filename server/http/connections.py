@@ -17,7 +17,7 @@ __all__ = ["TRANSPORT", "Limits", "WebServer", "listen"]
 # The key of the request's state under which applications find its connection.
 TRANSPORT = "transport"
 LAST_SECONDS = 1
-SEND_BYTES = 64 << 10
+SEND_BYTES = 16 << 10
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,8 @@ class Connection(H11Protocol):
             self._cut()
             return
         super().connection_made(transport)
+        # What the system does not take has to wait: of a text it would be generated for nobody.
+        transport.set_write_buffer_limits(high=1)  # with 0, asyncio's TLS would wait for ever
         self.app_state = {**self.app_state, TRANSPORT: transport}
         self._head = self.loop.call_later(self._limits.head_seconds, self._cut)
 

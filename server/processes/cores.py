@@ -2,23 +2,35 @@
 
 import math
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 __all__ = ["engines_for", "usable_cores"]
 
 # More engines than this are for those who ask for them: one event loop has to carry all their messages.
 MOST_BY_DEFAULT = 8
-CGROUP_MAX = Path("/sys/fs/cgroup/cpu.max")
+CGROUPS, OWN_CGROUP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
 def usable_cores() -> int:
-    """Return the cores that this process may run on, or the share that its control group may take, rounded up."""
-    cores = len(os.sched_getaffinity(0))
+    """Return the cores that this process may run on, or the share that its control groups may take, rounded up."""
+    return max(1, min([len(os.sched_getaffinity(0)), *map(math.ceil, _quotas())]))
+
+
+def _quotas() -> Iterator[float]:
+    """Yield how many cores this process's control group may take, and those above it (cgroups of version 2)."""
     try:
-        quota, period = CGROUP_MAX.read_text().split()
-    except (OSError, ValueError):
-        return cores
-    return cores if quota == "max" else max(1, min(cores, math.ceil(int(quota) / int(period))))
+        own = next(line[3:] for line in OWN_CGROUP.read_text().splitlines() if line.startswith("0::"))
+    except (OSError, StopIteration):
+        return
+    group = CGROUPS / own.lstrip("/")
+    for folder in (group, *group.parents):
+        try:
+            quota, period = (folder / "cpu.max").read_text().split()
+        except (OSError, ValueError):
+            continue
+        if quota != "max":
+            yield int(quota) / int(period)
 
 
 def engines_for(cores: int) -> int:

@@ -21,6 +21,7 @@ __all__ = [
     "LoadFailed",
     "LoadOrder",
     "LogLine",
+    "Ping",
     "TickFrame",
     "encode",
     "read_frame",
@@ -69,6 +70,11 @@ class LogLine:
     logger: str
     level: int
     text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ping:
+    """Asks an engine for a sign of life, which is the same frame in return."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,6 +69,11 @@ class Placement:
             self._begin_at_checkpoint()
 
     @property
+    def chars(self) -> int:
+        """How many characters another engine would have to force again."""
+        return self._chars
+
+    @property
     def ends_by_replay(self) -> bool:
         """Whether it has to end at a place that its engine has to find again: its token needs the state there."""
         return self.conclusion is not None and self.is_behind and self.request.snapshot and self._is_past_prompt

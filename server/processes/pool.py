@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
+from operator import attrgetter
 
 from bundle.vocabulary import Vocabulary
 from server.engine.messages import (
@@ -39,10 +40,14 @@ EXTRA_TEXTS, EXTRA_SHARE = 4, 0.25
 # run one at a time until a character comes, and one with which `GUILTY` died is given up. So are those that had nothing
 # from `BARREN` engines in a row, whatever others had: of engines that are busy there is always something to deliver.
 SUSPECT, GUILTY, BARREN = 2, 4, 6
-# The server ends after this many processes in a row, in one place, that ended within seconds and gave nothing.
+# After this many processes in a row, in one place, that ended within seconds and gave nothing, or could not be started,
+# the server ends, unless another engine works.
 MOST_FAILURES, SHORT_SECONDS = 5, 10.0
 # Seconds before the first, second, ... attempt to start a process where others have failed.
-WAITS = (0.0, 0.2, 0.5, 1.0, 2.0)
+WAITS = (0.0, 0.2, 0.5, 1.0, 2.0, 30.0)
+# Engines that have texts are asked for a sign of life every so many seconds, and killed after so many without any.
+# The time of a machine that sleeps, or of a server that is stopped, does not count.
+PING_SECONDS, MOST_PINGS = 5.0, 6
 
 
 class Place:
@@ -95,7 +100,7 @@ class EnginePool:
         self._numbers = itertools.count()
         self._homes: PrefixIndex[int] = PrefixIndex()
         self._ready: EngineReady | None = None
-        self._starts = set[asyncio.Task[None]]()
+        self._tasks = set[asyncio.Task[None]]()
         self._is_stopped = False
         self._started: list[StartedProcess] = []
 
@@ -104,6 +109,7 @@ class EnginePool:
         self._ready = started[0].ready
         for index, one in enumerate(started):
             await self._connect(index, one)
+        self._keep(self._watch())
 
     def stop(self) -> None:
         """End all processes; from any thread."""
@@ -132,9 +138,7 @@ class EnginePool:
         placement.conclusion = placement.conclusion or reason
         index = placement.engine
         if index is not None and placement.ends_by_replay:
-            self._forward(placement, Cancel)
-            self._leave(placement)
-            self._submit_to(index, placement, placement.replay(self._vocabulary))
+            self._move(placement, index)
         else:
             self._forward(placement, lambda number: Conclude(number, reason))
 
@@ -248,9 +252,13 @@ class EnginePool:
             for number in itertools.islice(numbers, max(0, self._rows[index] - len(place.placements))):
                 placement = self._places[engine.index].placements.get(number)
                 if placement:
-                    engine.submit(Cancel(number))
-                    self._leave(placement)
-                    self._submit_to(index, placement, placement.replay(self._vocabulary))
+                    self._move(placement, index)
+
+    def _move(self, placement: Placement, index: int) -> None:
+        """Let another engine go on with the text."""
+        self._forward(placement, Cancel)
+        self._leave(placement)
+        self._submit_to(index, placement, placement.replay(self._vocabulary))
 
     def _lose(self, engine: EngineProcess, error: Exception | None) -> None:
         """Go on elsewhere with the texts of a process that is gone, and start another one in its place."""
@@ -278,20 +286,41 @@ class EnginePool:
                 self._homeless[placement.request.stream] = placement
         self._place_homeless()
 
-    def _keep(self, start: Coroutine[None, None, None]) -> None:
-        task = asyncio.create_task(start)
-        self._starts.add(task)
-        task.add_done_callback(self._starts.discard)
+    def _share_texts(self, index: int) -> None:
+        """Move texts to a successor until it has its share: those of its predecessor are with the other engines."""
+        places = [place for place in self._places if place.engine]
+        share = sum(len(place.placements) for place in places) // len(places)
+        for place in places:
+            surplus = min(len(place.placements) - share, share - len(self._places[index].placements))
+            if surplus > 0:
+                for placement in sorted(place.placements.values(), key=attrgetter("chars"))[:surplus]:
+                    self._move(placement, index)
+
+    async def _watch(self) -> None:
+        """Kill engines that have texts and give no sign of life: their texts go on elsewhere."""
+        while not self._is_stopped:
+            await asyncio.sleep(PING_SECONDS)
+            for place in self._places:
+                engine = place.engine
+                if engine and place.placements and engine.ping() > MOST_PINGS:
+                    seconds = MOST_PINGS * PING_SECONDS
+                    log.error("engine process %d gave no sign of life for %g s and is killed", engine.pid, seconds)
+                    engine.started.process.kill()
+
+    def _keep(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _succeed(self, engine: EngineProcess, place: Place, error: Exception | None, texts: int) -> None:
-        """Start a successor; the server ends if one after the other ends at once."""
+        """Start a successor; the server ends if none can be kept alive, and no other engine works."""
         is_short = time.monotonic() - place.began < SHORT_SECONDS and place.delivered < place.began
         place.failures = place.failures + 1 if is_short else 0
         code = await asyncio.to_thread(_wait, engine.started)
         reason = repr(error) if error else describe_exit(code)
         log.error("engine process %d ended: %s; its %d texts go on", engine.pid, reason, texts)
-        while place.failures < MOST_FAILURES:
-            await asyncio.sleep(WAITS[place.failures])
+        while place.failures < MOST_FAILURES or any(other.engine for other in self._places):
+            await asyncio.sleep(WAITS[min(place.failures, len(WAITS) - 1)])
             if self._is_stopped:
                 return
             try:
@@ -302,15 +331,16 @@ class EnginePool:
                 continue
             if started.ready != self._ready:
                 started.stop()
-                place.failures, reason = MOST_FAILURES, f"a new one computes as {started.ready}, not as {self._ready}"
+                reason = f"a new one computes as {started.ready}, not as {self._ready}"
                 break
             await self._connect(engine.index, started)
             if not self._is_stopped:
+                self._share_texts(engine.index)
                 log.info("engine process %d is ready in its place", started.process.pid)
             return
         if self._is_stopped:
             return
-        self._failed(RuntimeError(f"{MOST_FAILURES} engine processes in a row ended, the last one with: {reason}"))
+        self._failed(RuntimeError(f"no engine process can be kept alive; the last one: {reason}"))
 
     async def _connect(self, index: int, started: StartedProcess) -> None:
         place, engine = self._places[index], EngineProcess(index, started, self._receive, self._lose)

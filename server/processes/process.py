@@ -19,6 +19,7 @@ from server.processes.frames import (
     LoadFailed,
     LoadOrder,
     LogLine,
+    Ping,
     TickFrame,
     encode,
     read_frame,
@@ -127,6 +128,7 @@ class EngineProcess(asyncio.Protocol):
         self._receive, self._lost = receive, lost
         self._loop, self._frames = asyncio.get_running_loop(), FrameReader()
         self._commands = list[Command]()
+        self._pings = 0  # since the last sign of life
         self._error: Exception | None = None
         self._transport: asyncio.Transport | None = None
 
@@ -145,6 +147,13 @@ class EngineProcess(asyncio.Protocol):
         elif len(self._commands) == 1:
             self._loop.call_soon(self._flush)
 
+    def ping(self) -> int:
+        """Ask for a sign of life; return how often in a row it was asked for one."""
+        self._pings += 1
+        if self._transport:
+            self._transport.write(encode(Ping()))
+        return self._pings
+
     def _flush(self) -> None:
         commands, self._commands = self._commands, []
         if self._transport and commands:
@@ -154,6 +163,7 @@ class EngineProcess(asyncio.Protocol):
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
+        self._pings = 0
         for value in self._frames.feed(data):
             match value:
                 case TickFrame():
@@ -162,6 +172,8 @@ class EngineProcess(asyncio.Protocol):
                     _log(value)
                 case LoadFailed(error):
                     self._error = error
+                case Ping():
+                    pass  # any frame is a sign of life
 
     def connection_lost(self, error: Exception | None) -> None:
         self._transport = None

@@ -11,7 +11,17 @@ from typing import Any
 
 from server.engine.engine import Engine
 from server.engine.messages import Command, EngineObserver, Output
-from server.processes.frames import EngineReady, Event, LoadFailed, LoadOrder, LogLine, encode, read_frame, tick_frame
+from server.processes.frames import (
+    EngineReady,
+    Event,
+    LoadFailed,
+    LoadOrder,
+    LogLine,
+    Ping,
+    encode,
+    read_frame,
+    tick_frame,
+)
 from server.runtime.host_runner import runtime_version
 from server.runtime.load import load
 
@@ -79,9 +89,13 @@ class Commands:
             if not block and not self._connection.has_data():
                 raise Empty
             try:
-                self._read.extend(self._connection.receive())
+                received = self._connection.receive()
             except (EOFError, OSError):
                 os._exit(0)
+            if isinstance(received, Ping):
+                self._connection.send(received)
+            else:
+                self._read.extend(received)
         return self._read.popleft()
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from charstream.demo import _prompt, main
+from charstream.demo import _compare_with_pretrained, _prompt, main
 
 # The shortest time in which training begins and ends on a busy machine.
 SMALL = ("--minutes", "0.5", "--users", "2", "--seconds", "1")
@@ -42,6 +42,16 @@ def test_a_short_text_of_one_sign_goes_the_whole_way(
     assert "\n" + "-" * 524 in out  # the prompt, and 500 characters
     assert ", 0 failed, " in out
     assert "-- ------------------------\n" in out.partition("To go on:")[2]
+
+
+def test_the_model_that_comes_with_charstream_goes_on_with_the_prompt(capfd: pytest.CaptureFixture[str]) -> None:
+    """It is served and read as the demo's own, by the commands that the demo shows."""
+    _compare_with_pretrained("chiefest of them too. If")
+    said, log = capfd.readouterr()
+    assert "$ charstream serve --pretrained --port 0" in said
+    assert re.search(r"^chiefest of them too\. If[^\n]", said, re.MULTILINE)
+    assert "\nshakespeare: gru 1x" in said
+    assert "length: 500 characters" in log
 
 
 def test_a_prompt_that_means_standard_input_is_left_out(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """charstream export and verify, from a training run to a verdict."""
 
+import json
 import re
 import subprocess
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from bundle.curve import parse_curve
 from bundle.manifest import Manifest
 from bundle.read import read_bundle
 from bundle.write import file_records, write_bundle
@@ -43,7 +45,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def bundle(run: Path) -> Path:
-    result = shell("export", run, "--out", run.parent / "bundles" / "words")
+    result = shell("export", run, "--with-first", "--out", run.parent / "bundles" / "words")
     assert result.returncode == 0, result.stderr
     assert "verified: all 5 graphs compute what torch does, within tolerance" in result.stderr
     assert result.stdout.startswith(str(run.parent / "bundles" / "words"))
@@ -60,6 +62,25 @@ def test_export_writes_a_bundle_that_can_be_read(bundle: Path) -> None:
     assert f"`{manifest.training.prompts[0]}`" in card
     assert "LSTM, 1 layer of 32" in card
     assert "Temperature 0.8" in card
+
+
+def test_the_first_checkpoint_comes_along_as_another_model_and_both_have_the_curve(bundle: Path) -> None:
+    last, first = read_bundle(bundle), read_bundle(bundle.with_name("words-first"))
+    assert (first.manifest.name, first.manifest.training.steps) == ("words-first", 2)
+    assert first.files["step.onnx"] != last.files["step.onnx"]
+    curve = parse_curve(last.files["training.json"])
+    assert curve == parse_curve(first.files["training.json"])
+    assert curve.validation[0][0] == 2
+    assert curve.validation[-1][0] == 30
+    assert curve.validation[0][1] > curve.validation[-1][1] > 0
+    assert curve.training
+
+
+def test_a_run_without_a_first_checkpoint_says_so(charstream: Charstream, bundle: Path, run: Path) -> None:
+    refused = charstream("export", run / "best.json", "--with-first", "--out", run.parent / "none")
+    assert refused.returncode == 2
+    assert "leave the flag out" in refused.stderr
+    assert not (run.parent / "none").exists()
 
 
 def test_export_replaces_a_bundle_only_if_told(charstream: Charstream, run: Path, bundle: Path) -> None:
@@ -114,10 +135,10 @@ def test_verify_fails_where_8_bits_cost_too_much(
 
 
 def test_a_precision_that_is_not_known_is_refused(charstream: Charstream, run: Path, tmp_path: Path) -> None:
-    for given in ("int4", "int8", "fp16-cuda", "fp32,fp32", ""):
+    for given in ("int4", "int8,fp16-cuda", "fp16-cuda", "fp32,fp32", ""):
         result = charstream("export", run, "--out", tmp_path / "x", f"--precision={given}")
         assert result.returncode == 2
-        assert "allowed are fp32 and, after a comma each, int8, fp32-cuda, fp16-cuda" in result.stderr
+        assert "allowed are fp32 and, after a comma each, int8, fp32-cuda, fp16-cuda; or int8 alone" in result.stderr
 
 
 def test_a_bundle_of_one_precision(charstream: Charstream, run: Path, tmp_path: Path) -> None:
@@ -125,6 +146,29 @@ def test_a_bundle_of_one_precision(charstream: Charstream, run: Path, tmp_path: 
     assert result.returncode == 0, result.stderr
     assert read_bundle(tmp_path / "x").manifest.precisions == ("fp32",)
     assert not list((tmp_path / "x").glob("*int8*"))
+
+
+def test_a_bundle_of_8_bits_alone_is_a_whole_model(
+    charstream: Charstream, run: Path, bundle: Path, tmp_path: Path
+) -> None:
+    """step.onnx has the weights in fp32: it is verified, evaluated in both, and exported anew with loops in fp32."""
+    small, whole, data = tmp_path / "small", tmp_path / "whole", ("--data", run.parent / "text.txt")
+    (tmp_path / "about.md").write_text("The text is in the public domain.\n")
+    flags = ("--precision", "int8", "--about", tmp_path / "about.md")
+    assert charstream("export", run, "--out", small, *flags).returncode == 0
+    assert not list(small.glob("*fp32*"))
+    assert "\n\nThe text is in the public domain.\n\n## Samples" in (small / "card.md").read_text()
+    verified = charstream("verify", small, *data)
+    assert verified.returncode == 0
+    assert re.findall(r"^(fp32|int8): \S+ nats", verified.stdout, re.M) == ["fp32", "int8"]
+    of_small, of_bundle = (
+        json.loads(charstream("evaluate", folder, *data, "--json").stdout)["nats"] for folder in (small, bundle)
+    )
+    assert of_small == pytest.approx(of_bundle, abs=1e-5)
+    assert charstream("export", small, "--out", whole, "--precision", "fp32").returncode == 0
+    assert json.loads(charstream("evaluate", whole, *data, "--json").stdout)["nats"] == pytest.approx(
+        of_small, abs=1e-5
+    )
 
 
 def test_graphs_for_a_device_are_written_when_they_are_asked_for(

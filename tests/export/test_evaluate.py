@@ -13,16 +13,16 @@ import torch
 
 from bundle.manifest import Manifest
 from bundle.vocabulary import Vocabulary
-from export.evaluate import main, tokens_of_part
+from export.evaluate import join_models, main, tokens_of_part
 from export.verification.onnx_evaluator import OnnxEvaluator
 from export.verification.onnx_session import OnnxSession
 from models.data.corpus import open_corpus
 from models.data.text_files import CorpusError, TextForm
 from models.evaluation.evaluation import EvaluatedModel, Evaluation, evaluate
-from models.evaluation.losses import TorchEvaluator
+from models.evaluation.losses import AverageEvaluator, TorchEvaluator
 from models.network.char_lm import CharLM, ModelConfig
 from models.training.checkpoint import Trained
-from tests.conftest import ASCII
+from tests.conftest import ASCII, tiny_model
 
 LINES = "To be, or not to be, that is the question:\nWhether 'tis nobler in the mind to suffer\n"
 
@@ -72,6 +72,48 @@ def test_the_report_says_what_was_measured_and_how_sure_it_is(
     assert f"{(symbols - 1) // 64:,} windows; {(symbols - 1) % 64:,} characters left out at the end" in said
     for word in ("nanoGPT's protocol", "perplexity", "95 % interval of the mean", "Hoeffding's bound", "correlate by"):
         assert word in said
+
+
+def test_several_models_are_evaluated_as_one(
+    tiny: Trained, bundles: Path, device_bundles: Path, text: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each character has the mean of the probabilities that they give it; a model with itself is the model."""
+    flags = ("--data", str(text), "--part", "all")
+    alone = _evaluate(str(bundles / "tiny"), *flags, capsys=capsys)
+    twice = _evaluate(str(bundles / "tiny"), str(device_bundles / "tiny"), *flags, capsys=capsys)
+    assert twice["nats"] == pytest.approx(alone["nats"], abs=1e-5)
+    assert str(twice["model"]).startswith("mean of the probabilities of 2 models: bundle ")
+    other = tiny_model(seed=1)
+    ids, start = tiny.vocabulary.encode(LINES), tiny.vocabulary.encode("\n")
+    evaluators = [TorchEvaluator(one.model) for one in (tiny, other)]
+    each = [one.read(start[:, None], ids[:1, None], one.initial_state(1))[0] for one in evaluators]
+    mean = AverageEvaluator(evaluators)
+    (found,), _ = mean.read(start[:, None], ids[:1, None], mean.initial_state(1))
+    assert found[0] == pytest.approx(-math.log(np.mean(np.exp(-np.concatenate(each)))), abs=1e-5)
+
+
+def test_models_of_other_characters_have_no_mean(tiny: Trained) -> None:
+    models = [
+        EvaluatedModel(name, TorchEvaluator(tiny.model), Vocabulary(symbols), "\n")
+        for name, symbols in (("one", "\nab"), ("other", "\nba"))
+    ]
+    with pytest.raises(ValueError, match="other has another vocabulary than one: no mean of their probabilities"):
+        join_models(models)
+
+
+def test_a_model_that_learns_as_it_reads_knows_a_text_that_repeats_itself(
+    bundles: Path, text: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ("--data", str(text), "--part", "validation")
+    still = _evaluate(str(bundles / "tiny"), *flags, capsys=capsys)
+    slow = _evaluate(str(bundles / "tiny"), *flags, "--dynamic", "--dynamic-rate", "1e-9", capsys=capsys)
+    fast = _evaluate(str(bundles / "tiny"), *flags, "--dynamic", "--dynamic-rate", "2e-3", capsys=capsys)
+    assert slow["nats"] == pytest.approx(still["nats"], abs=1e-3)
+    assert fast["nats"] < still["nats"] - 0.3
+    assert (fast["protocol"], fast["symbols"]) == ("dynamic", still["symbols"])
+    with pytest.raises(SystemExit, match="2"):
+        main([str(bundles / "tiny"), *flags, "--dynamic", "--protocol", "windows"])
+    assert "--dynamic reads as --protocol carried" in capsys.readouterr().err
 
 
 def test_too_few_values_have_no_interval(tiny: Trained, text: Path) -> None:

@@ -50,7 +50,6 @@ def test_without_a_step_worth_the_name_it_ends_where_it_began(train: Train, how:
     [
         (("--activation", "tanh"), ("--activation", "relu")),
         (("--form", "post"), ("--form", "pre")),
-        (("--residual",), ()),
     ],
 )
 def test_a_kind_that_no_shape_tells_is_refused(
@@ -62,6 +61,13 @@ def test_a_kind_that_no_shape_tells_is_refused(
     with pytest.raises(CheckpointError, match=f"its {name} is .*, here it is .*that it was trained with"):
         train(*own, *wanted, "--init-from", str(first), name="second")
     assert not (tmp_path / "second").exists()
+
+
+def test_a_kind_that_is_not_given_is_the_sources(train: Train) -> None:
+    own = ("--layers", "2", "--steps", "1")
+    first = train(*own, "--cell", "rnn", "--activation", "softplus", "--form", "pre", "--norm", "layer", "--residual")
+    second = train(*own, "--init-from", str(first), name="second")
+    assert load(second).model.config.shape == load(first).model.config.shape
 
 
 def test_another_kind_of_model_is_refused(

@@ -178,10 +178,17 @@ VALUES = st.recursive(
 )
 FIELDS = st.sampled_from(
     ["model", "prompt", "max_tokens", "temperature", "top_p", "top_k", "min_p", "seed", "stop", "n", "logprobs", "echo",
-     "logit_bias", "stream", "stream_options", "suffix", "best_of", "charstream", "text", "text_input", "parameters"]
+     "logit_bias", "stream", "stream_options", "suffix", "best_of", "charstream", "text", "text_input", "parameters",
+     "state", "last"]
 )  # fmt: skip
 PLACES = st.sampled_from(
-    ["/v1/completions", "/v1/score", "/v2/models/tiny/generate", "/v2/models/tiny/generate_stream"]
+    [
+        "/v1/completions",
+        "/v1/score",
+        "/v1/activations",
+        "/v2/models/tiny/generate",
+        "/v2/models/tiny/generate_stream",
+    ]
 )
 BODIES = (
     st.dictionaries(FIELDS, VALUES, max_size=5).map(lambda body: json.dumps(body).encode())
@@ -273,6 +280,22 @@ async def test_new_connections_see_a_certificate_that_was_replaced(tmp_path: Pat
         second = await asyncio.to_thread(ssl.get_server_certificate, place)
         assert ssl.PEM_cert_to_DER_cert(second) == ssl.PEM_cert_to_DER_cert(used.cert.read_text())
         assert first != second
+
+
+def test_calls_given_up_over_connections_of_their_own_count_together(bundles: Path) -> None:
+    process = ready(start_server(bundles, *FLAGS, "--connection-cancels", "0.5"))
+    try:
+        with ExitStack() as stack:
+            for _ in range(ROWS):  # five may be given up at once
+                connection = stack.enter_context(socket.create_connection(place(process), timeout=20))
+                connection.sendall(ENDLESS_STREAM)
+                assert b"200 OK" in connection.recv(1000)
+        with httpx.Client(base_url=f"http://{process.web}", timeout=20) as web:
+            answers = (web.post("/v1/completions", json={"max_tokens": 1}) for _ in range(5))
+            refused = next(answer for answer in answers if answer.status_code == 429)
+        assert "gave up more than 0.5 calls a second" in refused.json()["error"]["message"]
+    finally:
+        stop(process)
 
 
 async def test_a_drain_lets_texts_end_and_refuses_new_ones(bundles: Path) -> None:

@@ -16,6 +16,7 @@ import pytest
 
 from protos import charstream_pb2 as pb
 from protos import charstream_pb2_grpc as rpc
+from server.processes import cores
 from server.processes.cores import engines_for
 from tests.conftest import ServerProcess, ready, start_server, stop
 
@@ -45,6 +46,24 @@ def start_two(*arguments):
         raise CannotRun("no third one")
     return start(*arguments)
 model_factory.start_process = start_two
+"""
+# A server that takes an engine for hung after a second.
+IMPATIENT = """
+from server.processes import pool
+pool.PING_SECONDS, pool.MOST_PINGS = 0.2, 5
+"""
+# A server that cannot start engine processes for a while.
+NO_DESCRIPTORS = """
+from server.catalog import model_factory
+from server.processes import pool
+pool.WAITS = (0.0, 0.01)
+starts, start = [], model_factory.start_process
+def start_some(*arguments):
+    starts.append(1)
+    if 2 < len(starts) < 12:
+        raise OSError(24, "too many open files")
+    return start(*arguments)
+model_factory.start_process = start_some
 """
 RUN = "import sys; from server.__main__ import main; sys.exit(main())"
 
@@ -172,6 +191,39 @@ def test_the_server_ends_when_no_engine_can_be_kept_alive(bundles: Path) -> None
         assert "no third one" in server.log
 
 
+def test_texts_of_an_engine_that_hangs_go_on_elsewhere(bundles: Path) -> None:
+    requests = mixed_requests(8, 3000)
+    with serving(bundles) as server:
+        expected = read_all(server, requests)
+    with serving(bundles, "--engines", "2", patch=IMPATIENT) as server:
+        for pid in engines_of(server):
+            os.kill(pid, signal.SIGSTOP)
+        assert read_all(server, requests) == expected
+        assert server.count("gave no sign of life", 2) == 2
+
+
+def test_texts_go_on_with_fewer_engines_while_none_can_be_started_and_then_use_all(bundles: Path) -> None:
+    flags = ("--engines", "2", "--metrics-port", "0", "--max-rows", "8")
+    with serving(bundles, *flags, patch=NO_DESCRIPTORS) as server, grpc.insecure_channel(server.address) as channel:
+        stub = rpc.TextGenerationStub(channel)  # type: ignore[no-untyped-call]
+        calls = [stub.Generate(pb.GenerateRequest(seed=seed, max_chars=100_000), timeout=120) for seed in range(4)]
+        for call in calls:
+            next(iter(call))
+        os.kill(engines_of(server)[0], signal.SIGKILL)
+        server.count("no engine process could be started", 9)
+        server.count("is ready in its place", 1)
+        assert len(engines_of(server)) == 2
+        successor = engines_of(server)[1]
+        before = busy_seconds(successor)
+        wait_until(lambda: all(next(iter(call)).text for call in calls) and busy_seconds(successor) > before + 0.1)
+
+
+def busy_seconds(pid: int) -> float:
+    """Seconds that a process had of the processor."""
+    user, system = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_no_engine_outlives_its_server(number: signal.Signals, bundles: Path) -> None:
     with serving(bundles, "--engines", "2") as server:
@@ -209,6 +261,29 @@ def test_a_text_does_not_wait_for_one_engine_while_another_has_a_free_row(bundle
 
 def test_one_core_is_left_for_the_event_loop_where_there_are_more_than_two() -> None:
     assert [engines_for(cores) for cores in (1, 2, 3, 4, 64)] == [1, 2, 2, 3, 8]
+
+
+@pytest.mark.parametrize(
+    ("quotas", "expected"),
+    [
+        ({}, 4),
+        ({".": "max 100000", "system.slice/charstream.service": "250000 100000"}, 3),  # systemd's CPUQuota=250%
+        ({".": "150000 100000"}, 2),  # a container that sees its own group as the root
+        ({"system.slice": "50000 100000", "system.slice/charstream.service": "max 100000"}, 1),
+    ],
+)
+def test_the_processor_share_of_control_groups_counts(
+    quotas: dict[str, str], expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = tmp_path / "own"
+    own.write_text("0::/system.slice/charstream.service\n")
+    for group, quota in quotas.items():
+        (tmp_path / group).mkdir(parents=True, exist_ok=True)
+        (tmp_path / group / "cpu.max").write_text(quota)
+    monkeypatch.setattr(cores, "CGROUPS", tmp_path)
+    monkeypatch.setattr(cores, "OWN_CGROUP", own)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2, 3})
+    assert cores.usable_cores() == expected
 
 
 def test_a_text_whose_engine_died_is_not_refused_for_waiting(bundles: Path) -> None:

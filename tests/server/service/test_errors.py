@@ -82,9 +82,8 @@ OTHERS = {
     "`INVALID_ARGUMENT` `resume_token: holds ...`": "test_resume_state.py",
     "`RESOURCE_EXHAUSTED` `WHO: N texts are running and waiting, the limit (--identity-streams)`": "test_quotas.py",
     "`RESOURCE_EXHAUSTED` `WHO: N characters a second are the limit (--identity-chars) ...`": "test_quotas.py",
-    "`RESOURCE_EXHAUSTED` `this connection gave up more than N calls a second, the limit (--connection-cancels)`": (
-        "test_quotas.py"
-    ),
+    "`RESOURCE_EXHAUSTED` `this connection or address gave up more than N calls a second, "
+    "the limit (--connection-cancels)`": "test_quotas.py",
     "`RESOURCE_EXHAUSTED` `nothing was read for N s, the limit (--reader-timeout)`": "test_quotas.py",
     "`UNAVAILABLE` `the call lasted N s, the limit (--max-seconds); go on in another one`": "test_quotas.py",
     "`UNAUTHENTICATED` `authorization: ...`": "test_authentication.py",

@@ -1,0 +1,1 @@
+"""What to train: a look at the text, a few seconds of the machine, and the project's own runs."""
