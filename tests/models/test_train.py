@@ -129,6 +129,7 @@ class Dies:
         return False
 
 
+@pytest.mark.parametrize("cell", ["lstm", "rnn"], indirect=True)  # two arrays of state, and one
 def test_a_run_that_dies_between_two_checks_goes_on_from_where_time_saved_it(
     train: Train, verse: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cell: dict[str, str]
 ) -> None:
