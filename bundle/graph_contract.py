@@ -42,7 +42,7 @@ OPERATORS = {
 }
 # fmt: on
 # The operators of graphs for a device: no loop, and none that lacks a CUDA kernel for its types.
-DEVICE_OPERATORS = OPERATORS - {"MatMulInteger", "QuantizeLinear", "Scan"}
+DEVICE_OPERATORS = OPERATORS - {"MatMulInteger", "QuantizeLinear", "Scan"} | {"Softmax", "Split"}
 # A bundle has one graph for a device for each of these step counts.
 DEVICE_STEPS = (4, 16, 64)
 

@@ -35,6 +35,7 @@ __all__ = [
     "decode_file",
     "full_file",
     "read_bundle",
+    "read_file",
     "read_manifest",
 ]
 
@@ -100,6 +101,11 @@ def read_manifest(folder: Path) -> tuple[Manifest, str]:
     """Return the manifest and the sha256 of its file. Raises BundleError."""
     data = _read(folder, MANIFEST, _MAX_MANIFEST_BYTES)
     return _parse(folder, data), sha256(data)
+
+
+def read_file(folder: Path, name: str, manifest: Manifest) -> bytes | None:
+    """Return one file of a bundle, None if the manifest has no such file. Raises BundleError as `read_bundle`."""
+    return _read_checked(folder, name, manifest) if name in manifest.files else None
 
 
 def _read(folder: Path, name: str, limit: int) -> bytes:

@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from bundle.curve import CURVE
 from bundle.manifest import FileRecord, Manifest, sha256
 from bundle.read import CARD, MANIFEST, BundleError
 
@@ -24,7 +25,7 @@ def check_replaceable(folder: Path) -> None:
     if not folder.is_dir():
         raise BundleError(f"{folder} is a file, not a bundle; it is not replaced")
     for path in folder.iterdir():
-        if path.name not in (MANIFEST, CARD) and path.suffix != ".onnx":
+        if path.name not in (MANIFEST, CARD, CURVE) and path.suffix != ".onnx":
             raise BundleError(f"{folder} holds {path.name}, which is no part of a bundle; it is not replaced")
 
 

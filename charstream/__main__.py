@@ -28,6 +28,7 @@ COMMANDS = {
     "stream": ("client.commands.stream", "stream a text from a server into the terminal", ""),
     "score": ("client.commands.score", "tell how probable a text is to a model", ""),
     "models": ("client.commands.models", "list the models of a server", ""),
+    "fleet": ("client.commands.fleet", "tell what several servers serve, and who differs", ""),
     "loadtest": ("loadtest.__main__", "measure a server's latency and throughput with Locust", "loadtest"),
     "demo": (
         "charstream.demo",

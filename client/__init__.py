@@ -28,6 +28,7 @@ from .errors import (
     Unavailable,
     WrongReplica,
 )
+from .hedging.counters import Counts
 from .options import GenerateOptions
 from .results import Finish, ModelInfo, Place, Progress, Repeat, Replica, ScoredPart, ScoreSummary, Started, Training
 from .score_task import ScoreOptions
@@ -43,6 +44,7 @@ __all__ = [
     "CharstreamError",
     "Client",
     "Continuations",
+    "Counts",
     "DeadlineExceeded",
     "Finish",
     "GenerateOptions",

@@ -15,6 +15,7 @@ from .async_streams import AsyncContinuations, AsyncScoreStream, AsyncTextStream
 from .channels import DEFAULT_ADDRESS, Servers
 from .errors import from_rpc_error
 from .generation_task import ContinuationsTask, TextTask
+from .hedging.counters import Counts
 from .options import GenerateOptions, chooses_checkpoints, documents, generate_request
 from .results import ModelInfo, Progress, to_model
 from .retry import UnaryTask
@@ -38,9 +39,18 @@ class AsyncClient:
         token: str | None = None,
         tls_name: str = "",
         patience: float = 30.0,
+        service_config: str = "",
+        hedge_after: float | str | None = None,
     ) -> None:
         self._servers = Servers(
-            grpc.aio, addresses, credentials=credentials, token=token, tls_name=tls_name, patience=patience
+            grpc.aio,
+            addresses,
+            credentials=credentials,
+            token=token,
+            tls_name=tls_name,
+            patience=patience,
+            service_config=service_config,
+            hedge_after=hedge_after,
         )
 
     @documents(GenerateOptions)
@@ -100,7 +110,12 @@ class AsyncClient:
             try:
                 return await call(message, timeout=seconds, metadata=self._servers.metadata)
             except grpc.RpcError as error:
-                recovery.handle_failure(from_rpc_error(error), time.monotonic())
+                await asyncio.sleep(recovery.handle_failure(from_rpc_error(error), time.monotonic()))
+
+    @property
+    def counts(self) -> Counts:
+        """See `Client.counts`."""
+        return self._servers.counters.counts()
 
     async def close(self) -> None:
         """End the connections and all calls on them."""

@@ -11,6 +11,7 @@ import grpc
 import grpc.aio
 
 from .errors import CharstreamError, Unavailable, WrongReplica
+from .hedging.asynchronous import AsyncRace
 from .results import ScoredPart, ScoreSummary
 from .stream_base import ContinuationsBase, ScoreStreamBase, StreamBase, TextStreamBase
 
@@ -26,6 +27,7 @@ class AsyncStream(StreamBase[T]):
     """
 
     _new_event = asyncio.Event
+    _race = AsyncRace
 
     async def __aiter__(self) -> AsyncIterator[T]:
         """Yield the items. Raises CharstreamError, which for a single text has in `.text` what came before."""

@@ -2,6 +2,7 @@
 
 import ipaddress
 import itertools
+import json
 import random
 import re
 from collections.abc import Iterator, Sequence
@@ -12,7 +13,10 @@ from google.protobuf.message_factory import GetMessageClass
 
 from charstream.protos import charstream_pb2 as pb
 
-__all__ = ["DEFAULT_ADDRESS", "Servers", "host_and_port", "open_channel", "to_target"]
+from .hedging.counters import Counters
+from .hedging.policy import Hedging
+
+__all__ = ["DEFAULT_ADDRESS", "Servers", "bearer", "host_and_port", "is_ip", "open_channel", "to_target"]
 
 DEFAULT_PORT = 50051
 DEFAULT_ADDRESS = f"127.0.0.1:{DEFAULT_PORT}"
@@ -29,6 +33,8 @@ CHANNEL_OPTIONS = (
     # In spite of its name, the time that connecting may take; a machine that is gone would cost 20 s.
     ("grpc.min_reconnect_backoff_ms", 5_000),
 )
+# A name may have several records, each of a replica: calls take turns. With gRPC's default all go to the first one.
+TAKE_TURNS = json.dumps({"loadBalancingConfig": [{"round_robin": {}}]})
 
 
 class Servers:
@@ -36,11 +42,15 @@ class Servers:
 
     Args:
         kind: the module that makes the channels, `grpc` or `grpc.aio`.
-        patience: see `Client`.
+        patience, service_config, hedge_after: see `Client`.
+
+    Attributes:
+        hedging: None: no second server is asked.
+        counters: of all that was asked.
 
     Raises:
         ValueError: there is no address, or what is given is none; or the token can't be sent, or anybody on the way
-            could read it.
+            could read it; or an argument is not of its form.
     """
 
     def __init__(
@@ -52,16 +62,21 @@ class Servers:
         token: str | None,
         tls_name: str,
         patience: float,
+        service_config: str = "",
+        hedge_after: float | str | None = None,
     ) -> None:
         names = [addresses] if isinstance(addresses, str) else list(addresses)
         if not names:
             raise ValueError("addresses: there is none; give at least one host:port")
-        _check_token(names, token, protected=credentials is not None)
-        self.metadata = (("authorization", f"Bearer {token}"),) if token else ()
+        self.metadata = bearer(names, token, protected=credentials is not None)
         self.closed = False
         self.count = len(names)
         self.patience = patience
-        self._channels = [open_channel(kind, name, credentials, tls_name=tls_name) for name in names]
+        self.counters = Counters()
+        self.hedging = None if hedge_after is None else Hedging(hedge_after)
+        self._channels = [
+            open_channel(kind, name, credentials, tls_name=tls_name, service_config=service_config) for name in names
+        ]
         self._methods = [dict(_methods(channel)) for channel in self._channels]
         # Many clients spread over the addresses, and so do the texts of one client.
         self._turns = itertools.count(random.randrange(len(names)))
@@ -81,19 +96,47 @@ class Servers:
 
 
 def open_channel(
-    kind: Any, address: str, credentials: grpc.ChannelCredentials | None = None, *, tls_name: str = ""
+    kind: Any,
+    address: str,
+    credentials: grpc.ChannelCredentials | None = None,
+    *,
+    tls_name: str = "",
+    service_config: str = "",
 ) -> Any:
-    """Return a channel to one address. For the arguments see `Client`; raises ValueError as `to_target` does."""
+    """Return a channel to one address.
+
+    For the arguments see `Client`; raises ValueError as `to_target` does, and for a service config that is no JSON.
+    """
     # A proxy leads nowhere from this machine to itself, and would read a token.
     options: tuple[tuple[str, int | str], ...] = (
         *CHANNEL_OPTIONS,
         ("grpc.enable_http_proxy", int(not _is_loopback(address))),
     )
+    if config := _check_service_config(service_config) or (TAKE_TURNS if _may_be_several(address) else ""):
+        options += (("grpc.service_config", config),)
     if tls_name:
         options += (("grpc.ssl_target_name_override", tls_name),)
     if credentials is None:
         return kind.insecure_channel(to_target(address), options=options)
     return kind.secure_channel(to_target(address), credentials, options=options)
+
+
+def _check_service_config(text: str) -> str:
+    try:
+        is_object = not text or isinstance(json.loads(text), dict)
+    except ValueError:
+        is_object = False
+    if not is_object:  # gRPC would ignore it
+        raise ValueError("service_config: it is no JSON object, see gRPC's grpc/service_config/service_config.proto")
+    return text
+
+
+def _may_be_several(address: str) -> bool:
+    """Return whether an address may lead to several servers: a list, or a name that is none of this machine."""
+    _, host, _ = _parts(address)
+    if host is None:
+        return bool(re.match("ipv[46]:.*,", address))
+    return not is_ip(host) and host != "localhost"
 
 
 def to_target(address: str) -> str:
@@ -131,7 +174,7 @@ def _parts(address: str) -> tuple[str, str | None, str]:
     )
     if found:
         host = found["v6"] or found["host"] or found["bare"]
-        if (not found["bare"] or _is_ip(host)) and _is_port(found["port"]):
+        if (not found["bare"] or is_ip(host)) and _is_port(found["port"]):
             return found["scheme"] or "", host, found["port"] or ""
     if re.match("ipv[46]:", address) and "," in address:  # several, which gRPC reads itself
         return "", None, ""
@@ -140,7 +183,7 @@ def _parts(address: str) -> tuple[str, str | None, str]:
     )
 
 
-def _is_ip(host: str) -> bool:
+def is_ip(host: str) -> bool:
     try:
         return bool(ipaddress.ip_address(host.partition("%")[0]))
     except ValueError:
@@ -166,14 +209,16 @@ def _methods(channel: Any) -> Iterator[tuple[str, Any]]:
             )
 
 
-def _check_token(addresses: Sequence[str], token: str | None, *, protected: bool) -> None:
+def bearer(addresses: Sequence[str], token: str | None, *, protected: bool) -> tuple[tuple[str, str], ...]:
+    """Return the header with the token. Raises ValueError: anybody on the way could read it, or it fits no header."""
     if token is None:
-        return
+        return ()
     if not re.fullmatch(r"[!-~]+", token):
         raise ValueError("token: it is empty, or has characters that no header can carry (allowed is printable ASCII)")
     far = [address for address in addresses if not _is_loopback(address)]
     if far and not protected:
         raise ValueError(f"token: anybody on the way to {far[0]} could read it; give credentials for TLS as well")
+    return (("authorization", f"Bearer {token}"),)
 
 
 def _is_loopback(address: str) -> bool:
@@ -183,4 +228,4 @@ def _is_loopback(address: str) -> bool:
     scheme, host, _ = _parts(address)
     if not host or re.match("dns://[^/]", scheme, re.IGNORECASE):  # a name server that is asked may say anything
         return False
-    return host == "localhost" or (_is_ip(host) and ipaddress.ip_address(host.partition("%")[0]).is_loopback)
+    return host == "localhost" or (is_ip(host) and ipaddress.ip_address(host.partition("%")[0]).is_loopback)

@@ -43,6 +43,8 @@ TOO_LARGE = "larger than max"  # gRPC's words, at the server or at this side
 CUT = ("Stream removed", "RST_STREAM")
 
 OTHER_NAME = "does not match SSL server name"
+# Of servers that drain; and Envoy's where it has no server to go to, or did not reach the one that it chose.
+GOING_AWAY = ("shutting down", "no healthy upstream", "remote connection failure", "connection timeout", "overflow")
 # gRPC's words where the request reached no server, and those of a server that takes no new ones.
 NOT_TAKEN = (
     "failed to connect",
@@ -50,7 +52,7 @@ NOT_TAKEN = (
     "errors resolving",
     "empty address list",
     OTHER_NAME,
-    "shutting down",
+    *GOING_AWAY,
 )
 
 D = TypeVar("D", bound=Message)
@@ -118,6 +120,11 @@ class Unavailable(CharstreamError):
     def is_taken(self) -> bool:
         """Whether a server may have taken the request before it was lost."""
         return not any(words in str(self) for words in NOT_TAKEN)
+
+    @property
+    def is_somebody(self) -> bool:
+        """Whether a server, or a proxy before it, was there."""
+        return self.is_taken or any(words in str(self) for words in GOING_AWAY)
 
 
 class DeadlineExceeded(CharstreamError):

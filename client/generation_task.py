@@ -85,6 +85,12 @@ class TextTask:
         """A server that doesn't say how it started doesn't know the field `received`: it would begin again."""
         return self.started is not None or not self._chars
 
+    @property
+    def attempt(self) -> str:
+        if self.started is None:
+            return "retry" if self._requests > 1 else ""
+        return "remake" if self._known else "checkpoint" if self._base.token else "replay"
+
     def message(self, now: float) -> pb.GenerateRequest:
         """Return the request itself or, once the text has started, one for its rest."""
         if self._since is None:
@@ -262,6 +268,7 @@ class ContinuationsTask:
         self._request.n = n
         self.each = [TextTask(_with_continuation(request, index), spaced=spaced) for index in range(n)]
         self._asked: list[TextTask] = []  # the texts of the request that is being answered
+        self.attempt = ""
 
     @property
     def is_done(self) -> bool:
@@ -279,10 +286,15 @@ class ContinuationsTask:
     def can_resume(self) -> bool:
         return all(text.can_resume for text in self.each)
 
+    @property
+    def replayed_chars(self) -> int:
+        return sum(text.replayed_chars for text in self.each)
+
     def message(self, now: float) -> pb.GenerateRequest:
         missing = [text for text in self.each if not text.is_done]
         self._asked = missing[:1] if self.has_begun else missing
         messages = [text.message(now) for text in self._asked]
+        self.attempt = self._asked[0].attempt
         return messages[0] if self.has_begun else self._request
 
     def take(self, response: pb.GenerateResponse, now: float) -> Sequence[tuple[int, str]]:

@@ -9,6 +9,9 @@ from .errors import CharstreamError, DeadlineExceeded, InvalidRequest, Overloade
 __all__ = ["Recovery", "Task", "UnaryTask"]
 
 FIRST_WAIT, LONGEST_WAIT, DOUBLINGS = 0.05, 2.0, 6  # seconds
+# Times that servers are asked beyond once an address, if they differ or go away: within half a second; and within some
+# three where one address stands for all and a text has begun: by then a proxy knows which of its servers are dead.
+AGAIN, AGAIN_AT_ONE_ADDRESS = 4, 7
 
 Item_co = TypeVar("Item_co", covariant=True)
 
@@ -36,6 +39,17 @@ class Task(Protocol[Item_co]):
     def has_advanced(self) -> bool:
         """Whether the last message made the way to the end shorter, even if it had no new item."""
 
+    @property
+    def attempt(self) -> str:
+        """The reason for the last message, before its answer comes.
+
+        "" for a first one, "retry" for one after a failure before anything came, or the kind of the resume.
+        """
+
+    @property
+    def replayed_chars(self) -> int:
+        """How many characters were sent back so far."""
+
     def message(self, now: float) -> Any:
         """The message to send next."""
 
@@ -57,6 +71,7 @@ class UnaryTask:
 
     is_done = is_answered = has_begun = has_advanced = False
     can_resume = True
+    attempt, replayed_chars = "", 0
 
     def __init__(self, message: Any) -> None:
         self._message = message
@@ -86,6 +101,9 @@ class Recovery(Generic[T]):
     Before anything has come, each address is asked once, without a wait: a wrong address must not make the caller hang.
     Later the next address is asked at once; after all were asked, again after waits that double, until `patience`
     seconds bring nothing new.
+
+    An address may stand for several servers: a name with several records, or a proxy. So where somebody is there, and
+    goes away or does not fit, it is asked some times more: another one may answer.
 
     Args:
         deadline: the caller's deadline, on the clock of `now`.
@@ -133,7 +151,8 @@ class Recovery(Generic[T]):
         if not (self._resume and self.task.can_resume and self._is_worth_a_retry(error)):
             raise self.task.attach_progress(error if self.task.has_begun else self._most_telling(error), now)
         wait = self._wait(error)
-        if self.task.has_begun and now + wait > self._give_up_at:
+        is_again = len(self._failures) > self._addresses or self.task.has_begun
+        if is_again and now + wait > self._give_up_at:
             raise self.task.attach_progress(error, now)
         self.address = (self.address + 1) % self._addresses
         return wait if self._deadline is None else min(wait, self._deadline - now)
@@ -143,7 +162,8 @@ class Recovery(Generic[T]):
             case InvalidRequest(field="resume_token"):
                 return self.task.drop_token()
             case Unavailable() | Overloaded() | WrongReplica() if not self.task.has_begun:
-                return len(self._failures) < self._addresses
+                is_alone = isinstance(error, Overloaded) or (isinstance(error, Unavailable) and not error.is_somebody)
+                return len(self._failures) < self._addresses + (0 if is_alone else AGAIN)
             case WrongReplica():
                 return self._may_fit_elsewhere()
             case Overloaded():
@@ -153,8 +173,9 @@ class Recovery(Generic[T]):
 
     def _may_fit_elsewhere(self) -> bool:
         """Return True until all replicas have refused; then only if dropping the token changes the request."""
-        last = self._failures[-self._addresses :]
-        if len(last) < self._addresses or not all(isinstance(failure, WrongReplica) for failure in last):
+        enough = self._addresses + (AGAIN_AT_ONE_ADDRESS if self._addresses == 1 else AGAIN)
+        last = self._failures[-enough:]
+        if len(last) < enough or not all(isinstance(failure, WrongReplica) for failure in last):
             return True
         self._failures.clear()
         return self.task.drop_token()

@@ -83,6 +83,8 @@ class ScoreTask:
         self._pending_raw = b""  # from a model of bytes: those of a character that is not complete
         self._pending: list[float] = []  # their log-probabilities
         self._bytes = False  # whether the server counts bytes
+        self._requests = 0  # sent
+        self.attempt, self.replayed_chars = "", 0
 
     @property
     def is_done(self) -> bool:
@@ -107,6 +109,11 @@ class ScoreTask:
     def message(self, now: float) -> pb.ScoreRequest:
         """Return the request for the next part; after a break that is the same part again."""
         number = len(self._ends)
+        if self._requests and not self._is_answered:
+            self.attempt = "replay" if self.has_begun else "retry"
+        else:
+            self.attempt = ""
+        self._requests += 1
         self._is_answered, self._part_begin = False, sum(end.chars for end in self._ends)
         self._at = self._part_begin
         part = pb.ScoreRequest()

@@ -10,6 +10,8 @@ import grpc
 from .channels import Servers
 from .errors import CharstreamError, Unavailable, from_rpc_error
 from .generation_task import ContinuationsTask, TextTask
+from .hedging.asynchronous import AsyncRace
+from .hedging.blocking import Race
 from .results import Finish, ScoredPart, ScoreSummary, Started
 from .retry import Recovery, Task
 from .score_task import ScoreTask
@@ -17,6 +19,8 @@ from .score_task import ScoreTask
 __all__ = ["ContinuationsBase", "ScoreStreamBase", "StreamBase", "TextStreamBase", "start_recovery"]
 
 T = TypeVar("T")
+
+ATTEMPT = "charstream-attempt"  # the header that tells a server why it is asked
 
 
 def start_recovery(servers: Servers, task: Task[T], *, timeout: float | None, resume: bool = True) -> Recovery[T]:
@@ -35,6 +39,7 @@ class StreamBase(Generic[T]):
     """A task, the call that runs for it, and whether somebody cancelled it."""
 
     _new_event: ClassVar[type[threading.Event] | type[asyncio.Event]]
+    _race: ClassVar[type[Race] | type[AsyncRace]]
 
     def __init__(
         self, servers: Servers, method: str, task: Task[T], *, timeout: float | None, resume: bool = True
@@ -45,10 +50,29 @@ class StreamBase(Generic[T]):
         self._call = self._ask()
 
     def _ask(self) -> Any:  # gRPC's call object: an iterator of responses, or an asynchronous one, with `cancel`
-        now = time.monotonic()
-        method = self._servers.method(self._method, self._recovery.address)
-        message, seconds = self._recovery.task.message(now), self._recovery.seconds_left(now)
-        return method(message, timeout=seconds, metadata=self._servers.metadata)
+        task, hedging = self._recovery.task, self._servers.hedging
+        before = task.replayed_chars
+        message = task.message(time.monotonic())
+        replayed, is_text = task.replayed_chars - before, self._method == "Generate"
+        if hedging is None or task.has_begun or not is_text:
+            return self._send(message, self._recovery.address, task.attempt, replayed)
+        first, second = self._recovery.address, (self._recovery.address + 1) % self._servers.count
+
+        def ask(again: bool) -> Any:
+            return self._send(message, second if again else first, "hedge" if again else task.attempt, replayed)
+
+        def note_winner(is_second: bool) -> None:
+            if is_second:
+                self._recovery.address = second
+                self._servers.counters.count_hedge_won()
+
+        return self._race(ask, hedging, note_winner)
+
+    def _send(self, message: Any, address: int, attempt: str, replayed_chars: int) -> Any:
+        self._servers.counters.count_call(attempt, replayed_chars)
+        metadata = (*self._servers.metadata, (ATTEMPT, attempt)) if attempt else self._servers.metadata
+        method = self._servers.method(self._method, address)
+        return method(message, timeout=self._recovery.seconds_left(time.monotonic()), metadata=metadata)
 
     def _seconds_to_wait(self, failure: grpc.RpcError | CharstreamError | None) -> float:
         """Return the wait before the next call; `failure` is None after a call with status OK.
@@ -61,6 +85,8 @@ class StreamBase(Generic[T]):
         if failure is None:
             return self._recovery.handle_end(now)
         error = from_rpc_error(failure) if isinstance(failure, grpc.RpcError) else failure
+        if not self._recovery.task.is_answered:
+            self._servers.counters.count_failure(error)
         return self._recovery.handle_failure(error, now)
 
     def _check_open(self) -> None:

@@ -12,6 +12,7 @@ from charstream.protos import charstream_pb2 as pb
 from .channels import DEFAULT_ADDRESS, Servers
 from .errors import from_rpc_error
 from .generation_task import ContinuationsTask, TextTask
+from .hedging.counters import Counts
 from .options import GenerateOptions, chooses_checkpoints, documents, generate_request
 from .results import ModelInfo, Progress, to_model
 from .retry import UnaryTask
@@ -32,9 +33,13 @@ class Client:
         token: is sent as `authorization: Bearer TOKEN`; without credentials only to this machine.
         tls_name: the name that the servers' certificate must have, where it is not that of the address.
         patience: seconds without a new character or checkpoint after which a broken text is given up.
+        service_config: gRPC's, as JSON. Default: calls to a name with several records take turns among them.
+        hedge_after: seconds, or a percentile ("p95") of the times that this client's texts took. Where the first
+            character is later, the next address is asked for the same text; the answer that comes first counts, and the
+            other call is given up. At most one text in twenty is asked for twice. Default: never.
 
     Raises:
-        ValueError: no address, or none that can be asked; a token that can't be sent.
+        ValueError: no address, or none that can be asked; a token that can't be sent; another argument that is wrong.
     """
 
     _kind: ClassVar[Any] = grpc  # the module that makes channels
@@ -47,9 +52,18 @@ class Client:
         token: str | None = None,
         tls_name: str = "",
         patience: float = 30.0,
+        service_config: str = "",
+        hedge_after: float | str | None = None,
     ) -> None:
         self._servers = Servers(
-            self._kind, addresses, credentials=credentials, token=token, tls_name=tls_name, patience=patience
+            self._kind,
+            addresses,
+            credentials=credentials,
+            token=token,
+            tls_name=tls_name,
+            patience=patience,
+            service_config=service_config,
+            hedge_after=hedge_after,
         )
 
     @documents(GenerateOptions)
@@ -127,7 +141,12 @@ class Client:
             try:
                 return call(message, timeout=seconds, metadata=self._servers.metadata)
             except grpc.RpcError as error:
-                recovery.handle_failure(from_rpc_error(error), time.monotonic())
+                time.sleep(recovery.handle_failure(from_rpc_error(error), time.monotonic()))
+
+    @property
+    def counts(self) -> Counts:
+        """How often calls failed, texts were asked for again, and second servers were asked, since the beginning."""
+        return self._servers.counters.counts()
 
     def close(self) -> None:
         """End the connections and all calls on them."""

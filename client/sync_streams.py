@@ -9,6 +9,7 @@ from typing import Self, TypeVar
 import grpc
 
 from .errors import WrongReplica
+from .hedging.blocking import Race
 from .results import ScoredPart, ScoreSummary
 from .stream_base import ContinuationsBase, ScoreStreamBase, StreamBase, TextStreamBase
 
@@ -24,6 +25,7 @@ class Stream(StreamBase[T]):
     """
 
     _new_event = threading.Event
+    _race = Race
 
     def __iter__(self) -> Iterator[T]:
         """Yield the items. Raises CharstreamError, which for a single text has in `.text` what came before."""

@@ -12,8 +12,10 @@ from bundle.read import read_bundle
 from bundle.write import check_replaceable, write_bundle
 from charstream.settings import Positional, Settings, fail, parse
 from export.build import PRECISIONS, USUAL, build, unsupported_reason
+from export.curve import training_curve
 from export.graph.bounds import LOSSY_PRECISIONS, unbounded_input
 from export.verify import use_one_thread, verify_and_print
+from models.run_folder import FIRST, header_file
 from models.runs.bundle_model import load_model
 from models.terminal import say
 from models.training.checkpoint import Trained
@@ -40,6 +42,11 @@ class ExportSettings(Settings):
     about: Path | None = Field(
         None, description="a Markdown file whose text the card has too: the text's licence, how the model was made"
     )
+    with_first: bool = Field(
+        False,
+        description="export the run's first checkpoint, too, as another model beside it, NAME-first: what training "
+        "changed can then be seen in one server",
+    )
     overwrite: bool = Field(False, description="replace the bundle that is there")
 
 
@@ -53,17 +60,38 @@ class _Label(BaseModel):
 def main(argv: Sequence[str] | None = None) -> int:
     settings = parse(ExportSettings, argv, command=COMMAND)
     out = settings.out or Path("bundles") / settings.run.resolve().name
-    if out.exists() and not settings.overwrite:
-        fail(COMMAND, f"{out} exists; --overwrite replaces it, --out names another folder")
+    targets = [(settings.run, out, settings.name or out.resolve().name)]
+    if settings.with_first:
+        targets.append((_first_checkpoint(settings.run), out.with_name(f"{out.name}-first"), f"{targets[0][2]}-first"))
     requested = None if settings.precision is None else _parse_precisions(settings.precision)
     about = _read_text(settings.about) if settings.about else ""
+    for _, folder, _ in targets:
+        if folder.exists() and not settings.overwrite:
+            fail(COMMAND, f"{folder} exists; --overwrite replaces it, --out names another folder")
     use_one_thread()
+    for run, folder, name in targets:
+        _export(run, folder, name, settings.version, requested, about)
+    return 0
+
+
+def _first_checkpoint(run: Path) -> Path:
+    """Return the file of a run's first checkpoint; end with code 2 if it has none."""
+    first = header_file(run, FIRST)
+    if not first.exists():
+        reason = "only a run's folder has one, of a run that was checked in its first fifth"
+        fail(COMMAND, f"--with-first: {first} is missing: {reason}; train again, or leave the flag out")
+    return first
+
+
+def _export(run: Path, out: Path, name: str, version: str, requested: tuple[Precision, ...] | None, about: str) -> None:
+    """Make a bundle and verify it; end the command where that fails."""
     try:
         check_replaceable(out)
-        label = _Label(name=settings.name or out.resolve().name, version=settings.version)
-        trained = load_model(settings.run)
+        label = _Label(name=name, version=version)
+        trained = load_model(run)
         precisions = _choose_precisions(trained, requested)
-        manifest, files = build(trained, label.name, label.version, precisions, _say_exported, about)
+        curve = training_curve(run)
+        manifest, files = build(trained, label.name, label.version, precisions, _say_exported, about=about, curve=curve)
     except ValidationError as error:
         first = error.errors()[0]
         fail(COMMAND, f"{first['loc'][0]} {first['input']!r}: {first['msg']}")
@@ -74,7 +102,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     write_bundle(out, manifest, files)
     size = sum(len(data) for data in files.values()) / 1e6
     print(f"{out}: {manifest.name} {manifest.version}, digest {read_bundle(out).digest[:12]}, {size:.1f} MB")
-    return 0
 
 
 def _say_exported(file: str) -> None:

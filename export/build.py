@@ -6,6 +6,7 @@ from typing import get_args
 
 import torch
 
+from bundle.curve import CURVE, TrainingCurve
 from bundle.graph_contract import (
     DEVICE_STEPS,
     decode_inputs,
@@ -67,6 +68,7 @@ def build(
     precisions: Sequence[Precision] | None = None,
     on_export: Callable[[str], None] = lambda file: None,
     about: str = "",
+    curve: TrainingCurve | None = None,
 ) -> tuple[Manifest, dict[str, bytes]]:
     """Return the manifest and the files of a bundle.
 
@@ -74,6 +76,7 @@ def build(
         precisions: fp32 first, or int8 alone (default: fp32, and int8 where the model supports it).
         on_export: called with the name of each graph when it is done, which takes some seconds each.
         about: what else the card says.
+        curve: the losses of the training run, which the bundle takes along.
 
     Raises:
         pydantic.ValidationError: the name or the version has characters that are not allowed.
@@ -99,6 +102,8 @@ def build(
         files={},
     )
     files = {CARD: card(trained, manifest, about).encode()}
+    if curve:
+        files[CURVE] = f"{curve.model_dump_json()}\n".encode()
     for file, data in _export_graphs(step, steps, manifest):
         files[file] = data
         on_export(file)

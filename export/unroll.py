@@ -3,8 +3,9 @@
 The body of the Scan is repeated for each step; all steps share the weights. The operators in front of it let rows join,
 leave and move: row b starts as row source[b] of all rows, first the held ones, then the staged ones.
 
-The files are for CUDA graphs, so no operator may need the host. Two would: `Shape`, and a `Concat` of inputs of several
-sizes or of more than 32, for which onnxruntime copies a table to the device that is gone when the graph is replayed.
+The files are for CUDA graphs, so no operator may need the host. Some would: `Shape`, and a `Concat` or `Split` of
+several sizes or of more than 32, for which onnxruntime copies a table to the device in every run. It makes one `Split`
+of all `Gather`s of a tensor (GatherSliceToSplitFusion), so no tensor has more than 32 of them.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,7 +19,7 @@ from bundle.graph_contract import TensorSpec
 
 __all__ = ["unroll"]
 
-MAX_CONCATENATED = 32
+MAX_PARTS = 32
 # Opset 20 has a new ReduceMax, for which onnxruntime got a CUDA kernel only in 2026; the rest is the same in both.
 OPSET = 19
 COUNT = "held_rows"
@@ -75,12 +76,18 @@ def _choose_rows(held: Sequence[str]) -> Iterator[NodeProto]:
 def _constants(steps: int) -> Iterator[TensorProto]:
     for name, value in (("first_axis", [0]), ("second_axis", [1]), ("row_0", [0]), ("row_1", [1])):
         yield onnx.numpy_helper.from_array(np.array(value), name)
-    for step in range(steps):
+    for step in range(min(steps, MAX_PARTS)):
         yield onnx.numpy_helper.from_array(np.array(step), _step_name(step))
+    for edge in (*range(0, steps, MAX_PARTS), steps) if steps > MAX_PARTS else ():
+        yield onnx.numpy_helper.from_array(np.array([edge]), _edge_name(edge))
 
 
 def _step_name(step: int) -> str:
     return f"step_{step}"
+
+
+def _edge_name(step: int) -> str:
+    return f"edge_{step}"
 
 
 def _replace_scan(graph: GraphProto, names: dict[str, str], steps: int) -> Iterator[NodeProto]:
@@ -112,11 +119,13 @@ def _repeat_body(scan: NodeProto, steps: int) -> Iterator[NodeProto]:
     carried, scanned = scan.input[:states], scan.input[states:]
     values, results = _body_results(body)
     collected = []
+    for name in scanned:
+        yield from _cut(name, steps)
     for step in range(steps):
         suffix = f"_{_step_name(step)}"
         slices = [f"{name}{suffix}" for name in scanned]
         for name, part in zip(scanned, slices, strict=True):
-            yield _node("Gather", (name, _step_name(step)), part, axis=0)
+            yield _node("Gather", (_piece_name(name, step, steps), _step_name(step % MAX_PARTS)), part, axis=0)
         names = {name: f"{name}{suffix}" for name in values}
         names |= dict(zip((value.name for value in body.input), (*carried, *slices), strict=True))
         if step == steps - 1:  # the state after it is the Scan's output
@@ -126,6 +135,18 @@ def _repeat_body(scan: NodeProto, steps: int) -> Iterator[NodeProto]:
         collected.append([names[name] for name in results[states:]])
     for parts, output in zip(zip(*collected, strict=True), scan.output[states:], strict=True):
         yield from _stack(parts, output)
+
+
+def _cut(name: str, steps: int) -> Iterator[NodeProto]:
+    """Cut a tensor [K, ...] into pieces of as many steps as one operator may split."""
+    for begin in range(0, steps, MAX_PARTS) if steps > MAX_PARTS else ():
+        edges = _edge_name(begin), _edge_name(min(begin + MAX_PARTS, steps))
+        yield _node("Slice", (name, *edges, "first_axis"), _piece_name(name, begin, steps))
+
+
+def _piece_name(name: str, step: int, steps: int) -> str:
+    """Return the name of the piece that has a step."""
+    return f"{name}_from_{step - step % MAX_PARTS}" if steps > MAX_PARTS else name
 
 
 def _body_results(body: GraphProto) -> tuple[list[str], list[str]]:
@@ -147,8 +168,8 @@ def _stack(values: Sequence[str], output: str) -> Iterator[NodeProto]:
 
 def _concatenate(values: Sequence[str], output: str) -> Iterator[NodeProto]:
     """Concatenate as a tree, so that no operator has more inputs than a CUDA kernel takes without a table."""
-    if len(values) > MAX_CONCATENATED:
-        parts = [values[first : first + MAX_CONCATENATED] for first in range(0, len(values), MAX_CONCATENATED)]
+    if len(values) > MAX_PARTS:
+        parts = [values[first : first + MAX_PARTS] for first in range(0, len(values), MAX_PARTS)]
         for number, part in enumerate(parts):
             yield from _concatenate(part, f"{output}_part_{number}")
         values = [f"{output}_part_{number}" for number in range(len(parts))]

@@ -63,7 +63,7 @@ def verify_and_print(
 ) -> bool:
     """Compare graphs with torch, print each result as it comes, by default to stdout; return whether all passed."""
     graphs = sum(name.endswith(".onnx") for name in files)
-    with ProgressBar("verifying", "graph", graphs) as bar:
+    with ProgressBar("verifying", " graphs", graphs) as bar:
 
         def show(result: Verification) -> None:
             say(str(result), file or sys.stdout)

@@ -6,6 +6,7 @@ __all__ = [
     "BEST",
     "CHECKS",
     "CHECK_REPORT",
+    "FIRST",
     "LAST",
     "LOCK",
     "METRICS",
@@ -16,6 +17,7 @@ __all__ = [
 ]
 
 BEST, LAST = "best", "last"  # checkpoints: NAME.json, and beside it the file of tensors that it names
+FIRST = "first"  # the weights of the first check, to compare with
 METRICS = "metrics.jsonl"
 LOCK = ".lock"
 PAGE = "report.html"  # what `charstream report` writes
@@ -24,7 +26,7 @@ CHECKS, CHECK_REPORT = "check", "check.json"  # folder of what `charstream check
 
 
 def header_file(folder: Path, name: str) -> Path:
-    """Return the path of the JSON file of the checkpoint `name`, BEST or LAST."""
+    """Return the path of the JSON file of the checkpoint `name`: FIRST, BEST or LAST."""
     return folder / f"{name}.json"
 
 

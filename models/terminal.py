@@ -41,7 +41,7 @@ class ProgressBar:
             unit=unit,
             total=total,
             initial=done,
-            unit_scale=True,
+            unit_scale=unit in (" chars", "B"),  # the others are counted by the ten
             file=_Nowhere() if self._plain else sys.stderr,
             dynamic_ncols=True,
             smoothing=0.05,

@@ -20,14 +20,15 @@ from models.data.text_files import CorpusError
 from models.runs.metrics import BoardMissing
 from models.runs.run import Run
 from models.runs.signals import Interrupt
-from models.runs.start import begin, discard_begun_run, resume
+from models.runs.start import begin, discard_begun_run, how_to_go_on, resume
+from models.runs.step_profile import profile_step
 from models.terminal import ProgressBar, count_noun
 from models.training.async_steps import AsyncSteps
-from models.training.autotune import describe_arithmetic, fastest_arithmetic
+from models.training.autotune import ThreadTrials, describe_arithmetic, fastest_arithmetic
 from models.training.checkpoint import CheckpointError
-from models.training.distributed import ALONE, CannotShare, FirstFailed, Group, join_group
+from models.training.distributed import ALONE, CannotShare, FirstFailed, Group, is_restarted_by_torchrun, join_group
 from models.training.loss_guard import Diverged, StepOutcome
-from models.training.precision import CannotCompute, device_of
+from models.training.precision import Arithmetic, CannotCompute, device_of
 from models.training.schedule import TooShort
 from models.training.settings import TrainSettings
 
@@ -67,19 +68,28 @@ def train(run: Run, interrupt: object = None, on_check: OnCheck | None = None) -
     if run.progress.threads is None:
         run.set_arithmetic(run.group.from_first(lambda: fastest_arithmetic(run.trainer)))
         run.say(f"training in {describe_arithmetic(run.trainer)}")
+    if run.settings.profile:
+        run.say(run.group.from_first(lambda: profile_step(run.trainer)))
     if run.trainer.step == 0:
         _show_sample(run, "untrained")
         _warn_of_unread_text(run)
 
     recent, validation = _RecentSteps(run), ""
     steps = AsyncSteps(run.trainer, recent.add)
+
+    def change_arithmetic(arithmetic: Arithmetic) -> None:
+        run.set_arithmetic(arithmetic)
+        run.say(f"from step {run.trainer.step + 1:,} on in {describe_arithmetic(run.trainer)}: it is faster now")
+
+    trials = ThreadTrials(run.trainer, change_arithmetic)
     began, began_at = time.monotonic(), run.trainer.step
     with ProgressBar("train", " chars", run.chars, run.chars_done, shown=run.group.is_first) as bar:
         while not run.is_done:
             # take a step at the schedule's learning rate
             rate, number = run.learning_rate, run.trainer.step + 1
             loss_due = number % LOSS_EVERY == 0 or number == run.budget
-            steps.step(rate, measure=loss_due)
+            with trials.timed():
+                steps.step(rate, measure=loss_due)
 
             # ask for orders; what follows them needs weights and losses that are settled
             orders = run.orders(interrupt)
@@ -96,17 +106,18 @@ def train(run: Run, interrupt: object = None, on_check: OnCheck | None = None) -
                 nats = run.plan((time.monotonic() - began) / (run.trainer.step - began_at))
                 bar.set_total(run.chars or 0)
                 minutes, allowed = run.settings.minutes_limit, count_noun(run.budget or 0, "step")
-                run.say(f"--minutes {minutes:g} allows {allowed}, {run.chars:,} characters")
+                run.say(f"--minutes {minutes:g} allows about {allowed}, {run.chars:,} characters")
             if orders.end:
+                if run.budget and run.trainer.step < run.budget:
+                    run.say(f"the time is up after {run.trainer.step:,} of these steps: they took longer than at first")
                 run.stop_here()
 
             # validate and save, and now and then show what the model writes
             if run.check_due:
                 if not orders.plan:
                     nats = run.validate()
-                for share, name in MILESTONES.items():
-                    if run.has_passed(share):
-                        _show_sample(run, name)
+                if passed := [name for share, name in MILESTONES.items() if run.has_passed(share)]:
+                    _show_sample(run, passed[-1])
                 if nats is not None:
                     validation = f", validation {nats:.3f}"
                     if on_check and on_check(run.trainer.step, nats):
@@ -181,6 +192,8 @@ def _show_sample(run: Run, when: str) -> None:
 
 
 def _open_run(settings: TrainSettings, began: float, group: Group = ALONE) -> Run:
+    if is_restarted_by_torchrun():
+        settings = settings.model_copy(update=group.from_first(lambda: how_to_go_on(settings.out)))
     return (resume if settings.resume else begin)(settings, began, group)
 
 

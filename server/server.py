@@ -22,9 +22,11 @@ from server.http.status import start_status_port
 from server.observe.metrics import Stage
 from server.observe.observers import Observation
 from server.oip.inference import InferenceService
+from server.oip.replicas import Replicas
 from server.oip.repository import Repository
 from server.oip.step_models import StepModels
 from server.runtime.host_runner import RuntimeMissing, check_runtime
+from server.service.activations import StateReader
 from server.service.calls import Calls
 from server.service.generation import TextGenerationService
 from server.service.health import Health
@@ -60,6 +62,7 @@ class Server:
         self._catalog = Catalog(settings, factory, metrics.count_load_failure)
         self._ending, self._drain = asyncio.Event(), asyncio.Event()  # a signal came; calls are refused
         self._health = Health(SERVICES)
+        self._replicas: Replicas | None = None
         self._engine_error: BaseException | None = None
 
     async def run(self) -> int:
@@ -86,18 +89,24 @@ class Server:
         keys = self._read_keys()
         if not await self._load():
             return False
+        if self._settings.replicas:
+            with files_of("--replicas"):
+                self._replicas = Replicas(self._settings, keys, self._catalog, self._drain)
+            self._replicas.serve(server)
         generation = TextGenerationService(self._catalog, self._settings, keys, self._drain)
         models = ModelsService(self._catalog, self._settings)
         add_services(server, generation, models, self._inference(calls, generation), self._health)
         await server.start()
         if http:
-            http.start(build(calls, generation, models, self._settings, self._observation.metrics))
+            states = StateReader(self._catalog, self._settings, generation.quotas, self._drain)
+            http.start(build(calls, generation, models, states, self._settings, self._observation.metrics))
         self._observation.metrics.stage = Stage.READY
         return True
 
     def _inference(self, calls: Calls, generation: TextGenerationService) -> InferenceService:
         observed = self._observation
-        steps = StepModels(self._catalog, self._settings, generation.quotas, self._drain)
+        take_sequence = self._replicas.take if self._replicas else None
+        steps = StepModels(self._catalog, self._settings, generation.quotas, self._drain, take_sequence)
         repository = Repository(self._catalog, self._settings, observed.statistics, observed.metrics.runs)
         return InferenceService(self._settings, calls, generation, steps, repository, self._drain)
 
@@ -137,7 +146,11 @@ class Server:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._on_signal, number)
-        loop.add_signal_handler(signal.SIGHUP, self._catalog.look_soon)
+        loop.add_signal_handler(signal.SIGHUP, self._look_for_models)
+
+    def _look_for_models(self) -> None:
+        log.info("SIGHUP: looks at %s for new models, and tries again those that failed", self._settings.models)
+        self._catalog.look_soon()
 
     def _on_signal(self, number: int) -> None:
         if self._ending.is_set():
@@ -163,7 +176,12 @@ class Server:
         self._drain.set()
         try:
             async with asyncio.timeout(self._settings.grace):
+                # First, and while texts end: callers look for their sequences elsewhere from now on.
+                if self._replicas:
+                    await self._replicas.hand_over()
                 await self._catalog.wait_until_idle()
+                if self._replicas:
+                    await self._replicas.hand_over()  # those of steps that were at work
         except TimeoutError:
             log.warning("the grace is over: remaining streams are cut")
             self._catalog.loader.give_up()
@@ -198,8 +216,8 @@ def _options(settings: ServerSettings) -> list[tuple[str, int]]:
         ("grpc.http2.ping_timeout_ms", int(settings.keepalive_timeout * 1000)),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.max_pings_without_data", 0),
-        # How often clients may probe us.
-        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+        # How often clients may probe us; a proxy does often, to notice soon who has stopped.
+        ("grpc.http2.min_ping_interval_without_data_ms", 1_000),
         # Beyond these, gRPC cancels calls that arrive together, before our code can say what the limit is.
         ("grpc.server.max_pending_requests", pending),
         ("grpc.server.max_pending_requests_hard_limit", 3 * pending),

@@ -13,6 +13,8 @@ from server.limits import BURST_SECONDS, LENT_CHARS, LONGEST_STOP
 
 __all__ = ["ServerSettings"]
 
+MOST_PORT = 65535
+
 
 class ServerSettings(Settings):
     """Streams characters from bundles over gRPC. The first SIGINT or SIGTERM drains, the second ends it at once."""
@@ -99,6 +101,16 @@ class ServerSettings(Settings):
     sequence_idle: float = Field(
         600, gt=0, le=1e9, description="seconds without a step after which a sequence is forgotten"
     )
+    replicas: tuple[str, ...] = Field(
+        (),
+        description="HOST:PORT of a server of the same models, several times, or of a name with all their addresses; "
+        "this one may be among them. Sequences are taken from them and, at a drain, handed over. Needs --resume-keys",
+    )
+    replicas_ca: Path | None = Field(
+        None,
+        description="PEM file with the authorities of the replicas' certificates, which are made for HOST; without it "
+        "the system's",
+    )
     max_wait: float = Field(60, gt=0, le=86_400, description="seconds that a text may wait for a row")
     stream_buffer: int = Field(
         4096, ge=256, le=1 << 24, description="characters a stream may hold before its row pauses for a slow reader"
@@ -161,6 +173,9 @@ class ServerSettings(Settings):
     http_origins: tuple[str, ...] = Field(
         (), description="an origin whose web pages may call the HTTP port, as https://example.org; * for any"
     )
+    playground: bool = Field(
+        True, description="the HTTP port shows a page at / to try the models with, which calls it as others do"
+    )
     traces: str = Field(
         "",
         pattern=r"^(https?://\S+)?$",
@@ -182,6 +197,18 @@ class ServerSettings(Settings):
             raise ValueError("--tls-cert and --tls-key belong together: give both, or neither")
         if self.tls_client_ca and not self.tls_cert:
             raise ValueError("--tls-client-ca: certificates of clients need TLS: give --tls-cert and --tls-key as well")
+        return self
+
+    @model_validator(mode="after")
+    def _replicas_can_be_asked(self) -> "ServerSettings":
+        for place in self.replicas:
+            host, _, port = place.rpartition(":")
+            if not host or not port.isdecimal() or not 0 < int(port) <= MOST_PORT:
+                raise ValueError(f"--replicas {place}: HOST:PORT is expected, as charstream:50051")
+        if self.replicas and not self.resume_keys:
+            raise ValueError("--replicas need the same --resume-keys on each: by them they know each other")
+        if self.replicas_ca and not (self.replicas and self.tls_cert):
+            raise ValueError("--replicas-ca is for TLS: give --replicas, --tls-cert and --tls-key as well")
         return self
 
     @model_validator(mode="after")

@@ -24,6 +24,7 @@ from export.build import USUAL, build, unsupported_reason
 from export.graph.sampling import TRIANGLE_CHARS
 from models.network.char_lm import CharLM, ModelConfig
 from models.training.checkpoint import Trained
+from tests.forked import ForkedPython, end_forkserver
 
 ASCII = "\n" + "".join(map(chr, range(32, 127)))
 START_SECONDS = 60
@@ -41,6 +42,12 @@ def engines_in_the_server() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CHARSTREAM_ENGINES", "0")
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def forkserver_that_ends() -> Iterator[None]:
+    yield
+    end_forkserver()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -198,7 +205,7 @@ def bundles(tiny_files: Files, tmp_path_factory: pytest.TempPathFactory) -> Path
 class ServerProcess:
     """A server in a process of its own, on a free port of 127.0.0.1."""
 
-    process: subprocess.Popen[str]
+    process: "subprocess.Popen[str] | ForkedPython"
     address: str = ""
     lines: list[str] = field(default_factory=list)
 
@@ -245,10 +252,12 @@ def start_server(
     command: Sequence[str] = (sys.executable, "-m", "server"),
     cwd: Path | None = None,
 ) -> ServerProcess:
-    """Starts a server; its log is read as it comes."""
-    arguments = ("--models", str(models), "--port", "0", *flags)
-    process = subprocess.Popen([*command, *arguments], stderr=subprocess.PIPE, text=True, cwd=cwd)
-    server = ServerProcess(process)
+    """Starts a server; its log is read as it comes. Python of our own environment is forked with its imports done."""
+    words = [*command, "--models", str(models), "--port", "0", *flags]
+    if words[0] == sys.executable:
+        server = ServerProcess(ForkedPython(words[1:], stderr=subprocess.PIPE, cwd=cwd))
+    else:
+        server = ServerProcess(subprocess.Popen(words, stderr=subprocess.PIPE, text=True, cwd=cwd))
     threading.Thread(target=_read, args=(server,), daemon=True).start()
     return server
 

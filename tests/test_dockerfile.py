@@ -10,6 +10,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import httpx
 import pytest
 import trustme
 
@@ -58,12 +59,14 @@ def test_the_image_serves_without_torch(image: Path, bundles: Path) -> None:
     for module in TRAINING:
         found = subprocess.run([python, "-c", f"import {module}"], cwd=image, capture_output=True, text=True)
         assert "ModuleNotFoundError" in found.stderr, module
-    server = serve(image, bundles, CHARSTREAM_INSECURE="true")
+    server = serve(image, bundles, CHARSTREAM_INSECURE="true", CHARSTREAM_HTTP_PORT="0")
     try:
         ready(server)
         with Client(server.address) as client, client.stream("Hello", max_chars=50, seed=1) as stream:
             assert len("".join(stream)) == 50
         assert health(image, server) == 0
+        playground = httpx.get(f"http://127.0.0.1:{server.web.rpartition(':')[2]}/playground/main.js")
+        assert playground.headers["content-type"].startswith("text/javascript")
     finally:
         stop(server)
     assert health(image, server) == 1

@@ -33,13 +33,13 @@ INSTEAD = {
     "shakespeare": "text.txt",
     "--minutes 15": "--steps 20 --layers 1 --hidden 32 --batch 4 --sequence 32",
     "--users 32 --seconds 20 --max-first-char-p99 200": (
-        "--users 2 --seconds 3 --null-seconds 0 --max-first-char-p99 20000"
+        "--users 2 --seconds 1 --null-seconds 0 --max-first-char-p99 20000"
     ),
     '--users 32 --goodput "first:200" --require "goodput>0.99" "first.p99<200"': (
-        '--users 2 --seconds 3 --null-seconds 0 --goodput "first:20000" --require "goodput>0.5" "first.p99<20000"'
+        '--users 2 --seconds 1 --null-seconds 0 --goodput "first:20000" --require "goodput>0.5" "first.p99<20000"'
     ),
     "--first-p99 100 --gap-p99 50": "--first-p99 20000 --gap-p99 20000 --most 1 --point-seconds 1 --null-seconds 0",
-    "--users 32 --repeats 5": "--users 2 --seconds 3 --repeats 2 --null-seconds 0",
+    "--users 32 --repeats 5": "--users 2 --seconds 1 --repeats 2 --null-seconds 0",
 }
 TEXT = "ROMEO.\nTo be, or not to be, that is the question.\n\n" * 100
 

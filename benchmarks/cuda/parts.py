@@ -16,12 +16,25 @@ from bundle.manifest import Precision
 from bundle.read import MANIFEST, Bundle, read_bundle
 from charstream.settings import Settings
 
-__all__ = ["PARTS", "CudaSettings", "Part", "say"]
+__all__ = ["IN_ORDER_OF_WORTH", "PARTS", "SHORT", "CudaSettings", "Part", "say"]
 
-Part = Literal["export", "device", "graph", "engine", "grpc", "determinism", "training", "loss"]
+Part = Literal["export", "device", "smoke", "graph", "engine", "gpu_tests", "grpc", "determinism", "training", "loss"]
+# The order of worth, with the seconds that each may take of a run of SHORT: what is cut off has cost the least.
+IN_ORDER_OF_WORTH: dict[Part, float] = {
+    "device": 30,
+    "smoke": 70,
+    "graph": 110,
+    "engine": 60,
+    "gpu_tests": 80,
+    "determinism": 60,
+    "training": 60,
+    "grpc": 70,
+}
+SHORT = 540
 SIZES = {"lstm-2x512": (2, 512), "lstm-3x1024": (3, 1024)}
 DELAYS = (20, 100)  # milliseconds that a character may wait
-RATES, SPEEDS = "rates.json", "speeds.json"  # what a part leaves for others
+RATES, SPEEDS = "rates-{precision}.json", "speeds.json"  # what a part leaves for others
+FIGURES = "figures.jsonl"
 CHARS_BAR, STEP_AIM, ENGINE_BAR = 5e6, 60, 0.8
 TRAINED: tuple[dict[str, Any], ...] = ({}, {"batch": 512})  # beside the defaults, which are an LSTM 2x512
 SMALL = {"layers": 1, "hidden": 32, "embedding": 8, "batch": 8, "sequence": 16}
@@ -32,6 +45,11 @@ class CudaSettings(Settings):
 
     provider: Literal["cuda", "cpu"] = Field("cuda", description="cpu: a rehearsal")
     precision: Literal["fp16-cuda", "fp32-cuda"] = Field("fp16-cuda", description="of the graphs")
+    short: float = Field(
+        0,
+        ge=0,
+        description=f"seconds for all parts that need no export, in order of worth ({SHORT} are enough); 0: no limit",
+    )
     bundle: tuple[Path, ...] = Field(
         (), description="bundle to measure (default: an LSTM 2x512 and one of 3x1024, exported first, in minutes)"
     )
@@ -43,6 +61,23 @@ class CudaSettings(Settings):
     clients: int = Field(4, ge=1, description="processes that read what the server sends")
     requests: int = Field(1000, ge=1, description="requests, each made twice")
     minutes: float = Field(10.0, ge=0, description="for the part loss; 0 leaves it out")
+
+    def record(self, name: str, **figures: Any) -> None:
+        """Keep figures for the JSON at the end."""
+        with self.file(FIGURES).open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"name": name, **figures}) + "\n")
+
+    @property
+    def figures(self) -> list[Any]:
+        """All figures that parts have kept."""
+        file = self.file(FIGURES)
+        return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+    def precisions_of(self, bundle: Bundle) -> list[Precision]:
+        """The precisions to measure: that of --precision first, the other one too if time is short."""
+        there = [p for p in ("fp16-cuda", "fp32-cuda") if p in bundle.manifest.precisions]
+        others = [p for p in there if p != self.precision] if self.short else []
+        return [self.precision, *others]  # type: ignore[list-item]
 
     def bundles(self) -> Iterator[Bundle]:
         for path in self.paths:
@@ -97,30 +132,74 @@ def device(settings: CudaSettings) -> None:
     from benchmarks.cuda.roofline import rates
 
     kinds = {"fp16-cuda": torch.float16, "fp32-cuda": torch.float32}
-    kind = torch.float32 if settings.provider == "cpu" else kinds[settings.precision]
-    found = rates(settings.provider, kind, settings.seconds)
-    name = torch.cuda.get_device_name(0) if settings.provider == "cuda" else "the processor"
-    say(f"{name}: copies {found.copy / 1e9:,.0f} GB/s, matmuls {found.matmul / 1e12:,.2f} TFLOP/s in {kind}")
-    settings.file(RATES).write_text(json.dumps(found))
+    for precision in kinds if settings.short else (settings.precision,):
+        kind = torch.float32 if settings.provider == "cpu" else kinds[precision]
+        found = rates(settings.provider, kind, settings.seconds)
+        name = torch.cuda.get_device_name(0) if settings.provider == "cuda" else "the processor"
+        say(f"{name}: copies {found.copy / 1e9:,.0f} GB/s, matmuls {found.matmul / 1e12:,.2f} TFLOP/s in {kind}")
+        settings.record("device", device=name, precision=precision, **found._asdict())
+        settings.file(RATES.format(precision=precision)).write_text(json.dumps(found))
+
+
+def smoke(settings: CudaSettings) -> None:
+    """Load each bundle as a server does: the device is compared with the host, and captured runs with plain ones.
+
+    Where this fails, speeds mean nothing.
+    """
+    from server.engine.plan import Area
+    from server.runtime.load import load
+    from server.settings import ServerSettings
+
+    for path, bundle in zip(settings.paths, settings.bundles(), strict=True):
+        for precision in settings.precisions_of(bundle):
+            begin = time.monotonic()
+            given = {"provider": settings.provider, "precision": precision, "max_rows": settings.rows}
+            loaded = load(bundle, ServerSettings(models=path, threads=1, **given))
+            require_provider(settings, loaded.provider)
+            loaded.store.states[Area.DECODE].warm_up(lambda *what: None)
+            loaded.store.close()
+            seconds = time.monotonic() - begin
+            say(f"{_name(bundle)} {precision}: as the host computes it, captured as plain; {seconds:.0f} s to be ready")
+            settings.record("smoke", bundle=_name(bundle), precision=precision, seconds=seconds)
+
+
+def gpu_tests(settings: CudaSettings) -> None:
+    """Run the tests that need a GPU."""
+    import pytest
+
+    if code := pytest.main(["-q", "-m", "gpu", "-p", "no:cacheprovider", "tests/server/runtime/test_cuda.py"]):
+        raise SystemExit(f"pytest: {code!r}")
 
 
 def graph(settings: CudaSettings) -> None:
-    from benchmarks.cuda.device_graphs import runner_of, time_steps
-
     speeds: dict[str, float] = {}
     for bundle in settings.bundles():
-        runner, name = runner_of(bundle, settings.precision, settings.provider), _name(bundle)
-        require_provider(settings, runner.provider)
-        for rows in (settings.rows, 1):
-            found = time_steps(runner, bundle, rows, settings.seconds)
-            for steps, (alone, copied) in found.items():
-                say(
-                    f"{name} bucket of {rows}, K={steps}: {1e6 * alone:,.1f} us a step, {rows / alone:,.0f} chars/s, "
-                    f"with copies {rows / copied:,.0f}{_roofline(settings, bundle, rows, alone)}"
-                )
-            speeds.setdefault(name, max(rows / alone for alone, _ in found.values()))
+        for precision in settings.precisions_of(bundle):
+            speed = _graph(settings, bundle, precision)
+            speeds[_name(bundle)] = max(speed, speeds.get(_name(bundle), 0))
     say(f"For 2x512: bar {CHARS_BAR:,.0f} chars/s; in a bucket of 1 the aim is {STEP_AIM} us a step")
     settings.file(SPEEDS).write_text(json.dumps(speeds))
+
+
+def _graph(settings: CudaSettings, bundle: Bundle, precision: Precision) -> float:
+    """Measure the default bucket, and smaller ones; return the characters a second of the default one."""
+    from benchmarks.cuda.device_graphs import runner_of, time_steps
+
+    runner, name = runner_of(bundle, precision, settings.provider), f"{_name(bundle)} {precision}"
+    require_provider(settings, runner.provider)
+    best = 0.0
+    for rows in dict.fromkeys((settings.rows, 1, *((64,) if settings.short else ()))):
+        found = time_steps(runner, bundle, rows, settings.seconds)
+        for steps, (alone, copied) in found.items():
+            say(
+                f"{name} bucket of {rows}, K={steps}: {1e6 * alone:,.1f} us a step, {rows / alone:,.0f} chars/s, "
+                f"with copies {rows / copied:,.0f}{_roofline(settings, bundle, precision, rows, alone)}"
+            )
+            settings.record("graph", bundle=_name(bundle), precision=precision, rows=rows, steps=steps, us=1e6 * alone)
+        if rows == settings.rows:
+            best, least = max(rows / alone for alone, _ in found.values()), min(copied for _, copied in found.values())
+            say(f"{name}: one text alone in the default bucket of {rows}: {1e6 * least:,.1f} us a character")
+    return best
 
 
 def engine(settings: CudaSettings) -> None:
@@ -130,8 +209,9 @@ def engine(settings: CudaSettings) -> None:
 
     speeds = settings.result(SPEEDS) or {}
     for path, bundle in zip(settings.paths, settings.bundles(), strict=True):
-        given = {"provider": settings.provider, "precision": settings.precision, "max_rows": settings.rows}
-        for delay in DELAYS:
+        precision = "auto" if settings.short and settings.provider == "cuda" else settings.precision
+        given = {"provider": settings.provider, "precision": precision, "max_rows": settings.rows}
+        for delay in DELAYS[:1] if settings.short else DELAYS:
             loaded = load(bundle, ServerSettings(models=path, threads=1, **given))
             require_provider(settings, loaded.provider)
             speed = engine_chars_per_second(
@@ -139,12 +219,14 @@ def engine(settings: CudaSettings) -> None:
             )
             graph_speed = speeds.get(_name(bundle))
             share = f", {speed / graph_speed:.2f} of the graph (bar {ENGINE_BAR})" if graph_speed else ""
-            say(f"{_name(bundle)} engine, {settings.rows} texts, {delay} ms: {speed:,.0f} chars/s{share}")
+            name = f"{_name(bundle)} {loaded.precision}"
+            say(f"{name} engine, {settings.rows} texts, {delay} ms: {speed:,.0f} chars/s{share}")
+            settings.record("engine", bundle=_name(bundle), precision=loaded.precision, delay=delay, chars=speed)
 
 
 def grpc(settings: CudaSettings) -> None:
     for path in settings.paths:
-        for delay in DELAYS:
+        for delay in DELAYS[:1] if settings.short else DELAYS:
             _grpc(settings, path, delay)
 
 
@@ -159,9 +241,13 @@ def _grpc(settings: CudaSettings, path: Path, delay: int) -> None:
         "{:.1f} (p99 {:.1f})".format(*percentiles([time for times in several for time in times]))
         for several in ([load.first_char for load in loads], [load.gaps for load in loads])
     )
+    chars, messages = (
+        sum(getattr(load, name) for load in loads) for name in ("chars_per_second", "messages_per_second")
+    )
+    settings.record("grpc", bundle=path.name, delay=delay, chars=chars, messages=messages)
     say(
-        f"{path.name} gRPC, {settings.rows} texts, {delay} ms: {sum(load.chars_per_second for load in loads):,.0f} "
-        f"chars/s, {sum(load.messages_per_second for load in loads):,.0f} messages/s; first character "
+        f"{path.name} gRPC, {settings.rows} texts, {delay} ms: {chars:,.0f} "
+        f"chars/s, {messages:,.0f} messages/s; first character "
         f"{first} ms, gap {gap} ms\n  {bottleneck([load.cpu for load in loads])}"
     )
 
@@ -177,6 +263,7 @@ def determinism(settings: CudaSettings) -> None:
             require_provider(settings, server.log)
             found = compare(server.address, requests)
         say(f"{path.name}: {len(requests):,} requests, {found}")
+        settings.record("determinism", bundle=path.name, requests=len(requests), different=found.different)
         different += found.different
     if different:
         raise SystemExit(f"{different} texts differ")
@@ -192,6 +279,7 @@ def training(settings: CudaSettings) -> None:
             f"training, {options or 'LSTM 2x512'}: {found.chars_per_second:,.0f} chars/s, "
             f"{found.milliseconds:.2f} ms a step, {found.arithmetic}"
         )
+        settings.record("training", options=options, **found._asdict())
 
 
 def loss(settings: CudaSettings) -> None:
@@ -207,7 +295,7 @@ def loss(settings: CudaSettings) -> None:
         )
 
 
-FUNCTIONS = (export, device, graph, engine, grpc, determinism, training, loss)
+FUNCTIONS = (export, device, smoke, graph, engine, gpu_tests, grpc, determinism, training, loss)
 PARTS: dict[Part, Callable[[CudaSettings], None]] = dict(zip(get_args(Part), FUNCTIONS, strict=True))
 
 
@@ -224,16 +312,16 @@ def _serve_flags(settings: CudaSettings) -> Sequence[str]:
     return flags_of(provider=settings.provider, precision=settings.precision, max_rows=settings.rows, threads=1)
 
 
-def _roofline(settings: CudaSettings, bundle: Bundle, rows: int, seconds: float) -> str:
+def _roofline(settings: CudaSettings, bundle: Bundle, precision: Precision, rows: int, seconds: float) -> str:
     """Return a line with the least time of a step by the device's own speed, if the part device measured that."""
-    found = settings.result(RATES)
+    found = settings.result(RATES.format(precision=precision))
     if found is None:
         return ""
     from benchmarks.cuda.roofline import Rates, work_of
     from bundle.read import decode_file
 
     steps = 4
-    work = work_of(bundle.files[decode_file(settings.precision, steps)], steps, bundle.manifest.model)
+    work = work_of(bundle.files[decode_file(precision, steps)], steps, bundle.manifest.model)
     least = work.seconds(rows, Rates(*found))
     moved = (work.weights + rows * work.row) / 1e6
     return (

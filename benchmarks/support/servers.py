@@ -29,6 +29,8 @@ def untrained_bundle(
     hidden: int = 512,
     sharpness: float = 1.0,
     precisions: Sequence[Precision] | None = None,
+    name: str = "",
+    version: str = "1",
 ) -> Path:
     """Export an LSTM with random weights and 96 characters; return its folder. `sharpness` multiplies the logits."""
     # Not above: processes whose memory is measured have no torch.
@@ -43,7 +45,8 @@ def untrained_bundle(
     with torch.no_grad():
         model.head.weight.mul_(sharpness)
     record = TrainingRecord(data="none", data_sha256="0" * 64, parameters=0, steps=0, seconds=0, validation_nats={})
-    write_bundle(folder, *build(Trained(model, Vocabulary(SYMBOLS), "\n", record), folder.name, "1", precisions))
+    trained = Trained(model, Vocabulary(SYMBOLS), "\n", record)
+    write_bundle(folder, *build(trained, name or folder.name, version, precisions))
     return folder
 
 

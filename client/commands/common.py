@@ -154,13 +154,19 @@ class Connection(Hosts):
         return read_text(self.token_file, "--token-file").strip()
 
 
-def connect(settings: Connection) -> Client:
+def connect(settings: Connection, *, hedge_after: float | None = None) -> Client:
     """Return a client of the servers.
 
     Raises:
         ValueError: a file can't be used; or the token can't be sent at all, or not without TLS.
     """
-    return Client(settings.host, credentials=settings.credentials(), token=settings.token(), tls_name=settings.tls_name)
+    return Client(
+        settings.host,
+        credentials=settings.credentials(),
+        token=settings.token(),
+        tls_name=settings.tls_name,
+        hedge_after=hedge_after,
+    )
 
 
 @contextmanager

@@ -107,6 +107,11 @@ class StreamSettings(ModelChoice, Connection):
         False, description="go on, also from --token-in, where another precision or machine may give another text"
     )
     http: bool = Field(False, description="ask the HTTP port of the servers (--http-port there): --host has that port")
+    hedge_after: float | None = Field(
+        None,
+        gt=0,
+        description="seconds without a first character after which the next --host is asked too, for the same text",
+    )
     resume: bool = Field(True, description="go on by itself where the connection or the server is lost")
     checkpoint_chars: int | None = Field(
         None, description="for that at most about so many characters are sent back; 0: all"

@@ -1,5 +1,6 @@
 """`charstream models`: the models of a server, as a table or as JSON."""
 
+import itertools
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -11,7 +12,7 @@ from client.commands.common import Connection, connect, one_line_errors
 from client.commands.printing import json_line, write
 from client.results import ModelInfo, Training
 
-__all__ = ["ModelsSettings", "main"]
+__all__ = ["ModelsSettings", "main", "table"]
 
 HEADER = (
     *("name", "version", "state", "model", "characters", "precision", "provider", "numerics", "texts", "memory"),
@@ -33,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if settings.json_:
         write(json_line([asdict(model) for model in models], indent=2))
     else:
-        print(_table([HEADER, *map(_row, models)]))
+        print(table([HEADER, *map(_row, models)]))
     return 0
 
 
@@ -59,9 +60,10 @@ def _training_summary(training: Training) -> str:
     return ", ".join((training.data, f"{training.steps} steps", *nats))
 
 
-def _table(rows: Sequence[Sequence[str]]) -> str:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Return the rows as lines; a row may end before the others."""
+    widths = [max(map(len, column)) for column in itertools.zip_longest(*rows, fillvalue="")]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False)) for row in rows)
     return "\n".join(line.rstrip() for line in lines)
 
 

@@ -34,9 +34,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _connect(settings: StreamSettings) -> Client:
     if not settings.http:
-        return connect(settings)
+        return connect(settings, hedge_after=settings.hedge_after)
     context: Any = settings.ssl_context()
-    return HttpClient(settings.host, credentials=context, token=settings.token(), tls_name=settings.tls_name)
+    return HttpClient(
+        settings.host,
+        credentials=context,
+        token=settings.token(),
+        tls_name=settings.tls_name,
+        hedge_after=settings.hedge_after,
+    )
 
 
 def _stream_one(client: Client, settings: StreamSettings) -> None:

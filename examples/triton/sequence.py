@@ -20,13 +20,14 @@ def main() -> int:
     token = os.environ.get("CHARSTREAM_TOKEN")
     if token and not given.tls_ca:
         parser.error("a token is shown over TLS only: --tls-ca FILE")
-    headers = {"authorization": f"Bearer {token}"} if token else None
+    headers = {"authorization": f"Bearer {token}"} if token else {}
 
     client = triton.InferenceServerClient(given.host, ssl=bool(given.tls_ca), root_certificates=given.tls_ca)
     model = f"{given.model}.step"
     parameters = client.get_model_config(model, headers=headers).config.parameters
     vocabulary = parameters["vocabulary"].string_value
     name = secrets.token_hex(8)  # of the sequence: nobody else of the same identity should have it
+    headers["charstream-sequence"] = name  # so a proxy in front of several replicas sends all its steps to the same one
 
     def step(char: str, **place: bool) -> str:
         """Read a character; return the most probable one after it."""

@@ -7,7 +7,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from bundle.manifest import Precision
+from bundle.manifest import ON_DEVICE, Precision
 from export.graph.activations import Activation
 from export.graph.bounds import require_bounded
 from export.graph.calibration import ROWS, input_moments
@@ -15,6 +15,7 @@ from export.graph.cells import Dense, FirstLayer, FurtherLayer, LayerWeights, up
 from export.graph.folding import head_weights, layer_weights
 from export.graph.fp16 import HalfDense, half
 from export.graph.int8 import Int8Dense, quantize
+from export.graph.joined import join
 from export.graph.rounding import IntegerWeights, round_weights
 from export.graph.sampling import Sampler, prepare_draws, prepare_limits
 from export.graph.scan import Step, loop
@@ -32,6 +33,7 @@ class StepGraph(nn.Module):
         self.config = config
         self.to_matmul_input: Callable[[Tensor], Tensor] | None = None
         self.kinds_per_layer = len(config.shape.kinds)
+        self.is_for_device = False
         weights = (layer_weights(model, number) for number in range(config.layers))
         first, *further = (LayerWeights(config.cell, config.gates, *pair) for pair in weights)
         self.layers = nn.ModuleList([FirstLayer(first), *map(FurtherLayer, further)])
@@ -45,6 +47,8 @@ class StepGraph(nn.Module):
     def in_precision(self, precision: Precision, integers: Mapping[str, IntegerWeights] | None = None) -> "StepGraph":
         """Return this step with the matmuls of a precision; tables, sums and cell states stay float32.
 
+        For a device it has as few operators as possible (export/graph/joined.py).
+
         Args:
             integers: the weights of int8 by the names of their modules (default: this step's, rounded).
 
@@ -55,8 +59,12 @@ class StepGraph(nn.Module):
         if precision == "int8":
             rounded = self.rounded_weights() if integers is None else integers
             return self._with_matmuls(quantize, lambda name, dense: Int8Dense(rounded[name], dense.bias))
-        if precision == "fp16-cuda":
-            return self._with_matmuls(half, lambda name, dense: HalfDense(dense.weight, dense.bias))
+        if precision in ON_DEVICE:
+            step = copy.deepcopy(self)
+            step.layers, step.is_for_device = nn.ModuleList(map(join, self.layers)), True
+            if precision == "fp16-cuda":
+                return step._with_matmuls(half, lambda name, dense: HalfDense(dense.weight, dense.bias))
+            return step
         return self
 
     def matmuls(self) -> dict[str, Dense]:
@@ -146,7 +154,7 @@ class DecodeGraph(nn.Module):
 
     def __init__(self, step: StepGraph, vocab: int) -> None:
         super().__init__()
-        self.step, self.sampler = step, Sampler(vocab)
+        self.step, self.sampler = step, Sampler(vocab, for_device=step.is_for_device)
 
     def forward(
         self, token: Tensor, forced: Tensor, uniform: Tensor, temperature: Tensor, *state: Tensor
@@ -178,7 +186,8 @@ class FullGraph(nn.Module):
 
     def __init__(self, step: StepGraph, vocab: int) -> None:
         super().__init__()
-        self.step, self.sampler, self.vocab = step, Sampler(vocab), vocab
+        self.step, self.vocab = step, vocab
+        self.sampler = Sampler(vocab, for_device=step.is_for_device)
 
     def forward(
         self,

@@ -24,19 +24,24 @@ def prepare_draws(temperature: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]
 
 
 class Sampler(nn.Module):
-    """Weights of the characters, and the inverse of their cumulative sums."""
+    """Weights of the characters, and the inverse of their cumulative sums.
+
+    Args:
+        for_device: take the fewest operators, and no matmul: with --tf32 it would round what it adds up.
+    """
 
     triangle: Tensor | None
 
-    def __init__(self, vocab: int) -> None:
+    def __init__(self, vocab: int, *, for_device: bool = False) -> None:
         super().__init__()
-        self.triangle = None
-        if vocab <= TRIANGLE_CHARS:
+        self.for_device, self.triangle = for_device, None
+        if vocab <= TRIANGLE_CHARS and not for_device:
             self.triangle = nn.Parameter(torch.ones(vocab, vocab).triu(), requires_grad=False)
 
-    @staticmethod
-    def weights(logits: Tensor, divisor: Tensor) -> Tensor:
-        """Return probabilities up to a factor, [B, V]: the largest is 1, so nothing overflows."""
+    def weights(self, logits: Tensor, divisor: Tensor) -> Tensor:
+        """Return probabilities up to a factor, [B, V], none above 1: so nothing overflows."""
+        if self.for_device:
+            return torch.softmax(logits / divisor, 1)
         return torch.exp((logits - logits.amax(1, keepdim=True)) / divisor)
 
     def cumulative_sums(self, weights: Tensor) -> Tensor:

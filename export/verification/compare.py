@@ -92,7 +92,7 @@ def _reduced_reference(step: StepGraph, model: CharLM | StepGraph, precision: Pr
         check_sums(data, integers)
     reduced = step.in_precision(precision, integers)
     reduced.unpack()
-    return _reference(model if reduced is step else reduced)
+    return _reference(model if precision in ("fp32", "fp32-cuda") else reduced)
 
 
 def reference_of_bundle(manifest: Manifest, files: dict[str, bytes]) -> StepGraph:

@@ -90,10 +90,11 @@ def range_of(capacity: float, too_much: float | None) -> str:
     """Return how many users are carried, as far as it is known."""
     if not capacity:
         return "not one user"
+    users = f"{capacity:,.0f} user{'s' * (capacity >= 1.5)}"
     if too_much is None:
-        return f"at least {capacity:,.0f} users"
+        return f"at least {users}"
     is_close = too_much - capacity <= 1 or too_much / capacity < CLOSE
-    return f"about {capacity:,.0f} users" if is_close else f"between {capacity:,.0f} and {too_much:,.0f} users"
+    return f"about {users}" if is_close else f"between {capacity:,.0f} and {too_much:,.0f} users"
 
 
 def words(users: int, run: Mapping[str, Any]) -> str:

@@ -32,7 +32,7 @@ __all__ = ["CHECKS", "main"]
 COMMAND = "charstream check"
 LEAST_CHARS = 100  # to train on: with fewer the figures would mean nothing
 # Settings for how long a run is and where it goes are not taken from a run: --minutes would stand against --steps.
-_OF_A_RUN = {"out", "minutes", "characters", "resume", "overwrite", "tensorboard", "json_"}
+_OF_A_RUN = {"out", "minutes", "characters", "resume", "overwrite", "tensorboard", "profile", "json_"}
 _OF_THE_CALL = CheckSettings.model_fields.keys() - TrainSettings.model_fields.keys() | _OF_A_RUN
 
 

@@ -5,19 +5,17 @@ import math
 import shutil
 import sys
 import time
+import warnings
 from collections.abc import Sequence
+from contextlib import closing, nullcontext, suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.exceptions import StorageInternalError
-from optuna.pruners import MedianPruner
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
-from optuna.storages import RDBStorage
-from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
-from sqlalchemy.exc import SQLAlchemyError
 
 from bundle.vocabulary import singular
 from charstream.settings import fail, parse
@@ -26,7 +24,6 @@ from models.data.corpus import open_corpus
 from models.experiments.folder import (
     RESULTS,
     RUNS,
-    STUDY,
     ExperimentError,
     begin_experiment,
     open_experiment,
@@ -35,9 +32,10 @@ from models.experiments.folder import (
 from models.experiments.search_figure import search_figure
 from models.experiments.settings import SearchSettings
 from models.experiments.space import Dimension, dimension, require_possible
+from models.experiments.storage import DATABASE_ERRORS, SharedTrials, describe_storage, open_study
 from models.experiments.vary import VaryError, format_changes, require_once, variant
 from models.reporting.style import save
-from models.run_folder import LAST
+from models.run_folder import FIRST, LAST
 from models.terminal import say, table
 from models.train import USAGE_ERRORS, train_model
 from models.training.loss_guard import Diverged
@@ -50,8 +48,8 @@ PICTURE = "search.png"
 _SHOWN = 10  # trials in the table
 _COARSE = 0.5  # share of a random search's trials that are drawn from the whole space
 _BEST = 0.2  # share of the trials so far around which the others are drawn
-_STARTUP, _WARM_UP = 5, 3  # trials, and validations of a trial, before any is given up
 _MOST_IMPOSSIBLE = 10  # trials, one after another
+_LOOK_SECONDS = 1.0  # between two looks for what other processes did
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -62,13 +60,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         with stoppable(COMMAND, given.out):
             settings = open_experiment(given, may_change=frozenset({"trials"}))
             trials = Trials(settings)
-            trials.run()
+            with closing(trials):
+                trials.run()
+                result = trials.result()
+                say(f"{COMMAND}: {trials.draw()}")
     except (*USAGE_ERRORS, ExperimentError, VaryError) as error:
         fail(COMMAND, str(error))
-    except (StorageInternalError, SQLAlchemyError) as error:
-        fail(COMMAND, f"{given.out / STUDY}: {_database_reason(error)}", code=1)
-    say(f"{COMMAND}: {trials.draw()}")
-    result = trials.result()
+    except DATABASE_ERRORS as error:
+        fail(COMMAND, f"{describe_storage(given)}: {_database_reason(error)}", code=1)
     print(json.dumps(result) if settings.json_ else _as_text(result))
     return 0
 
@@ -92,9 +91,9 @@ def _as_text(result: dict[str, Any]) -> str:
 
 
 def _database_reason(error: BaseException) -> str:
-    """Return SQLite's own message, such as "database or disk is full"."""
+    """Return the database's own message, such as "database or disk is full"."""
     cause = error.__cause__ if isinstance(error, StorageInternalError) else error
-    return str(getattr(cause, "orig", cause))
+    return " ".join(str(getattr(cause, "orig", cause)).split())
 
 
 def _losses(nats: float | None) -> tuple[str, str]:
@@ -115,12 +114,12 @@ class Trials:
 
     def __init__(self, settings: SearchSettings) -> None:
         self.settings, self._impossible = settings, 0
-        _require_validation(settings)
+        text = _require_validation(settings)
         self.space = [dimension(text) for text in settings.space]
         require_once([one.name for one in self.space], "--space")
         require_possible(settings, self.space)
         begin_experiment(settings)
-        self.study = _open_study(settings)
+        self.study, self.shared = open_study(settings, text)
 
     @property
     def ended_trials(self) -> list[FrozenTrial]:
@@ -131,11 +130,22 @@ class Trials:
     def run(self) -> None:
         """Try settings until there are enough. Raises VaryError after ten impossible ones in a row, and OSError."""
         while (done := len(self.ended_trials)) < self.settings.trials:
-            trial = self._next()
+            trial = self._next_shared(self.shared) if self.shared else self._next()
+            if trial is None:
+                time.sleep(_LOOK_SECONDS)
+                continue
             changes = {one.name: one.suggest(trial) for one in self._stage(trial.number)}
             say(f"trial {trial.number} ({done + 1} of {self.settings.trials}): {format_changes(changes)}")
-            self._try(trial, changes)
+            with self.shared.show_life(trial) if self.shared else nullcontext():
+                self._try(trial, changes)
             write_json(self.settings.out / RESULTS, self.result())
+        if self.shared:  # others ended after the last one of this process
+            write_json(self.settings.out / RESULTS, self.result())
+
+    def close(self) -> None:
+        """Let go of a database that is shared."""
+        if self.shared:
+            self.shared.close()
 
     def result(self) -> dict[str, Any]:
         """Return all trials, the best first, and the command that trains with the settings of the best."""
@@ -153,9 +163,23 @@ class Trials:
     def _next(self) -> Trial:
         # A trial's number seeds its values, so that a resumed search does not repeat itself.
         self.study.sampler = _sampler(self.settings, len(self.study.get_trials(deepcopy=False)))
-        trial = self.study.ask()
+        with warnings.catch_warnings():
+            # It wants heartbeats to be its own loop's: ours are in models/experiments/storage.py.
+            warnings.filterwarnings("ignore", "Heartbeat of storage")
+            trial = self.study.ask()
         self.study.sampler = _sampler(self.settings, trial.number)
         return trial
+
+    def _next_shared(self, shared: SharedTrials) -> Trial | None:
+        """Return a trial; None while others run all that are wanted: if one of them dies, it is made here."""
+        shared.fail_stale()
+        if not shared.has_room():
+            return None
+        trial = self._next()
+        if shared.has_room(before=trial.number):
+            return trial
+        self.study.tell(trial, state=TrialState.FAIL)  # another process was faster
+        return None
 
     def _stage(self, number: int) -> Sequence[Dimension]:
         """Return the space, or in the second half of a random search the part around the best trials so far."""
@@ -173,22 +197,33 @@ class Trials:
         try:
             with name_in_errors(out):
                 nats = train_model(variant(self.settings, changes, out), watch)["carried_nats"]
+        except UpdateFinishedTrialError:
+            self._say_lost(trial)
+            return
         except (Diverged, VaryError, *USAGE_ERRORS) as error:
-            self.study.tell(trial, state=TrialState.PRUNED)
+            self._tell(trial, state=TrialState.PRUNED)
             say(f"trial {trial.number} is given up: {error}")
             if not isinstance(error, Diverged):
                 self._count_impossible(error)
             return
         except BaseException:
-            self.study.tell(trial, state=TrialState.FAIL)
+            with suppress(*DATABASE_ERRORS):
+                self._tell(trial, state=TrialState.FAIL)
             raise
         self._impossible = 0
-        if watch.gave_up:
-            self.study.tell(trial, state=TrialState.PRUNED)
-        else:
-            self.study.tell(trial, nats)
         _delete_last_checkpoint(out)
+        ended = self._tell(trial, state=TrialState.PRUNED) if watch.gave_up else self._tell(trial, nats)
+        if ended.state is TrialState.FAIL:
+            self._say_lost(trial)
+            return
         self._report(trial.number, "was given up" if watch.gave_up else f"came to {nats:.4f} nats", began)
+
+    def _tell(self, trial: Trial, nats: float | None = None, state: TrialState | None = None) -> FrozenTrial:
+        """End the trial, unless another process took this one for dead and did; return it as it ended."""
+        return self.study.tell(trial, nats, state=state, skip_if_finished=self.shared is not None)
+
+    def _say_lost(self, trial: Trial) -> None:
+        say(f"trial {trial.number} does not count: another process took this one for dead (--stale-seconds)")
 
     def _count_impossible(self, error: Exception) -> None:
         """Raise VaryError after many impossible trials in a row: not the space is wrong, but perhaps the text gone."""
@@ -218,18 +253,12 @@ class _Watch:
         return self.gave_up
 
 
-def _require_validation(settings: SearchSettings) -> None:
+def _require_validation(settings: SearchSettings) -> str:
+    """Return the text's sha256. Raises VaryError if there is nothing to search by."""
     corpus = open_corpus(settings.data, vocabulary=settings.vocabulary, split=settings.split, form=settings.text_form)
     if not len(corpus.validation):
         raise VaryError(f"--split {settings.split} leaves no validation part to search by: 0.9,0.1 would do")
-
-
-def _open_study(settings: SearchSettings) -> Study:
-    file = (settings.out / STUDY).resolve()
-    # Other processes may lock the file for a moment.
-    storage = RDBStorage(f"sqlite:///{file}", engine_kwargs={"connect_args": {"timeout": 60}})
-    pruner = MedianPruner(n_startup_trials=_STARTUP, n_warmup_steps=_WARM_UP)
-    return optuna.create_study(study_name="search", storage=storage, pruner=pruner, load_if_exists=True)
+    return corpus.sha256
 
 
 def _sampler(settings: SearchSettings, number: int) -> BaseSampler:
@@ -238,8 +267,8 @@ def _sampler(settings: SearchSettings, number: int) -> BaseSampler:
 
 
 def _delete_last_checkpoint(run: Path) -> None:
-    """Delete a trial's optimiser and state, which are half of its files: no trial is resumed."""
-    for file in run.glob(f"{LAST}.*"):
+    """Delete a trial's optimiser and state, which are half of its files, and its first weights: no trial is resumed."""
+    for file in (*run.glob(f"{LAST}.*"), *run.glob(f"{FIRST}.*")):
         file.unlink()
 
 

@@ -1,8 +1,10 @@
 """The settings of `charstream search` and `charstream compare`."""
 
+import re
+from importlib.util import find_spec
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from models.training.settings import TrainSettings
 
@@ -22,6 +24,19 @@ class SearchSettings(TrainSettings):
         description="where to look, several times: NAME=LOW..HIGH, spread over orders of magnitude if HIGH is at least "
         "10 x LOW, or NAME=A,B,C",
     )
+    storage: str = Field(
+        "",
+        description="database that keeps the trials in the place of OUT/search.db, for processes on several machines: "
+        "postgresql://USER@HOST/DATABASE (a password by PGPASSWORD or ~/.pgpass: this is written into OUT). Each "
+        "process begins with the same flags and an --out of its own, and ends when all trials have ended",
+    )
+    study: str = Field("search", min_length=1, max_length=512, description="the search's name in --storage")
+    stale_seconds: int = Field(
+        120,
+        ge=4,
+        description="with --storage, seconds without a sign of life after which a process is taken for dead, and its "
+        "trial made again",
+    )
     trials: int = Field(30, ge=1, description="settings to try, by all processes together; each may add one")
     sampler: Literal["tpe", "random"] = Field(
         "tpe",
@@ -29,6 +44,15 @@ class SearchSettings(TrainSettings):
         "half, then finely, in a quarter of each interval, around the best fifth",
     )
     prune: bool = Field(True, description="give bad trials up early")
+
+    @field_validator("storage")
+    @classmethod
+    def _storage_is_shared(cls, url: str) -> str:
+        if url and not re.match(r"postgresql://[^/]*/[^/]", url):
+            raise ValueError("postgresql://USER@HOST/DATABASE is expected")
+        if url and find_spec("psycopg") is None:
+            raise ValueError("the package for PostgreSQL is not installed: pip install 'charstream[postgresql]'")
+        return url
 
 
 class CompareSettings(TrainSettings):

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from models.network.activations import ACTIVATIONS
 from models.network.config import ModelConfig
+from models.network.gru_window import gru_window
 from models.network.unrolled import LayerState, unroll
 
 __all__ = ["BatchNorm", "LockedDropout", "OneHot", "RecurrentLayer", "dropout", "norm", "pack_for_cudnn"]
@@ -61,6 +62,10 @@ class RecurrentLayer(nn.Module):
     def _kernel(self, x: Tensor, state: LayerState) -> tuple[Tensor, LayerState]:
         weights = [self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh]
         if not x.is_cuda:
+            # Tensors that only stand for others, such as torch's fake ones, have torch's own operators alone.
+            if self.cell == "gru" and torch.is_grad_enabled() and type(x) is Tensor:
+                outputs, after = gru_window(x, state[0], weights)
+                return outputs, (after,)
             return self._run(x, state, weights)
         given = pack_for_cudnn(x, state, weights)
         with torch.autocast("cuda", enabled=False):

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 from models.data.corpus import Corpus
 from models.evaluation.losses import carried_nats, evaluated_chars
 from models.network.generate import generate
-from models.run_folder import BEST, LAST
+from models.run_folder import BEST, FIRST, LAST, header_file
 from models.runs.metrics import Metrics
 from models.runs.run_checkpoints import finalise_best, make_header
 from models.terminal import say
@@ -28,6 +28,7 @@ T = TypeVar("T")
 CHECK_CHARS = 256  # read of each of the held-out text's parts: a check takes a sample
 SAVE_SECONDS = 60  # between two checkpoints: a process that dies loses no more than that
 SAMPLE_CHARS = 300
+EARLY = 5  # the first checkpoint is of the first check, in this part of the run
 SAMPLE_TEMPERATURE = 0.8
 # Time is kept free for a check and the final validation, which may take longer than the check before; and for what is
 # not timed: the last sample, the files, the report, and Python's start before the clock's.
@@ -209,7 +210,9 @@ class Run:
         # First the best: if the process ends between the two, a resumed run makes the same check again.
         self._record_progress()
         if best:
-            self._save_best()
+            self._save_weights(BEST)
+        if self._is_early and not header_file(self.settings.out, FIRST).exists():
+            self._save_weights(FIRST)
         self._save_last()
         if nats is None:
             return None
@@ -243,7 +246,7 @@ class Run:
 
     def _finish(self) -> dict[str, Any]:
         if self.progress.best is None:
-            self._save_best()
+            self._save_weights(BEST)
         record, nats = finalise_best(self.settings, self.corpus, self.trainer.device)
         if nats is not None:
             self.note(carried=nats)
@@ -288,10 +291,14 @@ class Run:
         if self.group.is_first:
             save(self.settings.out, LAST, self._header, tensors)
 
-    def _save_best(self) -> None:
+    def _save_weights(self, name: str) -> None:
         if self.group.is_first:
             with self.trainer.use_average():
-                save(self.settings.out, BEST, self._header, self.trainer.weights())
+                save(self.settings.out, name, self._header, self.trainer.weights())
+
+    @property
+    def _is_early(self) -> bool:
+        return self.budget is not None and self.trainer.step * EARLY <= self.budget
 
     @property
     def _header(self) -> Header:

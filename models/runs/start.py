@@ -15,7 +15,7 @@ from models.data.text_files import CorpusError
 from models.evaluation.losses import evaluated_chars
 from models.network.char_lm import CharLM
 from models.network.initialise import initialise
-from models.run_folder import BEST, CHECKS, LAST, METRICS, PAGE, TENSORBOARD, header_file, holds_run
+from models.run_folder import BEST, CHECKS, FIRST, LAST, METRICS, PAGE, TENSORBOARD, header_file, holds_run
 from models.runs.folder_lock import locked_folder
 from models.runs.metrics import Metrics
 from models.runs.run import CHECK_CHARS, RESERVE, RESERVE_SECONDS, Run
@@ -29,12 +29,14 @@ from models.training.schedule import require_time
 from models.training.settings import TrainSettings
 from models.training.trainer import Trainer
 
-__all__ = ["begin", "discard_begun_run", "new_model", "new_trainer", "resume"]
+__all__ = ["begin", "discard_begun_run", "how_to_go_on", "new_model", "new_trainer", "resume"]
 
 _FORWARD = 1 / 3  # of a step's time: its forward pass, which is all that validation is
 _SHORT_STEP = 0.002  # share of the time that a step may take without a second look
 # Settings that --resume may change: the text is known by its sha256.
-_CHANGEABLE = {"data", "out", "preset", "device", "tensorboard", "resume", "overwrite", "json_"}
+_CHANGEABLE = {
+    *("data", "out", "preset", "device", "threads", "profile", "tensorboard", "resume", "overwrite", "json_"),
+}
 
 
 def begin(settings: TrainSettings, began: float, group: Group = ALONE) -> Run:
@@ -77,6 +79,14 @@ def resume(given: TrainSettings, began: float, group: Group = ALONE) -> Run:
     return _lock(given.out, group, lambda: _restore(given, began, group))
 
 
+def how_to_go_on(folder: Path) -> dict[str, bool]:
+    """Return the settings with which the same command goes on, whatever a process that died has left in the folder."""
+    if header_file(folder, LAST).exists():
+        return {"resume": True}
+    # What there is without a checkpoint was begun, and not saved.
+    return {"overwrite": holds_run(folder) and not header_file(folder, BEST).exists()}
+
+
 def _restore(given: TrainSettings, began: float, group: Group) -> Run:
     header, tensors = read(header_file(given.out, LAST))
     if header.settings is None:
@@ -97,7 +107,8 @@ def _restore(given: TrainSettings, began: float, group: Group) -> Run:
         progress = progress.model_copy(update={"threads": None})
     run = Run(settings, corpus, progress, trainer, metrics, began)
     if progress.threads is not None:
-        run.set_arithmetic(Arithmetic(bool(progress.bf16), progress.threads, progress.tf32))
+        threads = settings.threads or progress.threads
+        run.set_arithmetic(Arithmetic(bool(progress.bf16), threads, progress.tf32))
     return run
 
 
@@ -163,10 +174,10 @@ def _require_time(settings: TrainSettings, corpus: Corpus, trainer: Trainer, beg
 
 def discard_begun_run(folder: Path) -> None:
     """Remove what a run that this process began has left in a folder that held none; what was there before stays."""
-    for file in (*tensor_files(folder, BEST), *tensor_files(folder, LAST)):
-        file.unlink()
-    for file in (header_file(folder, LAST), header_file(folder, BEST), folder / METRICS):
-        file.unlink(missing_ok=True)
+    for name in (FIRST, BEST, LAST):
+        for file in (*tensor_files(folder, name), header_file(folder, name)):
+            file.unlink(missing_ok=True)
+    (folder / METRICS).unlink(missing_ok=True)
     board = folder / TENSORBOARD
     for file in board.glob(f"events.out.tfevents.*.{os.getpid()}.*"):
         file.unlink()

@@ -1,10 +1,12 @@
-"""The arithmetic in which this machine trains a model fastest, found by timing steps."""
+"""The arithmetic in which this machine trains a model fastest, found by timing steps: at first, and as it trains."""
 
 import copy
 import math
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
 
@@ -14,10 +16,20 @@ from models.training.distributed import ALONE
 from models.training.precision import Arithmetic, CannotCompute
 from models.training.trainer import Trainer
 
-__all__ = ["describe_arithmetic", "fastest_arithmetic", "first_step_seconds"]
+__all__ = [
+    "ThreadTrials",
+    "describe_arithmetic",
+    "fastest_arithmetic",
+    "first_step_seconds",
+    "step_seconds",
+    "thread_counts",
+]
 
 _LEAST_STEPS, _LEAST_SECONDS = 2, 0.3  # of a measurement
 _WORTH_IT = 0.85  # share of the plainer way's time
+_TRIAL_EVERY = 60.0  # seconds between two trials of threads, at least
+_TRIAL_SHARE = 0.02  # of the time, at most, that trials lose
+_TRIAL_STEPS = 2  # of each count in a row: the first one wakes the threads
 _SIBLINGS = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
 
 
@@ -25,23 +37,109 @@ def fastest_arithmetic(trainer: Trainer) -> Arithmetic:
     """Time real steps on a copy and return the fastest arithmetic; the trainer stays as it was.
 
     If the run's precision is left to the machine, TF32 (on a GPU) and bfloat16 are taken where they are clearly faster
-    than what is more exact. On the processor one thread unless all of them are clearly faster: it stays as fast when
-    the other cores get other work.
+    than what is more exact. On the processor one thread unless more of them are clearly faster: it stays as fast when
+    the other cores get other work. Its products, and so its bits, are the same with any number of threads where it was
+    tried (float32, docs/decisions.md).
 
     Raises:
         CannotCompute: bfloat16 is asked for, and torch does not have it here.
     """
-    seconds, precision = cache(partial(_seconds_if_possible, trainer)), trainer.settings.precision
+    seconds, precision = (
+        cache(partial(_seconds_if_possible, trainer, of_the_processor=False)),
+        trainer.settings.precision,
+    )
+    alone = cache(partial(_seconds_if_possible, trainer, of_the_processor=trainer.device.type == "cpu"))
     on_gpu = trainer.device.type == "cuda"
     exact, tf32, bf16 = Arithmetic(False, 1), Arithmetic(False, 1, tf32=True), Arithmetic(True, 1)
-    if precision == "bf16" and seconds(bf16) == math.inf:
+    if precision == "bf16" and alone(bf16) == math.inf:
         raise CannotCompute(
             "--precision bf16: torch cannot train this model in bfloat16 on this processor; use --precision fp32"
         )
     ways = {"auto": [exact, tf32, bf16] if on_gpu else [exact, bf16], "bf16": [bf16]}.get(precision, [exact])
-    best = _first_unless_slower(ways, seconds)
-    threads = min(torch.get_num_threads(), _physical_cores())
-    return best if on_gpu else _first_unless_slower([best, best._replace(threads=threads)], seconds)
+    best = _first_unless_slower(ways, alone)
+    if on_gpu:
+        return best
+    counts = [trainer.settings.threads] if trainer.settings.threads else thread_counts()
+    return _first_unless_slower([best._replace(threads=threads) for threads in counts], seconds)
+
+
+def thread_counts() -> list[int]:
+    """Return the numbers of threads to try: 1, 2, 4, ... and one for each core."""
+    most = min(torch.get_num_threads(), _physical_cores())
+    return [*(1 << power for power in range(most.bit_length()) if 1 << power < most), most]
+
+
+class ThreadTrials:
+    """Times a run's own steps now and then, with fewer and with more threads, and takes what is fastest.
+
+    The first choice was made at one moment: other work may have been beside it that ended, or begun since. A trial
+    takes two steps with each number of threads; where another one is better, once more before it is taken.
+
+    Args:
+        trainer: on the processor, whose `arithmetic` has the threads; elsewhere, and where the threads are given or
+            processes share the steps, nothing is tried.
+        settle: is given the arithmetic that is to be used from now on.
+    """
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        settle: Callable[[Arithmetic], None],
+        *,
+        counts: Sequence[int] | None = None,
+        every: float = _TRIAL_EVERY,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self._trainer, self._settle, self._clock, self._every = trainer, settle, clock, every
+        fixed = trainer.device.type == "cuda" or trainer.settings.threads or trainer.group.size > 1
+        self._counts = [] if fixed else thread_counts() if counts is None else list(counts)
+        self._seconds: dict[int, list[float]] = {}
+        self._to_come: deque[int] = deque()
+        self._threads, self._due = trainer.arithmetic.threads, clock() + every
+
+    @contextmanager
+    def timed(self) -> Iterator[None]:
+        """Take one step inside: in a trial with its number of threads."""
+        if not self._to_come:
+            if set(self._counts) <= {self._trainer.arithmetic.threads} or self._clock() < self._due:
+                yield
+                return
+            self._begin()
+        threads = self._to_come.popleft()
+        self._use(threads)
+        began = self._clock()
+        yield
+        self._seconds.setdefault(threads, []).append(self._clock() - began)
+        if not self._to_come:
+            self._conclude()
+
+    def _begin(self) -> None:
+        self._threads, self._seconds = self._trainer.arithmetic.threads, {}
+        self._to_come.extend(self._round())
+
+    def _round(self) -> list[int]:
+        """Return the threads of the steps to come: the present number's first, then those of its neighbours."""
+        fewer = [count for count in self._counts if count < self._threads][-1:]
+        more = [count for count in self._counts if count > self._threads][:1]
+        return [count for count in (self._threads, *fewer, *more) for _ in range(_TRIAL_STEPS)]
+
+    def _conclude(self) -> None:
+        arithmetic = self._trainer.arithmetic
+        ways = [arithmetic._replace(threads=count) for count in sorted(self._seconds)]
+        best = _first_unless_slower(ways, lambda way: min(self._seconds[way.threads]))
+        if best.threads != self._threads and len(self._seconds[best.threads]) == _TRIAL_STEPS:
+            self._to_come.extend(self._round())
+            return
+        self._use(best.threads)
+        taken = [seconds for steps in self._seconds.values() for seconds in steps]
+        lost = sum(taken) - len(taken) * min(self._seconds[self._threads])
+        changed = best.threads != self._threads
+        self._due = self._clock() + (self._every if changed else max(self._every, lost / _TRIAL_SHARE))
+        if changed:
+            self._settle(best)
+
+    def _use(self, threads: int) -> None:
+        self._trainer.arithmetic = self._trainer.arithmetic._replace(threads=threads)
 
 
 def first_step_seconds(trainer: Trainer, short: float) -> float:
@@ -90,25 +188,32 @@ def _siblings(cpu: int) -> str:
         return str(cpu)
 
 
-def _seconds_if_possible(trainer: Trainer, arithmetic: Arithmetic) -> float:
+def _seconds_if_possible(trainer: Trainer, arithmetic: Arithmetic, *, of_the_processor: bool) -> float:
     """Time a step on a copy; infinity where torch has no bfloat16 for the model: an LSTM without AVX-512."""
     try:
-        return _step_seconds(copy.deepcopy(trainer), arithmetic)
+        return step_seconds(trainer, arithmetic, of_the_processor=of_the_processor)
     except RuntimeError:
         if not arithmetic.bf16:
             raise
         return math.inf
 
 
-def _step_seconds(trainer: Trainer, arithmetic: Arithmetic) -> float:
-    """Return the time of the fastest of some steps after the first: disturbances only make a step longer."""
+def step_seconds(trainer: Trainer, arithmetic: Arithmetic, *, of_the_processor: bool) -> float:
+    """Return the time of the fastest of some steps after the first, of a copy: disturbances only make a step longer.
+
+    Args:
+        of_the_processor: count only what this thread computes, for arithmetics of one thread: others' work takes its
+            core away at times, and would decide between them.
+    """
     # The other processes of a group take no part.
+    trainer = copy.deepcopy(trainer)
     trainer.arithmetic, trainer.group = arithmetic, ALONE
+    clock = time.thread_time if of_the_processor else time.perf_counter
     trainer.train_step(learning_rate=0.0)
     began = time.perf_counter()
     steps: list[float] = []
     while len(steps) < _LEAST_STEPS or time.perf_counter() - began < _LEAST_SECONDS:
-        before = time.perf_counter()
+        before = clock()
         trainer.train_step(learning_rate=0.0)
-        steps.append(time.perf_counter() - before)
+        steps.append(clock() - before)
     return min(steps)

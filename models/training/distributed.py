@@ -12,7 +12,15 @@ from torch import Tensor
 
 from models.training.settings import TrainSettings
 
-__all__ = ["ALONE", "CannotShare", "FirstFailed", "Group", "join_group", "require_shareable"]
+__all__ = [
+    "ALONE",
+    "CannotShare",
+    "FirstFailed",
+    "Group",
+    "is_restarted_by_torchrun",
+    "join_group",
+    "require_shareable",
+]
 
 T = TypeVar("T")
 
@@ -89,6 +97,14 @@ def join_group(device: str) -> Iterator[Group]:
         yield Group(dist.get_rank(), dist.get_world_size())
     finally:
         dist.destroy_process_group()
+
+
+def is_restarted_by_torchrun() -> bool:
+    """Return whether torchrun starts the same command again where a process dies: so it should go on by itself.
+
+    torchrun's variable for the number of restarts does not count those after a machine left or joined.
+    """
+    return int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")) > 0
 
 
 def require_shareable(settings: TrainSettings, group: Group) -> None:

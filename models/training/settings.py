@@ -17,7 +17,7 @@ __all__ = ["DEFAULT_MINUTES", "Optimizer", "Schedule", "TrainSettings", "overrid
 DEFAULT_MINUTES = 15.0
 DEFAULT_WEIGHT_DECAY = 0.01  # of adamw
 # They say where a run goes and what is printed, not what is trained.
-_NOT_TRAINING = {"out", "preset", "resume", "overwrite", "json_"}
+_NOT_TRAINING = {"out", "preset", "resume", "overwrite", "json_", "profile"}
 
 Optimizer = Literal["adamw", "adam", "rmsprop", "adagrad", "momentum", "sgd"]
 Schedule = Literal["cosine", "constant", "step", "exponential"]
@@ -186,6 +186,12 @@ class _Run(Settings):
         "auto", description="arithmetic of training: auto times fp32, bf16 and on a GPU TF32, and takes the fastest"
     )
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N")
+    threads: int | None = Field(
+        None, ge=1, description="of the processor (default: as many as are fastest, timed at first and every minute)"
+    )
+    profile: bool = Field(
+        False, description="first tell what a step takes on this processor, beside what its products take alone"
+    )
     seed: int = Field(0, ge=0, lt=2**63, description="seed of the weights, of dropout, of noise and of the samples")
     tensorboard: bool = Field(False, description="also write TensorBoard's files into the run's folder")
     resume: bool = Field(False, description="go on with the run in --out")

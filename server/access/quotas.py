@@ -1,5 +1,6 @@
 """Quotas of identities: texts at a time, and characters a second."""
 
+import asyncio
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -54,6 +55,15 @@ class Quota:
         now = time.monotonic()
         self._paid_until = max(self._paid_until, now - self._burst) + chars / self.chars_per_second
         return max(0.0, self._paid_until - now)
+
+    async def earn(self, chars: int, max_wait: float) -> None:
+        """Take characters, and wait until they may be had. Raises Overloaded if that would be after `max_wait` s."""
+        delay = self.charge(chars)
+        if delay > max_wait:
+            self.charge(-chars)
+            raise Overloaded.rate_limited(self.identity, self.chars_per_second, delay)
+        if delay:
+            await asyncio.sleep(delay)
 
 
 class Quotas:

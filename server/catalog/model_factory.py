@@ -21,7 +21,7 @@ from server.processes.pool import EnginePool
 from server.processes.process import StartedProcess, start_process
 from server.runtime.device_states import STAGED, full_steps
 from server.runtime.host_runner import CannotRun, may_have_cuda, runtime_version
-from server.runtime.load import BEST, load
+from server.runtime.load import BEST, files_to_load, load
 from server.runtime.step_runner import StepRunner
 from server.settings import ServerSettings
 from server.streaming.open_streams import Streams
@@ -111,7 +111,7 @@ class ModelFactory:
         started = _start_all(bundle, every)
         ready = started[0].ready
         # What successors need: the bundle's folder may be gone, or hold another version, when one dies.
-        names = graph_files(ready.precision)
+        names = files_to_load(ready.precision)
         small = replace(bundle, files={name: data for name, data in bundle.files.items() if name in names})
         info = _info(bundle, ready.precision, ready.provider, ready.numerics)
         fixed = {"precision": ready.precision}
@@ -191,7 +191,12 @@ def _info(bundle: Bundle, precision: Precision, provider: str, numerics: str) ->
 def _start_all(bundle: Bundle, every: list[ServerSettings]) -> list[StartedProcess]:
     """Start an engine process for each of these settings, at the same time. Raises CannotRun, RuntimeMissing."""
     with ThreadPoolExecutor(len(every)) as threads:
-        starts = [threads.submit(start_process, bundle, settings) for settings in every]
+        first = threads.submit(start_process, bundle, every[0])
+        if len(every) > 1 and _may_be_measured(bundle.manifest, every[0]) and not first.exception():
+            # What is fastest is seen once: another measurement may end otherwise.
+            fixed = {"precision": first.result().ready.precision}
+            every = [settings.model_copy(update=fixed) for settings in every]
+        starts = [first, *(threads.submit(start_process, bundle, settings) for settings in every[1:])]
     errors = [error for start in starts if (error := start.exception())]
     started = [start.result() for start in starts if not start.exception()]
     if not errors and any(one.ready != started[0].ready for one in started):
@@ -201,6 +206,12 @@ def _start_all(bundle: Bundle, every: list[ServerSettings]) -> list[StartedProce
             one.stop()
         raise errors[0]
     return started
+
+
+def _may_be_measured(manifest: Manifest, settings: ServerSettings) -> bool:
+    """Return whether the precision may depend on how fast a device is."""
+    may_be_cuda = settings.provider != "cpu" and may_have_cuda()
+    return may_be_cuda and settings.precision == "auto" and set(manifest.precisions) >= ON_DEVICE
 
 
 def engine_count(manifest: Manifest, settings: ServerSettings) -> int:

@@ -132,6 +132,7 @@ class Engine(Thread):
             log.exception("the engine broke")
             self._failed(error)
         finally:
+            self._store.close()
             self._observer.on_end()
 
     def warm_up(self) -> None:

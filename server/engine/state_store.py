@@ -120,6 +120,9 @@ class Store(Protocol):
     limits: RunLimits
     states: Mapping[Area, States]
 
+    def close(self) -> None:
+        """Free what a device holds, in the thread that ran it; nothing else may be asked of the store after it."""
+
 
 def idle_input(rows: int, width: int, steps: int, vocab: int) -> RunInput:
     """Return the input of sampled rows without limits."""

@@ -14,10 +14,12 @@ from starlette.types import ASGIApp
 from server.http.completions import Completions
 from server.http.exchange import Door, Endpoint
 from server.http.models import ModelList
+from server.http.playground.insight import Insight
+from server.http.playground.pages import page_routes
 from server.http.scores import Scores
 from server.http.triton import Generate, error_text
 from server.observe.metrics import Metrics, Stage
-from server.service.calls import Calls, Models, Texts
+from server.service.calls import Calls, Models, States, Texts
 from server.settings import ServerSettings
 
 __all__ = ["build"]
@@ -29,19 +31,28 @@ CHAT = (
 # Of a character in JSON: two escapes of UTF-16. A request has a prompt and received text.
 CHARACTER_BYTES, TEXTS = 12, 2
 OVERHEAD_BYTES = 64 << 10
-PLACES = "POST /v1/completions, /v1/score, /v2/models/NAME/generate and /generate_stream, GET /v1/models, GET /health"
+PLACES = (
+    "POST /v1/completions, /v1/score, /v1/activations, /v2/models/NAME/generate and /generate_stream, "
+    "GET /v1/models, /v1/cards/NAME, /v1/load, GET /health"
+)
 
 
-def build(calls: Calls, texts: Texts, models: Models, settings: ServerSettings, metrics: Metrics) -> ASGIApp:
+def build(
+    calls: Calls, texts: Texts, models: Models, states: States, settings: ServerSettings, metrics: Metrics
+) -> ASGIApp:
     """Return the application."""
     door = Door(calls, _body_bytes(settings))
     completions = Completions(texts, settings.most_continuations, settings.default_chars)
     generate, listed = Generate(texts, settings.default_chars), ModelList(models)
+    insight = Insight(states, models, metrics, settings)
     routes = [
         Route("/health", _health(metrics)),
         Route("/v1/completions", Endpoint(door, "completions", completions.serve), methods=["POST"]),
         Route("/v1/score", Endpoint(door, "score", Scores(texts).serve), methods=["POST"]),
         Route("/v1/chat/completions", _refuse_chat, methods=["POST"]),
+        Route("/v1/activations", Endpoint(door, "activations", insight.serve_activations), methods=["POST"]),
+        Route("/v1/cards/{name:path}", Endpoint(door, "card", insight.serve_card), methods=["GET"]),
+        Route("/v1/load", Endpoint(door, "load", insight.serve_load), methods=["GET"]),
         Route("/v1/models", Endpoint(door, "models", listed.serve_all), methods=["GET"]),
         Route("/v1/models/{name:path}", Endpoint(door, "models", listed.serve_one), methods=["GET"]),
     ]
@@ -50,6 +61,7 @@ def build(calls: Calls, texts: Texts, models: Models, settings: ServerSettings, 
         stream = Endpoint(door, "generate_stream", generate.serve_stream, error_text)
         routes += [Route(f"{place}/generate", whole, methods=["POST"])]
         routes += [Route(f"{place}/generate_stream", stream, methods=["POST"])]
+    routes += page_routes() if settings.playground else []
     handlers = {HTTPException: _refuse_place}
     return Starlette(routes=routes, middleware=_cors(settings.http_origins), exception_handlers=handlers)
 

@@ -24,6 +24,7 @@ __all__ = [
     "Collected",
     "Echo",
     "Streamed",
+    "byte_name",
     "check_size",
     "join_numbers",
     "own_fields",
@@ -150,7 +151,7 @@ class Choice:
 
     def _places(self, message: pb.GenerateResponse) -> tuple[list[str], list[int]]:
         """Return a message's characters, or the names of its bytes, and where in the text each of them is."""
-        tokens = [_byte_name(chr(byte)) for byte in message.raw] if message.raw else list(message.text)
+        tokens = [byte_name(chr(byte)) for byte in message.raw] if message.raw else list(message.text)
         offsets = []
         for token in tokens:
             self.chars += not CONTINUES.match(token)
@@ -172,14 +173,14 @@ def own_fields(message: pb.GenerateResponse) -> dict[str, Any]:
 def _logprobs(message: pb.GenerateResponse, tokens: list[str], offsets: list[int]) -> dict[str, Any]:
     """Return the numbers of a message's characters, each with the most probable ones at its place."""
     chosen, best = list(message.logprobs.chosen), message.logprobs.alternatives
-    name = _byte_name if message.raw else str
+    name = byte_name if message.raw else str
     top = [{token: own} for token, own in zip(tokens, chosen, strict=True)]
     for place, others in zip(top, best, strict=False):
         place.update(zip(map(name, others.chars), others.logprobs, strict=True))
     return {"tokens": tokens, "token_logprobs": chosen, "top_logprobs": top, "text_offset": offsets}
 
 
-def _byte_name(byte: str) -> str:
+def byte_name(byte: str) -> str:
     """Return a byte, written as a code point, as OpenAI names tokens that are parts of characters."""
     return byte if byte.isascii() else f"bytes:\\x{ord(byte):02x}"
 

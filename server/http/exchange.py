@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from starlette.datastructures import Headers
+from starlette.datastructures import Headers, QueryParams
 from starlette.types import Receive, Scope, Send
 
 from server.errors import RequestError
@@ -17,7 +17,7 @@ from server.service.calls import Calls, report_fault
 
 __all__ = ["METHODS", "Door", "Endpoint", "Exchange"]
 
-ENDPOINTS = ("completions", "models", "score", "generate", "generate_stream")
+ENDPOINTS = ("completions", "models", "score", "generate", "generate_stream", "activations", "card", "load")
 # As a service's name in logs and metrics.
 SERVICE = "charstream.http"
 KIND = "http"
@@ -96,7 +96,7 @@ class Exchange:
 
     Attributes:
         headers: of the request.
-        parameters: the parts of its path that its route names.
+        parameters: the parts of its path that its route names; `query`: what follows the path.
         is_begun: whether the answer has begun.
         is_gone: whether the client has gone before the end of the answer.
     """
@@ -104,6 +104,7 @@ class Exchange:
     def __init__(self, scope: Scope, receive: Receive, send: Send, body_bytes: int) -> None:
         self.headers = Headers(scope=scope)
         self.parameters: Mapping[str, str] = scope.get("path_params", {})
+        self.query = QueryParams(scope.get("query_string", b""))
         self.is_begun = self.is_gone = False
         self._scope, self._receive, self._send, self._body_bytes = scope, receive, send, body_bytes
         self._is_complete = False  # the last bytes were handed over

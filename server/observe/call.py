@@ -1,8 +1,9 @@
 """Each RPC as one record, from its headers to its status: logs, metrics and traces are made of it."""
 
+import re
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
@@ -10,7 +11,41 @@ from grpc import StatusCode
 
 from server.engine.messages import Finish
 
-__all__ = ["Call", "Observer", "begin_call", "current_call"]
+__all__ = ["ATTEMPTS", "PROXY", "Call", "CallHeaders", "Observer", "begin_call", "current_call"]
+
+# The reasons for which our client asks again: nothing came; the rest of a text from a checkpoint, from what was
+# received, or made once more with checkpoints on the way; the same text while its first character is late elsewhere.
+ATTEMPTS = ("retry", "checkpoint", "replay", "remake", "hedge")
+PROXY = "proxy"  # a proxy asks here after it asked elsewhere
+
+
+@dataclass(frozen=True, slots=True)
+class CallHeaders:
+    """The headers that tell where a call comes from. A client may write what it likes: nothing depends on them.
+
+    Attributes:
+        traceparent: the W3C header of that name.
+        request: x-request-id, by which a proxy's log knows the call; empty if it is none.
+        attempt: one of ATTEMPTS, or empty for a call that is no other's sequel.
+        tries: how often a proxy has asked for this call, at this server or others.
+    """
+
+    traceparent: str = ""
+    request: str = ""
+    attempt: str = ""
+    tries: int = 1
+
+    @classmethod
+    def read(cls, metadata: Iterable[tuple[str, str | bytes]] | None) -> "CallHeaders":
+        found = {name: value for name, value in metadata or () if isinstance(value, str)}
+        request, attempt = found.get("x-request-id", ""), found.get("charstream-attempt", "")
+        tries = found.get("x-envoy-attempt-count", "")
+        return cls(
+            found.get("traceparent", ""),
+            request if re.fullmatch(r"[\w.:-]{1,64}", request, re.ASCII) else "",
+            attempt if attempt in ATTEMPTS else "",
+            int(tries) if re.fullmatch("[0-9]{1,4}", tries) else 1,
+        )
 
 
 @dataclass(slots=True)
@@ -23,7 +58,7 @@ class Call:
             requests on a stream.
         id: for people; with an internal error, the client is told it.
         began: time.monotonic() of the start.
-        traceparent: the W3C header of that name.
+        headers: that tell where it comes from.
         model: "NAME VERSION".
         reason: why the text ended.
         resumed: whether the text went on from a resume token, or from received text.
@@ -41,7 +76,7 @@ class Call:
     id: str = field(default_factory=lambda: secrets.token_hex(4))
     began: float = field(default_factory=time.monotonic)
     identity: str = ""
-    traceparent: str = ""
+    headers: CallHeaders = CallHeaders()
     model: str = ""
     reason: str = ""
     resumed: bool = False

@@ -82,6 +82,8 @@ class Json(logging.Formatter):
 def _call_fields(call: Call) -> dict[str, Any]:
     return {
         "id": call.id,
+        "request": call.headers.request,
+        "attempt": call.headers.attempt,
         "method": call.method.rpartition("/")[2],
         "identity": call.identity,
         "peer": call.peer,

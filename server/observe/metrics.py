@@ -11,10 +11,10 @@ from importlib.metadata import version
 
 from grpc import StatusCode
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, PlatformCollector, ProcessCollector
-from prometheus_client.core import CounterMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from server.observe.call import Call, Observer
+from server.observe.call import ATTEMPTS, PROXY, Call, Observer
 from server.observe.engine_metrics import POWERS_OF_2, SECONDS, EngineFamilies, EngineMetrics, ModelInfo, PoolMetrics
 
 __all__ = ["Metrics", "Stage"]
@@ -37,13 +37,14 @@ class Metrics(Observer):
     Args:
         lost_lines: returns the number of log lines that could not be written.
         methods: the type of each RPC that is counted from the start, by "package.Service/Method".
+        max_rows: texts that may run, of each model.
 
     Attributes:
         stage: is set by the server, and read from any thread.
         runs: of all engines.
     """
 
-    def __init__(self, lost_lines: Callable[[], int], methods: Mapping[str, str]) -> None:
+    def __init__(self, lost_lines: Callable[[], int], methods: Mapping[str, str], max_rows: int) -> None:
         self.registry, self.stage = CollectorRegistry(), Stage.LOADING
         self._calls, self._texts = _Calls(self.registry, methods), _Texts(self.registry)
         self._engines = EngineFamilies(self.registry)
@@ -58,6 +59,7 @@ class Metrics(Observer):
             "charstream_model_load_failures_total", "Bundles that could not be served", registry=self.registry
         )
         self.registry.register(_LostLines(lost_lines))
+        self.registry.register(_RowShares(self._engines.rows, max_rows))
         for name, stage in (("charstream_ready", Stage.READY), ("charstream_draining", Stage.DRAINING)):
             gauge = Gauge(name, f"1 while the server is {stage.value}", registry=self.registry)
             gauge.set_function(partial(self._is_in, stage))
@@ -65,6 +67,17 @@ class Metrics(Observer):
         build.info({"version": version("charstream")})
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
+
+    def load(self) -> dict[str, dict[str, float]]:
+        """Return by model name: texts that have a row, wait for one, and gave it up; characters generated and read."""
+        names = ("charstream_rows", "charstream_waiting", "charstream_paused_rows", "charstream_chars_total")
+        found = dict[str, dict[str, float]]()
+        for family in self.registry.restricted_registry(names).collect():
+            for sample in family.samples:
+                if sample.name in names:
+                    name = sample.labels.get("kind") or sample.name.removeprefix("charstream_")
+                    found.setdefault(sample.labels["model"], {})[name] = sample.value
+        return found
 
     def engine(self, model: ModelInfo) -> EngineMetrics:
         """Return the metrics of the engine of this model."""
@@ -101,6 +114,10 @@ class Metrics(Observer):
             self._texts.count_finish(call.model, call.reason)
         if call.resumed:
             self._texts.get(call.model).resumed.inc()
+        if call.headers.attempt:
+            self._texts.get(call.model).attempts[call.headers.attempt].inc()
+        if call.headers.tries > 1:
+            self._texts.get(call.model).attempts[PROXY].inc()
 
     def _is_in(self, stage: Stage) -> bool:
         return self.stage is stage
@@ -113,6 +130,20 @@ class _LostLines(Collector):
     def collect(self) -> Iterator[CounterMetricFamily]:
         help_text = "Lines of the log that could not be written"
         yield CounterMetricFamily("charstream_log_lines_lost", help_text, self._count())
+
+
+class _RowShares(Collector):
+    """The share of the rows, for what scales servers or chooses among them, and does not know --max-rows."""
+
+    def __init__(self, rows: Gauge, max_rows: int) -> None:
+        self._rows, self._max_rows = rows, max_rows
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        help_text = "Texts that have a row of the batch, by the number of rows (--max-rows)"
+        shares = GaugeMetricFamily("charstream_rows_used_ratio", help_text, labels=["model"])
+        for sample in (sample for family in self._rows.collect() for sample in family.samples):
+            shares.add_metric([sample.labels["model"]], sample.value / self._max_rows)
+        yield shares
 
 
 class _Method:
@@ -155,6 +186,7 @@ class _Text:
         self.inter_chunk = texts.inter_chunk.labels(model)
         self.chunk_chars = texts.chunk_chars.labels(model)
         self.resumed = texts.resumed.labels(model)
+        self.attempts = {kind: texts.attempts.labels(model, kind) for kind in (*ATTEMPTS, PROXY)}
 
 
 class _Texts:
@@ -171,6 +203,12 @@ class _Texts:
             "charstream_resumed_total",
             "Texts that went on from a token or a text received",
             ["model"],
+            registry=registry,
+        )
+        self.attempts = Counter(
+            "charstream_attempts_total",
+            "Calls that were asked for elsewhere before, or are at the same time, by the reason that the caller gives",
+            ["model", "kind"],
             registry=registry,
         )
         self._finished = Counter(

@@ -27,7 +27,7 @@ class Observation:
     """
 
     def __init__(self, settings: ServerSettings, methods: Mapping[str, str]) -> None:
-        self.metrics, self.statistics = Metrics(lost_lines, methods), Statistics()
+        self.metrics, self.statistics = Metrics(lost_lines, methods, settings.max_rows), Statistics()
         self.observers: list[Observer] = [self.statistics]
         if settings.log_calls:
             self.observers.append(CallLog(texts=settings.log_texts))

@@ -53,7 +53,7 @@ class Traces(Observer):
 
     def on_begin(self, call: Call) -> None:
         now = time.time_ns()
-        parent = self._parents.extract({"traceparent": call.traceparent}, Context())
+        parent = self._parents.extract({"traceparent": call.headers.traceparent}, Context())
         system = "http" if call.rpc_type == "http" else "grpc"
         attributes = {"rpc.system.name": system, "rpc.method": call.method, "charstream.call_id": call.id}
         span = self._tracer.start_span(call.method, parent, SpanKind.SERVER, attributes, start_time=now)

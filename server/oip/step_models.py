@@ -1,9 +1,10 @@
 """Step models, NAME.step: one step of the model, with the state at the caller, or kept here as a sequence."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -14,14 +15,14 @@ from bundle.manifest import Manifest
 from protos import inference_pb2 as oip
 from server.access.quotas import Quota, Quotas
 from server.catalog.loaded_model import ServedModel
-from server.errors import InvalidField, Overloaded, ShuttingDown, join_names
+from server.errors import InvalidField, ShuttingDown, join_names
 from server.observe.call import current_call
 from server.oip.names import STEP
 from server.oip.responses import ResponseWriter
 from server.oip.tensors import Tensor, read_tensors
 from server.runtime.step_runner import StepOutput
 from server.settings import ServerSettings
-from server.streaming.sequences import Key
+from server.streaming.sequences import HeldSequence, Key
 
 __all__ = ["StepModels", "read_step", "state_specs"]
 
@@ -32,6 +33,8 @@ SEQUENCE_ID, SEQUENCE_START, SEQUENCE_END = "sequence_id", "sequence_start", "se
 IGNORED = {"priority", "timeout", "binary_data_output"}
 RESERVED = "triton_"
 Arrays = Sequence[NDArray[np.float32]]
+# Takes a sequence from other replicas; see server/oip/replicas.py.
+TakeSequence = Callable[[ServedModel, Key], Awaitable[HeldSequence | None]]
 
 
 def state_specs(manifest: Manifest) -> tuple[TensorSpec, ...]:
@@ -65,8 +68,16 @@ class Models(Protocol):
 class StepModels:
     """Answers requests for single steps, within the caller's quota: a step is a text that is open, and a character."""
 
-    def __init__(self, models: Models, settings: ServerSettings, quotas: Quotas, drain: asyncio.Event) -> None:
+    def __init__(
+        self,
+        models: Models,
+        settings: ServerSettings,
+        quotas: Quotas,
+        drain: asyncio.Event,
+        take_sequence: TakeSequence | None = None,
+    ) -> None:
         self._models, self._settings, self._quotas, self._drain = models, settings, quotas, drain
+        self._take_sequence = take_sequence
 
     async def infer(self, request: oip.ModelInferRequest, name: str) -> tuple[ResponseWriter, Sequence[Tensor]]:
         """Return the outputs of a step of the model `name`, and what writes them. Raises RequestError."""
@@ -87,33 +98,29 @@ class StepModels:
         writer.version = manifest.version
         step = read_step(request, manifest, self._settings.max_batch)
         call.forced_chars = len(step.token)
-        await self._wait_for_quota(quota, len(step.token))
-        output, call.queue_seconds = await _run(step, model, quota.identity)
+        await quota.earn(len(step.token), self._settings.max_wait)
+        output, call.queue_seconds = await self._run(step, model, quota.identity)
         # The state of a sequence stays here, unless it is asked for.
         shown = outputs if not step.sequence else [outputs[0], *(name for name in outputs if writer.wants(name))]
         arrays = dict(zip(outputs, (output.logits, *output.state), strict=True))
         return writer, [Tensor(name, "FP32", arrays[name].shape, arrays[name]) for name in dict.fromkeys(shown)]
 
-    async def _wait_for_quota(self, quota: Quota, chars: int) -> None:
-        delay = quota.charge(chars)
-        if delay > self._settings.max_wait:
-            quota.charge(-chars)
-            raise Overloaded.rate_limited(quota.identity, quota.chars_per_second, delay)
-        if delay:
-            await asyncio.sleep(delay)
-
-
-async def _run(step: StepRequest, model: ServedModel, identity: str) -> tuple[StepOutput, float]:
-    shape = model.manifest.model
-    state = step.state
-    if state is None:
-        zeros = np.zeros((len(step.token), shape.hidden), np.float32)
-        state = [zeros for _ in shape.state_names]
-    if not step.sequence:
-        return await model.steps.step(step.token, state)
-    begin = state if step.begins else None
-    key = Key(identity, step.sequence)
-    return await model.sequences.step(key, step.token, model.steps, begin=begin, end=step.ends)
+    async def _run(self, step: StepRequest, model: ServedModel, identity: str) -> tuple[StepOutput, float]:
+        shape = model.manifest.model
+        state = step.state
+        if state is None:
+            zeros = np.zeros((len(step.token), shape.hidden), np.float32)
+            state = [zeros for _ in shape.state_names]
+        if not step.sequence:
+            return await model.steps.step(step.token, state)
+        return await model.sequences.step(
+            Key(identity, step.sequence),
+            step.token,
+            model.steps,
+            begin=state if step.begins else None,
+            end=step.ends,
+            find_elsewhere=partial(self._take_sequence, model) if self._take_sequence else None,
+        )
 
 
 def read_step(request: oip.ModelInferRequest, manifest: Manifest, max_rows: int) -> StepRequest:

@@ -128,6 +128,16 @@ class DeviceArrays:
         self._bound[kind].run(captured=captured)
         return self._buffer("tokens", (kind.steps, kind.after.bucket)).read()
 
+    def give_up_capture(self, kind: Kind) -> None:
+        """Free what this thread has captured of such runs. Raises CannotRun."""
+        self._bound[kind].give_up_capture()
+
+    def close(self) -> None:
+        """Let go of all arrays and of what is bound to them, in this thread: nothing else may be called after it."""
+        for held in (self._bound, self._held, self._buffers):
+            held.clear()
+        del self._runner
+
     def logprobs(self, kind: Kind) -> NDArray[np.float32]:
         """Return the log-probabilities of the last run, which was of this kind: [K, bucket, V]."""
         return self._buffer("logprobs", (kind.steps, kind.after.bucket, self._vocab)).read()

@@ -1,16 +1,18 @@
 """Runs a bundle's graphs for a device: on CUDA as captured graphs, or on the CPU, where memory is plain.
 
-Only this file and server/runtime/host_runner.py know onnxruntime. What CUDA captures has fixed shapes and
-addresses, so arrays are made once, and graphs are bound to them once.
+Only this file, server/runtime/cuda.py and server/runtime/host_runner.py know onnxruntime. What CUDA captures has fixed
+shapes and addresses, so arrays are made once, and graphs are bound to them once.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from itertools import count
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from server.runtime.cuda import missing_library, share_device
 from server.runtime.host_runner import (
     NAMES,
     CannotRun,
@@ -22,10 +24,12 @@ from server.runtime.host_runner import (
     session_options,
 )
 
-__all__ = ["Bound", "Buffer", "DeviceRunner", "check_placement"]
+__all__ = ["Bound", "Buffer", "DeviceRunner", "check_placement", "require_cuda"]
 
 Array = NDArray[np.generic]
 DEVICE_ID = 0
+# Before it a captured graph may read a table on the host that is gone when it is replayed (docs/decisions.md).
+LEAST_VERSION = 1, 31
 # The graph id of a run that is not captured.
 PLAIN = -1
 
@@ -33,8 +37,8 @@ PLAIN = -1
 class Buffer:
     """An array on the device with a fixed address; at first it is zeros."""
 
-    def __init__(self, value: Any, shape: tuple[int, ...], dtype: type[np.generic]) -> None:
-        self.value, self._shape, self._dtype = value, shape, dtype
+    def __init__(self, value: Any, shape: tuple[int, ...], dtype: type[np.generic], provider: Provider) -> None:
+        self.value, self._shape, self._dtype, self._provider = value, shape, dtype, provider
         self.write(np.zeros(shape, dtype))
 
     def write(self, array: Array) -> None:
@@ -42,22 +46,23 @@ class Buffer:
         # onnxruntime compares no types, and only the number of elements.
         if array.shape != self._shape or array.dtype != self._dtype:
             raise ValueError(f"an array {array.dtype} {array.shape}, expected {self._dtype.__name__} {self._shape}")
-        with one_line_errors():
+        with _device_calls(self._provider):
             self.value.update_inplace(array)
 
     def read(self) -> NDArray[Any]:
         """Return a copy of the buffer. Raises CannotRun."""
-        with one_line_errors():
+        with _device_calls(self._provider):
             array: NDArray[Any] = self.value.numpy()
             # On the CPU that is the memory itself.
-            return array.copy() if self.value.device_name() == "cpu" else array
+            return array.copy() if self._provider == "cpu" else array
 
 
 class Bound:
     """A graph bound to its buffers; on CUDA `number` names its capture."""
 
     def __init__(self, session: Any, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer], number: int) -> None:
-        self._session, self._binding = session, session.io_binding()
+        self._session, self._binding, self._number = session, session.io_binding(), number
+        self._provider: Provider = "cpu" if number == PLAIN else "cuda"
         for name, buffer in inputs.items():
             self._binding.bind_ortvalue_input(name, buffer.value)
         for name, buffer in outputs.items():
@@ -70,8 +75,14 @@ class Bound:
         Args:
             captured: the first such run of a thread captures, which takes several runs; later ones replay.
         """
-        with one_line_errors():
+        with _device_calls(self._provider):
             self._session.run_with_iobinding(self._binding, self._captured if captured else self._plain)
+
+    def give_up_capture(self) -> None:
+        """Free what this thread has captured; its next captured run captures anew. Raises CannotRun."""
+        if self._provider == "cuda":
+            with _device_calls(self._provider):
+                self._session.release_captured_graph(self._number)
 
 
 class DeviceRunner:
@@ -101,13 +112,29 @@ class DeviceRunner:
         """Return a new buffer. Raises CannotRun."""
         import onnxruntime
 
-        with one_line_errors():
+        with _device_calls(self._provider):
             value = onnxruntime.OrtValue.ortvalue_from_shape_and_type(shape, dtype, self._provider, DEVICE_ID)
-        return Buffer(value, shape, dtype)
+        return Buffer(value, shape, dtype, self._provider)
 
     def bind(self, full: bool, steps: int, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer]) -> Bound:
         number = next(self._numbers) if self._provider == "cuda" else PLAIN
         return Bound(self._sessions[full, steps], inputs, outputs, number)
+
+
+def require_cuda() -> None:
+    """Raise RuntimeMissing, which names what is missing, unless CUDA's libraries can be loaded."""
+    if not has_cuda():
+        raise RuntimeMissing("provider cuda: this onnxruntime has no CUDA: pip install 'charstream[gpu]' instead")
+    found = tuple(int(part) for part in runtime_version().split(".")[:2])
+    if found < LEAST_VERSION:
+        raise RuntimeMissing(
+            f"provider cuda: onnxruntime-gpu {runtime_version()}, expected at least "
+            f"{'.'.join(map(str, LEAST_VERSION))}: pip install --upgrade 'charstream[gpu]'"
+        )
+    if missing := missing_library():
+        raise RuntimeMissing(
+            f"provider cuda: {missing}: pip install 'charstream[gpu]' brings CUDA and cuDNN, the driver is the system's"
+        )
 
 
 def check_placement(session: Any, provider: Provider) -> None:
@@ -116,6 +143,15 @@ def check_placement(session: Any, provider: Provider) -> None:
         if part.ep_name != (wanted := NAMES[provider]):
             node = part.get_nodes()[0]
             raise CannotRun(f"onnxruntime runs {node.op_type} {node.name!r} on {part.ep_name}, not on {wanted}")
+
+
+@contextmanager
+def _device_calls(provider: Provider) -> Iterator[None]:
+    """Call onnxruntime on a device that other threads may use, too. Raises CannotRun."""
+    if provider == "cuda":
+        share_device()
+    with one_line_errors():
+        yield
 
 
 def _run_options(number: int) -> Any:
@@ -129,7 +165,8 @@ def _run_options(number: int) -> Any:
 def _session(graph: bytes, threads: int, provider: Provider, tf32: bool) -> Any:
     options = session_options(threads)
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
-    cuda = {"device_id": DEVICE_ID, "use_tf32": int(tf32), "enable_cuda_graph": 1}
+    # The device is the first one: the option for another makes onnxruntime warn of plugins once a session.
+    cuda = {"use_tf32": int(tf32), "enable_cuda_graph": 1}
     try:
         session = _load_session(graph, options, provider, cuda)
     except CannotRun:
@@ -144,13 +181,13 @@ def _session(graph: bytes, threads: int, provider: Provider, tf32: bool) -> Any:
 def _load_session(graph: bytes, options: Any, provider: Provider, cuda: Mapping[str, int]) -> Any:
     import onnxruntime
 
-    if provider == "cuda" and not has_cuda():
-        raise RuntimeMissing("provider cuda: this onnxruntime has no CUDA: pip install 'charstream[gpu]' instead")
+    if provider == "cuda":
+        require_cuda()
     providers = [(NAMES["cuda"], cuda), NAMES["cpu"]] if provider == "cuda" else [NAMES["cpu"]]
-    with one_line_errors():
+    with _device_calls(provider):
         # Else it prints what went wrong and takes the CPU.
         session = onnxruntime.InferenceSession(graph, options, providers=providers, enable_fallback=0)
-    # It takes the CPU in silence when CUDA does not load.
+    # It takes the CPU in silence where the driver finds no device.
     if session.get_providers()[0] != NAMES[provider]:
         raise RuntimeMissing(f"provider {provider}: onnxruntime {runtime_version()} could not load {NAMES[provider]}")
     return session

@@ -1,5 +1,6 @@
 """A state store on a device: rows join, leave and move in an index that says where each one begins in the next run."""
 
+import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -16,11 +17,14 @@ from server.engine.plan import Area, RunLimits
 from server.engine.state_store import LOGPROBS, Measure, RunInput, RunOutput, States, do_nothing, idle_input
 from server.runtime.device_arrays import DeviceArrays, HeldRows, Kind, Place
 from server.runtime.device_runner import DeviceRunner
+from server.runtime.host_runner import CannotRun
 
 __all__ = ["STAGED", "DeviceStates", "DeviceStore", "full_steps"]
 
 # The most rows that may come in with one run.
 STAGED = 64
+# The number of runs by which precisions are compared.
+TIMED_RUNS = 5
 
 
 class DeviceStates:
@@ -87,23 +91,54 @@ class DeviceStates:
         self._held, self._place, self._staged = self._arrays.rows_at(kind.after), kind.after, 0
         self._source[:rows] = np.arange(rows)
         with self._beside(meanwhile):
-            tokens, seconds = self._timed_run(kind)
+            tokens, seconds = self._timed_run(kind, captured=self._captures)
         return RunOutput(tokens[:, :rows], lambda: self._arrays.logprobs(kind)[:, :rows], seconds, self._vocabulary)
 
     def warm_up(self, measure: Measure) -> None:
-        """Do every kind of run twice. From here on runs are captured: a capture belongs to its thread."""
-        self._captures = True
-        for kind in self._arrays.kinds:
-            bucket = kind.after.bucket
-            inputs, source = idle_input(bucket, bucket, kind.steps, len(self._vocabulary)), np.zeros(bucket, np.int64)
-            self._arrays.give(kind, source, inputs)
-            self._timed_run(kind)
-            measure(bucket, kind.full, kind.steps, self._timed_run(kind)[1])
+        """Do every kind of run three times. From here on runs are captured: a capture belongs to its thread.
 
-    def _timed_run(self, kind: Kind) -> tuple[NDArray[np.int64], float]:
+        Raises CannotRun if a captured run has other outcomes than the one before it, which was not.
+        """
+        for kind in self._arrays.kinds:
+            self._give_idle(kind)
+            plain = self._arrays.run(kind, captured=False)
+            self._arrays.run(kind, captured=True)
+            tokens, seconds = self._timed_run(kind, captured=True)
+            if not np.array_equal(tokens, plain):
+                name = f"{'full' if kind.full else 'decode'}, {kind.steps} steps, {kind.after.bucket} rows"
+                raise CannotRun(f"a captured run ({name}) computes other characters than a plain one")
+            measure(kind.after.bucket, kind.full, kind.steps, seconds)
+        self._captures = True
+
+    def step_seconds(self) -> float:
+        """Return the seconds of a decode step, summed up over the buckets, captured as in service. Raises CannotRun."""
+        return sum(self._bucket_step_seconds(bucket) for bucket in self._buckets)
+
+    def _bucket_step_seconds(self, bucket: int) -> float:
+        kind = Kind(Place(bucket, 0), Place(bucket, 1), False, DEVICE_STEPS[-1])
+        self._give_idle(kind)
+        self._arrays.run(kind, captured=True)
+        seconds = [self._timed_run(kind, captured=True)[1] for _ in range(TIMED_RUNS)]
+        # The engine's thread captures for itself.
+        self._arrays.give_up_capture(kind)
+        return statistics.median(seconds) / kind.steps
+
+    def close(self) -> None:
+        """Free the device's memory, in this thread; nothing else may be called after it."""
+        self._helper.shutdown()
+        self._held = self._held_before = HeldRows((), self._place.bucket)
+        self._arrays.close()
+
+    def _give_idle(self, kind: Kind) -> None:
+        """Give a run idle rows, which all begin as the first one."""
+        bucket = kind.after.bucket
+        inputs = idle_input(bucket, bucket, kind.steps, len(self._vocabulary))
+        self._arrays.give(kind, np.zeros(bucket, np.int64), inputs)
+
+    def _timed_run(self, kind: Kind, *, captured: bool) -> tuple[NDArray[np.int64], float]:
         """Run; return what came out, and the seconds that it took."""
         begin = time.perf_counter()
-        tokens = self._arrays.run(kind, captured=self._captures)
+        tokens = self._arrays.run(kind, captured=captured)
         return tokens, time.perf_counter() - begin
 
     @contextmanager
@@ -142,8 +177,11 @@ class DeviceStore:
             newcomers=staged,
             overlaps=True,
         )
-        states = DeviceStates(runner, manifest, buckets, staged, full)
-        self.states: Mapping[Area, States] = {Area.DECODE: states}
+        self.device = DeviceStates(runner, manifest, buckets, staged, full)
+        self.states: Mapping[Area, States] = {Area.DECODE: self.device}
+
+    def close(self) -> None:
+        self.device.close()
 
 
 def full_steps(max_rows: int, vocab: int) -> Sequence[int]:

@@ -124,6 +124,9 @@ class HostStore:
             Area.PREFILL: HostStates(runner, manifest, prefill_rows, prefill_rows, logprobs),
         }
 
+    def close(self) -> None:
+        """Do nothing: memory of the host is freed when nobody has it."""
+
 
 def _halves(shape: ModelShape, max_rows: int) -> list[NDArray[np.float32]]:
     # Filled, so that the memory is there from the start and not taken while texts wait for it.

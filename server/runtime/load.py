@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain, pairwise, product
+from itertools import chain, product
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from bundle.probe import ROWS, probe_inputs
 from bundle.read import Bundle, decode_file, full_file
 from server.engine.plan import Area
 from server.engine.state_store import Store, idle_input
+from server.runtime.comparison import Comparison
 from server.runtime.device_runner import DeviceRunner
 from server.runtime.device_states import DeviceStore
 from server.runtime.host_runner import CannotRun, Provider, Runner, RuntimeMissing, has_cuda
@@ -25,16 +26,18 @@ from server.runtime.host_states import HostStates, HostStore
 from server.runtime.probe import Pass, digest_of, short_inputs
 from server.settings import ServerSettings
 
-__all__ = ["BEST", "Loaded", "device_graphs", "load"]
+__all__ = ["BEST", "Loaded", "device_graphs", "files_to_load", "load"]
 
 log = logging.getLogger("charstream.models")
 
-# The first of these precisions that may be served is served.
+# The first of these precisions that may be served is served, unless the next one is faster on the device.
 BEST: tuple[Precision, ...] = ("fp16-cuda", "fp32-cuda", "int8", "fp32")
 # The speed that twice the threads must bring, or the cores are better left to the event loop.
 WORTH = 1.3
 # How long a thread may keep the interpreter lock while another waits; Python's own is 5 ms (docs/decisions.md).
 DEVICE_SWITCH_SECONDS = 0.0005
+# The speed that fp32-cuda must bring, or fp16-cuda is taken: so several servers on one kind of device take the same.
+WORTH_ON_DEVICE = 1.1
 TIMED_ROWS, TIMED_STEPS, TIMED_RUNS = 64, 4, 5
 
 
@@ -58,18 +61,48 @@ class Loaded:
 def load(bundle: Bundle, settings: ServerSettings) -> Loaded:
     """Load the graphs of the best precision that the settings allow, the bundle has, and works here.
 
+    Of two that work on CUDA it is the faster one.
+
     Raises:
-        CannotRun: onnxruntime refuses a graph, or the probe does not come to what the manifest says.
+        CannotRun: onnxruntime refuses a graph, or the probe does not come to what the manifest or the host says.
         RuntimeMissing: the provider cannot be had.
     """
     name, choices = bundle.manifest.name, list(_choices(bundle.manifest, settings))
-    for choice, following in pairwise(choices):
+    on_cuda, found = sum(provider == "cuda" for _, provider in choices), None
+    for number, (precision, provider) in enumerate(choices):
+        if found and provider != "cuda":
+            break
         try:
-            return _load(bundle, settings, *choice)
+            loaded = _load(bundle, settings, precision, provider)
         except (CannotRun, RuntimeMissing) as error:
+            others = [(found.precision, provider)] if found else choices[number + 1 :]
+            if not others:
+                raise
             message = "%s: %s on %s does not work here, %s on %s is tried: %s"
-            log.warning(message, name, *choice, *following, error)
-    return _load(bundle, settings, *choices[-1])
+            log.warning(message, name, precision, provider, *others[0], error)
+            continue
+        if provider != "cuda" or on_cuda == 1:
+            return loaded
+        found = _faster(found, loaded, name) if found else loaded
+    assert found, "the last choice works, or raises why it does not"
+    return found
+
+
+def _faster(preferred: Loaded, other: Loaded, name: str) -> Loaded:
+    """Return the one whose steps are shorter, as its buckets are used; close the other one. Raises CannotRun."""
+    stores = [loaded.store for loaded in (preferred, other)]
+    first, second = (store.device.step_seconds() for store in stores if isinstance(store, DeviceStore))
+    log.info(
+        "%s: a step takes %.1f us in %s and %.1f us in %s here",
+        name,
+        1e6 * first,
+        preferred.precision,
+        1e6 * second,
+        other.precision,
+    )
+    chosen, closed = (other, preferred) if second * WORTH_ON_DEVICE < first else (preferred, other)
+    closed.store.close()
+    return chosen
 
 
 def _choices(manifest: Manifest, settings: ServerSettings) -> Iterator[tuple[Precision, Provider]]:
@@ -113,7 +146,12 @@ def _load_device(bundle: Bundle, settings: ServerSettings, precision: Precision,
         device_graphs(bundle.files, precision), threads=settings.threads or 1, provider=provider, tf32=settings.tf32
     )
     store = DeviceStore(runner, manifest, settings.bucket_sizes)
-    numerics = _device_numerics(store, manifest, precision, settings.bucket_sizes)
+    rounds = precision == "fp16-cuda" or (provider == "cuda" and settings.tf32)
+    try:
+        numerics = _device_numerics(store, Comparison(bundle, precision, rounds), settings.bucket_sizes)
+    except BaseException:
+        store.close()
+        raise
     return Loaded(precision, runner.provider, runner.device, store, numerics)
 
 
@@ -121,6 +159,13 @@ def device_graphs(files: Mapping[str, bytes], precision: Precision) -> dict[tupl
     """Return the graphs by (full, steps), as DeviceRunner takes them."""
     names = {False: decode_file, True: full_file}
     return {(full, steps): files[names[full](precision, steps)] for full, steps in product(names, DEVICE_STEPS)}
+
+
+def files_to_load(precision: Precision) -> set[str]:
+    """Return the names of the files that `load` needs for a precision: for a device the host's, too."""
+    counts = DEVICE_STEPS if precision in ON_DEVICE else (None,)
+    names = {name(precision, steps) for name, steps in product((decode_file, full_file), counts)}
+    return names | files_to_load("fp32") if precision in ON_DEVICE else names
 
 
 def _host_passes(runner: Runner, manifest: Manifest) -> Iterator[Pass]:
@@ -135,13 +180,20 @@ def _host_passes(runner: Runner, manifest: Manifest) -> Iterator[Pass]:
         yield Pass(states, full, rows, len(forced), forced, uniform, ends=True, first=first)
 
 
-def _device_numerics(store: DeviceStore, manifest: Manifest, precision: Precision, buckets: Sequence[int]) -> str:
-    """Return the digest; one that no other server has if a text may depend on what runs beside it. Raises CannotRun."""
+def _device_numerics(store: DeviceStore, comparison: Comparison, buckets: Sequence[int]) -> str:
+    """Return the digest; one that no other server has if a text may depend on what runs beside it.
+
+    Raises CannotRun if the device does not compute what the host does.
+    """
+    manifest, precision, states = comparison.bundle.manifest, comparison.precision, store.states[Area.DECODE]
+
+    def digest_of_kind(full: bool, bucket: int, steps: int) -> str:
+        comparison.check(states, full, bucket, steps, store.limits.newcomers)
+        passes = _device_passes(store, manifest, full, bucket, steps)
+        return digest_of(passes, manifest, precision, comparison.check_outcomes)
+
     digests = {
-        full: [
-            digest_of(_device_passes(store, manifest, full, bucket, size), manifest, precision)
-            for bucket, size in product(buckets, steps)
-        ]
+        full: [digest_of_kind(full, bucket, size) for bucket, size in product(buckets, steps)]
         for full, steps in ((False, store.limits.steps), (True, store.limits.full_steps))
     }
     name, digest = manifest.name, hashlib.sha256("".join(chain(*digests.values())).encode())

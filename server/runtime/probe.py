@@ -4,7 +4,7 @@ It is the fixed run of bundle/probe.py, with the states and the graphs that will
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from server.engine.messages import RowState
 from server.engine.state_store import LOGPROBS, Limits, RunInput, States
 from server.runtime.host_runner import CannotRun
 
-__all__ = ["Pass", "digest_of", "short_inputs"]
+__all__ = ["LARGE", "Pass", "digest_of", "short_inputs"]
 
 Array = NDArray[Any]
 # The sampling limits of the probe in the full graph.
@@ -37,6 +37,7 @@ class Pass:
         forced, uniform: [K, n].
         ends: the states at the end count, too.
         first: the manifest's number of the first of these rows; None: it has no texts for them.
+        begin: the rows at the beginning; None: token 0, and states of zeros.
     """
 
     states: States
@@ -47,13 +48,14 @@ class Pass:
     uniform: NDArray[np.float32]
     ends: bool = False
     first: int | None = None
+    begin: Sequence[RowState] | None = None
 
     def run(self, manifest: Manifest) -> list[Array]:
         """Return the outcomes [K, n], the full graph's log-probabilities [K, n, V], and the end. Raises CannotRun."""
         shape, (steps, count) = manifest.model, self.forced.shape
         zeros = tuple(np.zeros(shape.hidden, np.float32) for _ in shape.state_names)
         for slot in range(count):
-            self.states.put(slot, RowState(0, zeros, 0))
+            self.states.put(slot, self.begin[slot] if self.begin else RowState(0, zeros, 0))
         parts = zip(*self._parts(len(manifest.symbols)), strict=True)
         return [np.concatenate(arrays)[:steps] for arrays in parts] + (self._end(count) if self.ends else [])
 
@@ -74,8 +76,16 @@ class Pass:
         return [np.array([end.token for end in ends]), *map(np.stack, zip(*(end.state for end in ends), strict=True))]
 
 
-def digest_of(passes: Iterable[Pass], manifest: Manifest, precision: Precision) -> str:
+def digest_of(
+    passes: Iterable[Pass],
+    manifest: Manifest,
+    precision: Precision,
+    check_outcomes: Callable[[Pass, Array], None] = lambda one, tokens: None,
+) -> str:
     """Return a digest of what the passes make: equal digests promise equal text for equal bundles.
+
+    Args:
+        check_outcomes: takes each pass and its outcomes [K, n].
 
     Raises:
         CannotRun: the text is not the manifest's, or leaves the vocabulary or the finite numbers.
@@ -87,6 +97,7 @@ def digest_of(passes: Iterable[Pass], manifest: Manifest, precision: Precision) 
             raise CannotRun("the probe leads to characters that the vocabulary lacks, or to a state that is not finite")
         for array in (tokens, *others):
             digest.update(np.ascontiguousarray(array).data)
+        check_outcomes(one, tokens)
         if one.first is not None and not one.full:
             _compare(manifest, precision, one.first, tokens[-SAMPLED:])
     return digest.hexdigest()[:16]

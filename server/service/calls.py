@@ -5,20 +5,25 @@ import logging
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import grpc
+import numpy as np
 from grpc import StatusCode
+from numpy.typing import NDArray
 
+from bundle.curve import TrainingCurve
+from bundle.manifest import TrainingRecord
 from protos import charstream_pb2 as pb
 from server.access.authentication import Authenticator
 from server.access.caller import Caller
 from server.access.cancel_limit import CancelLimit
 from server.errors import RequestError
-from server.observe.call import Call, Observer, current_call
+from server.observe.call import Call, CallHeaders, Observer, current_call
 from server.streaming.text_stream import Reader
 
-__all__ = ["Calls", "Models", "SharedWriter", "Texts", "Writer", "report_fault"]
+__all__ = ["Activations", "Calls", "ModelCard", "Models", "SharedWriter", "States", "Texts", "Writer", "report_fault"]
 
 log = logging.getLogger("charstream.service")
 
@@ -44,12 +49,52 @@ class Texts(Protocol):
     async def Score(self, message: pb.ScoreRequest, context: Writer) -> None: ...
 
 
+@dataclass(frozen=True)
+class Activations:
+    """What a model's hidden units are, after the last T characters of a text.
+
+    Attributes:
+        state: the name of the array, h0 being the lowest layer's; `states`: all that the model has.
+        symbols: the T characters, or if `is_bytes` bytes as code points.
+        values: [T, H].
+        logprobs: [V], of each symbol of the vocabulary at the place after the text.
+    """
+
+    model: str
+    version: str
+    state: str
+    states: tuple[str, ...]
+    symbols: str
+    is_bytes: bool
+    values: NDArray[np.float32]
+    logprobs: NDArray[np.float64]
+
+
+class States(Protocol):
+    """The service that looks inside models; see server/service/activations.py."""
+
+    async def read(self, model: str, text: str, state: str, last: int | None) -> Activations: ...
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What a bundle tells of its model, beside the manifest. What it has not, or can't be read any more, is empty."""
+
+    name: str
+    version: str
+    text: str
+    curve: TrainingCurve | None
+    training: TrainingRecord
+
+
 class Models(Protocol):
     """The service that tells which models are served, for doors other than gRPC."""
 
     async def ListModels(self, request: pb.ListModelsRequest, context: Any) -> pb.ListModelsResponse: ...
 
     async def GetModel(self, request: pb.GetModelRequest, context: Any) -> pb.Model: ...
+
+    async def card(self, name: str) -> "ModelCard": ...
 
 
 class Calls:
@@ -67,7 +112,7 @@ class Calls:
         """
         call = current_call()
         call.peer, call.observers = caller.peer(), self._observers
-        call.traceparent = _header(caller, "traceparent")
+        call.headers = CallHeaders.read(caller.invocation_metadata())
         with self._observe(call, caller):
             async with self._cancel_limit.watch(host or call.peer, caller.time_remaining()):
                 call.identity = self._authenticator.identify(caller)
@@ -106,8 +151,3 @@ def _status(error: BaseException, call: Call, caller: Caller) -> StatusCode:
     if isinstance(error, grpc.aio.AbortError):
         return call.status  # whoever aborted it has noted with which
     return StatusCode.INTERNAL
-
-
-def _header(caller: Caller, name: str) -> str:
-    found = (value for key, value in caller.invocation_metadata() or () if key == name)
-    return str(next(found, ""))

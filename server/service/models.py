@@ -1,19 +1,27 @@
 """The RPCs that tell which models are served."""
 
+import asyncio
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from grpc.aio import ServicerContext
 
+from bundle.curve import CURVE, MAX_CURVE_BYTES, CurveError, TrainingCurve, parse_curve
+from bundle.manifest import Manifest
+from bundle.read import CARD, BundleError, read_file
 from protos import charstream_pb2 as pb
 from protos import charstream_pb2_grpc as pb_grpc
 from server.catalog.catalog import Catalog
 from server.catalog.loaded_model import ServedModel
 from server.catalog.versions import Version
+from server.service.calls import ModelCard
 from server.settings import ServerSettings
 
 __all__ = ["ModelsService"]
 
 Context = ServicerContext[Any, Any]
+MAX_CARD_BYTES = 1 << 20
 
 
 class ModelsService(pb_grpc.ModelsServicer):
@@ -25,6 +33,13 @@ class ModelsService(pb_grpc.ModelsServicer):
 
     async def GetModel(self, request: pb.GetModelRequest, context: Context) -> pb.Model:
         return self._model(self._versions.choose(request.name, digest=""))
+
+    async def card(self, name: str) -> ModelCard:
+        """Return the card and the training curve that a model's bundle has. Raises as `GetModel`."""
+        version = self._versions.choose(name, digest="")
+        manifest, folder = version.found.manifest, version.found.folder
+        text, curve = await asyncio.to_thread(_read_card, folder, manifest)
+        return ModelCard(manifest.name, manifest.version, text, curve, manifest.training)
 
     def _model(self, version: Version) -> pb.Model:
         manifest = version.found.manifest
@@ -58,6 +73,20 @@ class ModelsService(pb_grpc.ModelsServicer):
             model.precision, model.provider, model.numerics = loaded.precision, loaded.provider, loaded.numerics
             model.texts = loaded.streams.texts
         return model
+
+
+def _read_card(folder: Path, manifest: Manifest) -> tuple[str, TrainingCurve | None]:
+    """Return the bundle's card and curve; what is too large, or no longer there as it was, is left out."""
+    sizes = {CARD: MAX_CARD_BYTES, CURVE: MAX_CURVE_BYTES}
+    found = dict[str, bytes]()
+    for name, most in sizes.items():
+        with suppress(BundleError):
+            if name in manifest.files and manifest.files[name].bytes <= most:
+                found[name] = read_file(folder, name, manifest) or b""
+    curve = None
+    with suppress(CurveError):
+        curve = parse_curve(found[CURVE]) if CURVE in found else None
+    return found.get(CARD, b"").decode("utf-8", "replace"), curve
 
 
 def _state(version: Version) -> pb.ModelState:

@@ -1,7 +1,8 @@
 """Resume tokens: a place where a text can go on, in a few kilobytes that only servers with the same key accept.
 
 A token is: format (1 byte), the key's number (8), a TextState (server/service/token.proto), HMAC-SHA256 of all before
-(32). It is signed, not encrypted: but for the hidden state it holds nothing that its owner was not sent.
+(32). It is signed, not encrypted: but for the hidden state it holds nothing that its owner was not sent. What replicas
+send each other (server/oip/replicas.py) is signed in the same way, with formats of its own.
 """
 
 import hmac
@@ -52,26 +53,34 @@ class Keys:
         return cls(Reloaded("keys of resume tokens", [path], lambda: _keys_by_number(_read(path))).current)
 
     def seal(self, state: TextState) -> bytes:
-        number, key = next(iter(self._current().items()))
-        signed = FORMAT + number + state.SerializeToString(deterministic=True)
-        return signed + _mac(key, signed)
+        return self.sign(state.SerializeToString(deterministic=True), FORMAT)
 
     def open(self, token: bytes, most_bytes: int) -> TextState:
         """Return the contents of a token. Raises InvalidField."""
         if len(token) > most_bytes:
             raise _refusal(f"has {len(token)} bytes, allowed are at most {most_bytes}")
-        if len(token) < HEAD_BYTES + MAC_BYTES or not token.startswith(FORMAT):
+        try:
+            return TextState.FromString(self.verify(token, FORMAT))
+        except DecodeError:
+            raise _refusal("was signed by a version of charstream that this one does not understand") from None
+
+    def sign(self, content: bytes, form: bytes) -> bytes:
+        """Return content with a signature, which is valid in the format `form` (1 byte) alone."""
+        number, key = next(iter(self._current().items()))
+        signed = form + number + content
+        return signed + _mac(key, signed)
+
+    def verify(self, token: bytes, form: bytes) -> bytes:
+        """Return the content that a server with one of the keys signed in the format `form`. Raises InvalidField."""
+        if len(token) < HEAD_BYTES + MAC_BYTES or not token.startswith(form):
             raise _refusal("is no token of this version of charstream, or a piece of one")
-        signed, number = token[:-MAC_BYTES], token[len(FORMAT) : HEAD_BYTES]
+        signed, number = token[:-MAC_BYTES], token[len(form) : HEAD_BYTES]
         key = self._current().get(number)
         if key is None:
             raise _refusal("was signed with a key that this server does not know")
         if not hmac.compare_digest(token[-MAC_BYTES:], _mac(key, signed)):
             raise _refusal("was changed after it was signed")
-        try:
-            return TextState.FromString(signed[HEAD_BYTES:])
-        except DecodeError:
-            raise _refusal("was signed by a version of charstream that this one does not understand") from None
+        return signed[HEAD_BYTES:]
 
 
 def _read(path: Path) -> list[bytes]:

@@ -13,7 +13,10 @@ from protos import charstream_pb2, inference_pb2
 from protos import charstream_pb2_grpc as pb_grpc
 from protos import inference_pb2_grpc as oip_grpc
 
-__all__ = ["METHODS", "SERVICES", "add_services"]
+__all__ = ["METHODS", "REPLICAS", "SERVICES", "add_services"]
+
+# What replicas ask each other; see server/oip/replicas.py. It is for nobody else, so nothing describes it.
+REPLICAS = "charstream.server.Replicas"
 
 FILES = charstream_pb2.DESCRIPTOR, inference_pb2.DESCRIPTOR
 SERVICES = {service.full_name: service for file in FILES for service in file.services_by_name.values()}

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from protos import charstream_pb2 as protos_dot_charstream__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1aserver/service/token.proto\x12\x11\x63harstream.server\x1a\x17protos/charstream.proto\"\xf8\x01\n\tTextState\x12\r\n\x05model\x18\x01 \x01(\t\x12\'\n\x07replica\x18\x02 \x01(\x0b\x32\x16.charstream.v1.Replica\x12\x0c\n\x04seed\x18\x03 \x01(\x04\x12\x14\n\x0c\x63ontinuation\x18\x04 \x01(\r\x12)\n\x08sampling\x18\x05 \x01(\x0b\x32\x17.charstream.v1.Sampling\x12\r\n\x05state\x18\x06 \x01(\x0c\x12\x11\n\tcharacter\x18\x07 \x01(\r\x12\x10\n\x08position\x18\x08 \x01(\x04\x12\x0e\n\x06\x66orced\x18\t \x03(\r\x12\x0c\n\x04tail\x18\n \x01(\t\x12\x12\n\nunfinished\x18\x0b \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1aserver/service/token.proto\x12\x11\x63harstream.server\x1a\x17protos/charstream.proto\"\xf8\x01\n\tTextState\x12\r\n\x05model\x18\x01 \x01(\t\x12\'\n\x07replica\x18\x02 \x01(\x0b\x32\x16.charstream.v1.Replica\x12\x0c\n\x04seed\x18\x03 \x01(\x04\x12\x14\n\x0c\x63ontinuation\x18\x04 \x01(\r\x12)\n\x08sampling\x18\x05 \x01(\x0b\x32\x17.charstream.v1.Sampling\x12\r\n\x05state\x18\x06 \x01(\x0c\x12\x11\n\tcharacter\x18\x07 \x01(\r\x12\x10\n\x08position\x18\x08 \x01(\x04\x12\x0e\n\x06\x66orced\x18\t \x03(\r\x12\x0c\n\x04tail\x18\n \x01(\t\x12\x12\n\nunfinished\x18\x0b \x01(\t\"Q\n\x0cSequenceName\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x10\n\x08identity\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x11\n\tis_number\x18\x04 \x01(\x08\"`\n\rSequenceClaim\x12\x0e\n\x06server\x18\x01 \x01(\x0c\x12\x0c\n\x04time\x18\x02 \x01(\x01\x12\x31\n\x08sequence\x18\x03 \x01(\x0b\x32\x1f.charstream.server.SequenceName\"o\n\rSequenceState\x12\x31\n\x08sequence\x18\x01 \x01(\x0b\x32\x1f.charstream.server.SequenceName\x12\r\n\x05\x62\x65gan\x18\x02 \x01(\x01\x12\r\n\x05steps\x18\x03 \x01(\x04\x12\r\n\x05state\x18\x04 \x01(\x0c\"R\n\x0eSequenceStates\x12\x0e\n\x06server\x18\x01 \x01(\x0c\x12\x30\n\x06states\x18\x02 \x03(\x0b\x32 .charstream.server.SequenceState\"T\n\x0eSequenceAnswer\x12/\n\x05state\x18\x01 \x01(\x0b\x32 .charstream.server.SequenceState\x12\x11\n\tis_moving\x18\x02 \x01(\x08\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,4 +34,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_TEXTSTATE']._serialized_start=75
   _globals['_TEXTSTATE']._serialized_end=323
+  _globals['_SEQUENCENAME']._serialized_start=325
+  _globals['_SEQUENCENAME']._serialized_end=406
+  _globals['_SEQUENCECLAIM']._serialized_start=408
+  _globals['_SEQUENCECLAIM']._serialized_end=504
+  _globals['_SEQUENCESTATE']._serialized_start=506
+  _globals['_SEQUENCESTATE']._serialized_end=617
+  _globals['_SEQUENCESTATES']._serialized_start=619
+  _globals['_SEQUENCESTATES']._serialized_end=701
+  _globals['_SEQUENCEANSWER']._serialized_start=703
+  _globals['_SEQUENCEANSWER']._serialized_end=787
 # @@protoc_insertion_point(module_scope)

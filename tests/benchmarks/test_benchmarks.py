@@ -1,21 +1,20 @@
 """The benchmarks run and say what they promise; how fast anything is, no test says."""
 
+import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 import benchmarks.cuda.__main__ as cuda
-from benchmarks.cuda.parts import PARTS
+from benchmarks.cuda.parts import PARTS, CudaSettings, Part
+from tests.forked import run_forked
 
 pytestmark = pytest.mark.slow
 
 
 def benchmark(name: str, *flags: str, code: int = 0) -> str:
-    command = [sys.executable, "-m", f"benchmarks.{name}", *flags]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=500)
+    result = run_forked(["-m", f"benchmarks.{name}", *flags], timeout=500)
     assert result.returncode == code, result.stderr
     return result.stdout
 
@@ -100,14 +99,14 @@ def test_what_a_gpu_is_measured_with_runs_on_a_processor(
     device_bundles: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Here in one process, which imports torch once; that parts have their own, the next test shows."""
-    monkeypatch.setattr(cuda, "run", lambda settings, part: PARTS[part](settings))
+    monkeypatch.setattr(cuda, "run", lambda settings, part, limit: PARTS[part](settings))
     text = tmp_path / "text.txt"
     text.write_text("the sea is low tonight and cafés close at one\n" * 400)
     flags = ("--provider", "cpu", "--precision", "fp32-cuda", "--bundle", str(device_bundles / "tiny"))
     sizes = ("--rows", "8", "--seconds", "0.05", "--clients", "1", "--requests", "5", "--minutes", "1")
     assert cuda.main([*flags, *sizes, "--data", str(text)]) == 0
     out = capsys.readouterr().out
-    assert re.findall(r"(\w+): (?:done|None),", out) == [part for part in PARTS if part != "export"]
+    assert re.findall(r"(\w+): (?:done|None),", out) == [part for part in PARTS if part not in ("export", "gpu_tests")]
     for found in (
         "GB/s",
         "K=64: ",
@@ -121,6 +120,30 @@ def test_what_a_gpu_is_measured_with_runs_on_a_processor(
         assert found in out
     assert re.search(r"training, .* chars/s, .* on cpu", out)
     assert re.search(r"nats after .* best \d", out)
+
+
+def test_a_short_run_does_what_is_worth_most_first_and_ends_in_time(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    limits = dict[str, float]()
+
+    def run(settings: CudaSettings, part: Part, limit: float) -> str | None:
+        limits[part] = limit
+        settings.record(part, rows=1)
+        return "exit code 1" if part == "smoke" else None
+
+    monkeypatch.setattr(cuda, "run", run)
+    assert cuda.main(["--short", "270", "--bundle", str(tmp_path)]) == 1
+    out = capsys.readouterr().out
+    assert list(limits) == ["device", "smoke", "graph", "engine", "gpu_tests", "determinism", "training", "grpc"]
+    assert sum(limits.values()) <= 270
+    assert out.count("its speeds mean nothing") == 1
+    document = json.loads(out.splitlines()[-1])
+    assert document["failed"] == {"smoke": "exit code 1"}
+    assert [figure["name"] for figure in document["figures"]] == list(limits)
+    with pytest.raises(SystemExit) as ended:
+        cuda.main(["--short", "270"])
+    assert ended.value.code == 2
 
 
 def test_a_part_that_fails_leaves_the_others(tmp_path: Path) -> None:

@@ -8,10 +8,19 @@ from pathlib import Path
 
 import pytest
 
-from charstream.demo import _compare_with_pretrained, _prompt
+from charstream.demo import _compare_with_pretrained, _prompt, main
 
 # The shortest time in which training begins and ends on a busy machine.
 SMALL = ("--minutes", "0.5", "--users", "2", "--seconds", "1")
+# A command as the demo starts it, but for its training, which ends after some steps.
+SHORTENED = """
+import sys
+from charstream.__main__ import main
+if "--minutes" in sys.argv:
+    place = sys.argv.index("--minutes")
+    sys.argv[place : place + 2] = ["--steps", "30"]
+sys.exit(main())
+"""
 SECONDS = 300
 
 
@@ -21,14 +30,18 @@ def demo(data: Path, *flags: str) -> "subprocess.CompletedProcess[str]":
 
 
 @pytest.mark.slow
-def test_a_short_text_of_one_sign_goes_the_whole_way(tmp_path: Path) -> None:
+def test_a_short_text_of_one_sign_goes_the_whole_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     """It has no capital, no letter and no line; its prompt looks like a flag; and it fills a few streams only."""
     (tmp_path / "text.txt").write_text("-" * 300)
-    done = demo(tmp_path / "text.txt", *SMALL)
-    assert done.returncode == 0, done.stderr
-    assert "\n" + "-" * 524 in done.stdout  # the prompt, and 500 characters
-    assert ", 0 failed, " in done.stdout
-    assert "-- ------------------------\n" in done.stdout.partition("To go on:")[2]
+    monkeypatch.setattr("charstream.demo._charstream", lambda command: [sys.executable, "-c", SHORTENED, command])
+    assert main(["--data", str(tmp_path / "text.txt"), "--folder", str(tmp_path), *SMALL]) == 0
+    out = capfd.readouterr().out
+    assert "--minutes 0.5 --out" in out
+    assert "\n" + "-" * 524 in out  # the prompt, and 500 characters
+    assert ", 0 failed, " in out
+    assert "-- ------------------------\n" in out.partition("To go on:")[2]
 
 
 def test_the_model_that_comes_with_charstream_goes_on_with_the_prompt(capfd: pytest.CaptureFixture[str]) -> None:

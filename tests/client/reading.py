@@ -11,6 +11,7 @@ from client import AsyncClient, CharstreamError, Client
 
 __all__ = ["Read", "both", "read", "read_error"]
 
+OWN = ("patience", "token", "credentials", "tls_name", "service_config", "hedge_after")
 Each = Sequence[Callable[[Any], None]]
 
 both = pytest.mark.parametrize("kind", ["blocking", "asyncio"])
@@ -28,10 +29,10 @@ class Read:
 def read(kind: str, addresses: str | Sequence[str], method: str, *args: Any, **options: Any) -> Read:
     """Call `method` of a new client and read its stream.
 
-    "patience", "token", "credentials" and "tls_name" are the client's own options; those of "each" are called after
-    each item.
+    Those of OWN are the client's own options; those of "each" are called after each item. The stream gets the client's
+    counts at the end, as `counts`.
     """
-    own = {name: options.pop(name) for name in ("patience", "token", "credentials", "tls_name") if name in options}
+    own = {name: options.pop(name) for name in OWN if name in options}
     each: Each = options.pop("each", ())
     if kind == "blocking":
         return _blocking(Client(addresses, **own), each, method, *args, **options)
@@ -55,6 +56,7 @@ def _blocking(client: Client, each: Each, method: str, *args: Any, **options: An
                     action(result.stream)
         except CharstreamError as error:
             result.error = error
+        result.stream.counts = client.counts
     return result
 
 
@@ -70,4 +72,5 @@ async def _asyncio(
                     action(result.stream)
         except CharstreamError as error:
             result.error = error
+        result.stream.counts = client.counts
     return result

@@ -285,8 +285,7 @@ def test_a_text_goes_on_only_where_it_would_be_the_same(kind: str) -> None:
 
 @both
 def test_when_no_replica_is_equal_that_is_said_at_once(kind: str) -> None:
-    refused = Fault("failed_precondition")
-    replica = Replica([Fault("unavailable", 30), refused, refused, refused, refused], chunk=1)
+    replica = Replica([Fault("unavailable", 30), *[Fault("failed_precondition")] * 100], chunk=1)
     with serving(replica.generate) as one, serving(replica.generate) as two:
         begin = time.monotonic()
         error = read_error(kind, [one.address, two.address], "stream", "ROMEO:", checkpoint_chars=8, **OPTIONS)
@@ -294,6 +293,17 @@ def test_when_no_replica_is_equal_that_is_said_at_once(kind: str) -> None:
     assert time.monotonic() - begin < 3
     assert error.text == TEXT[:30]
     assert not replica.requests[-1].resume_token, "what stood in the way may have been the token alone"
+
+
+@both
+@pytest.mark.parametrize("how", ["shutting down", "failed_precondition", "unavailable"])
+@pytest.mark.parametrize("after", [0, 30])
+def test_behind_one_address_there_may_be_others_that_answer(kind: str, how: str, after: int) -> None:
+    """A proxy, or a name with several records: those asked first drain, differ, or are lost with the call."""
+    faults = [*[Fault("unavailable", after)] * (after > 0), Fault(how), Fault(how), Fault(how)]
+    replica = Replica(faults, chunk=1)
+    with serving(replica.generate) as server:
+        assert_whole(read(kind, server.address, "stream", "ROMEO:", **OPTIONS))
 
 
 @both

@@ -13,13 +13,21 @@ DEPLOY = ROOT / "deploy"
 UNIT = DEPLOY / "systemd" / "charstream.service"
 COMPOSE = DEPLOY / "compose" / "compose.yaml"
 KUBERNETES = DEPLOY / "kubernetes"
+BASE = KUBERNETES / "base"
 
 SPARE_SECONDS = 5  # after drain_delay and grace, for what remains to be cut off
 
 
 def config(folder: str) -> ServerSettings:
-    """The example server.toml of a folder. Raises ValidationError for an unknown name or a wrong value."""
-    return ServerSettings.model_validate(tomllib.loads((DEPLOY / folder / "server.toml").read_text()))
+    """The example server.toml of a folder, of Kubernetes that of the base.
+
+    Raises ValidationError for an unknown name or a wrong value.
+    """
+    return ServerSettings.model_validate(tomllib.loads((_folder(folder) / "server.toml").read_text()))
+
+
+def _folder(name: str) -> Path:
+    return BASE if name == "kubernetes" else DEPLOY / name
 
 
 def drain_seconds(folder: str) -> float:
@@ -27,8 +35,9 @@ def drain_seconds(folder: str) -> float:
 
 
 def manifests() -> dict[str, dict[str, Any]]:
-    """The Kubernetes objects by kind."""
-    return {found["kind"]: found for found in map(load, sorted(KUBERNETES.glob("*.yaml")))}
+    """The Kubernetes objects of the base by kind; of the two services that of clients."""
+    files = [path for path in sorted(BASE.glob("*.yaml")) if path.name != "replicas.yaml"]
+    return {found["kind"]: found for found in map(load, files)}
 
 
 def load(path: Path) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import trustme
 from client import Client, NotAllowed
 from server.access.authentication import token_line
 from tests.conftest import ServerProcess, start_server, stop
-from tests.deploy.manifests import KUBERNETES, container, manifests
+from tests.deploy.manifests import BASE, container, manifests
 
 TOKEN = "a-token-of-alice"
 
@@ -63,7 +63,7 @@ def replica(bundles: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 def local_configuration(bundles: Path, folder: Path) -> str:
     """The configuration, with this machine's folders and ports."""
-    text = (KUBERNETES / "server.toml").read_text()
+    text = (BASE / "server.toml").read_text()
     for there, here in (
         ("/etc/charstream", str(folder)),
         ('"/models"', f'"{bundles}"'),

@@ -14,6 +14,7 @@ from client.commands.health import HealthSettings
 from server.__main__ import OTHER_FILES
 from server.settings import ServerSettings
 from tests.deploy.manifests import (
+    BASE,
     COMPOSE,
     DEPLOY,
     KUBERNETES,
@@ -116,6 +117,10 @@ def test_ports_match() -> None:
     (grpc,) = found["Service"]["spec"]["ports"]
     assert (grpc["port"], grpc["targetPort"]) == (settings.port, "grpc")
     allowed = {port["port"] for rule in found["NetworkPolicy"]["spec"]["ingress"] for port in rule["ports"]}
+    replicas = load(BASE / "replicas.yaml")
+    assert replicas["spec"].items() >= found["Service"]["spec"].items()
+    assert settings.replicas == (f"{replicas['metadata']['name']}:{grpc['port']}",)
+    assert {"port": "grpc"} in found["NetworkPolicy"]["spec"]["egress"][0]["ports"]
     assert allowed == set(ports)
     annotations = found["Deployment"]["spec"]["template"]["metadata"]["annotations"]
     assert annotations["prometheus.io/port"] == str(settings.metrics_port)
@@ -169,15 +174,16 @@ def test_kubernetes_objects_name_each_other() -> None:
     ):
         assert selector.items() <= labels.items()
     listed = set(found["Kustomization"]["resources"])
-    assert listed == {path.name for path in KUBERNETES.glob("*.yaml")} - {"kustomization.yaml"}
-    (image,) = found["Kustomization"]["images"]
-    assert image["name"] == container()["image"]
-    assert f" AS {image['newTag']}\n" in (ROOT / "Dockerfile").read_text()
+    assert listed == {path.name for path in BASE.glob("*.yaml")} - {"kustomization.yaml"}
+    for overlay in ("overlays/cpu", "overlays/gpu", "kserve"):
+        (image,) = load(KUBERNETES / overlay / "kustomization.yaml")["images"]
+        assert image["name"] == container()["image"]
+        assert f" AS {image['newTag']}\n" in (ROOT / "Dockerfile").read_text()
 
 
 def test_kubernetes_volumes_hold_what_the_configuration_names() -> None:
     generator = manifests()["Kustomization"]["configMapGenerator"][0]
-    commands = (KUBERNETES / "kustomization.yaml").read_text().replace("\\\n#", "")
+    commands = (BASE / "kustomization.yaml").read_text().replace("\\\n#", "")
     secrets = dict(re.findall(r"create secret generic (\S+)(.*)", commands))
     sources = {volume["name"]: volume for volume in pod()["volumes"]}
     held = {}

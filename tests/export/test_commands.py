@@ -3,13 +3,13 @@
 import json
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+from bundle.curve import parse_curve
 from bundle.manifest import Manifest
 from bundle.read import read_bundle
 from bundle.write import file_records, write_bundle
@@ -18,6 +18,7 @@ from export.verify import main as verify
 from models.train import main as train
 from models.training.checkpoint import load
 from tests.conftest import Charstream
+from tests.forked import run_forked
 
 pytestmark = pytest.mark.slow
 
@@ -28,8 +29,7 @@ TEXT = "".join(
 
 def shell(*argv: object) -> subprocess.CompletedProcess[str]:
     """Runs a command in a process of its own."""
-    command = [sys.executable, "-m", "charstream", *map(str, argv)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+    return run_forked(["-m", "charstream", *map(str, argv)], timeout=300)
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def bundle(run: Path) -> Path:
-    result = shell("export", run, "--out", run.parent / "bundles" / "words")
+    result = shell("export", run, "--with-first", "--out", run.parent / "bundles" / "words")
     assert result.returncode == 0, result.stderr
     assert "verified: all 5 graphs compute what torch does, within tolerance" in result.stderr
     assert result.stdout.startswith(str(run.parent / "bundles" / "words"))
@@ -62,6 +62,25 @@ def test_export_writes_a_bundle_that_can_be_read(bundle: Path) -> None:
     assert f"`{manifest.training.prompts[0]}`" in card
     assert "LSTM, 1 layer of 32" in card
     assert "Temperature 0.8" in card
+
+
+def test_the_first_checkpoint_comes_along_as_another_model_and_both_have_the_curve(bundle: Path) -> None:
+    last, first = read_bundle(bundle), read_bundle(bundle.with_name("words-first"))
+    assert (first.manifest.name, first.manifest.training.steps) == ("words-first", 2)
+    assert first.files["step.onnx"] != last.files["step.onnx"]
+    curve = parse_curve(last.files["training.json"])
+    assert curve == parse_curve(first.files["training.json"])
+    assert curve.validation[0][0] == 2
+    assert curve.validation[-1][0] == 30
+    assert curve.validation[0][1] > curve.validation[-1][1] > 0
+    assert curve.training
+
+
+def test_a_run_without_a_first_checkpoint_says_so(charstream: Charstream, bundle: Path, run: Path) -> None:
+    refused = charstream("export", run / "best.json", "--with-first", "--out", run.parent / "none")
+    assert refused.returncode == 2
+    assert "leave the flag out" in refused.stderr
+    assert not (run.parent / "none").exists()
 
 
 def test_export_replaces_a_bundle_only_if_told(charstream: Charstream, run: Path, bundle: Path) -> None:

@@ -5,6 +5,7 @@ There is no device here. Which CUDA kernels there are is read from onnxruntime's
 whether an installed onnxruntime has them: a server asks that when it loads the graphs.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import product
 
@@ -51,14 +52,16 @@ KERNELS: dict[str, tuple[range, set[int], tuple[int, ...]]] = {
     "Relu": (range(14, 15), FLOATS, ()),
     "Sigmoid": (range(13, 14), FLOATS, ()),
     "Slice": (range(13, 14), ANY, (1, 2, 3, 4)),
+    "Softmax": (range(13, 14), FLOATS, ()),
+    "Split": (range(18, 19), ANY, (1,)),
     "Sub": (range(14, 15), NUMBERS, ()),
     "Tanh": (range(13, 14), FLOATS, ()),
     "TopK": (range(11, 12), NUMBERS, (1,)),
     "Unsqueeze": (range(13, 14), ANY, (1,)),
     "Where": (range(16, 17), NUMBERS, ()),
 }
-# A Concat of more inputs, or of inputs of several sizes, copies a table from the host each time.
-MAX_CONCATENATED = 32
+# A Concat or Split of more parts, or of parts of several sizes, copies a table from the host each time.
+MAX_PARTS = 32
 
 
 @pytest.fixture(scope="module")
@@ -108,9 +111,30 @@ def test_nothing_is_concatenated_that_takes_a_table(graphs: list[onnx.ModelProto
                 continue
             (axis,) = (attribute.i for attribute in node.attribute)
             sizes = {types[name].shape.dim[axis].dim_value for name in node.input}
-            assert len(node.input) <= MAX_CONCATENATED
+            assert len(node.input) <= MAX_PARTS
             assert len(sizes) == 1, node
             assert sizes != {0}, f"a size that varies: {node}"
+
+
+def test_no_tensor_has_more_gathers_than_one_operator_may_split(graphs: list[onnx.ModelProto]) -> None:
+    """onnxruntime makes one Split of a tensor's Gathers (GatherSliceToSplitFusion); make cuda-dry sees it do so."""
+    for model in graphs:
+        constants = {tensor.name for tensor in model.graph.initializer}
+        takers = [node for node in model.graph.node if node.op_type in ("Gather", "Slice")]
+        assert max(Counter(node.input[0] for node in takers if node.input[1] in constants).values()) <= MAX_PARTS
+        for node in model.graph.node:
+            if node.op_type == "Split":
+                assert [attribute.name for attribute in node.attribute] == ["axis", "num_outputs"], "equal parts"
+                assert len(node.output) <= MAX_PARTS
+
+
+def test_a_step_has_few_operators(graphs: list[onnx.ModelProto], device_files: Files) -> None:
+    """Each is a launch, and at one row a step lasts as long as its launches do."""
+    _, files = device_files
+    for precision, most in (("fp16-cuda", 48), ("fp32-cuda", 43)):
+        short, long = (len(onnx.load_from_string(files[decode_file(precision, steps)]).graph.node) for steps in (4, 16))
+        # A step's slices are one Split of all, and its outcome needs a row of its own.
+        assert (long - short) / 12 <= most
 
 
 def test_every_number_of_steps_is_there(device_files: tuple[Manifest, dict[str, bytes]]) -> None:

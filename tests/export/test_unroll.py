@@ -84,10 +84,12 @@ def pair(request: pytest.FixtureRequest, bundles_by_cell: dict[str, Files]) -> P
 def assert_equal(found: Arrays, expected: Arrays) -> None:
     assert list(found) == list(expected)
     for name, array in found.items():
-        np.testing.assert_array_equal(array, expected[name], err_msg=name)
+        # A device's graph has one matmul for all gates, and other operators to sample: the last bits may differ.
+        tolerance = 2e-5 if array.dtype == np.float32 else 0
+        np.testing.assert_allclose(array, expected[name], rtol=tolerance, atol=tolerance, err_msg=name)
 
 
-def test_the_steps_one_after_the_other_are_the_loops_bit_for_bit(pair: Pair) -> None:
+def test_the_steps_one_after_the_other_are_the_loops(pair: Pair) -> None:
     begin = pair.begin(5)
     for _ in range(2):
         given = pair.given(5)
@@ -120,14 +122,21 @@ def test_what_lies_in_rows_that_nobody_takes_does_no_harm(pair: Pair) -> None:
     assert_equal(pair.device.run({**inputs, **given}), pair.loop.run({**begin, **given}))
 
 
+# The weights of all gates, and those of each in the loop.
+JOINED = {"0.table": "0.tables.{}", "0.hidden.weight": "0.hidden.{}.weight", "1.both.weight": "1.both.{}.weight"}
+
+
 def test_weights_are_there_once_under_their_names(device_files: Files) -> None:
     """Neither sixteen times as large a file, nor one in which nobody finds a weight."""
     _, files = device_files
     for file, steps in product((decode_file, full_file), DEVICE_STEPS):
         loop, device = (onnx.load_from_string(files[name]).graph for name in (file("fp32"), file("fp32-cuda", steps)))
-        kept = {tensor.name: tensor for tensor in device.initializer}
-        assert all(kept[tensor.name] == tensor for tensor in loop.initializer)
-        assert len(kept) < len(loop.initializer) + steps + 8
+        kept = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in device.initializer}
+        gates = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in loop.initializer}
+        for name, of_gate in JOINED.items():
+            parts = [gates[f"step.layers.{of_gate.format(gate)}"] for gate in range(4)]
+            np.testing.assert_array_equal(kept[f"step.layers.{name}"], np.concatenate(parts, axis=1))
+        assert sum(array.nbytes for array in kept.values()) < 1.1 * sum(array.nbytes for array in gates.values())
 
 
 @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
@@ -170,9 +179,9 @@ def failed(found: list[Verification]) -> list[str]:
 @pytest.mark.parametrize(
     ("precision", "part"),
     [
-        ("fp32-cuda", "both.1.weight"),
-        ("fp16-cuda", "both.1.weight"),
-        ("fp32-cuda", "tables.2"),
+        ("fp32-cuda", "both.weight"),
+        ("fp16-cuda", "both.weight"),
+        ("fp32-cuda", "table"),
         ("fp16-cuda", "head.weight"),
     ],
 )

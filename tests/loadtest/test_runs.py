@@ -18,6 +18,7 @@ import grpc
 import pytest
 
 import loadtest
+from loadtest.measures.document import read_document
 from protos import charstream_pb2 as pb
 from tests.client.scripted import abort, endless, finish, serving, text
 from tests.conftest import Charstream, ServerProcess
@@ -78,6 +79,33 @@ def test_two_workers_of_plain_locust_count_as_one(server: ServerProcess) -> None
     assert done.returncode == 0, done.stderr
     streams, chars = re.search(r"([\d,]+) finished, 0 failed, [\s\S]+?characters +([\d,]+) in", done.stdout).groups()  # type: ignore[union-attr]
     assert int(chars.replace(",", "")) >= 100 * int(streams.replace(",", "")) > 0
+
+
+def test_workers_elsewhere_and_their_master_make_one_report(server: ServerProcess, tmp_path: Path) -> None:
+    """The master has another address than the workers reach the server by; the rate is that of all together."""
+    with closing(socket.socket()) as free:
+        free.bind(("127.0.0.2", 0))
+        port = str(free.getsockname()[1])
+    run = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--host", server.address, "--skip-log-setup"]
+    run += ["--scenario", "open", "--rate", "20", "--max-chars", "50", "--warmup", "0"]
+    workers = [
+        subprocess.Popen([*run, "--worker", "--master-host", "127.0.0.2", "--master-port", port]) for _ in range(2)
+    ]
+    master = [*run, "--headless", "-u", "2", "-r", "2", "-t", "8s", "--master", "--expect-workers", "2"]
+    master += ["--master-bind-host", "127.0.0.2", "--master-bind-port", port, "--result", str(tmp_path / "result.json")]
+    try:
+        done = subprocess.run(master, capture_output=True, text=True, timeout=SECONDS)
+        assert [worker.wait(SECONDS) for worker in workers] == [0, 0]
+    finally:
+        for worker in workers:
+            worker.kill()
+            worker.wait()
+    assert done.returncode == 0, done.stderr
+    (one,) = read_document(tmp_path / "result.json")["runs"]
+    streams, chars = one["counts"]["finished"], one["counts"]["chars"]
+    assert f"{streams:,} finished, 0 failed" in done.stdout
+    assert chars >= 50 * streams > 0
+    assert streams <= 1.5 * 20 * 8, "each worker made the load of all"
 
 
 def test_locusts_page_counts_texts_and_characters(server: ServerProcess) -> None:

@@ -1,6 +1,5 @@
 """Processes that share a training run, without torchrun: forked from one that has imported torch already."""
 
-import multiprocessing
 import os
 import sys
 from collections.abc import Sequence
@@ -8,11 +7,9 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from models.train import main
+from tests.forked import context
 
 __all__ = ["start_group"]
-
-_context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload([__name__])
 
 
 def start_group(size: int, port: int, flags: Sequence[object], log: Path) -> list[BaseProcess]:
@@ -21,7 +18,7 @@ def start_group(size: int, port: int, flags: Sequence[object], log: Path) -> lis
     processes: list[BaseProcess] = []
     for rank in range(size):
         variables = {**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}
-        processes.append(_context.Process(target=_train, args=(variables, [*map(str, flags)], log)))
+        processes.append(context.Process(target=_train, args=(variables, [*map(str, flags)], log)))
         processes[-1].start()
     return processes
 

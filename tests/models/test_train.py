@@ -25,6 +25,7 @@ from models.train import main
 from models.train import train as train_loop
 from models.training.checkpoint import load, read, save
 from models.training.settings import TrainSettings
+from tests.forked import ForkedPython
 from tests.models.conftest import SMALL, flags_of
 
 Train = Callable[..., Path]
@@ -83,18 +84,27 @@ def test_minutes_bound_the_wall_clock(train: Train) -> None:
     assert progress.seconds < 0.15 * 60
 
 
+def test_it_says_that_the_time_was_up_before_the_steps(
+    train: Train, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    orders = Run.orders
+    monkeypatch.setattr(Run, "orders", lambda run, leave: orders(run, leave)._replace(end=run.trainer.step >= 5))
+    run = train("--steps", "40")
+    assert read(run / "last.json")[0].progress.step == 5
+    assert "the time is up after 5 of these steps" in capsys.readouterr().err
+
+
 def test_interrupted_and_resumed_is_bitwise_the_same_as_in_one_go(verse: Path, tmp_path: Path) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     flags = ["--data", str(verse), *SMALL, "--dropout", "0.2", "--steps", "400"]
-    command = [sys.executable, "-m", "charstream", "train"]
+    command = ["-m", "charstream", "train", *flags]
     stopped, whole = tmp_path / "stopped", tmp_path / "whole"
-    process = subprocess.Popen(
-        [*command, *flags, "--out", str(stopped)], env=environment, stderr=subprocess.PIPE, text=True
-    )
-    _wait_for(lambda: '"step": 50,' in _text(stopped / "metrics.jsonl"))
-    process.send_signal(signal.SIGINT)
-    last_line = process.communicate(timeout=120)[1].splitlines()[-1]
-    assert process.returncode == 128 + signal.SIGINT
+    with ForkedPython([*command, "--out", str(stopped)], env=environment, stderr=subprocess.PIPE) as process:
+        _wait_for(lambda: '"step": 50,' in _text(stopped / "metrics.jsonl"))
+        process.send_signal(signal.SIGINT)
+        assert process.stderr
+        last_line = process.stderr.read().splitlines()[-1]
+        assert process.wait(120) == 128 + signal.SIGINT
     assert 50 <= read(stopped / "last.json")[0].progress.step < 400
 
     again = shlex.split(last_line.partition("go on with: ")[2])

@@ -9,16 +9,17 @@ from grpc.aio import ServerInterceptor
 from server.observe.call import begin_call
 from server.service.calls import Calls
 from server.service.interceptors.handlers import Behaviour, Context, rebuild_handler
+from server.service.rpcs import REPLICAS
 
 __all__ = ["CallInterceptor"]
 
-EXEMPT = "/grpc.health.v1.Health/"
+EXEMPT = "/grpc.health.v1.Health/", f"/{REPLICAS}/"
 # By 2 if requests are a stream, plus 1 if responses are one.
 RPC_TYPES = "unary", "server_stream", "client_stream", "bidi_stream"
 
 
 class CallInterceptor(ServerInterceptor):
-    """Health checks are open to everybody, and nobody is told of them."""
+    """Health checks are open to everybody, what replicas ask has signatures of its own; nobody is told of them."""
 
     def __init__(self, calls: Calls) -> None:
         self._calls = calls

@@ -11,6 +11,7 @@ from grpc import StatusCode
 from grpc.aio import ServerInterceptor
 
 from server.errors import InvalidField, Overloaded, RequestError, WrongReplica
+from server.observe.call import current_call
 from server.service.calls import report_fault
 from server.service.interceptors.handlers import Behaviour, Context, rebuild_handler
 
@@ -18,6 +19,7 @@ __all__ = ["ErrorInterceptor", "status_of"]
 
 STATUS_DETAILS = "grpc-status-details-bin"
 PUSHBACK = "grpc-retry-pushback-ms"
+CALL = "charstream-call"  # the trailer with the id that the log has of the call
 
 
 class ErrorInterceptor(ServerInterceptor):
@@ -33,6 +35,7 @@ class ErrorInterceptor(ServerInterceptor):
 
 def _guard(behaviour: Behaviour) -> Behaviour:
     async def handle(request: Any, context: Context) -> Any:
+        context.set_trailing_metadata(((CALL, current_call().id),))
         try:
             try:
                 return await behaviour(request, context)
@@ -56,11 +59,12 @@ async def _abort(context: Context, error: Exception) -> NoReturn:
 
 
 def _trailers(error: RequestError) -> tuple[tuple[str, str | bytes], ...]:
-    """Return details for programs; and for stock clients, when to try again."""
+    """Return the call's id; details for programs; and for stock clients, when to try again."""
     details = (STATUS_DETAILS, status_of(error).SerializeToString())
+    call = (CALL, current_call().id)
     if isinstance(error, Overloaded):
-        return details, (PUSHBACK, str(int(error.retry_seconds * 1000)))
-    return (details,)
+        return call, details, (PUSHBACK, str(int(error.retry_seconds * 1000)))
+    return call, details
 
 
 def status_of(error: RequestError) -> status_pb2.Status:

@@ -26,12 +26,11 @@ def test_inputs_and_result_have_16_bits_and_the_sums_32() -> None:
 
 
 def test_every_matmul_of_the_layers_reads_16_bits(device_files: tuple[Manifest, dict[str, bytes]]) -> None:
-    """One in float32 would be slow on a device, and nobody would see why. Sampling stays in float32."""
+    """One in float32 would be slow on a device, and nobody would see why. Sampling has none: TF32 would round it."""
     model = onnx.load_from_string(device_files[1][decode_file("fp16-cuda", 4)])
     types = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
     matmuls = [node.input[1] for node in model.graph.node if node.op_type == "MatMul"]
-    assert {name for name in matmuls if types[name] == TensorProto.FLOAT} == {"sampler.triangle"}
-    assert [types[name] for name in matmuls].count(TensorProto.FLOAT16) == 4 * (4 + 4 + 1)
+    assert [types[name] for name in matmuls] == 4 * (1 + 1 + 1) * [TensorProto.FLOAT16]
     assert {name for name, element in types.items() if element == TensorProto.FLOAT16} <= set(matmuls)
 
 
@@ -53,7 +52,7 @@ def test_it_costs_a_usual_model_nothing() -> None:
     trained = tiny_model()
     assert unsupported_reason(trained, "fp16-cuda") is None
     assert 0 < quantization_cost(trained.model, 0, "fp16-cuda") < MAX_COST / 3
-    assert quantization_cost(trained.model, 0, "fp32-cuda") == 0
+    assert abs(quantization_cost(trained.model, 0, "fp32-cuda")) < 1e-6
 
 
 def test_weights_that_nearly_cancel_out_are_refused_with_what_they_would_lose() -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from loadtest.answers.bench import Bench
+from loadtest.answers.quick import range_of
 from loadtest.answers.search import Objective, Search, judge
 from loadtest.measures.document import run_document
 from loadtest.measures.measures import Measures
@@ -109,3 +110,8 @@ def run_of(good: int, bad: int, failed: int = 0) -> dict[str, Any]:
 )
 def test_a_load_is_judged_by_the_share_of_streams_beyond_the_limit(run: dict[str, Any], verdict: str) -> None:
     assert judge([run], LIMIT, 1000).verdict == verdict
+
+
+def test_what_is_carried_is_said_in_plain_words() -> None:
+    said = [range_of(*found) for found in ((0, 1), (1, 2), (4, 8), (4096, None))]
+    assert said == ["not one user", "about 1 user", "between 4 and 8 users", "at least 4,096 users"]

@@ -84,6 +84,17 @@ def test_a_layer_is_torchs_own_with_the_same_weights(name: str) -> None:
     torch.testing.assert_close(torch.stack(after), torch.cat(last) if name == "lstm" else last)
 
 
+def test_a_gru_trains_in_bfloat16_as_in_float32_within_its_digits_and_keeps_its_state_in_float32() -> None:
+    layer = drawn(cell="gru")
+    x, state = torch.randn(STEPS, ROWS, INPUTS, requires_grad=True), state_of(1)
+    exact = results(layer, x, state, layer)
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = results(layer, x, state, layer)
+    assert {tensor.dtype for tensor in rounded} == {torch.float32}
+    for found, expected in zip(rounded, exact, strict=True):
+        torch.testing.assert_close(found, expected, rtol=0, atol=0.03 * float(expected.detach().abs().max()))
+
+
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_a_step_of_the_form_post_is_its_equation(name: str) -> None:
     layer = drawn(cell="rnn", activation=name)

@@ -4,7 +4,6 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,9 +13,10 @@ import torch
 
 from models.train import main
 from models.training.checkpoint import read
+from tests.forked import ForkedPython
 from tests.models.conftest import SMALL
 
-COMMAND = (sys.executable, "-m", "charstream", "train")
+COMMAND = ("-m", "charstream", "train")
 STEPS = 400
 # What a run carries from step to step: state, noise, masks, means of weights and of gradients, statistics, counters.
 EVERYTHING = (
@@ -24,7 +24,7 @@ EVERYTHING = (
     *("--random-offsets", "--replace-rate", "0.02", "--drop-rate", "0.02", "--l1", "1e-6", "--l2", "1e-5"),
 )
 OTHERS = {
-    "adamw": (*EVERYTHING, "--weight-decay", "0.1"),
+    "adamw": (*EVERYTHING, "--cell", "gru", "--weight-decay", "0.1"),
     "momentum": (
         "--optimizer",
         "momentum",
@@ -49,7 +49,7 @@ def test_killed_three_times_and_resumed_is_bitwise_as_in_one_go(
     killed, whole = tmp_path / "killed", train(*options, "--steps", str(STEPS), name="whole")
     again = [*flags, "--out", str(killed)]
     for share in (0.1, 0.4, 0.7):
-        with subprocess.Popen([*COMMAND, *again], env=environment, stderr=subprocess.DEVNULL) as process:
+        with ForkedPython([*COMMAND, *again], env=environment, stderr=subprocess.DEVNULL) as process:
             _wait_for_step(killed, int(share * STEPS), process)
             time.sleep(random.uniform(0, 0.1))
             process.send_signal(signal.SIGKILL)
@@ -59,7 +59,7 @@ def test_killed_three_times_and_resumed_is_bitwise_as_in_one_go(
     _same(whole, killed)
 
 
-def _wait_for_step(run: Path, step: int, process: "subprocess.Popen[bytes]", seconds: float = 120.0) -> None:
+def _wait_for_step(run: Path, step: int, process: ForkedPython, seconds: float = 120.0) -> None:
     """Until a checkpoint tells of it."""
     deadline = time.monotonic() + seconds
     while not ((run / "last.json").exists() and read(run / "last.json")[0].progress.step >= step):

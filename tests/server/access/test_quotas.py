@@ -254,7 +254,7 @@ def impatient(bundles: Path) -> Iterator[ServerProcess]:
 async def test_a_reader_who_takes_nothing_loses_its_call_and_nobody_else_does(impatient: ServerProcess) -> None:
     async with grpc.aio.insecure_channel(impatient.address, SMALL_WINDOWS) as channel:
         stub = pb_grpc.TextGenerationStub(channel)
-        stalled = [stub.Generate(request(150_000, seed)) for seed in range(2)]
+        stalled = [stub.Generate(request(60_000, seed)) for seed in range(2)]
         for call in stalled:
             await call.read()
         # All places are taken, until the server's patience with one of them is over.

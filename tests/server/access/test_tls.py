@@ -8,7 +8,6 @@ import re
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from server.access.reloading import LOOK_SECONDS
 from server.errors import CannotStart
 from server.settings import ServerSettings
 from tests.conftest import ServerProcess, ready, start_server, stop
+from tests.forked import run_forked
 from tests.server.authority import NAME, Setup, issue
 
 SECONDS = 60
@@ -86,8 +86,7 @@ def health(*argv: str, **variables: str) -> "subprocess.CompletedProcess[str]":
 
 
 def _run(command: Sequence[str], variables: dict[str, str]) -> "subprocess.CompletedProcess[str]":
-    environment = {**os.environ, **variables}
-    return subprocess.run([sys.executable, *command], env=environment, capture_output=True, text=True, timeout=SECONDS)
+    return run_forked(command, env={**os.environ, **variables}, timeout=SECONDS)
 
 
 def test_a_command_says_in_a_line_what_it_lacks(guarded: ServerProcess, setup: Setup) -> None:

@@ -36,7 +36,7 @@ Files = tuple[Manifest, dict[str, bytes]]
 SERVER = (sys.executable, "-m", "server")
 # What runs is far longer than what a stream holds and what lies in the network.
 FLAGS = ("--precision", "fp32", "--threads", "1", "--stream-buffer", "256", "--watch", "0")
-STREAMS, HELD, CHARS, HELD_CHARS = 32, 4, 5_000, 40_000
+STREAMS, HELD, CHARS, HELD_CHARS = 32, 2, 2_000, 40_000
 PRECONDITION, EXHAUSTED = grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
@@ -143,6 +143,7 @@ def test_a_bad_new_version_is_reported_once_and_the_old_one_serves_on(tiny_files
             put(tmp_path / version, tiny_files, version=version)
             look(server)
             server.wait_for(f"serves tiny {version} ")  # a look is over
+        assert server.count("SIGHUP: looks at ", 2) == 2
         assert server.count("two/decode.fp32.onnx: its sha256 is not the manifest's", 1) == 1
         assert server.count("notes/manifest.json: No such file", 1) == 1
         assert generate(server, model="tiny")[1].replica.digest == old

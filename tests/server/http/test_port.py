@@ -178,10 +178,17 @@ VALUES = st.recursive(
 )
 FIELDS = st.sampled_from(
     ["model", "prompt", "max_tokens", "temperature", "top_p", "top_k", "min_p", "seed", "stop", "n", "logprobs", "echo",
-     "logit_bias", "stream", "stream_options", "suffix", "best_of", "charstream", "text", "text_input", "parameters"]
+     "logit_bias", "stream", "stream_options", "suffix", "best_of", "charstream", "text", "text_input", "parameters",
+     "state", "last"]
 )  # fmt: skip
 PLACES = st.sampled_from(
-    ["/v1/completions", "/v1/score", "/v2/models/tiny/generate", "/v2/models/tiny/generate_stream"]
+    [
+        "/v1/completions",
+        "/v1/score",
+        "/v1/activations",
+        "/v2/models/tiny/generate",
+        "/v2/models/tiny/generate_stream",
+    ]
 )
 BODIES = (
     st.dictionaries(FIELDS, VALUES, max_size=5).map(lambda body: json.dumps(body).encode())

@@ -123,6 +123,24 @@ def test_a_call_is_counted_with_its_characters_and_its_times(watched: ServerProc
     eventually(watched, lambda found: found[resumed] == before.get(resumed, 0.0) + 1)
 
 
+def test_calls_that_were_asked_for_before_are_counted_by_the_reason(watched: ServerProcess) -> None:
+    """What a client makes up is no kind, and no line of the log."""
+    with grpc.insecure_channel(watched.address) as channel:
+        stub = pb_grpc.TextGenerationStub(channel)
+        for attempt, tries, request in (("replay", "3", "11-22"), ("hedge", "1", ""), ("made up", "-1", "{a b}")):
+            metadata = [("charstream-attempt", attempt), ("x-envoy-attempt-count", tries), ("x-request-id", request)]
+            call = stub.Generate(pb.GenerateRequest(max_chars=3), metadata=metadata)
+            list(call)
+            line = watched.wait_for(f" id={dict(call.trailing_metadata())['charstream-call']} .*").group()
+            assert ("request=11-22 attempt=replay" in line) == (attempt == "replay")
+    assert "{a b}" not in watched.log
+    assert "made up" not in watched.log
+    name = "charstream_attempts_total"
+    found = eventually(watched, lambda found: found.get(f'{name}{{kind="hedge",model="tiny"}}') == 1)
+    counts = {sample: value for sample, value in found.items() if sample.startswith(name) and value}
+    assert counts == {f'{name}{{kind="{kind}",model="tiny"}}': 1 for kind in ("replay", "proxy", "hedge")}
+
+
 def test_what_runs_waits_and_is_refused_shows(watched: ServerProcess) -> None:
     """One row, one place in the queue; the third text is refused, and the setting that did it is named."""
     refused = 'charstream_refused_total{limit="max_waiting"}'

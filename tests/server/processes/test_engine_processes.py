@@ -140,7 +140,7 @@ def read_all(server: ServerProcess, requests: Sequence[pb.GenerateRequest]) -> l
 
 
 def test_no_text_depends_on_which_engine_runs_it_or_dies(bundles: Path) -> None:
-    requests = mixed_requests(24, 3000)
+    requests = mixed_requests(24, 2000)
     with serving(bundles) as server:
         expected = read_all(server, requests)
     with serving(bundles, "--engines", "3", "--metrics-port", "0") as server:

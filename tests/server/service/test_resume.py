@@ -26,7 +26,7 @@ SAMPLINGS = (
 )
 FEW = settings(
     deadline=None,
-    max_examples=75,
+    max_examples=50,
     derandomize=True,
     phases=[Phase.generate],
     suppress_health_check=list(HealthCheck),

@@ -21,7 +21,7 @@ from protos import charstream_pb2_grpc as pb_grpc
 from tests.conftest import ServerProcess, ready, start_server, stop
 from tests.server.service.test_generate import read
 
-STREAMS, CHARS = 100, 8_000
+STREAMS, CHARS = 100, 3_000
 ENDLESS = 1_000_000
 
 CLOCK_SET_BACK = """
@@ -54,7 +54,7 @@ sys.exit(main())
 @pytest.fixture
 def replicas(bundles: Path, tmp_path: Path) -> Iterator[list[ServerProcess]]:
     (tmp_path / "keys").write_text("k" * 32)
-    flags = ("--precision", "fp32", "--grace", "1", "--resume-keys", str(tmp_path / "keys"))
+    flags = ("--precision", "fp32", "--grace", "0.2", "--resume-keys", str(tmp_path / "keys"))
     processes = [start_server(bundles, *flags) for _ in range(2)]
     yield [ready(process) for process in processes]
     for process in processes:

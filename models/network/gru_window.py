@@ -1,0 +1,145 @@
+"""A window of GRU steps in training on a processor: forward and backward pass written out.
+
+torch's own GRU multiplies by unpacked weights in each step, and adds up the gradient of the recurrent weights step by
+step. Here the weights are packed once a window, and each gradient of weights is one product of the whole window. torch
+multiplies float32 by MKL, which on many processors leaves half of their arithmetic unused (docs/decisions.md); oneDNN,
+which it has too, does not.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import cache
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import FunctionCtx, once_differentiable
+
+__all__ = ["gru_window", "pack_product"]
+
+# [rows, I] -> [rows, O]
+Product = Callable[[Tensor], Tensor]
+
+
+def gru_window(x: Tensor, state: Tensor, weights: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Run T steps: x [T, B, I] and h [B, H] -> all h [T, B, H] and the last one, [B, H].
+
+    Under autocast the products are in bfloat16; gates and state keep the precision of the weights.
+
+    Args:
+        weights: weight_ih [3 x H, I], weight_hh [3 x H, H], bias_ih and bias_hh [3 x H], gates in the order r z n.
+    """
+    kind = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else weights[0].dtype
+    with torch.autocast("cpu", enabled=False):
+        outputs: Tensor = _GruWindow.apply(x, state.to(weights[0].dtype), *weights, kind)
+    return outputs, outputs[-1]
+
+
+class _GruWindow(Function):
+    """h = n + z (h' - n), n = tanh(x_n + r h_n), as `models.network.unrolled` has it."""
+
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx,
+        x: Tensor,
+        state: Tensor,
+        weight_ih: Tensor,
+        weight_hh: Tensor,
+        bias_ih: Tensor,
+        bias_hh: Tensor,
+        kind: torch.dtype,
+    ) -> Tensor:
+        (steps, batch), hidden = x.shape[:2], state.shape[1]
+        of_x = pack_product(weight_ih.to(kind), steps * batch)(x.flatten(0, 1).to(kind)).view(steps, batch, -1)
+        recurrent = pack_product(weight_hh.to(kind), batch)
+        bias_rz, bias_n, bias_h_n = (bias_ih + bias_hh)[: 2 * hidden], bias_ih[2 * hidden :], bias_hh[2 * hidden :]
+        gates = state.new_empty(steps, batch, 2 * hidden)
+        candidates, of_h, outputs = (state.new_empty(steps, batch, hidden) for _ in range(3))
+        read = torch.empty(steps, batch, hidden, dtype=kind)
+        h = state
+        for t in range(steps):
+            product = recurrent(read[t].copy_(h))
+            torch.add(product[:, : 2 * hidden], of_x[t, :, : 2 * hidden], out=gates[t])
+            r, z = gates[t].add_(bias_rz).sigmoid_().split(hidden, dim=1)
+            torch.add(product[:, 2 * hidden :], bias_h_n, out=of_h[t])
+            torch.addcmul(bias_n, r, of_h[t], out=candidates[t])
+            n = candidates[t].add_(of_x[t, :, 2 * hidden :]).tanh_()
+            h = torch.lerp(n, h, z, out=outputs[t])
+        ctx.save_for_backward(x, state, weight_ih, weight_hh, gates, candidates, of_h, outputs, read)
+        return outputs
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, state, weight_ih, weight_hh, gates, candidates, of_h, outputs, read = ctx.saved_tensors  # type: ignore[attr-defined]
+        (steps, batch, hidden), kind = outputs.shape, read.dtype
+        back = pack_product(weight_hh.t().to(kind), batch)
+        # What flows into W h' + b: of r, z and n. What flows into U x + b differs for n only: by the factor r.
+        into_h, into_n = (torch.empty(steps, batch, size, dtype=kind) for size in (3 * hidden, hidden))
+        gradient, n_gradient = state.new_empty(batch, 3 * hidden), state.new_empty(batch, hidden)
+        r_gradient, z_gradient, h_n_gradient = gradient.split(hidden, dim=1)
+        bias_gradient, bias_n_gradient = torch.zeros_like(gradient), torch.zeros_like(n_gradient)
+        dh = torch.zeros_like(state)
+        for t in reversed(range(steps)):
+            (r, z), n, before = gates[t].split(hidden, dim=1), candidates[t], outputs[t - 1] if t else state
+            dh += grad[t]
+            kept = dh * z
+            torch.sub(dh, kept, out=n_gradient)
+            torch.sub(before, n, out=z_gradient).mul_(n_gradient).mul_(z)
+            n_gradient.addcmul_(n_gradient * n, n, value=-1)
+            torch.mul(n_gradient, r, out=h_n_gradient)
+            torch.mul(h_n_gradient, of_h[t], out=r_gradient)
+            r_gradient.addcmul_(r_gradient, r, value=-1)
+            bias_gradient += gradient
+            bias_n_gradient += n_gradient
+            into_n[t] = n_gradient
+            dh = kept.add_(back(into_h[t].copy_(gradient)))
+        flat = into_h.flatten(0, 1)
+        weight_hh_gradient = outer_product(flat, read.flatten(0, 1))
+        flat[:, 2 * hidden :] = into_n.flatten(0, 1)
+        weight_ih_gradient = outer_product(flat, x.flatten(0, 1).to(kind))
+        x_gradient = pack_product(weight_ih.t().to(kind), steps * batch)(flat).view_as(x)
+        bias_hh_gradient = bias_gradient.sum(0)
+        bias_ih_gradient = torch.cat([bias_hh_gradient[: 2 * hidden], bias_n_gradient.sum(0)])
+        return (
+            x_gradient.to(x.dtype),
+            dh,
+            weight_ih_gradient.to(weight_ih.dtype),
+            weight_hh_gradient.to(weight_hh.dtype),
+            bias_ih_gradient,
+            bias_hh_gradient,
+            None,
+        )
+
+
+def pack_product(weights: Tensor, rows: int) -> Product:
+    """Return a function that multiplies x [rows, I] by weights [O, I], packed for it once: x W^T, [rows, O]."""
+    return _pack(weights, rows) if _has_packed(weights.dtype) else lambda x: x @ weights.t()
+
+
+def _pack(weights: Tensor, rows: int) -> Product:
+    packed = torch.ops.mkldnn._reorder_linear_weight(weights.contiguous(), rows)
+
+    def multiply(x: Tensor) -> Tensor:
+        product: Tensor = torch.ops.mkldnn._linear_pointwise(x.contiguous(), packed, None, "none", [], "")
+        return product
+
+    return multiply
+
+
+@cache
+def _has_packed(kind: torch.dtype) -> bool:
+    """Tell whether torch and this processor have packed products of this number type."""
+    if kind == torch.float64:
+        return False
+    try:
+        ones = torch.ones(8, 8, dtype=kind)
+        return bool((_pack(ones, 8)(ones) == 8).all())
+    except (AttributeError, RuntimeError):
+        return False
+
+
+def outer_product(a: Tensor, b: Tensor) -> Tensor:
+    """Return the sum of the outer products of rows: a [N, O], b [N, I] -> a^T b, [O, I]."""
+    if a.dtype == torch.bfloat16:  # of which torch's own product is oneDNN's
+        return (b.t() @ a).t()
+    return pack_product(b.t(), a.shape[1])(a.t())

@@ -1,0 +1,4 @@
+// libcuda, the driver.
+#include "fake.h"
+
+STUB(cuTensorMapEncodeTiled)

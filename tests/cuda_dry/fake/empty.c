@@ -1,0 +1,1 @@
+// A library of which only the name is wanted.
