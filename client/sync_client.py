@@ -36,7 +36,7 @@ class Client:
         service_config: gRPC's, as JSON. Default: calls to a name with several records take turns among them.
         hedge_after: seconds, or a percentile ("p95") of the times that this client's texts took. Where the first
             character is later, the next address is asked for the same text; the answer that comes first counts, and the
-            other call is given up. At most one text in twenty is asked for twice. Default: never.
+            other call is given up. At most one text in 25 is asked for twice. Default: never.
 
     Raises:
         ValueError: no address, or none that can be asked; a token that can't be sent; another argument that is wrong.

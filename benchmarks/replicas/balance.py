@@ -101,6 +101,7 @@ def main() -> int:
     parser.add_argument("--replicas", type=int, default=8, help="number of servers (%(default)s)")
     parser.add_argument("--streams", default="4,16,64", help="texts at a time for each replica (%(default)s)")
     parser.add_argument("--engine", choices=CHARS, default="played", help="(%(default)s)")
+    parser.add_argument("--models", type=Path, help="folder of a bundle; default: an untrained LSTM")
     parser.add_argument("--hidden", type=int, default=256, help="units of the real model's layers (%(default)s)")
     settings = parser.parse_args()
     if binary() is None:
@@ -112,8 +113,10 @@ def main() -> int:
     delay = ("--chunk-delay", "200") if is_played else ()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        hidden = 32 if is_played else settings.hidden
-        models = untrained_bundle(folder / "models" / "model", hidden=hidden, precisions=["fp32"]).parent
+        models: Path | None = settings.models
+        if models is None:
+            hidden = 32 if is_played else settings.hidden
+            models = untrained_bundle(folder / "models" / "model", hidden=hidden, precisions=["fp32"]).parent
         flags = ("--engines", "1", "--threads", "1", "--no-log-calls", *delay)
         replicas = stack.enter_context(Replicas([models] * settings.replicas, *flags, module=module))
         envoys = {

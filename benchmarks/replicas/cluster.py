@@ -3,9 +3,9 @@
     make cluster N=3
     python -m benchmarks.replicas.cluster --replicas 3 [--models bundles]
 
-The models are those in bundles/; where there are none, an LSTM with random weights shows how it works. Envoy has the
-configuration of deploy/envoy/, without TLS as all is on this machine. A replica that is killed is not started again: so
-one can see what happens.
+The models are those in bundles/, or where there are none those that come with charstream. Envoy has the configuration
+of deploy/envoy/, without TLS as all is on this machine. A replica that is killed is not started again: so one can see what
+happens.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from pathlib import Path
 
 from benchmarks.replicas.replicas import Replicas
 from benchmarks.support.envoy import MISSING, EnvoyProcess, binary, local_configuration
-from benchmarks.support.servers import untrained_bundle
+from bundle.pretrained import FOLDER
 
 __all__ = ["main"]
 
@@ -54,8 +54,8 @@ def main() -> int:
 def _run(folder: Path, settings: argparse.Namespace) -> None:
     models, keys = settings.models, folder / "keys"
     if not any(models.glob("*/manifest.json")) and not any(models.glob("*/*/manifest.json")):
-        print(f"{models}/ has no bundles: the text will be nonsense, from random weights", file=sys.stderr)
-        models = untrained_bundle(folder / "models" / "nonsense", hidden=128, precisions=["fp32"]).parent
+        print(f"{models}/ has no bundles: the models that come with charstream are served", file=sys.stderr)
+        models = FOLDER
     keys.write_text(secrets.token_hex(32))
     keys.chmod(0o600)
     flags = ("--resume-keys", str(keys), "--engines", "1", "--drain-delay", "5", "--metrics-port", "0")

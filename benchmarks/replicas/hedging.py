@@ -66,12 +66,15 @@ def main() -> int:
     parser = rounds_parser("replicas.hedging", __doc__, rounds=3, seconds=60)
     parser.add_argument("--rate", type=float, default=20, help="texts a second (%(default)s)")
     parser.add_argument("--every", type=float, default=20, help="seconds from one stop to the next (%(default)s)")
+    parser.add_argument("--models", type=Path, help="folder of a bundle; default: an untrained LSTM 2x64")
     parser.add_argument("--hedge-after", default="p95", help="a percentile, as the client takes it (%(default)s)")
     settings = parser.parse_args()
     print(describe_machine(), flush=True)
     with tempfile.TemporaryDirectory() as folder:
-        bundle = untrained_bundle(Path(folder, "models", "tiny"), hidden=64, precisions=["fp32"])
-        with Replicas([bundle.parent] * COUNT, "--engines", "0", "--threads", "1", "--no-log-calls") as replicas:
+        models = (
+            settings.models or untrained_bundle(Path(folder, "models", "tiny"), hidden=64, precisions=["fp32"]).parent
+        )
+        with Replicas([models] * COUNT, "--engines", "0", "--threads", "1", "--no-log-calls") as replicas:
             measure = partial(_measure_now, replicas)
             rest = (settings.seconds, settings.rate, settings.every)
             cases: dict[str, Callable[[], list[float]]] = {

@@ -9,7 +9,7 @@ __all__ = ["Hedging"]
 SAMPLES, ENOUGH = 1000, 20  # first characters that are remembered, and from how many on there is a percentile
 EVERY = 20  # texts after which the percentile is taken again
 # More load than this is never made by hedges: where all servers are slow, asking twice makes them slower.
-SHARE, FIRST, MOST = 0.05, 10.0, 100.0
+SHARE, FIRST, MOST = 0.04, 10.0, 100.0
 
 
 class Hedging:

@@ -114,12 +114,12 @@ def test_a_percentile_is_that_of_the_texts_before_and_hedges_are_few() -> None:
         hedging.note_first(number / 100)
     assert hedging.delay == pytest.approx(0.95)
     first = sum(hedging.spend() for _ in range(1000))
-    assert first == FIRST + 100 / 20
+    assert first == FIRST + 100 / 25
     later = 0
     for _ in range(1000):
         hedging.note_first(1.0)
         later += hedging.spend()
-    assert later == pytest.approx(50, abs=1)
+    assert later == pytest.approx(40, abs=1)
 
 
 @pytest.mark.parametrize("after", [0, -1.0, "95", "p100", "p", float("nan")])
