@@ -121,7 +121,7 @@ PRETRAINED := runs/pretrained/shakespeare
 pretrained: setup
 	$(BIN)/charstream train --out $(PRETRAINED) $(if $(wildcard $(PRETRAINED)/last.json),--resume,--data shakespeare --preset shakespeare --hidden 512 --characters 30000000)
 	$(BIN)/charstream export $(PRETRAINED) --precision int8 --about pretrained/about.md --out pretrained/shakespeare --overwrite
-	$(BIN)/charstream evaluate pretrained/shakespeare --precision int8
+	$(BIN)/charstream verify pretrained/shakespeare --data shakespeare
 
 clean:
 	rm -rf .venv .venv-proto .tools .peers .cuda-dry dist build .pytest_cache .mypy_cache .ruff_cache

@@ -141,6 +141,9 @@ def _complaint(cls: type[Settings], error: ValidationError, origins: Mapping[str
         return first["msg"].removeprefix("Value error, ")
     name = str(first["loc"][0])
     where = origins[name].where(name) if name in origins else _flag(cls, name)
+    examples = cls.model_fields[name].examples
+    if examples and first["type"] == "string_pattern_mismatch":
+        return f"{where}: is {first['input']!r}, allowed are values like {', '.join(examples)}"
     return f"{where}: {reason_of(first)}"
 
 

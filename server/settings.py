@@ -70,6 +70,7 @@ class ServerSettings(Settings):
     engines: str = Field(
         "auto",
         pattern=r"^(auto|[0-9]{1,3})$",
+        examples=["auto", "0", "2", "999"],
         description="processes that run each model and share its texts; auto takes one for each core that may be used "
         "(beyond two cores, one is left for the network), at most 8, and a single one on CUDA. 0 runs models in the "
         "server's own process",
@@ -80,6 +81,7 @@ class ServerSettings(Settings):
     buckets: str = Field(
         "",
         pattern=r"^([0-9]{1,5}(,[0-9]{1,5})*)?$",
+        examples=["1024", "1,64,1024"],
         description="on CUDA, numbers of rows that a run may have, with commas, --max-rows among them; by default a "
         "run always has --max-rows. With several a text may depend on how many run beside it",
     )
@@ -179,6 +181,7 @@ class ServerSettings(Settings):
     traces: str = Field(
         "",
         pattern=r"^(https?://\S+)?$",
+        examples=["http://host:4317"],
         description="OTLP/gRPC collector (http://host:4317) that gets a trace of each call; needs charstream[traces]",
     )
     log_format: Literal["console", "json"] = Field("console", description="log lines for people, or JSON objects")

@@ -4,6 +4,8 @@ Importing takes a server half a second, and what needs torch two: longer than mo
 program does before its imports, and that it imports all that it needs, is not tested by these.
 """
 
+import atexit
+import gc
 import multiprocessing
 import os
 import runpy
@@ -90,6 +92,9 @@ class ForkedPython:
         if self.poll() is None:
             os.kill(self.pid, number)
 
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
     def kill(self) -> None:
         self.send_signal(signal.SIGKILL)
 
@@ -148,6 +153,7 @@ def _detach(sent: Any) -> int:
 
 
 def _run(argv: list[str], variables: dict[str, str], folder: str, descriptors: list[int]) -> None:
+    gc.freeze()  # else the first collection touches, and so copies, all that was imported
     for number, descriptor in enumerate(descriptors):
         os.dup2(descriptor, number)
     for descriptor in set(descriptors):
@@ -158,14 +164,21 @@ def _run(argv: list[str], variables: dict[str, str], folder: str, descriptors: l
     os.environ.clear()
     os.environ.update(variables)
     sys.path[:0] = [path for path in variables.get("PYTHONPATH", "").split(os.pathsep) if path not in ("", *sys.path)]
-    kind, *rest = argv
+    try:
+        _run_program(*argv)
+    finally:
+        atexit._run_exitfuncs()  # multiprocessing leaves them out; logging writes its last lines in one
+
+
+def _run_program(kind: str, *rest: str) -> None:
+    """Do as `python KIND REST...`, where KIND is -m, -c or a file."""
     if kind == "-m":
-        sys.argv = rest
+        sys.argv = [*rest]
         sys.modules.pop(f"{rest[0]}.__main__", None)  # it is to run, however often it was imported
         runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
     elif kind == "-c":
         sys.argv = ["-c", *rest[1:]]
         exec(compile(rest[0], "<string>", "exec"), {"__name__": "__main__"})
     else:
-        sys.argv = argv
+        sys.argv = [kind, *rest]
         runpy.run_path(kind, run_name="__main__")

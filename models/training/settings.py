@@ -185,7 +185,12 @@ class _Run(Settings):
     precision: Literal["auto", "fp32", "bf16", "fp64"] = Field(
         "auto", description="arithmetic of training: auto times fp32, bf16 and on a GPU TF32, and takes the fastest"
     )
-    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N")
+    device: str = Field(
+        "auto",
+        pattern=r"^(auto|cpu|cuda(:\d+)?)$",
+        examples=["auto", "cpu", "cuda", "cuda:1"],
+        description="auto, cpu, cuda or cuda:N",
+    )
     threads: int | None = Field(
         None, ge=1, description="of the processor (default: as many as are fastest, timed at first and every minute)"
     )

@@ -130,7 +130,9 @@ class Completions:
     def _check_size(self, body: CompletionRequest, requests: list[pb.GenerateRequest]) -> None:
         first = requests[0]
         each = max(1, first.n)
-        if len(requests) > 1 and len(requests) * each > self._most_texts:
+        if each > self._most_texts:
+            raise InvalidField("n", f"is {each}, allowed are 1 to {self._most_texts} (--max-continuations)")
+        if len(requests) * each > self._most_texts:
             came = f"has {len(requests)} prompts, each with {each} texts"
             raise InvalidField("prompt", f"{came}; allowed are {self._most_texts} texts (--max-continuations)")
         if not body.stream:
@@ -139,16 +141,21 @@ class Completions:
 
 
 class _EchoWriter:
-    """Takes the messages of a scored prompt, and hands on those of its echo, with the numbers that were asked for."""
+    """Takes the messages of a scored prompt, and hands on those of its echo, with the numbers that were asked for.
+
+    All texts that were asked for are the same.
+    """
 
     def __init__(self, request: pb.GenerateRequest, writer: Writer) -> None:
         self._echo, self._writer, self._numbers = Echo(request.prompt), writer, request.HasField("logprobs")
+        self._texts = max(1, request.n)
 
     async def write(self, message: pb.ScoreResponse) -> None:
         echo = self._echo.message(message)
         if not self._numbers:
             echo.ClearField("logprobs")
-        await self._writer.write(echo)
+        for echo.index in range(self._texts):
+            await self._writer.write(echo)
 
 
 def _requests(body: CompletionRequest) -> list[pb.GenerateRequest]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import math
 import socket
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -77,7 +78,15 @@ class Connection(H11Protocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._stall = self.loop.call_later(self._limits.write_seconds, self._cut)
+        self._watch_reader()
+
+    def _watch_reader(self, before: float = math.inf) -> None:
+        """Cut the connection if its client takes nothing for the limit's time; `before`: bytes that waited last."""
+        left = self.transport.get_write_buffer_size()
+        if left < before:
+            self._stall = self.loop.call_later(self._limits.write_seconds, self._watch_reader, left)
+        else:
+            self._cut()
 
     def resume_writing(self) -> None:
         self._stop_timers()

@@ -27,6 +27,7 @@ from server.errors import EnginesDied
 from server.processes.frames import EngineReady, TickFrame
 from server.processes.placement import STATE_CHARS, Placement
 from server.processes.process import EngineProcess, StartedProcess, describe_exit
+from server.runtime.host_runner import CannotRun
 
 __all__ = ["EnginePool"]
 
@@ -45,7 +46,7 @@ SUSPECT, GUILTY, BARREN = 2, 4, 6
 MOST_FAILURES, SHORT_SECONDS = 5, 10.0
 # Seconds before the first, second, ... attempt to start a process where others have failed.
 WAITS = (0.0, 0.2, 0.5, 1.0, 2.0, 30.0)
-# Engines that have texts are asked for a sign of life every so many seconds, and killed after so many without any.
+# Engines that have texts are asked for a sign of life every few seconds, and killed after a while without any.
 # The time of a machine that sleeps, or of a server that is stopped, does not count.
 PING_SECONDS, MOST_PINGS = 5.0, 6
 
@@ -324,15 +325,11 @@ class EnginePool:
             if self._is_stopped:
                 return
             try:
-                started = await asyncio.to_thread(self._start, engine.index)
+                started = await asyncio.to_thread(self._start_equal, engine.index)
             except Exception as failure:
                 place.failures, reason = place.failures + 1, str(failure)
                 log.error("no engine process could be started: %s", failure)
                 continue
-            if started.ready != self._ready:
-                started.stop()
-                reason = f"a new one computes as {started.ready}, not as {self._ready}"
-                break
             await self._connect(engine.index, started)
             if not self._is_stopped:
                 self._share_texts(engine.index)
@@ -341,6 +338,14 @@ class EnginePool:
         if self._is_stopped:
             return
         self._failed(RuntimeError(f"no engine process can be kept alive; the last one: {reason}"))
+
+    def _start_equal(self, index: int) -> StartedProcess:
+        """Start a process that computes the same as the others. Raises CannotRun if it does not, or as `start`."""
+        started = self._start(index)
+        if started.ready != self._ready:
+            started.stop()
+            raise CannotRun(f"a new one computes as {started.ready}, not as {self._ready}")
+        return started
 
     async def _connect(self, index: int, started: StartedProcess) -> None:
         place, engine = self._places[index], EngineProcess(index, started, self._receive, self._lose)

@@ -35,6 +35,8 @@ BOOT = "import sys; sys.path[:] = sys.argv[2:]; from server.processes.worker imp
 GROUP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # A process whose connection is closed ends at once; one that does not is killed.
 END_SECONDS = 5.0
+# One that loads its model and says nothing, not even that it is ready, is killed: others wait for their turn to load.
+LOAD_SECONDS = 600.0
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,8 @@ def start_process(bundle: Bundle, settings: ServerSettings) -> StartedProcess:
     """Start an engine process, and wait until its model is loaded.
 
     Raises:
-        CannotRun, RuntimeMissing: as `server.runtime.load.load`; CannotRun too if the process ends.
+        CannotRun, RuntimeMissing: as `server.runtime.load.load`; CannotRun too if the process ends by itself.
+        OSError: it was killed, or says nothing for too long: that may be another time's trouble, not the model's.
     """
     ours, theirs = socketpair()
     with theirs:
@@ -76,12 +79,23 @@ def start_process(bundle: Bundle, settings: ServerSettings) -> StartedProcess:
         ours.close()
         process.kill()
         code = process.wait()
+        if isinstance(error, TimeoutError):
+            raise TimeoutError(f"the engine process said nothing for {LOAD_SECONDS:g} s and was killed") from None
         if isinstance(error, (EOFError, ConnectionError)):
-            raise CannotRun(f"the engine process ended while it loaded the model: {describe_exit(code)}") from None
+            raise _early_end(code) from None
         raise
 
 
+def _early_end(code: int) -> Exception:
+    """Return the error of a process that ended, with that exit code, while it loaded the model."""
+    message = f"the engine process ended while it loaded the model: {describe_exit(code)}"
+    if code == -signal.SIGKILL:
+        return ChildProcessError(f"{message}, as the system does where memory is short")
+    return CannotRun(message)
+
+
 def _load(connection: socket, order: LoadOrder) -> EngineReady:
+    connection.settimeout(LOAD_SECONDS)
     connection.sendall(encode(order))
     while True:
         match read_frame(connection):
@@ -155,12 +169,15 @@ class EngineProcess(asyncio.Protocol):
         return self._pings
 
     def _flush(self) -> None:
+        if not self._transport:
+            return  # those of before the connection go with it
         commands, self._commands = self._commands, []
-        if self._transport and commands:
+        if commands:
             self._transport.write(encode(commands))
 
     def connection_made(self, transport: Any) -> None:
         self._transport = transport
+        self._flush()
 
     def data_received(self, data: bytes) -> None:
         self._pings = 0

@@ -51,10 +51,12 @@ def serve(bundle: Path, *flags: str, until: str) -> str:
 
 def main(bundles: Path) -> int:
     check, bundle = Check(), bundles / "gru"
-    cuda = ("--provider", "cuda", "--precision", "fp32-cuda", "--max-rows", "4")
-    said = serve(bundle, *cuda, until="serves")
-    check.that("the device does not go on from forced characters" in said, "CUDA loads, and zeros are refused", said)
-    check.that("plugin" not in said, "onnxruntime prints nothing of its own", said)
+    cuda = ("--provider", "cuda", "--max-rows", "4")
+    for precision in ("fp32-cuda", "fp16-cuda"):
+        said = serve(bundle, *cuda, "--precision", precision, until="serves")
+        is_refused = "the device does not go on from forced characters" in said
+        check.that(is_refused, f"CUDA loads, and its zeros are refused in {precision}", said)
+        check.that("plugin" not in said, "onnxruntime prints nothing of its own", said)
     for path in FILES:
         with hidden(path):
             said = serve(bundle, *cuda, until="serves")

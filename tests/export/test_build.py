@@ -7,6 +7,7 @@ import onnx
 import onnxruntime
 import pytest
 
+from bundle.graph_contract import DEVICE_STEPS
 from bundle.read import STEP
 from export.build import build
 from tests.conftest import OTHER_CELLS, tiny_model
@@ -35,12 +36,13 @@ def test_files_explain_themselves_and_hold_no_unused_weights(tiny_files: Files) 
 def test_onnxruntime_has_nothing_to_warn_of(
     cell: str, tiny_files: Files, cell_files: Callable[[str], Files], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """It would tell of each constant that no operator reads."""
+    """It would tell of each constant that no operator reads; graphs of more steps read the same ones more often."""
     _, files = tiny_files if cell == "lstm" else cell_files(cell)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 2
     capfd.readouterr()
-    for name in (name for name in files if name.endswith(".onnx")):
+    longest = f".{max(DEVICE_STEPS)}.onnx"  # takes onnxruntime longer to load than all others together
+    for name in (name for name in files if name.endswith(".onnx") and not name.endswith(longest)):
         onnxruntime.InferenceSession(files[name], options, providers=["CPUExecutionProvider"])
         assert capfd.readouterr().err == "", name
 

@@ -129,6 +129,7 @@ class Dies:
         return False
 
 
+@pytest.mark.parametrize("cell", ["lstm", "rnn"], indirect=True)  # two arrays of state, and one
 def test_a_run_that_dies_between_two_checks_goes_on_from_where_time_saved_it(
     train: Train, verse: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cell: dict[str, str]
 ) -> None:
@@ -211,7 +212,7 @@ def test_a_lost_loss_is_one_line_and_leaves_a_good_checkpoint(
         (["--cell", "rnn", "--activation", "maxout", "--form", "pre", "--hidden", "33"], "pools pairs of hidden units"),
         (["--norm", "batch", "--batch", "1", "--sequence", "1"], "--batch or --sequence must be 2 at least"),
         (["--device", "cuda:7"], "--device cuda:7: torch finds 0 GPUs here"),
-        (["--device", "tpu"], "--device: string should match pattern"),
+        (["--device", "tpu"], "--device: is 'tpu', allowed are values like auto, cpu"),
         (["--split", "0.5,0.6"], "--split 0.5,0.6: expected the shares of training, validation and test"),
         (["--wrong"], "unrecognized arguments: --wrong"),
     ],

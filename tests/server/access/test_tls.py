@@ -30,7 +30,7 @@ from tests.conftest import ServerProcess, ready, start_server, stop
 from tests.forked import run_forked
 from tests.server.authority import NAME, Setup, issue
 
-SECONDS = 60
+SECONDS = 180
 
 
 @pytest.fixture(scope="module")

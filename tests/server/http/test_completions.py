@@ -185,6 +185,7 @@ REFUSED: list[tuple[dict[str, Any], int, str, str]] = [
     ({"prompt": "café"}, 400, "prompt", "'é'"),
     ({"prompt": ["a"] * 17}, 400, "prompt", "has 17 prompts"),
     ({"n": 100}, 400, "n", "allowed are 1 to"),
+    ({"n": 2**32 - 1}, 400, "n", "allowed are 1 to"),
     ({"seed": -1}, 400, "seed", "is '-1'"),
     ({"top_p": 0}, 400, "top_p", "above 0"),
     ({"logprobs": 21}, 400, "logprobs", "at most 20"),

@@ -50,8 +50,8 @@ def test_an_echo_without_new_characters_is_a_score(server: ServerProcess, web: h
     """As programs measure a text that know OpenAI's completions only."""
     score = web.post("/v1/score", json={"text": TEXT}).json()
     with openai.OpenAI(base_url=f"http://{server.web}/v1", api_key="none") as client:
-        found = client.completions.create(model="tiny", prompt=[TEXT, "a"], max_tokens=0, echo=True, logprobs=1)
-    assert [choice.text for choice in found.choices] == [TEXT, "a"]
+        found = client.completions.create(model="tiny", prompt=[TEXT, "a"], n=2, max_tokens=0, echo=True, logprobs=1)
+    assert [choice.text for choice in found.choices] == [TEXT, TEXT, "a", "a"]
     numbers = found.choices[0].logprobs
     assert numbers
     assert numbers.token_logprobs == pytest.approx(score["logprobs"]["token_logprobs"])

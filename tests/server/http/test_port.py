@@ -112,6 +112,22 @@ def test_readers_that_stop_are_cut(port: ServerProcess) -> None:
         assert all_rows_are_free(port)
 
 
+def test_a_reader_who_is_slow_but_reads_gets_all_of_a_long_answer(port: ServerProcess) -> None:
+    """It takes longer than --reader-timeout, which is for readers who take nothing."""
+    with socket.socket() as reader:
+        reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
+        reader.connect(place(port))
+        reader.settimeout(30)
+        reader.sendall(request(json.dumps({"max_tokens": 2500, "logprobs": 5}).encode(), "Connection: close"))
+        answer = b""
+        while part := reader.recv(16384):
+            answer += part
+            time.sleep(0.06)
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200 OK")
+    assert json.loads(body)["usage"]["completion_tokens"] == 2500
+
+
 def test_slow_heads_and_silent_connections_are_cut_and_bodies_answered(port: ServerProcess) -> None:
     with ExitStack() as stack:
         opened = [stack.enter_context(socket.create_connection(place(port), 30)) for _ in range(3)]
@@ -255,6 +271,8 @@ def test_tls_tokens_and_certificates_are_those_of_grpc(bundles: Path, tmp_path: 
                 "/v1/completions", json={"max_tokens": 1}, headers={"Authorization": f"Bearer {setup.token}"}
             )
             assert answer.status_code == 200
+            body, headers = {"max_tokens": 20_000, "stream": True}, {"Authorization": f"Bearer {setup.token}"}
+            assert web.post("/v1/completions", json=body, headers=headers).text.endswith("data: [DONE]\n\n")
         bare = ssl.create_default_context(cafile=str(setup.own.ca))
         with httpx.Client(base_url=f"https://{process.web}", verify=bare) as web, pytest.raises(httpx.HTTPError):
             web.get("/health")

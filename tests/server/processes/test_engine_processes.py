@@ -1,23 +1,30 @@
 """Engines in processes of their own: the same texts, whichever runs them or dies, and nothing left behind."""
 
+import asyncio
 import itertools
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from socket import socketpair
 from urllib.request import urlopen
 
 import grpc
+import numpy as np
 import pytest
 
 from protos import charstream_pb2 as pb
 from protos import charstream_pb2_grpc as rpc
+from server.engine.messages import Cancel, Request, Sampling
 from server.processes import cores
 from server.processes.cores import engines_for
+from server.processes.frames import EngineReady, read_frame
+from server.processes.process import EngineProcess, StartedProcess
 from tests.conftest import ServerProcess, ready, start_server, stop
 
 PROMPT = "To be, or not to be, that is the question:\n"
@@ -64,6 +71,15 @@ def start_some(*arguments):
         raise OSError(24, "too many open files")
     return start(*arguments)
 model_factory.start_process = start_some
+"""
+# A server whose first engine process is killed while it loads.
+KILLED_ONCE = """
+from server.processes import process
+process.BOOT = '''import os, pathlib, signal, sys; sys.path[:] = sys.argv[2:]
+if not pathlib.Path("MARK").exists():
+    pathlib.Path("MARK").touch()
+    os.kill(os.getpid(), signal.SIGKILL)
+from server.processes.worker import main; main(int(sys.argv[1]))'''
 """
 RUN = "import sys; from server.__main__ import main; sys.exit(main())"
 
@@ -257,6 +273,33 @@ def test_a_text_does_not_wait_for_one_engine_while_another_has_a_free_row(bundle
         for call in waiting:
             assert sum(len(message.text) for message in call) == 20
         long[1].cancel()
+
+
+def test_a_model_whose_engine_is_killed_while_it_loads_is_loaded_again(bundles: Path, tmp_path: Path) -> None:
+    """As by a system that was short of memory: the bundle is not to blame."""
+    patch = KILLED_ONCE.replace("MARK", str(tmp_path / "mark"))
+    flags = ("--engines", "1", "--load", "lazy")
+    with serving(bundles, *flags, patch=patch) as server, grpc.insecure_channel(server.address) as channel:
+        stub = rpc.TextGenerationStub(channel)  # type: ignore[no-untyped-call]
+        texts = [message.text for message in stub.Generate(pb.GenerateRequest(max_chars=9), timeout=60)]
+        assert len("".join(texts)) == 9
+        assert "SIGKILL" in server.log
+
+
+async def test_a_text_that_comes_while_a_successor_is_connected_is_not_lost() -> None:
+    ours, theirs = socketpair()
+    with theirs, subprocess.Popen(["true"]) as process:
+        ready = EngineReady("fp32", "CPU", "CPU", "", "")
+        engine = EngineProcess(0, StartedProcess(process, ours, ready), lambda *_: None, lambda *_: None)
+        connecting = asyncio.create_task(engine.connect())
+        await asyncio.sleep(0)
+        text = Request(np.zeros(0, np.int64), 0, 1, Sampling(), seed=0)
+        engine.submit(text)
+        await connecting
+        engine.submit(Cancel(0))
+        assert [command.stream for command in await asyncio.to_thread(read_frame, theirs)] == [text.stream]
+        assert await asyncio.to_thread(read_frame, theirs) == [Cancel(0)]
+        engine.started.stop()
 
 
 def test_one_core_is_left_for_the_event_loop_where_there_are_more_than_two() -> None:
