@@ -1,6 +1,7 @@
 """`charstream fleet`: what each of several servers serves, and who differs from the others."""
 
 import asyncio
+import re
 import socket
 import sys
 from collections import Counter
@@ -156,7 +157,9 @@ def _compare(what: str, values: dict[str, str]) -> list[str]:
 
 
 def _short(value: str) -> str:
-    return value.removeprefix("sha256:")[:12] if value.startswith("sha256:") else value
+    """Return the beginning of a digest, and any other value as it is."""
+    found = re.fullmatch(r"(?:sha256:)?([0-9a-f]{12})[0-9a-f]{52}", value)
+    return found[1] if found else value
 
 
 def _rows(member: Member) -> list[tuple[str, ...]]:
