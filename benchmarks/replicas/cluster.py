@@ -4,8 +4,8 @@
     python -m benchmarks.replicas.cluster --replicas 3 [--models bundles]
 
 The models are those in bundles/, or where there are none those that come with charstream. Envoy has the configuration
-of deploy/envoy/, without TLS as all is on this machine. A replica that is killed is not started again: so one can see what
-happens.
+of deploy/envoy/, without TLS as all is on this machine. A replica that is killed is not started again: so one can see
+what happens.
 """
 
 import argparse

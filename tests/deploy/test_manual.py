@@ -23,7 +23,7 @@ def flags(*of: type) -> set[str]:
 
 def test_flags_exist() -> None:
     known = flags(ServerSettings, Connection, HealthSettings, TokenSettings)
-    known |= {"--no-log-calls", "--help", "--json", "--build"}  # the last is Compose's
+    known |= {"--no-log-calls", "--no-playground", "--help", "--json", "--build"}  # the last is Compose's
     named = set(re.findall(r"`(--[a-z0-9-]+)", MANUAL))
     named |= {flag for line in re.findall(r"charstream (?:serve|stream|token) .*", MANUAL) for flag in _flags(line)}
     assert len(named) > 40
