@@ -120,9 +120,9 @@ def test_a_reader_who_is_slow_but_reads_gets_all_of_a_long_answer(port: ServerPr
         reader.settimeout(30)
         reader.sendall(request(json.dumps({"max_tokens": 2500, "logprobs": 5}).encode(), "Connection: close"))
         answer = b""
-        while part := reader.recv(16384):
+        while part := reader.recv(8192):
             answer += part
-            time.sleep(0.06)
+            time.sleep(0.08)
     head, _, body = answer.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 200 OK")
     assert json.loads(body)["usage"]["completion_tokens"] == 2500
