@@ -38,6 +38,8 @@ LOGITS = 1 << 24  # the most logits of one call
 SEAM = 1e-4
 # Reading parts again ends when their losses moved by no more than this on average, in nats.
 SETTLED = 1e-5
+# Or when twice in a row their mean moved by less: states of 8 bits are rounded at every step, and never join.
+CALM = 1e-4
 
 Floats = NDArray[np.float32]
 Ids = NDArray[np.integer]
@@ -182,24 +184,28 @@ def carried_losses(evaluator: LossEvaluator, ids: Ids, start: int, bar: Progress
     """Return the losses, [N], of one reading of the whole text.
 
     The text is read in parts side by side. A part whose first state differs from the last state of the part before it
-    is read again from that one, until all of them join, or no part's losses move any more. So the losses differ from
-    those of a single reading by some 1e-5, unless what the model keeps shows only after more than a part.
+    is read again from that one, until all of them join, or no part's losses move any more, or in 8 bits their mean. So
+    the losses differ from those of a single reading by some 1e-5, unless what the model keeps shows only after more
+    than a part.
     """
     parts, losses = _Parts.of(ids, start), np.full(len(ids), np.inf, np.float32)
     begins = parts.warm_up(evaluator)
     ends = tuple(array.copy() for array in begins)
     wrong: NDArray[np.integer] = np.arange(parts.streams)
-    moved = np.inf
-    while wrong.size and moved > SETTLED:
-        moves = np.zeros(wrong.size)
+    moved, calm = np.inf, 0
+    while wrong.size and moved > SETTLED and calm < 2:
+        moves, shift, read = np.zeros(wrong.size), 0.0, 0
         last = begin = tuple(array[wrong] for array in begins)
         for places, found, state in parts.read(evaluator, begin, wrong):
             counted = places < len(ids)
-            moves += np.where(counted, np.abs(found - losses[places.clip(max=len(ids) - 1)]), 0).sum(0)
+            change = np.where(counted, found - losses[places.clip(max=len(ids) - 1)], 0)
+            moves += np.abs(change).sum(0)
+            shift, read = shift + float(change.sum()), read + int(counted.sum())
             losses[places[counted]] = found[counted]
             bar.advance(int(counted.sum()))
             last = state
         moved = moves.max() / parts.length
+        calm = calm + 1 if abs(shift) < CALM * read else 0
         for array, end in zip(ends, last, strict=True):
             array[wrong] = end
         wrong = 1 + _broken_seams(begins, ends)
