@@ -8,8 +8,9 @@ __all__ = ["Hedging"]
 
 SAMPLES, ENOUGH = 1000, 20  # first characters that are remembered, and from how many on there is a percentile
 EVERY = 20  # texts after which the percentile is taken again
-# More load than this is never made by hedges: where all servers are slow, asking twice makes them slower.
-SHARE, FIRST, MOST = 0.04, 10.0, 100.0
+# More load is never made by hedges: where all servers are slow, asking twice makes them slower. A hedge costs what so
+# many texts earn; so many hedges may be sent before the first text, and at most in a row.
+COST, FIRST, MOST = 25, 10, 100
 
 
 class Hedging:
@@ -30,7 +31,7 @@ class Hedging:
         self._delay = None if isinstance(after, str) else float(after)
         self._seconds: deque[float] = deque(maxlen=SAMPLES)
         self._unread = 0  # times that the percentile does not know
-        self._budget = FIRST  # hedges that may be sent now
+        self._earned = FIRST * COST  # texts for which no hedge was sent yet
         self._lock = threading.Lock()
 
     @property
@@ -41,7 +42,7 @@ class Hedging:
     def note_first(self, seconds: float) -> None:
         """Remember how long a first character took, from the first time that it was asked for."""
         with self._lock:
-            self._budget = min(MOST, self._budget + SHARE)
+            self._earned = min(MOST * COST, self._earned + 1)
             if self._percentile is None:
                 return
             self._seconds.append(seconds)
@@ -53,6 +54,6 @@ class Hedging:
     def spend(self) -> bool:
         """Return whether a hedge may be sent, and count it."""
         with self._lock:
-            may = self._budget >= 1
-            self._budget -= may
+            may = self._earned >= COST
+            self._earned -= COST * may
             return may

@@ -124,7 +124,7 @@ def test_no_tensor_has_more_gathers_than_one_operator_may_split(graphs: list[onn
         assert max(Counter(node.input[0] for node in takers if node.input[1] in constants).values()) <= MAX_PARTS
         for node in model.graph.node:
             if node.op_type == "Split":
-                assert [attribute.name for attribute in node.attribute] == ["axis", "num_outputs"], "equal parts"
+                assert {attribute.name for attribute in node.attribute} == {"axis", "num_outputs"}, "equal parts"
                 assert len(node.output) <= MAX_PARTS
 
 

@@ -23,7 +23,7 @@ Train = Callable[..., Path]
 
 
 def start_agent(port: int, log: Path, *flags: object) -> "subprocess.Popen[bytes]":
-    elastic = ("--nnodes", 2, "--nproc-per-node", 1, "--max-restarts", 2, "--monitor-interval", 0.1)
+    elastic = ("--nnodes", 2, "--nproc-per-node", 1, "--max-restarts", 10, "--monitor-interval", 0.1)
     meeting = ("--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{port}", "--rdzv-id", "test")
     command = ("-m", "torch.distributed.run", *elastic, *meeting, "--local-addr", "127.0.0.1", "-m", "models.train")
     with log.open("wb") as file:

@@ -1,6 +1,7 @@
 """Models of thousands of symbols are served with the default settings, soon, and in memory that is said before."""
 
 import re
+import sys
 from pathlib import Path
 
 import grpc
@@ -33,7 +34,7 @@ def test_a_large_vocabulary_is_served_with_default_settings(tiny: Trained, tmp_p
             Trained(model, vocabulary, "\n", tiny.record.model_copy(update={"prompts": ()})), "large", "1", ["fp32"]
         ),
     )
-    server = start_server(tmp_path)
+    server = start_server(tmp_path, command=("env", sys.executable, "-m", "server"))  # not forked: its memory counts
     try:
         ready(server)
         said = int(server.wait_for(r"serves large 1 .*, at most (\d+) MB,")[1])
