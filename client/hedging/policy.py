@@ -8,8 +8,8 @@ __all__ = ["Hedging"]
 
 SAMPLES, ENOUGH = 1000, 20  # first characters that are remembered, and from how many on there is a percentile
 EVERY = 20  # texts after which the percentile is taken again
-# More load is never made by hedges: where all servers are slow, asking twice makes them slower. A hedge costs what so
-# many texts earn; so many hedges may be sent before the first text, and at most in a row.
+# More load is never made by hedges: where all servers are slow, asking twice makes them slower. A hedge costs what
+# COST texts earn; FIRST hedges may be sent before the first text, and at most MOST in a row.
 COST, FIRST, MOST = 25, 10, 100
 
 

@@ -89,7 +89,7 @@ def test_statistics_count_what_was_done(admin: triton.InferenceServerClient) -> 
     before, steps_before = counts("tiny"), counts("tiny.step")
     admin.infer("tiny", inputs("Hello", max_chars=50))
     with pytest.raises(InferenceServerException):
-        admin.infer("tiny", inputs("Hello", max_chars=50), client_timeout=1e-6)
+        admin.infer("tiny", inputs("Hello", max_chars=90_000), client_timeout=0.01)
     step(admin)
     text, steps = counts("tiny"), counts("tiny.step")
     assert text.inference_count == before.inference_count + 1

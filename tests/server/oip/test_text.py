@@ -201,9 +201,11 @@ def test_a_cancelled_stream_frees_its_rows(server: ServerProcess, client: triton
     take(answers)
     with grpc.insecure_channel(server.address) as channel:
         models = pb_grpc.ModelsStub(channel)
-        assert models.GetModel(pb.GetModelRequest(name="tiny")).texts == 3
-        client.stop_stream(cancel_requests=True)
         end = time.monotonic() + WAIT_SECONDS
+        while models.GetModel(pb.GetModelRequest(name="tiny")).texts != 3:
+            assert time.monotonic() < end
+            time.sleep(0.02)
+        client.stop_stream(cancel_requests=True)
         while models.GetModel(pb.GetModelRequest(name="tiny")).texts:
             assert time.monotonic() < end
             time.sleep(0.02)
