@@ -102,9 +102,11 @@ async def test_a_stream_lasts_as_long_as_a_call_may(limited: ServerProcess) -> N
 async def give_up_streams(stub: Any, count: int) -> None:
     for _ in range(count):
         call = stub.ModelStreamInfer()
-        for _ in range(2):
-            await call.write(text(ENDLESS))
-        await call.read()
+        for name in ("1", "2"):
+            await call.write(text(ENDLESS, name))
+        begun = set[str]()
+        while len(begun) < 2:
+            begun.add((await call.read()).infer_response.id)
         call.cancel()
 
 
