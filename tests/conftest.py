@@ -1,6 +1,7 @@
 """Real parts for the tests: a small bundle and a server process that serves it."""
 
 import fcntl
+import gc
 import hashlib
 import re
 import signal
@@ -34,6 +35,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Long files first: the processes that share the files (`make test`) then end at about the same time."""
     long = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in long)
+
+
+def pytest_collection_finish() -> None:
+    """What was imported and collected stays: nobody needs to look for garbage in it."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -6,24 +6,29 @@ program does before its imports, and that it imports all that it needs, is not t
 
 import atexit
 import gc
+import json
 import multiprocessing
 import os
 import runpy
 import signal
+import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from multiprocessing import connection, forkserver, reduction
 from pathlib import Path
 from typing import IO, Any
 
-__all__ = ["ForkedPython", "context", "end_forkserver", "run_forked"]
+__all__ = ["ForkedPython", "context", "end_forkserver", "forking_script", "run_forked"]
 
-context = multiprocessing.get_context("forkserver")
-context.set_forkserver_preload(
-    ["server.__main__", "client.commands.stream", "client.commands.score", "export.__main__", "export.verify", __name__]
+PRELOADED = (
+    *("tests", "server.__main__", "client.commands.stream", "client.commands.score"),
+    *("export.__main__", "export.verify", __name__),
 )
+context = multiprocessing.get_context("forkserver")
+context.set_forkserver_preload([*PRELOADED])  # there is one for all: who sets another list takes these away
 # Starts, and looks whether a process has ended, are not safe in several threads.
 _lock = threading.Lock()
 
@@ -154,6 +159,7 @@ def _detach(sent: Any) -> int:
 
 def _run(argv: list[str], variables: dict[str, str], folder: str, descriptors: list[int]) -> None:
     gc.freeze()  # else the first collection touches, and so copies, all that was imported
+    gc.enable()
     for number, descriptor in enumerate(descriptors):
         os.dup2(descriptor, number)
     for descriptor in set(descriptors):
@@ -182,3 +188,68 @@ def _run_program(kind: str, *rest: str) -> None:
     else:
         sys.argv = [kind, *rest]
         runpy.run_path(kind, run_name="__main__")
+
+
+CLIENT = """#!{python} -ISE
+import json, os, signal, socket, sys
+
+where = socket.socket(socket.AF_UNIX)
+where.connect({path!r})
+said = json.dumps([sys.argv[1:], dict(os.environ), os.getcwd()]).encode()
+socket.send_fds(where, [len(said).to_bytes(8, "big")], [0, 1, 2])
+where.sendall(said)
+for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, lambda number, frame: where.send(bytes([number])))
+sys.exit(where.recv(1)[0])
+"""
+
+
+@contextmanager
+def forking_script(path: Path, *argv: str) -> Iterator[None]:
+    """Write a program that is `python ARGV...` with the arguments it is given, forked with its imports done.
+
+    It takes its own standard streams, variables and folder along, and hands on the signals that end a program.
+    """
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(path.with_suffix(".socket")))
+        listening.listen()
+        path.write_text(CLIENT.format(python=sys.executable, path=str(path.with_suffix(".socket"))))
+        path.chmod(0o755)
+        threading.Thread(target=_accept, args=(listening, argv), daemon=True).start()
+        try:
+            yield
+        finally:
+            listening.shutdown(socket.SHUT_RDWR)
+
+
+def _accept(listening: socket.socket, argv: Sequence[str]) -> None:
+    while True:
+        try:
+            connection, _ = listening.accept()
+        except OSError:  # it is no longer listened to
+            return
+        threading.Thread(target=_serve, args=(connection, argv), daemon=True).start()
+
+
+def _serve(client: socket.socket, argv: Sequence[str]) -> None:
+    """Run what a script asks for; its end, by a signal too, ends the process."""
+    with client:
+        length, descriptors, _, _ = socket.recv_fds(client, 8, 3)
+        arguments, variables, folder = json.loads(client.recv(int.from_bytes(length, "big"), socket.MSG_WAITALL))
+        stdin, stdout, stderr = (os.fdopen(descriptor, "rb") for descriptor in descriptors)
+        with stdin, stdout, stderr:
+            words = [*argv, *arguments]
+            process = ForkedPython(words, stdin=stdin, stdout=stdout, stderr=stderr, env=variables, cwd=Path(folder))
+        hands_on = threading.Thread(target=_hand_on, args=(client, process), daemon=True)
+        hands_on.start()
+        code = process.wait()
+        with suppress(OSError):
+            client.sendall(bytes([code % 256]))
+
+
+def _hand_on(client: socket.socket, process: ForkedPython) -> None:
+    """Send the process the signals that its script received; kill it once nobody waits for it."""
+    with suppress(OSError):
+        while number := client.recv(1):
+            process.send_signal(number[0])
+        process.kill()

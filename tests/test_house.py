@@ -11,9 +11,12 @@ import tokenize
 from collections import Counter
 from collections.abc import Iterator
 from functools import cache
+from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
+
+from tests.forked import PRELOADED
 
 ROOT = Path(__file__).parents[1]
 WINGS = ("server", "models", "client", "export", "bundle", "charstream", "loadtest", "benchmarks")
@@ -183,6 +186,11 @@ def test_no_folder_is_crowded() -> None:
 def test_imports_make_no_circle_and_few_floors(wing: str) -> None:
     chain = longest_chain(wing)
     assert len(chain) <= CHAIN.get(wing, len(chain)), " -> ".join(chain)
+
+
+def test_all_tests_fork_from_one_process_that_has_the_servers_imports() -> None:
+    """multiprocessing keeps one list for all, and the last module that sets it would take everything else out of it."""
+    assert forkserver._forkserver._preload_modules == [*PRELOADED]  # type: ignore[attr-defined]
 
 
 def test_functions_are_verbs_or_nouns() -> None:

@@ -1,11 +1,14 @@
-"""The commands of README run as they are written, one after the other, as somebody types them after `make demo`."""
+"""The commands of README run as they are written, one after the other, as somebody types them after `make demo`.
+
+Each is a process of its own, but forked from one with its imports done. That commands begin without that is shown by
+tests/charstream/test_completion.py, whose script imports each of them, test_command.py and tests/test_dockerfile.py.
+"""
 
 import os
 import re
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -14,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from models.train import main as train
+from tests.forked import forking_script
 
 ROOT = Path(__file__).parents[1]
 SECONDS = 120
@@ -33,13 +37,14 @@ INSTEAD = {
     "shakespeare": "text.txt",
     "--minutes 15": "--steps 20 --layers 1 --hidden 32 --batch 4 --sequence 32",
     "--users 32 --seconds 20 --max-first-char-p99 200": (
-        "--users 2 --seconds 1 --null-seconds 0 --max-first-char-p99 20000"
+        "--users 2 --wait 0.1 --seconds 1 --null-seconds 0 --max-first-char-p99 20000"
     ),
     '--users 32 --goodput "first:200" --require "goodput>0.99" "first.p99<200"': (
-        '--users 2 --seconds 1 --null-seconds 0 --goodput "first:20000" --require "goodput>0.5" "first.p99<20000"'
+        "--users 2 --wait 0.1 --seconds 1 --null-seconds 0 "
+        '--goodput "first:20000" --require "goodput>0.5" "first.p99<20000"'
     ),
     "--first-p99 100 --gap-p99 50": "--first-p99 20000 --gap-p99 20000 --most 1 --point-seconds 1 --null-seconds 0",
-    "--users 32 --repeats 5": "--users 2 --seconds 1 --repeats 2 --null-seconds 0",
+    "--users 32 --repeats 5": "--users 2 --wait 0.1 --seconds 1 --repeats 2 --null-seconds 0",
 }
 TEXT = "ROMEO.\nTo be, or not to be, that is the question.\n\n" * 100
 
@@ -82,11 +87,9 @@ class Terminal:
             "CHARSTREAM_PORT": str(self.port),
             "CHARSTREAM_ADDRESS": f"127.0.0.1:{self.port}",
         }
-        scripts = folder / ".venv" / "bin"
-        scripts.mkdir(parents=True)
-        (scripts / "activate").write_text(f'PATH="{scripts}:$PATH"\n')
-        (scripts / "charstream").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m charstream "$@"\n')
-        (scripts / "charstream").chmod(0o755)
+        self.scripts = folder / ".venv" / "bin"
+        self.scripts.mkdir(parents=True)
+        (self.scripts / "activate").write_text(f'PATH="{self.scripts}:$PATH"\n')
         (folder / "text.txt").write_text(TEXT)
 
     def run(self, line: str) -> None:
@@ -132,7 +135,7 @@ def test_every_command_runs_as_it_is_written(tmp_path: Path) -> None:
     terminal = Terminal(tmp_path)
     sizes = shortened("--minutes 15").split()
     assert train(["--data", str(tmp_path / "text.txt"), "--out", str(tmp_path / "runs" / "demo"), *sizes]) == 0
-    with ExitStack() as served:
+    with forking_script(terminal.scripts / "charstream", "-m", "charstream"), ExitStack() as served:
         for line in [shortened(line) for line in commands() if here(line)]:
             if line.startswith("charstream serve"):
                 served.close()

@@ -113,6 +113,7 @@ def null_limit(settings: LoadtestSettings, users: int | None = None) -> float | 
                 "trace": None,
                 "mix": None,
                 "prompt": ("a",),
+                "wait": 0.0,
             }
             changes |= {"users": users or (OPEN_USERS if settings.is_open else settings.users)}
             changes |= {"goodput": "", "require": (), "metrics": "", "check": 0.0, "model": "", "warmup": 0.5}

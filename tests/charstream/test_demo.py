@@ -9,16 +9,20 @@ from pathlib import Path
 import pytest
 
 from charstream.demo import _compare_with_pretrained, _prompt, main
+from tests.forked import forking_script
 
 # The shortest time in which training begins and ends on a busy machine.
 SMALL = ("--minutes", "0.5", "--users", "2", "--seconds", "1")
-# A command as the demo starts it, but for its training, which ends after some steps.
+# A command as the demo starts it, but for its training, which ends after some steps, and its load test, which measures
+# this machine for a moment and is no great load.
 SHORTENED = """
 import sys
 from charstream.__main__ import main
 if "--minutes" in sys.argv:
     place = sys.argv.index("--minutes")
     sys.argv[place : place + 2] = ["--steps", "30"]
+if "--users" in sys.argv:
+    sys.argv += ["--null-seconds", "0.5", "--wait", "0.1"]
 sys.exit(main())
 """
 SECONDS = 300
@@ -35,8 +39,9 @@ def test_a_short_text_of_one_sign_goes_the_whole_way(
 ) -> None:
     """It has no capital, no letter and no line; its prompt looks like a flag; and it fills a few streams only."""
     (tmp_path / "text.txt").write_text("-" * 300)
-    monkeypatch.setattr("charstream.demo._charstream", lambda command: [sys.executable, "-c", SHORTENED, command])
-    assert main(["--data", str(tmp_path / "text.txt"), "--folder", str(tmp_path), *SMALL]) == 0
+    monkeypatch.setattr("charstream.demo._charstream", lambda command: [str(tmp_path / "command"), command])
+    with forking_script(tmp_path / "command", "-c", SHORTENED):
+        assert main(["--data", str(tmp_path / "text.txt"), "--folder", str(tmp_path), *SMALL]) == 0
     out = capfd.readouterr().out
     assert "--minutes 0.5 --out" in out
     assert "\n" + "-" * 524 in out  # the prompt, and 500 characters

@@ -1,5 +1,6 @@
 """Processes that share a training run, without torchrun: forked from one that has imported torch already."""
 
+import gc
 import os
 import sys
 from collections.abc import Sequence
@@ -24,6 +25,8 @@ def start_group(size: int, port: int, flags: Sequence[object], log: Path) -> lis
 
 
 def _train(variables: dict[str, str], flags: list[str], log: Path) -> None:
+    gc.freeze()
+    gc.enable()
     os.environ.update(variables)
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(file, sys.stdout.fileno())

@@ -1,8 +1,8 @@
 """Processes that share a search by PostgreSQL: one dies, and no trial is lost or made twice."""
 
+import gc
 import glob
 import json
-import multiprocessing
 import os
 import re
 import shutil
@@ -20,13 +20,12 @@ from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
 from models.experiments.search import main
+from tests.forked import context
 from tests.models.conftest import SMALL
 
 pytest.importorskip("psycopg", reason="psycopg (charstream[postgresql]) is not installed")
 TRIALS, PROCESSES = 6, 4
 SPACE = ("--space", "learning-rate=1e-4..3e-2", "--space", "hidden=8..16")
-_context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload([__name__])
 
 
 def find_program(name: str) -> str | None:
@@ -64,6 +63,7 @@ def database() -> Iterator[str]:
 
 def search(flags: list[str], log: Path) -> None:
     """In a process of its own."""
+    gc.enable()
     file = os.open(log, os.O_WRONLY | os.O_CREAT)
     os.dup2(file, sys.stdout.fileno())
     os.dup2(file, sys.stderr.fileno())
@@ -80,7 +80,7 @@ def test_of_four_processes_one_is_killed_and_no_trial_is_lost_or_made_twice(
     logs = [tmp_path / f"{number}.log" for number in range(PROCESSES)]
     outs = [tmp_path / str(number) for number in range(PROCESSES)]
     processes = [
-        _context.Process(target=search, args=([*flags, *shared, "--out", str(out)], log))
+        context.Process(target=search, args=([*flags, *shared, "--out", str(out)], log))
         for out, log in zip(outs, logs, strict=True)
     ]
     for process in processes:
