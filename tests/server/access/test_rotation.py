@@ -17,7 +17,7 @@ from tests.server.authority import Setup
 from tests.server.service.test_generate import SMALL_WINDOWS
 
 SECONDS = 60
-STREAMS, CHANNELS, CHARS = 32, 4, 22_000
+STREAMS, CHANNELS, CHARS = 12, 4, 22_000
 # Read while the files are replaced; what is left is more than connection and server hold.
 SLOW_CHARS, PAUSE = 4_000, 0.05
 

@@ -70,7 +70,8 @@ def test_each_command_reaches_a_guarded_server(
     token, text = tmp_path / "token", tmp_path / "text"
     token.write_text(setup.token)
     text.write_text("abc")
-    arguments = {"stream": ("abc", "--max-chars", "5"), "score": (str(text),), "loadtest": ("--seconds", "1")}
+    load = ("--seconds", "1", "--users", "2", "--wait", "0.1", "--null-seconds", "0")
+    arguments = {"stream": ("abc", "--max-chars", "5"), "score": (str(text),), "loadtest": load}
     flags = (*arguments.get(command, ()), "--host", guarded.address, *setup.client_flags)
     done = charstream(command, *flags, "--token-file", str(token))
     assert done.returncode == 0, done.stderr

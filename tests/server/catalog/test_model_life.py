@@ -36,7 +36,7 @@ Files = tuple[Manifest, dict[str, bytes]]
 SERVER = (sys.executable, "-m", "server")
 # What runs is far longer than what a stream holds and what lies in the network.
 FLAGS = ("--precision", "fp32", "--threads", "1", "--stream-buffer", "256", "--watch", "0")
-STREAMS, HELD, CHARS, HELD_CHARS = 32, 2, 2_000, 40_000
+STREAMS, HELD, CHARS, HELD_CHARS = 32, 1, 1_000, 40_000
 PRECONDITION, EXHAUSTED = grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.RESOURCE_EXHAUSTED
 
 

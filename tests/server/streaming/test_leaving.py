@@ -21,7 +21,7 @@ from protos import charstream_pb2_grpc as pb_grpc
 from tests.conftest import ServerProcess, ready, start_server, stop
 from tests.server.service.test_generate import read
 
-STREAMS, CHARS = 100, 3_000
+STREAMS, CHARS = 100, 2_000
 ENDLESS = 1_000_000
 
 CLOCK_SET_BACK = """
