@@ -9,7 +9,7 @@ from datetime import datetime
 from threading import Event, Thread
 
 import optuna
-from optuna.exceptions import ExperimentalWarning, StorageInternalError
+from optuna.exceptions import ExperimentalWarning, StorageInternalError, UpdateFinishedTrialError
 from optuna.pruners import MedianPruner
 from optuna.storages import RDBStorage, fail_stale_trials
 from optuna.study import Study
@@ -117,7 +117,8 @@ class SharedTrials:
         for trial in self._study.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
             # Its process died before it could show any: nobody else would notice.
             if _LIVES not in trial.user_attrs and _age(trial) > 2 * self._stale_seconds:
-                self._study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
+                with suppress(UpdateFinishedTrialError):  # another process found it at the same time
+                    self._study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
 
     def close(self) -> None:
         """Close the connections to the database."""

@@ -195,7 +195,7 @@ class Mates:
             prompt, chars = LINE[: seed * 37 % 150], 20 + seed * 53 % 300
             request = pb.GenerateRequest(prompt=prompt, max_chars=chars, seed=seed, sampling=sampling)
             for _ in self.stub.Generate(request):
-                self.over.wait(0.002)
+                self.over.wait(0.01)
 
 
 ARITHMETIC = {
