@@ -124,11 +124,13 @@ def make_thin(capi: Path, architecture: int) -> None:
     fakes, library = fake_libraries(), capi / "libonnxruntime_providers_cuda.so"
     folders = (fakes / "cu13/lib", fakes / "cudnn/lib", fakes / "driver")
     # Loaded over the fake CUDA it tells where its kernels lie.
-    load = f"from server.runtime.cuda import why_unloadable; exit(why_unloadable({str(capi)!r}))"
+    load = "import sys, pathlib, server.runtime.cuda as cuda; sys.exit(cuda.why_unloadable(pathlib.Path(sys.argv[1])))"
     with tempfile.TemporaryDirectory() as name:
         kernels = Path(name, "kernels")
         told = {"LD_LIBRARY_PATH": ":".join(map(str, folders)), "FAKE_FATBINS": str(kernels), "PYTHONPATH": str(ROOT)}
-        run("onnxruntime's library for CUDA does not load", sys.executable, "-c", load, env=os.environ | told)
+        run(
+            "onnxruntime's library for CUDA does not load", sys.executable, "-c", load, str(capi), env=os.environ | told
+        )
         data, kept = thin_library(library, kernels, architecture)
     if not kept:
         raise CannotPack(f"onnxruntime-gpu has no machine code for architecture {architecture}")
