@@ -20,7 +20,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.cuda.parts import IN_ORDER_OF_WORTH, PARTS, SHORT, CudaSettings, Part, say
+from benchmarks.cuda.parts import FIGURES, IN_ORDER_OF_WORTH, PARTS, SHORT, CudaSettings, Part, say
 from benchmarks.support.machine import describe_machine
 from charstream.settings import fail, parse
 from loadtest.settings import to_flags
@@ -58,6 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     say(describe_machine())
     with tempfile.TemporaryDirectory() as folder:
         settings = settings.model_copy(update={"folder": settings.folder or Path(folder)})
+        settings.file(FIGURES).unlink(missing_ok=True)
         failed = (run_short if settings.short else run_all)(settings)
         for part, reason in failed.items():
             say(f"{part} failed: {reason}")

@@ -11,7 +11,7 @@ archive=$1 folder=$2 python=${PYTHON:-python3}
 shift 2
 mkdir -p "$folder/results"
 folder=$(cd "$folder" && pwd)
-[ -d "$folder/src" ] || tar -xJf "$archive" -C "$folder"
+[ -d "$folder/src" ] || "$python" -m tarfile -e "$archive" "$folder"
 
 export PYTHONPATH=$folder/src:$folder/site
 "$python" -c 'import numpy, onnxruntime' ||
