@@ -116,7 +116,10 @@ def put_packages(site: Path, python: str) -> None:
     run("charstream cannot be installed", *pip, "--no-deps", str(ROOT))  # its version is asked for
     for pattern in LEFT_OUT:
         for path in site.glob(pattern):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
 
 
 def make_thin(capi: Path, architecture: int) -> None:
