@@ -11,7 +11,6 @@ cannot be had or the archive would be too large.
 """
 
 import lzma
-import os
 import shutil
 import subprocess
 import sys
@@ -29,7 +28,7 @@ from benchmarks.support.servers import untrained_bundle
 from charstream.settings import Settings, fail, parse
 from models.data.corpus import open_corpus
 from models.data.text_files import CorpusError
-from tests.cuda_dry.environment import CannotPrepare, fake_libraries
+from tests.cuda_dry.environment import CannotPrepare, environment, variables
 
 COMMAND = "python -m benchmarks.cuda.pack"
 ROOT = Path(__file__).parents[2]
@@ -124,16 +123,14 @@ def put_packages(site: Path, python: str) -> None:
 
 def make_thin(capi: Path, architecture: int) -> None:
     """Leave onnxruntime's library for CUDA the machine code of one architecture."""
-    fakes, library = fake_libraries(), capi / "libonnxruntime_providers_cuda.so"
-    folders = (fakes / "cu13/lib", fakes / "cudnn/lib", fakes / "driver")
-    # Loaded over the fake CUDA it tells where its kernels lie.
-    load = "import sys, pathlib, server.runtime.cuda as cuda; sys.exit(cuda.why_unloadable(pathlib.Path(sys.argv[1])))"
+    library = capi / "libonnxruntime_providers_cuda.so"
+    # Loaded over the fake CUDA it tells where its kernels lie; it wants an onnxruntime in its process.
+    load = "import sys, pathlib, onnxruntime, server.runtime.cuda as cuda; onnxruntime.preload_dlls(); "
+    load += "sys.exit(cuda.why_unloadable(pathlib.Path(sys.argv[1])))"
     with tempfile.TemporaryDirectory() as name:
         kernels = Path(name, "kernels")
-        told = {"LD_LIBRARY_PATH": ":".join(map(str, folders)), "FAKE_FATBINS": str(kernels), "PYTHONPATH": str(ROOT)}
-        run(
-            "onnxruntime's library for CUDA does not load", sys.executable, "-c", load, str(capi), env=os.environ | told
-        )
+        python, told = str(environment()), variables() | {"FAKE_FATBINS": str(kernels)}
+        run("onnxruntime's library for CUDA does not load", python, "-c", load, str(capi), env=told)
         data, kept = thin_library(library, kernels, architecture)
     if not kept:
         raise CannotPack(f"onnxruntime-gpu has no machine code for architecture {architecture}")
