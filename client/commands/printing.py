@@ -31,7 +31,8 @@ def print_text(stream: TextStream, echo: str) -> None:
         if begun:
             _end_line(echo + stream.text)
     if stream.finish:
-        print(_summary(stream.finish, stream.started, stream.raw), file=sys.stderr)
+        summary = _summary(stream.finish, stream.started, stream.raw)
+        print(summary + _times_elsewhere(stream.resumes), file=sys.stderr)
 
 
 def _end_line(text: str) -> None:
@@ -181,6 +182,11 @@ def _summary(finish: Finish, started: Started | None, raw: bytes) -> str:
         f"first after {finish.first_char_seconds * 1000:.1f} ms, seed {finish.seed}{unknown}"
         f"{_reason_of_nothing(finish)}"
     )
+
+
+def _times_elsewhere(resumes: int) -> str:
+    """Return how often the text went on at another server or call, or "" if it never had to."""
+    return f", went on elsewhere {resumes} time{'s' if resumes > 1 else ''}" if resumes else ""
 
 
 def repeated_block(finish: Finish, unit: str) -> str:

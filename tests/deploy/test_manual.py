@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from client.commands.common import Connection
+from client.commands.flags import StreamSettings
 from client.commands.health import HealthSettings
 from server.access.token_command import TokenSettings
 from server.settings import ServerSettings
@@ -22,7 +22,7 @@ def flags(*of: type) -> set[str]:
 
 
 def test_flags_exist() -> None:
-    known = flags(ServerSettings, Connection, HealthSettings, TokenSettings)
+    known = flags(ServerSettings, StreamSettings, HealthSettings, TokenSettings)
     known |= {"--no-log-calls", "--no-playground", "--help", "--json", "--build"}  # the last is Compose's
     named = set(re.findall(r"`(--[a-z0-9-]+)", MANUAL))
     named |= {flag for line in re.findall(r"charstream (?:serve|stream|token) .*", MANUAL) for flag in _flags(line)}

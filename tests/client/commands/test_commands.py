@@ -199,6 +199,14 @@ def test_a_broken_text_says_how_much_came_and_keeps_it(charstream: Charstream, m
     assert came in done.stdout
 
 
+@pytest.mark.parametrize(("faults", "told"), [(0, ""), (1, ", went on elsewhere 1 time"), (2, "elsewhere 2 times")])
+def test_a_text_says_how_often_it_went_on_elsewhere(charstream: Charstream, faults: int, told: str) -> None:
+    with serving(Replica([Fault("unavailable", 10)] * faults).generate) as server:
+        done = charstream("stream", "x", "--host", server.address, "--seed", "1", "--no-echo")
+    assert done.stdout == expected_text(40, 1, "x")
+    assert done.stderr.strip().endswith(told or "seed 1")
+
+
 def test_a_text_goes_on_from_a_token_as_if_it_had_never_stopped(
     charstream: Charstream, server: ServerProcess, text: str, tmp_path: Path
 ) -> None:
