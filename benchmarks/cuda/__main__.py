@@ -5,8 +5,8 @@
 
 Each part is a process of its own, with a limit, and prints as it goes: one that fails leaves the others. All but the
 last take about ten minutes; the last one, `loss`, takes --minutes. With --short nothing is exported, and parts come in
-the order of their worth and end with the time. The last line is JSON with all figures. Bars, where there are some, are
-those of one H200.
+the order of their worth and end with the time. The last line is JSON with all figures; `result.json` in --folder has
+it after each part, should all of it be cut off. Bars, where there are some, are those of one H200.
 Without a GPU `--provider cpu` with small sizes rehearses all of it. Exit code 0: every part went through.
 """
 
@@ -20,12 +20,13 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.cuda.parts import IN_ORDER_OF_WORTH, PARTS, SHORT, CudaSettings, Part, say
+from benchmarks.cuda.parts import FIGURES, IN_ORDER_OF_WORTH, PARTS, SHORT, CudaSettings, Part, say
 from benchmarks.support.machine import describe_machine
 from charstream.settings import fail, parse
 from loadtest.settings import to_flags
 
 COMMAND = "python -m benchmarks.cuda"
+RESULT = "result.json"
 # Seconds of a part; of `loss` beyond its minutes.
 LIMIT, LIMITS = 240.0, {"export": 420.0, "determinism": 420.0}
 
@@ -57,11 +58,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     say(describe_machine())
     with tempfile.TemporaryDirectory() as folder:
         settings = settings.model_copy(update={"folder": settings.folder or Path(folder)})
+        settings.file(FIGURES).unlink(missing_ok=True)
         failed = (run_short if settings.short else run_all)(settings)
-        figures = settings.figures
-    for part, reason in failed.items():
-        say(f"{part} failed: {reason}")
-    say(json.dumps({"machine": describe_machine(), "failed": failed, "figures": figures}))
+        for part, reason in failed.items():
+            say(f"{part} failed: {reason}")
+        say(_keep_result(settings, failed))
     return 1 if failed else 0
 
 
@@ -98,6 +99,14 @@ def _report(settings: CudaSettings, part: Part, limit: float, failed: dict[Part,
     if reason := run(settings, part, limit):
         failed[part] = reason
     say(f"({part}: {failed.get(part, 'done')}, {time.monotonic() - begin:.0f} s)")
+    _keep_result(settings, failed)
+
+
+def _keep_result(settings: CudaSettings, failed: dict[Part, str]) -> str:
+    """Write the JSON of all that is known so far; return it."""
+    text = json.dumps({"machine": describe_machine(), "failed": failed, "figures": settings.figures})
+    settings.file(RESULT).write_text(text)
+    return text
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from bundle.manifest import Precision
 from bundle.read import MANIFEST, Bundle, read_bundle
 from charstream.settings import Settings
 
-__all__ = ["IN_ORDER_OF_WORTH", "PARTS", "SHORT", "CudaSettings", "Part", "say"]
+__all__ = ["FIGURES", "IN_ORDER_OF_WORTH", "PARTS", "SHORT", "CudaSettings", "Part", "say"]
 
 Part = Literal["export", "device", "smoke", "graph", "engine", "gpu_tests", "grpc", "determinism", "training", "loss"]
 # The order of worth, with the seconds that each may take of a run of SHORT: what is cut off has cost the least.

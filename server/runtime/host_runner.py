@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from importlib import metadata
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -49,11 +50,11 @@ class CannotRun(RuntimeError):
 
 
 def check_runtime() -> None:
-    """Raise RuntimeMissing unless exactly one of onnxruntime and onnxruntime-gpu is installed."""
-    found = [name for name in ("onnxruntime", "onnxruntime-gpu") if _is_installed(name)]
+    """Raise RuntimeMissing if onnxruntime is not there, or onnxruntime-gpu in the same folder, too."""
+    found = [folder for name in ("onnxruntime", "onnxruntime-gpu") if (folder := _folder_of(name))]
     if not found:
         raise RuntimeMissing("onnxruntime is not installed: pip install 'charstream[cpu]' or 'charstream[gpu]'")
-    if len(found) == 2:
+    if len(found) > len(set(found)):
         raise RuntimeMissing(
             "onnxruntime and onnxruntime-gpu are both installed and overwrite each other: "
             "pip uninstall -y onnxruntime onnxruntime-gpu, then install one of 'charstream[cpu]' and 'charstream[gpu]'"
@@ -69,7 +70,7 @@ def has_cuda() -> bool:
 
 def may_have_cuda() -> bool:
     """Return whether the package with CUDA is installed, without importing it."""
-    return _is_installed("onnxruntime-gpu")
+    return _folder_of("onnxruntime-gpu") is not None
 
 
 def runtime_version() -> str:
@@ -145,12 +146,12 @@ def one_line_errors() -> Iterator[None]:
         raise CannotRun("onnxruntime: " + " ".join(str(error).split())) from error
 
 
-def _is_installed(name: str) -> bool:
+def _folder_of(name: str) -> Path | None:
+    """Return where a package is installed, if it is."""
     try:
-        metadata.version(name)
+        return Path(str(metadata.distribution(name).locate_file("")))
     except metadata.PackageNotFoundError:
-        return False
-    return True
+        return None
 
 
 def session_options(threads: int) -> Any:

@@ -38,6 +38,8 @@ WORTH = 1.3
 DEVICE_SWITCH_SECONDS = 0.0005
 # The speed that fp32-cuda must bring, or fp16-cuda is taken: so several servers on one kind of device take the same.
 WORTH_ON_DEVICE = 1.1
+# onnxruntime's TopK for CUDA sorts larger vocabularies row by row: at 1,024 rows thousands of launches a step.
+MOST_SYMBOLS_ON_CUDA = 4096
 TIMED_ROWS, TIMED_STEPS, TIMED_RUNS = 64, 4, 5
 
 
@@ -117,9 +119,16 @@ def _choices(manifest: Manifest, settings: ServerSettings) -> Iterator[tuple[Pre
             f"--provider cuda: the bundle has {' and '.join(manifest.precisions)}, none of them for a device: "
             "charstream export --precision fp32,fp32-cuda,fp16-cuda writes them"
         )
-    if settings.provider == "auto" and has_cuda() and not on_device:
+    takes_cuda = settings.provider == "cuda" or (settings.provider == "auto" and has_cuda())
+    if settings.provider == "auto" and takes_cuda and not on_device:
         log.info("%s: the bundle has nothing for CUDA, so the CPU serves it", manifest.name)
-    if settings.provider == "cuda" or (settings.provider == "auto" and has_cuda()):
+    if takes_cuda and on_device and (symbols := len(manifest.symbols)) > MOST_SYMBOLS_ON_CUDA:
+        reason = f"the bundle has {symbols:,} symbols, and CUDA serves at most {MOST_SYMBOLS_ON_CUDA:,}"
+        if settings.provider == "cuda":
+            raise CannotRun(f"--provider cuda: {reason}: --provider cpu serves it")
+        log.info("%s: %s, so the CPU serves it", manifest.name, reason)
+        takes_cuda = False
+    if takes_cuda:
         yield from product(on_device, ("cuda",))
     if settings.provider != "cuda":
         # Without CUDA the graphs for a device are slow: who asks for them gets them.

@@ -8,29 +8,30 @@ copies, waits, memory. Results are zeros, so nothing is said about numbers or ti
 not run, with the reason; 1: not as designed.
 """
 
+import os
+import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
-from bundle.read import MANIFEST
-from tests.cuda_dry.environment import FOLDER, CannotPrepare, environment, variables
+from tests.cuda_dry.environment import FOLDER, ROOT, CannotPrepare, digest, environment, make_once, variables
 
-BUNDLES = FOLDER / "bundles"
+BUNDLES, EXPORTED_BY = FOLDER / "bundles", ("bundle", "export", "models/network")
 PRECISIONS = ("fp32", "fp32-cuda", "fp16-cuda")
 CHECKS = ("installation", "graphs", "runs", "server")
+SECONDS = 600  # for a check; all of them take two minutes
 
 
 def export() -> None:
-    """Export the two models that are served, if this source has not yet done so."""
+    """Export the two models that are served."""
     from benchmarks.support.servers import untrained_bundle
     from bundle.write import write_bundle
     from export.build import build
     from tests.conftest import OTHER_CELLS
 
-    if not (BUNDLES / "lstm" / MANIFEST).exists():
-        untrained_bundle(BUNDLES / "lstm", layers=2, hidden=512, precisions=PRECISIONS)
-    if not (BUNDLES / "gru" / MANIFEST).exists():
-        write_bundle(BUNDLES / "gru", *build(OTHER_CELLS["gru"](), "gru", "1", PRECISIONS))
+    untrained_bundle(BUNDLES / "lstm", layers=2, hidden=512, precisions=PRECISIONS)
+    write_bundle(BUNDLES / "gru", *build(OTHER_CELLS["gru"](), "gru", "1", PRECISIONS))
 
 
 def main() -> int:
@@ -39,7 +40,8 @@ def main() -> int:
     except CannotPrepare as reason:
         print(f"cuda-dry: skipped: {reason}")
         return 0
-    export()
+    sources = (file for folder in EXPORTED_BY for file in (ROOT / folder).rglob("*.py"))
+    make_once(BUNDLES, digest(Path(__file__), *sources), export)
     failed = [name for name in CHECKS if not passes(python, name)]
     print(f"cuda-dry: {', '.join(failed)} failed" if failed else "cuda-dry: all as designed")
     return 1 if failed else 0
@@ -48,7 +50,16 @@ def main() -> int:
 def passes(python: Path, name: str) -> bool:
     print(f"== {name}", flush=True)
     command = [python, "-m", f"tests.cuda_dry.check_{name}", BUNDLES]
-    return subprocess.run(command, env=variables(), timeout=600).returncode == 0
+    # A session of its own, so that its servers end with it.
+    with subprocess.Popen(command, env=variables(), start_new_session=True) as process:
+        try:
+            return process.wait(SECONDS) == 0
+        except subprocess.TimeoutExpired:
+            print(f"NO {name} ends within {SECONDS} s", flush=True)
+            return False
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 if __name__ == "__main__":

@@ -6,9 +6,20 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
-__all__ = ["FOLDER", "LIBRARIES", "CannotPrepare", "environment", "variables"]
+__all__ = [
+    "FOLDER",
+    "LIBRARIES",
+    "ROOT",
+    "CannotPrepare",
+    "digest",
+    "environment",
+    "fake_libraries",
+    "make_once",
+    "variables",
+]
 
 ROOT = Path(__file__).parents[2]
 FAKE = Path(__file__).parent / "fake"
@@ -24,6 +35,7 @@ PACKAGES = {
     "nvidia-curand": ("cu13/lib/libcurand.so.10",),
 }
 MAJORS = {"nvidia-cudnn-cu13": "9.99", "nvidia-cufft": "12.99", "nvidia-curand": "10.99"}
+LOCKS = ("pyproject.toml", "constraints.txt")
 HEADERS = ("nvidia-cuda-runtime>=13,<14", "nvidia-cuda-crt>=13,<14")
 
 
@@ -32,17 +44,15 @@ class CannotPrepare(Exception):
 
 
 def environment() -> Path:
-    """Return the path of its Python; make it if it is not there, or was made for something else."""
-    if not shutil.which("g++"):
-        raise CannotPrepare("there is no g++, which builds the fake CUDA")
+    """Return the path of its Python; make it if it is not there, or was made for something else.
+
+    Raises:
+        CannotPrepare: with the reason.
+    """
     if sys.platform != "linux" or os.uname().machine != "x86_64":
         raise CannotPrepare(f"onnxruntime-gpu is for x86-64 Linux, and this is {sys.platform} {os.uname().machine}")
-    python, made_for = VENV / "bin" / "python", FOLDER / "made-for"
-    wanted = _digest()
-    if not python.exists() or not made_for.exists() or made_for.read_text() != wanted:
-        made_for.unlink(missing_ok=True)
-        _make()
-        made_for.write_text(wanted)
+    python = VENV / "bin" / "python"
+    make_once(VENV, digest(*FAKE.iterdir(), Path(__file__), *map(ROOT.joinpath, LOCKS)), _make_environment)
     # The code changes more often than what it needs.
     _pip("install", "--quiet", "--no-deps", "--no-build-isolation", "--force-reinstall", str(ROOT))
     return python
@@ -53,16 +63,41 @@ def variables() -> dict[str, str]:
     return os.environ | {"LD_LIBRARY_PATH": str(LIBRARIES / "driver"), "PYTHONPATH": "", "CHARSTREAM_ENGINES": "0"}
 
 
-def _digest() -> str:
-    files = [*sorted(FAKE.iterdir()), Path(__file__), ROOT / "pyproject.toml", ROOT / "constraints.txt"]
-    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
+def fake_libraries() -> Path:
+    """Return the folder with the fake libraries; build them if they are not there, or of other sources.
+
+    Raises:
+        CannotPrepare: with the reason.
+    """
+    make_once(LIBRARIES, digest(*FAKE.iterdir()), _build_fakes)
+    return LIBRARIES
 
 
-def _make() -> None:
-    for path in (VENV, LIBRARIES, WHEELS):
-        shutil.rmtree(path, ignore_errors=True)
-    WHEELS.mkdir(parents=True)
+def make_once(folder: Path, wanted: str, make: Callable[[], None]) -> None:
+    """Make a folder anew, unless it was made for what is wanted."""
+    made_for = folder.with_name(f"{folder.name}.made-for")
+    if not made_for.exists() or made_for.read_text() != wanted:
+        made_for.unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
+        make()
+        made_for.write_text(wanted)
+
+
+def digest(*files: Path) -> str:
+    """Return a digest of what the files hold."""
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sorted(files))).hexdigest()
+
+
+def _build_fakes() -> None:
+    if not shutil.which("g++"):
+        raise CannotPrepare("there is no g++, which builds the fake CUDA")
     _run("the fake CUDA is not built", "bash", str(FAKE / "build.sh"), str(LIBRARIES), str(_headers()))
+
+
+def _make_environment() -> None:
+    fake_libraries()
+    shutil.rmtree(WHEELS, ignore_errors=True)
+    WHEELS.mkdir()
     for name, files in PACKAGES.items():
         _write_wheel(name, files)
     _run("no environment can be made", sys.executable, "-m", "venv", str(VENV))

@@ -2,6 +2,7 @@
 
 import re
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import grpc
@@ -9,7 +10,9 @@ import numpy as np
 import pytest
 import torch
 
+from bundle.manifest import Manifest
 from bundle.probe import ROWS, SAMPLED, probe_inputs
+from bundle.read import Bundle
 from bundle.vocabulary import Vocabulary
 from bundle.write import write_bundle
 from export.build import build
@@ -17,7 +20,10 @@ from models.network.char_lm import CharLM, ModelConfig
 from models.training.checkpoint import Trained
 from protos import charstream_pb2 as pb
 from protos import charstream_pb2_grpc as pb_grpc
+from server.runtime.host_runner import CannotRun
+from server.runtime.load import load
 from server.runtime.probe import LARGE, short_inputs
+from server.settings import ServerSettings
 from tests.conftest import ready, start_server, stop
 
 SYMBOLS = 6001
@@ -52,6 +58,24 @@ def test_a_large_vocabulary_is_served_with_default_settings(tiny: Trained, tmp_p
         assert int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 1e3 < said + 150  # type: ignore[index]
     finally:
         stop(server)
+
+
+def test_cuda_refuses_a_large_vocabulary_and_says_who_serves_it(
+    device_files: tuple[Manifest, dict[str, bytes]],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """There each row would be sorted by itself: minutes of captures, and steps slower than the CPU's."""
+    manifest, files = device_files
+    large = manifest.model_copy(update={"symbols": tuple(map(chr, range(0x4E00, 0x4E00 + SYMBOLS)))})
+    bundle, limit = Bundle(Path(), large, "", files), "6,001 symbols, and CUDA serves at most 4,096"
+    with pytest.raises(CannotRun, match=f"--provider cuda: the bundle has {limit}: --provider cpu serves it"):
+        load(bundle, ServerSettings(provider="cuda"))
+    monkeypatch.setattr("server.runtime.load.has_cuda", lambda: True)
+    with caplog.at_level("INFO"), suppress(CannotRun, ValueError):  # the files are of another vocabulary
+        load(bundle, ServerSettings(provider="auto", max_rows=4))
+    assert f"{limit}, so the CPU serves it" in caplog.text
+    assert "cuda does not work here" not in caplog.text
 
 
 @pytest.mark.parametrize("rows", [1, ROWS])
