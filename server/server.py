@@ -90,6 +90,7 @@ class Server:
         """Load the models and serve them. Return False if a signal came first."""
         self._handle_signals()
         keys = self._read_keys()
+        _spare_the_collector()
         if not await self._load():
             return False
         if self._settings.replicas:
@@ -103,7 +104,6 @@ class Server:
         if http:
             states = StateReader(self._catalog, self._settings, generation.quotas, self._drain)
             http.start(build(calls, generation, models, states, self._settings, self._observation.metrics))
-        _spare_the_collector()
         self._observation.metrics.stage = Stage.READY
         return True
 
@@ -208,7 +208,7 @@ class Server:
 
 
 def _spare_the_collector() -> None:
-    """Keep what is there from the start out of Python's collections of garbage.
+    """Keep what is there before models are loaded, which may go again, out of Python's collections of garbage.
 
     They went through all of it every second or two under load, and nothing was sent for a tenth of a second.
     """
