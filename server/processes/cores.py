@@ -9,7 +9,7 @@ __all__ = ["engines_for", "most_engines", "usable_cores"]
 
 # More engines than this are for those who ask for them: one event loop has to carry all their messages.
 MOST_BY_DEFAULT = 8
-# On any machine so many may be asked for; beyond it one for each core.
+# May be asked for on any machine; beyond it, one for each core.
 MOST_ANYWHERE = 16
 CGROUPS, OWN_CGROUP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 

@@ -14,7 +14,7 @@ from server.streaming.text_stream import Reader, StreamLimits, TextStream
 
 __all__ = ["Streams"]
 
-# gRPC takes in a new call every four turns of the event loop, and a message takes it about 50 us. For so many turns
+# gRPC takes in a new call every four turns of the event loop, and a message takes it about 50 us. For CALL_TURNS turns
 # after a call came, others are expected, and few streams are woken in one.
 WOKEN_AT_ONCE, WOKEN_BESIDE_CALLS, CALL_TURNS = 32, 4, 8
 
