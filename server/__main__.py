@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from charstream.settings import fail, parse
 from server.errors import CannotStart
 from server.observe import logs
+from server.processes.cores import most_engines, usable_cores
 from server.server import Server
 from server.settings import ServerSettings
 
@@ -23,6 +24,7 @@ log = logging.getLogger("charstream.server")
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit code 0: drained; 1: could not start, or an engine broke; 2: wrong usage; 128 + N: a second signal N."""
     settings = parse(ServerSettings, argv, command=COMMAND, environment="CHARSTREAM_")
+    _check_engines(settings)
     logs.configure(settings)
     ports = 1 if settings.http_port is None else 2
     _allow_open_files(ports * settings.max_connections + OTHER_FILES)
@@ -37,6 +39,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.shutdown()
     # Python would wait for a model that is just being loaded.
     os._exit(code)
+
+
+def _check_engines(settings: ServerSettings) -> None:
+    """End with exit code 2 if more engine processes are wanted than this machine can use."""
+    cores = usable_cores()
+    most = most_engines(cores)
+    if settings.engines != "auto" and int(settings.engines) > most:
+        said = f"this process may use {cores} {'core' if cores == 1 else 'cores'}: give auto, or 0 to {most}"
+        fail(COMMAND, f"--engines {settings.engines}: {said}", code=2)
 
 
 def _allow_open_files(wanted: int) -> None:

@@ -70,7 +70,7 @@ class ServerSettings(Settings):
     engines: str = Field(
         "auto",
         pattern=r"^(auto|[0-9]{1,3})$",
-        examples=["auto", "0", "2", "999"],
+        examples=["auto", "0", "2", "16"],
         description="processes that run each model and share its texts; auto takes one for each core that may be used "
         "(beyond two cores, one is left for the network), at most 8, and a single one on CUDA. 0 runs models in the "
         "server's own process",

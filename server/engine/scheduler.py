@@ -22,6 +22,8 @@ __all__ = ["Scheduler"]
 
 # A newcomer's first run gives it this many characters, so that they are seen early.
 FIRST_CHARS = 4
+# A message that its reader would rather wait for than have in parts is made in one run up to this length.
+MOST_TOGETHER = 16
 # A prompt from this length on passes the prefill area; shorter ones are part of the first run.
 LONG_PROMPT = 32
 MAX_PREFILL_STEPS = 256
@@ -177,11 +179,11 @@ class Scheduler(Generic[R]):
         own_seconds = round_seconds * (1 - PREFILL_SHARE) if self.prefill_rows else round_seconds
         longest = max(row.forced_left + row.chars_left for row in rows)
         fitting = int((own_seconds - self._short_run_seconds) / step_seconds)
-        fitting = min(fitting, _even_steps(rows, step_seconds))
+        fitting = max(min(fitting, _even_steps(rows, step_seconds)), min(map(self._chars_together, rows)))
         allowed = self.limits.full_steps if full else self.limits.steps
         steps = _step_count(allowed, self._most_steps(fitting, rows, full), longest)
-        first_chars = min((row.forced_left for row in rows if row.fresh), default=MAX_STEPS) + FIRST_CHARS
-        short = _step_count(allowed, steps, first_chars)
+        needed = (row.forced_left + max(FIRST_CHARS, self._chars_together(row)) for row in rows if row.fresh)
+        short = _step_count(allowed, steps, min(needed, default=MAX_STEPS))
         postpone = groups == 1 and 2 * short < steps
         steps = short if postpone else steps
         self._short_run_seconds = self._short_run_seconds + steps * step_seconds if postpone else 0.0
@@ -190,6 +192,11 @@ class Scheduler(Generic[R]):
             # The round is not over: its prefill comes after it.
             self._is_prefill_next = False
         return Plan(Area.DECODE, first, rows, steps, full, postpone)
+
+    def _chars_together(self, row: R) -> int:
+        """Return how many characters the row's reader wants in one message, even if they come later then."""
+        size, delay = row.chunking.max_chars, row.chunking.max_delay
+        return min(size, MOST_TOGETHER) if size and delay > self.chunk_delay else 1
 
     def _from_last(self, identity: str) -> Iterator[R]:
         """Yield the identity's rows, from the last slot on."""

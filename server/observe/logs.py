@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 import sys
 import traceback
 from collections.abc import Iterator, Mapping
@@ -18,6 +19,8 @@ from server.settings import ServerSettings
 __all__ = ["CallLog", "Console", "Json", "configure", "lost_lines"]
 
 log = logging.getLogger("charstream.calls")
+
+UNCLEAR = re.compile(r'[ "=\\]')  # in a value without quotes
 
 
 def configure(settings: ServerSettings) -> None:
@@ -45,7 +48,9 @@ class CallLog(Observer):
         fields = _call_fields(call)
         if self._texts:
             fields |= {"prompt": call.prompt, "text": call.text}
-        log.log(level, "call", extra={"fields": fields})
+        # As `log.log` does, without a look through the stack for who calls it.
+        if log.isEnabledFor(level):
+            log.handle(log.makeRecord(log.name, level, __file__, 0, "call", (), None, extra={"fields": fields}))
 
 
 class Console(logging.Formatter):
@@ -116,7 +121,7 @@ def _traceback(record: logging.LogRecord) -> Iterator[str]:
 def _quote_value(value: Any) -> str:
     """Return a value whose end can be seen: in quotes, if it has characters that could end it."""
     text = str(value)
-    return text if text.isprintable() and not set(text) & set(' "=\\') else json.dumps(text, ensure_ascii=False)
+    return text if not UNCLEAR.search(text) and text.isprintable() else json.dumps(text, ensure_ascii=False)
 
 
 def _printable(text: str) -> str:

@@ -5,10 +5,12 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["engines_for", "usable_cores"]
+__all__ = ["engines_for", "most_engines", "usable_cores"]
 
 # More engines than this are for those who ask for them: one event loop has to carry all their messages.
 MOST_BY_DEFAULT = 8
+# May be asked for on any machine; beyond it, one for each core.
+MOST_ANYWHERE = 16
 CGROUPS, OWN_CGROUP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
@@ -36,3 +38,8 @@ def _quotas() -> Iterator[float]:
 def engines_for(cores: int) -> int:
     """Return how many engines suit that number of cores: of more than two, one is left for the event loop."""
     return min(cores if cores <= 2 else cores - 1, MOST_BY_DEFAULT)
+
+
+def most_engines(cores: int) -> int:
+    """Return how many engines of a model may be asked for: more would only take memory, and time from each other."""
+    return max(cores, MOST_ANYWHERE)

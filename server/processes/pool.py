@@ -98,7 +98,8 @@ class EnginePool:
         self._texts: dict[int, Placement] = {}  # by stream
         self._homeless: dict[int, Placement] = {}  # by stream: those that wait for an engine, or for their trial
         self._suspect: Placement | None = None  # that runs now
-        self._numbers = itertools.count()
+        # For texts that are submitted once more; the first time it is the stream's.
+        self._numbers = itertools.count(-1, -1)
         self._homes: PrefixIndex[int] = PrefixIndex()
         self._ready: EngineReady | None = None
         self._tasks = set[asyncio.Task[None]]()
@@ -184,11 +185,12 @@ class EnginePool:
         self._place_homeless()
 
     def _submit_to(self, index: int, placement: Placement, request: Request) -> None:
-        place = self._places[index]
-        placement.engine, placement.number, placement.placed = index, next(self._numbers), time.monotonic()
-        place.placements[placement.number] = placement
+        place, is_first = self._places[index], not placement.placed
+        number = request.stream if is_first else next(self._numbers)
+        placement.engine, placement.number, placement.placed = index, number, time.monotonic()
+        place.placements[number] = placement
         assert place.engine
-        place.engine.submit(replace(request, stream=placement.number))
+        place.engine.submit(request if is_first else replace(request, stream=number))
         if placement.conclusion and not placement.ends_by_replay:
             place.engine.submit(Conclude(placement.number, placement.conclusion))
 
@@ -242,7 +244,7 @@ class EnginePool:
         if finish:
             finish = placement.finish(finish)
             self._forget(placement)
-        return replace(output, stream=placement.request.stream, state=None, finish=finish)
+        return Output(placement.request.stream, output.text, finish, output.scores, output.snapshot)
 
     def _relieve(self, engine: EngineProcess, waiting: Sequence[int]) -> None:
         """Move texts that wait for their first slot in this engine to engines that have free ones."""

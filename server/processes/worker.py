@@ -1,5 +1,6 @@
 """An engine process: it loads one model, and runs its engine until the server closes the connection."""
 
+import gc
 import logging
 import os
 import time
@@ -70,6 +71,8 @@ def _load(connection: "Connection", order: LoadOrder) -> Engine:
         commands=Commands(connection),
     )
     engine.warm_up()
+    gc.collect()
+    gc.freeze()  # no collection of garbage goes through what is there from the start
     connection.send(EngineReady(loaded.precision, loaded.provider, loaded.device, loaded.numerics, runtime_version()))
     return engine
 

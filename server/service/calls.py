@@ -6,7 +6,7 @@ import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 import grpc
 import numpy as np
@@ -21,24 +21,20 @@ from server.access.caller import Caller
 from server.access.cancel_limit import CancelLimit
 from server.errors import RequestError
 from server.observe.call import Call, CallHeaders, Observer, current_call
-from server.streaming.text_stream import Reader
 
-__all__ = ["Activations", "Calls", "ModelCard", "Models", "SharedWriter", "States", "Texts", "Writer", "report_fault"]
+__all__ = ["Activations", "Calls", "ModelCard", "Models", "States", "Texts", "Writer", "report_fault"]
 
 log = logging.getLogger("charstream.service")
 
 
 class Writer(Protocol):
-    """Takes the messages of a call, and waits while their reader is slow. A context of grpc.aio is one."""
+    """Takes the messages of a call, and waits while their reader is slow. A context of grpc.aio is one.
+
+    One that takes those of several calls, whose texts have one reader, has a `reader`: a `Reader` that says when that
+    took one last.
+    """
 
     async def write(self, message: Any) -> None: ...
-
-
-@runtime_checkable
-class SharedWriter(Writer, Protocol):
-    """Takes the messages of several calls, whose texts have one reader: `reader` says when that took one last."""
-
-    reader: Reader
 
 
 class Texts(Protocol):

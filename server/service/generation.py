@@ -14,7 +14,7 @@ from server.catalog.loaded_model import ServedModel
 from server.engine.messages import Output, Reason, Request
 from server.errors import CallTooLong, RequestError, ShuttingDown
 from server.observe.call import Call, current_call
-from server.service.calls import SharedWriter, Writer
+from server.service.calls import Writer
 from server.service.requests import generation_request, scoring_request
 from server.service.responses import GenerateResponder, ScoreResponder
 from server.service.resume_tokens import Keys
@@ -165,7 +165,7 @@ class _Caller:
         self.model, self.quota = model, quota
         self._call, self._writer, self._keep_text = call, writer, keep_text
         self._turn = asyncio.Lock()
-        self._reader = writer.reader if isinstance(writer, SharedWriter) else Reader()
+        self._reader: Reader = getattr(writer, "reader", None) or Reader()
 
     def open(self, request: Request) -> AbstractAsyncContextManager[Chunks]:
         """Open a text; give its chunks."""

@@ -1,5 +1,6 @@
 """The RPCs that a server has: their names, and the objects that serve them."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import grpc
@@ -41,10 +42,23 @@ def add_services(
 ) -> None:
     """Make the server serve these, and describe them by reflection."""
     pb_grpc.add_TextGenerationServicer_to_server(generation, server)  # type: ignore[no-untyped-call]
-    pb_grpc.add_ModelsServicer_to_server(models, server)  # type: ignore[no-untyped-call]
-    oip_grpc.add_GRPCInferenceServiceServicer_to_server(inference, server)  # type: ignore[no-untyped-call]
+    pb_grpc.add_ModelsServicer_to_server(models, _Unregistered(server))  # type: ignore[no-untyped-call]
+    oip_grpc.add_GRPCInferenceServiceServicer_to_server(inference, _Unregistered(server))  # type: ignore[no-untyped-call]
     add_HealthServicer_to_server(checks, server)
     _describe(server, [*SERVICES, health.SERVICE_NAME])
+
+
+class _Unregistered:
+    """Adds the handlers of services whose methods grpc.aio looks up by name, when they are called.
+
+    For each method that is registered it waits anew after every call, whatever that called.
+    """
+
+    def __init__(self, server: grpc.aio.Server) -> None:
+        self.add_generic_rpc_handlers = server.add_generic_rpc_handlers
+
+    def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Any]) -> None:
+        """Register nothing."""
 
 
 def _describe(server: grpc.aio.Server, names: list[str]) -> None:

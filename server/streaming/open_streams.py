@@ -14,8 +14,9 @@ from server.streaming.text_stream import Reader, StreamLimits, TextStream
 
 __all__ = ["Streams"]
 
-# gRPC takes in a new call every few turns of the event loop, and a message takes it about 50 us.
-WOKEN_AT_ONCE = 32
+# gRPC takes in a new call every four turns of the event loop, and a message takes it about 50 us. For CALL_TURNS turns
+# after a call came, others are expected, and few streams are woken in one.
+WOKEN_AT_ONCE, WOKEN_BESIDE_CALLS, CALL_TURNS = 32, 4, 8
 
 
 class Streams:
@@ -38,6 +39,7 @@ class Streams:
         self._numbers = itertools.count()
         self._conclusion: Reason | None = None
         self._arrived: deque[Output] = deque()
+        self._turns = 0  # in which streams were woken, since the last call came
         # By the engine that they came from: ticks received and not handled yet, and when the first was posted.
         self._unhandled: dict[Callable[[Command], None], tuple[int, float]] = {}
 
@@ -63,6 +65,7 @@ class Streams:
             Overloaded: too many are open, no row was free in time, or the reader takes nothing.
         """
         self.check_capacity(1)
+        self._turns = 0
         number = next(self._numbers)
         stream = TextStream(
             number, request, submitted, limits=self._limits, quota=quota, reader=reader, submit=self.submit
@@ -113,7 +116,9 @@ class Streams:
 
     def _hand_out(self) -> None:
         """Wake some streams, and the others in the loop's next turns: so new calls are taken in between."""
-        for _ in range(min(WOKEN_AT_ONCE, len(self._arrived))):
+        self._turns += 1
+        most = WOKEN_AT_ONCE if self._turns > CALL_TURNS else WOKEN_BESIDE_CALLS
+        for _ in range(min(most, len(self._arrived))):
             output = self._arrived.popleft()
             stream = self._open.get(output.stream)
             if stream:

@@ -4,11 +4,10 @@ from collections.abc import AsyncIterable
 from typing import Any
 
 import grpc
-from grpc.aio import ServerInterceptor
 
 from server.observe.call import begin_call
 from server.service.calls import Calls
-from server.service.interceptors.handlers import Behaviour, Context, rebuild_handler
+from server.service.interceptors.handlers import Behaviour, Context, WrappingInterceptor, rebuild_handler
 from server.service.rpcs import REPLICAS
 
 __all__ = ["CallInterceptor"]
@@ -18,17 +17,21 @@ EXEMPT = "/grpc.health.v1.Health/", f"/{REPLICAS}/"
 RPC_TYPES = "unary", "server_stream", "client_stream", "bidi_stream"
 
 
-class CallInterceptor(ServerInterceptor):
+class CallInterceptor(WrappingInterceptor):
     """Health checks are open to everybody, what replicas ask has signatures of its own; nobody is told of them."""
 
     def __init__(self, calls: Calls) -> None:
+        super().__init__()
         self._calls = calls
 
     async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
-        handler, method = await continuation(handler_call_details), handler_call_details.method
+        handler = await super().intercept_service(continuation, handler_call_details)
         rpc_type = RPC_TYPES[2 * handler.request_streaming + handler.response_streaming] if handler else ""
-        begin_call(method.lstrip("/"), rpc_type)
-        if handler is None or method.startswith(EXEMPT):
+        begin_call(handler_call_details.method.lstrip("/"), rpc_type)
+        return handler
+
+    def wrap(self, handler: Any, method: str) -> Any:
+        if method.startswith(EXEMPT):
             return handler
         wrap = self._wrap_stream if handler.stream_stream else self._wrap
         return rebuild_handler(handler, wrap, handler.request_deserializer)

@@ -4,27 +4,24 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from google.protobuf.message import DecodeError
-from grpc.aio import ServerInterceptor
 
 from server.errors import InvalidField
-from server.service.interceptors.handlers import Behaviour, Context, rebuild_handler
+from server.service.interceptors.handlers import Behaviour, Context, WrappingInterceptor, rebuild_handler
 
 __all__ = ["DecodingInterceptor"]
 
 
-class DecodingInterceptor(ServerInterceptor):
+class DecodingInterceptor(WrappingInterceptor):
     """The last interceptor. gRPC itself would decode before all others, and answer UNKNOWN with Python's words."""
 
-    async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
-        handler = await continuation(handler_call_details)
-
+    def wrap(self, handler: Any, method: str) -> Any:
         def decode(data: bytes) -> Any:
             try:
                 return handler.request_deserializer(data)
             except DecodeError:
                 raise InvalidField("request", "is no message of this method's type, or a piece of one") from None
 
-        def wrap(behaviour: Behaviour) -> Behaviour:
+        def wrap_behaviour(behaviour: Behaviour) -> Behaviour:
             async def handle(data: bytes, context: Context) -> Any:
                 return await behaviour(decode(data), context)
 
@@ -33,4 +30,4 @@ class DecodingInterceptor(ServerInterceptor):
 
             return handle_stream if handler.request_streaming else handle
 
-        return handler and rebuild_handler(handler, wrap, None)
+        return rebuild_handler(handler, wrap_behaviour, None)

@@ -8,12 +8,11 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 from grpc import StatusCode
-from grpc.aio import ServerInterceptor
 
 from server.errors import InvalidField, Overloaded, RequestError, WrongReplica
 from server.observe.call import current_call
 from server.service.calls import report_fault
-from server.service.interceptors.handlers import Behaviour, Context, rebuild_handler
+from server.service.interceptors.handlers import Behaviour, Context, WrappingInterceptor, rebuild_handler
 
 __all__ = ["ErrorInterceptor", "status_of"]
 
@@ -22,15 +21,14 @@ PUSHBACK = "grpc-retry-pushback-ms"
 CALL = "charstream-call"  # the trailer with the id that the log has of the call
 
 
-class ErrorInterceptor(ServerInterceptor):
+class ErrorInterceptor(WrappingInterceptor):
     """A RequestError becomes its status; anything unexpected becomes INTERNAL with an id that the log has too.
 
     Handlers must be coroutines: a stream is written with `context.write`, so that its errors pass through here.
     """
 
-    async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
-        handler = await continuation(handler_call_details)
-        return handler and rebuild_handler(handler, _guard, handler.request_deserializer)
+    def wrap(self, handler: Any, method: str) -> Any:
+        return rebuild_handler(handler, _guard, handler.request_deserializer)
 
 
 def _guard(behaviour: Behaviour) -> Behaviour:

@@ -109,6 +109,24 @@ def test_a_newcomers_first_run_is_short_but_covers_its_prompt() -> None:
     assert (plan.steps, plan.postpone) == (10 + FIRST_CHARS, True)
 
 
+def test_a_message_that_its_reader_waits_for_is_made_in_one_run() -> None:
+    """In the first run of a text too, and where a run fits the delay that is shorter than the message."""
+    s = scheduler(chunk_delay=0.0505)
+    s.add(row(0))
+    late = Row(1, 0, 0, 1000, 1000, Chunking(1.0, 8))
+    s.add(late)
+    s.admit()
+    plan = s.plan()
+    assert (plan.steps, plan.postpone) == (8, True)
+    slow = scheduler(chunk_delay=0.0045)
+    slow.add(row(0, message=8))
+    slow.admit()
+    assert slow.plan().steps == 8
+    slow.add(row(1, message=None))
+    slow.admit()
+    assert slow.plan().steps == 4
+
+
 def test_short_runs_for_newcomers_count_for_the_round_and_end_with_it() -> None:
     """Others are delivered as often as without newcomers, however many come."""
     s = scheduler(max_rows=99, max_batch=99, chunk_delay=0.0205)
