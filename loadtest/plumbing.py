@@ -34,6 +34,7 @@ __all__ = ["StreamUser"]
 locust.stats.bucket_response_time = bucket  # type: ignore[assignment]  # floats work too
 
 PARTS = (Tls, Scenario, Thresholds, Recording)
+LONG_SECONDS = 3600
 
 
 class StreamUser(User):
@@ -52,7 +53,7 @@ class StreamUser(User):
     @task
     def wait_for_the_end(self) -> None:
         while True:
-            gevent.sleep(3600)
+            gevent.sleep(LONG_SECONDS)
 
     def on_stop(self) -> None:
         recorder_of(self.environment).leave(self.number)
@@ -124,5 +125,7 @@ def _conclude(environment: Environment, **_: Any) -> None:
         print(f"loadtest: {line}", file=sys.stderr)
     environment.process_exit_code = 1 if lines else 0
     if options.csv_prefix:
-        # Locust doesn't flush its CSV writer at the end: let it wake once more, or up to a second is missing.
-        gevent.sleep(locust.stats.CSV_STATS_INTERVAL_SEC * 1.2)
+        # Locust doesn't flush its CSV writer at the end: let it wake once more, or up to a second is missing. After
+        # that it must not wake again, as its files are closed.
+        interval, locust.stats.CSV_STATS_INTERVAL_SEC = locust.stats.CSV_STATS_INTERVAL_SEC, LONG_SECONDS
+        gevent.sleep(interval * 1.2)

@@ -12,12 +12,13 @@ from prometheus_client.parser import text_string_to_metric_families
 __all__ = ["ServerMetrics", "parse_page"]
 
 SECONDS = 5.0
+MEMORY, ENGINE_MEMORY = "process_resident_memory_bytes", "charstream_engine_memory_bytes"
 # Figures of the page -> names in the document: values as they are, and those of which the growth a second is shown.
 GAUGES = {
     "charstream_rows": "rows",
     "charstream_waiting": "waiting",
     "charstream_paused_rows": "paused rows",
-    "process_resident_memory_bytes": "memory",
+    MEMORY: "memory",
 }
 RATES = {
     "charstream_step_seconds_sum": "step seconds",
@@ -30,13 +31,18 @@ RATES = {
 
 
 def parse_page(text: str) -> dict[str, float]:
-    """Return the sums over all labels of the figures above; of the characters only those that were generated."""
+    """Return the sums over all labels of the figures above; of the characters only those that were generated.
+
+    The memory is that of the server's process and its engine processes; pages that they share are counted for each.
+    """
     found: defaultdict[str, float] = defaultdict(float)
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
             name = sample.name
             if name == "charstream_chars_total" and sample.labels.get("kind") == "generated":
                 name = "charstream_generated_chars"
+            if name == ENGINE_MEMORY:
+                name = MEMORY
             if name in GAUGES or name in RATES:
                 found[name] += sample.value
     return dict(found)

@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -31,6 +31,7 @@ from benchmarks.support.servers import untrained_bundle
 from client import AsyncClient
 
 STEP_MICROSECONDS = "2000"  # of a played engine: 500 characters a second for each text
+TEXTS_OF_A_CONNECTION = 1000  # Envoy and servers let one connection have 1,024 calls
 CHARS = {"played": 4000, "real": 1000}
 
 
@@ -52,7 +53,10 @@ def _cpu(pids: Sequence[int]) -> float:
 async def _measure(
     addresses: list[str], replicas: Replicas, envoy: EnvoyProcess, streams: int, seconds: float, chars: int
 ) -> Measured:
-    async with AsyncClient(addresses) as client:
+    async with AsyncExitStack() as stack:
+        clients = [
+            await stack.enter_async_context(AsyncClient(addresses)) for _ in range(0, streams, TEXTS_OF_A_CONNECTION)
+        ]
         arrivals: list[tuple[float, int]] = []
         first: list[float] = []
         begin = time.perf_counter()
@@ -60,6 +64,7 @@ async def _measure(
 
         async def read(number: int) -> None:
             await asyncio.sleep(seconds / 8 * number / streams)
+            client = clients[number % len(clients)]
             while (asked := time.perf_counter()) < end:
                 is_first = True
                 async for text in (stream := client.stream("", max_chars=chars)):

@@ -30,7 +30,7 @@ class ScaleSettings(Settings):
     cores: int = Field(16, ge=2, description="of a machine")
     gigabits: float = Field(10.0, gt=0, description="of its network")
     memory: float = Field(32.0, gt=0, description="gigabytes of its memory")
-    envoy_us: float = Field(20.0, ge=0, description="microseconds of a core that Envoy takes for a message (assumed)")
+    envoy_us: float = Field(20.0, ge=0, description="microseconds of a core that Envoy takes for a message")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -10,7 +10,7 @@ __all__ = ["Costs", "step_seconds"]
 
 MICROSECOND = 1e-6
 # Rows, and characters a second of the decode graph in one thread: README, "Figures", the column "graph".
-GRAPH = ((1, 14_726), (16, 86_589), (64, 98_758), (256, 100_169))
+GRAPH = ((1, 15_200), (16, 88_612), (64, 97_761), (256, 102_491))
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Costs:
         call: of the event loop, for a text's beginning and end beside its messages: assumed.
         shared: speed of an engine beside another one, over its speed alone (evidence, "Engine processes", 3: two bare
             sessions 172,207 of 2 x 101,775 characters a second).
-        envoy_message: of Envoy, for a message: assumed until it is measured (--envoy-us).
+        envoy_message: of Envoy, for a message (evidence, "Envoy's cost": 13 to 20 us where it has much to do).
         message_bytes: on the wire, beside the text (protobuf, frames, TCP, IP): counted, not measured.
         stream_bytes: memory of an open text (evidence, "memory of 4,096 streams": 416 MB ready, at most 667).
     """

@@ -44,11 +44,11 @@ POINTS = (
     _front(2, 256, 491_027, 22_363),
     _front(4, 64, 256_187, 12_518),
     _front(4, 256, 581_112, 25_298, is_overload=True),
-    Point("over gRPC, 1 stream", 2, 1, 13_305),
-    Point("over gRPC, 16 streams", 2, 16, 96_747),
-    Point("over gRPC, 64 streams", 2, 64, 143_333),
-    Point("over gRPC, 256 streams", 2, 256, 86_603, is_overload=True),
-    Point("over gRPC, 256 streams, 80 ms", 2, 256, 157_959, chunk_delay=0.08),
+    Point("over gRPC, 1 stream", 2, 1, 14_622),
+    Point("over gRPC, 16 streams", 2, 16, 100_724),
+    Point("over gRPC, 64 streams", 2, 64, 136_962),
+    Point("over gRPC, 256 streams", 2, 256, 96_624),
+    Point("over gRPC, 256 streams, 80 ms", 2, 256, 157_020, chunk_delay=0.08),
 )
 
 

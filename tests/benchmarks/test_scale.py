@@ -17,7 +17,7 @@ def test_the_simulation_is_within_a_tenth_of_what_was_measured() -> None:
         for point, result in compare(Costs(), seconds=2)
         if not point.is_overload
     ]
-    assert len(close) == 8
+    assert len(close) == 9
     assert all(close)
 
 

@@ -18,6 +18,7 @@ import grpc
 import numpy as np
 import pytest
 
+from loadtest.server_metrics import parse_page
 from protos import charstream_pb2 as pb
 from protos import charstream_pb2_grpc as rpc
 from server.engine.messages import Cancel, Request, Sampling
@@ -172,6 +173,12 @@ def test_no_text_depends_on_which_engine_runs_it_or_dies(bundles: Path) -> None:
             assert found.result() == expected
         metrics = urlopen(f"http://127.0.0.1:{metrics_port(server)}/metrics").read().decode()
         assert f'charstream_engine_deaths_total{{model="tiny"}} {kills}.0' in metrics
+        figures = dict(line.rsplit(" ", 1) for line in metrics.splitlines() if not line.startswith("#"))
+        memory = [float(value) for name, value in figures.items() if name.startswith("charstream_engine_memory_bytes")]
+        assert len(memory) == 3
+        assert parse_page(metrics)["process_resident_memory_bytes"] == pytest.approx(
+            float(figures["process_resident_memory_bytes"]) + sum(memory)
+        )  # what a load test shows of this server
 
 
 def metrics_port(server: ServerProcess) -> str:
