@@ -55,11 +55,13 @@ OPTIONS: dict[str, tuple[Any, ...]] = {
     "replace_rate": (0.0, 0.05),
     "drop_rate": (0.0, 0.05),
     "random_offsets": (False, True),
+    "shuffle": (False, True),
     "precision": ("fp32", "fp64"),
 }
 # Pairs that make no sense together, and why.
 LEFT_OUT = {
     frozenset({("residual", True), ("layers", 1)}): "a residual connection begins at the second layer",
+    frozenset({("shuffle", True), ("restart_every", 0)}): "pieces are of --restart-every windows",
 }
 # First weights with which an activation without bound is not tried: its state grows in each step of a text.
 DIVERGING: dict[str, tuple[str, ...]] = {

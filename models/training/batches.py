@@ -20,6 +20,10 @@ _BLOCK = 1 << 26
 class Streams:
     """B streams through B contiguous stripes of a text, each window after window, epoch after epoch.
 
+    Shuffled, the text is cut into pieces of `restart_every` windows, which the streams share in a random order that is
+    another one in each epoch. They begin their pieces one window after the other, where the trainer lets their states
+    begin anew.
+
     A window depends on its number only: there is no position to save, and no random generator.
 
     Args:
@@ -49,32 +53,57 @@ class Streams:
         self._starts = send(torch.arange(settings.batch) * self._stripe, self._device)
         self._all = send(torch.arange(self.sequence)[:, None], self._device)
         self.windows = self._count_windows()
+        self._orders: dict[int, NDArray[np.int64]] = {}
 
     def __deepcopy__(self, memo: object) -> "Streams":
-        return self  # nothing in it changes, and the text may be larger than memory
+        return self  # nothing in it changes but the orders that it keeps, and the text may be larger than memory
 
     @property
     def unread_share(self) -> float:
         """The share of the text that no window predicts, in any epoch."""
-        if self._settings.random_offsets:
+        if self._settings.random_offsets or self._settings.shuffle:
             return 0.0
         return 1 - self._settings.batch * self._place(self.windows) / (len(self._ids) - 1)
 
     def begins_epoch(self, number: int) -> bool:
         """Tell whether the streams jump before a window: the state is the initial one there."""
-        return number % self.windows == 0
+        return number == 0 if self._settings.shuffle else number % self.windows == 0
 
     def window(self, number: int) -> tuple[Tensor, Tensor]:
         """Return inputs and targets of one step, each [T, B] int64: characters, and the text's next ones.
 
         They lie where the text does.
         """
+        starts, length = self._shuffled_starts(number) if self._settings.shuffle else self._striped_starts(number)
+        random = np.random.default_rng((self._settings.seed, NOISE, number))
+        places = (starts + self._choose_places(length, random))[:, self._part]
+        return self._replace_some(self._read(places), random), self._read(places + 1)
+
+    def _striped_starts(self, number: int) -> tuple[Tensor, int]:
+        """Return where a window begins in each stream, [B], and how far it reaches."""
         epoch, index = divmod(number, self.windows)
         begin, end = self._place(index), self._place(index + 1)
-        random = np.random.default_rng((self._settings.seed, NOISE, number))
-        kept = self._choose_places(end - begin, random)
-        places = (self._starts + kept)[:, self._part] + (self._offset(epoch) + begin)
-        return self._replace_some(self._read(places), random), self._read(places + 1)
+        return self._starts + (self._offset(epoch) + begin), end - begin
+
+    def _shuffled_starts(self, number: int) -> tuple[Tensor, int]:
+        """Return the same where the streams share pieces of the text."""
+        length, every = self._place(1), self._settings.restart_every
+        streams = np.arange(self._settings.batch)
+        turns, windows = np.divmod(number + streams, every)
+        epochs, places = np.divmod(turns * len(streams) + streams, self._count_pieces(length * every))
+        pieces = [self._pieces(int(epoch), length * every)[at] for epoch, at in zip(epochs, places, strict=True)]
+        return self._send(np.array(pieces) + windows * length), length
+
+    def _count_pieces(self, size: int) -> int:
+        return max(1, (len(self._ids) - 1) // size)
+
+    def _pieces(self, epoch: int, size: int) -> NDArray[np.int64]:
+        """Return where the pieces of an epoch begin, in the order in which they are read; the text is a circle."""
+        if epoch not in self._orders:
+            random = np.random.default_rng((self._settings.seed, OFFSETS, epoch))
+            offset, order = random.integers(len(self._ids)), random.permutation(self._count_pieces(size))
+            self._orders = {**dict(list(self._orders.items())[-1:]), epoch: offset + size * order}
+        return self._orders[epoch]
 
     def _count_windows(self) -> int:
         """Return the number of windows of an epoch: those that fit whole into a stripe."""

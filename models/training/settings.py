@@ -113,6 +113,11 @@ class _Text(Settings):
     encoding: str = Field(PLAIN.encoding, min_length=1, description="of the text's files, such as utf-16 or cp1252")
     batch: int = Field(64, ge=1, description="streams of text read side by side")
     sequence: int = Field(128, ge=1, description="characters of a stream per step: how far gradients reach back")
+    shuffle: bool = Field(
+        False,
+        description="streams read pieces of --restart-every windows in a random order, another one in every epoch, "
+        "instead of a stripe each",
+    )
     random_offsets: bool = Field(False, description="streams begin elsewhere in every epoch")
     replace_rate: Rate = Field(0.0, description="share of the characters read that are replaced by random ones")
     drop_rate: Rate = Field(0.0, description="share of the text's characters that are left out when it is read")
@@ -236,6 +241,14 @@ class TrainSettings(_Run, _Optimisation, _Model, _Text):
     def _batch_norm_has_a_batch(self) -> Self:
         if not self.resume and self.norm == "batch" and self.batch * self.sequence == 1:
             raise ValueError("--norm batch has no variance of one character: --batch or --sequence must be 2 at least")
+        return self
+
+    @model_validator(mode="after")
+    def _pieces_have_a_length(self) -> Self:
+        if not self.resume and self.shuffle and not self.restart_every:
+            raise ValueError(
+                "--shuffle reads pieces of --restart-every windows, and 0 is none: give a number, or --no-shuffle"
+            )
         return self
 
     @property

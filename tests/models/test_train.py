@@ -211,6 +211,7 @@ def test_a_lost_loss_is_one_line_and_leaves_a_good_checkpoint(
         (["--minutes", "1e-6"], "--minutes 1e-06 is too short"),
         (["--cell", "rnn", "--activation", "maxout", "--form", "pre", "--hidden", "33"], "pools pairs of hidden units"),
         (["--norm", "batch", "--batch", "1", "--sequence", "1"], "--batch or --sequence must be 2 at least"),
+        (["--shuffle", "--restart-every", "0"], "--shuffle reads pieces of --restart-every windows, and 0 is none"),
         (["--device", "cuda:7"], "--device cuda:7: torch finds 0 GPUs here"),
         (["--device", "tpu"], "--device: is 'tpu', allowed are values like auto, cpu"),
         (["--split", "0.5,0.6"], "--split 0.5,0.6: expected the shares of training, validation and test"),

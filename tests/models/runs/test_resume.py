@@ -35,6 +35,7 @@ OTHERS = {
         "--loss",
         "sum",
         "--locked-dropout",
+        "--shuffle",
     ),
 }
 

@@ -13,6 +13,11 @@ from models.training.batches import Streams, require_length
 from models.training.settings import TrainSettings
 
 CHARS = 1003
+NOISES: list[dict[str, Any]] = [
+    {},
+    {"random_offsets": True, "replace_rate": 0.3, "drop_rate": 0.1},
+    {"shuffle": True, "restart_every": 3, "replace_rate": 0.3, "drop_rate": 0.1},
+]
 
 
 def _streams(batch: int = 4, sequence: int = 8, part: slice = slice(None), **settings: Any) -> Streams:
@@ -54,6 +59,35 @@ def test_random_offsets_begin_each_epoch_elsewhere_and_read_all_of_the_text() ->
         assert len(set(epoch.flatten())) == epoch.size
 
 
+def test_shuffled_streams_share_pieces_of_the_text_and_read_each_once_in_an_epoch() -> None:
+    streams = _streams(shuffle=True, restart_every=5)
+    inputs, targets = _windows(streams, 100)
+    assert (targets == (inputs + 1) % CHARS).all()
+    # Stream b begins a piece where (b + number) % 5 is 0, as the trainer's states do: the first ones of all but stream
+    # 0 are cut short there.
+    turns = (np.arange(100)[:, None] + np.arange(4)) // 5
+    begun = [(inputs[8 * number, b], turns[number, b] * 4 + b) for number in range(100) for b in range(4)]
+    pieces = {int(turn): int(begin) for begin, turn in reversed(begun)}
+    count = (CHARS - 1) // 40
+    whole = [pieces[turn] for turn in range(4, 2 * count)]  # of two epochs, but what was cut short
+    second = {(begin - whole[count]) % CHARS for begin in whole[count - 4 :]}
+    assert len(second) == count
+    assert {begin % 40 for begin in second} <= {0, CHARS % 40}
+    assert whole[: count - 4] != whole[count - 4 :][: count - 4]
+    for b in range(4):
+        jumps = np.flatnonzero(np.diff(inputs[:, b]) % CHARS != 1) + 1
+        assert all((jump // 8 + b) % 5 == 0 and jump % 8 == 0 for jump in jumps)
+    assert [streams.begins_epoch(number) for number in (0, 1, streams.windows)] == [True, False, False]
+
+
+@pytest.mark.parametrize("chars", [9, 40])
+def test_a_text_shorter_than_a_piece_is_read_around(chars: int) -> None:
+    given = TrainSettings(out=Path("run"), batch=1, sequence=8, restart_every=32, shuffle=True)
+    inputs, targets = _windows(Streams(np.arange(chars), chars, given), 40)
+    assert (targets == (inputs + 1) % chars).all()
+    assert set(inputs.flatten()) == set(range(chars))
+
+
 def test_a_share_of_the_characters_is_replaced_and_the_targets_are_not() -> None:
     inputs, targets = _windows(_streams(replace_rate=0.2), 60)
     assert (inputs != targets - 1).mean() == pytest.approx(0.2, abs=0.05)
@@ -70,7 +104,7 @@ def test_a_share_of_the_characters_is_left_out_and_the_targets_are_the_texts_nex
     assert not (steps[:, 0] == steps[:, 1]).all()
 
 
-@pytest.mark.parametrize("noise", [{}, {"random_offsets": True, "replace_rate": 0.3, "drop_rate": 0.1}])
+@pytest.mark.parametrize("noise", NOISES)
 def test_processes_read_what_one_process_reads(noise: dict[str, Any]) -> None:
     whole, parts = _streams(**noise), [_streams(part=slice(begin, begin + 2), **noise) for begin in (0, 2)]
     for number in (0, 5, whole.windows + 3):
@@ -79,7 +113,7 @@ def test_processes_read_what_one_process_reads(noise: dict[str, Any]) -> None:
             assert (joint == whole.window(number)[side].numpy()).all()
 
 
-@pytest.mark.parametrize("noise", [{}, {"random_offsets": True, "replace_rate": 0.3, "drop_rate": 0.1}])
+@pytest.mark.parametrize("noise", NOISES)
 def test_windows_cut_from_a_text_on_a_device_are_those_cut_from_the_file(noise: dict[str, Any]) -> None:
     given = TrainSettings(out=Path("run"), batch=4, sequence=8, **noise)
     ids = np.random.default_rng(0).integers(0, 200, CHARS).astype(np.uint8)
