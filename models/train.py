@@ -26,7 +26,15 @@ from models.terminal import ProgressBar, count_noun
 from models.training.async_steps import AsyncSteps
 from models.training.autotune import ThreadTrials, describe_arithmetic, fastest_arithmetic
 from models.training.checkpoint import CheckpointError
-from models.training.distributed import ALONE, CannotShare, FirstFailed, Group, is_restarted_by_torchrun, join_group
+from models.training.distributed import (
+    ALONE,
+    CannotShare,
+    FirstFailed,
+    Group,
+    is_restarted_by_torchrun,
+    join_group,
+    may_meet_the_dead,
+)
 from models.training.loss_guard import Diverged, StepOutcome
 from models.training.precision import Arithmetic, CannotCompute, device_of
 from models.training.schedule import TooShort
@@ -199,6 +207,11 @@ def _open_run(settings: TrainSettings, began: float, group: Group = ALONE) -> Ru
 
 def _run(settings: TrainSettings, began: float, group: Group) -> int:
     run = _open_run(settings, began, group)
+    if may_meet_the_dead():
+        run.say(
+            f"{COMMAND}: start torchrun with TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1: without it processes that begin again "
+            "after a death may wait for the dead one for ever"
+        )
     with run.lock:
         with Interrupt() as interrupt, _nothing_left_if_too_short(run):
             train(run, interrupt)

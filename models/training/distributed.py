@@ -19,6 +19,7 @@ __all__ = [
     "Group",
     "is_restarted_by_torchrun",
     "join_group",
+    "may_meet_the_dead",
     "require_shareable",
 ]
 
@@ -105,6 +106,15 @@ def is_restarted_by_torchrun() -> bool:
     torchrun's variable for the number of restarts does not count those after a machine left or joined.
     """
     return int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")) > 0
+
+
+def may_meet_the_dead() -> bool:
+    """Return whether a group that begins again may wait for ever for a process that died.
+
+    torchrun of torch 2.13 keeps one store for all beginnings, with the addresses of the processes of the one before
+    (torch/distributed/rendezvous.py takes it for a new one), unless TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 is set.
+    """
+    return is_restarted_by_torchrun() and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
 
 
 def require_shareable(settings: TrainSettings, group: Group) -> None:

@@ -14,6 +14,7 @@ import torch
 
 from models.runs.start import how_to_go_on
 from models.training.checkpoint import read
+from models.training.distributed import may_meet_the_dead
 from tests.models.conftest import SMALL
 from tests.models.training.test_distributed import _free_port, _metrics
 
@@ -26,8 +27,11 @@ def start_agent(port: int, log: Path, *flags: object) -> "subprocess.Popen[bytes
     elastic = ("--nnodes", 2, "--nproc-per-node", 1, "--max-restarts", 10, "--monitor-interval", 0.1)
     meeting = ("--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{port}", "--rdzv-id", "test")
     command = ("-m", "torch.distributed.run", *elastic, *meeting, "--local-addr", "127.0.0.1", "-m", "models.train")
+    environment = {**os.environ, "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}  # as docs/training.md has it
     with log.open("wb") as file:
-        return subprocess.Popen([sys.executable, *map(str, (*command, *flags))], stdout=file, stderr=file)
+        return subprocess.Popen(
+            [sys.executable, *map(str, (*command, *flags))], env=environment, stdout=file, stderr=file
+        )
 
 
 def worker_of(agent: int) -> int:
@@ -62,7 +66,17 @@ def test_a_killed_process_costs_what_came_after_the_last_checkpoint(verse: Path,
     for (name, step), nats in alone.items():
         # The mean training loss after the restart is one of fewer steps.
         assert name == "loss" or together[name, step] == pytest.approx(nats, abs=1e-4)
-    assert re.search(r"nats per character", logs[0].read_text() + logs[1].read_text())
+    said = logs[0].read_text() + logs[1].read_text()
+    assert re.search(r"nats per character", said)
+    assert "start torchrun with" not in said  # which prevents that they wait for the dead process
+
+
+def test_whoever_lets_beginnings_share_a_store_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")
+    monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "0")
+    assert not may_meet_the_dead()
+    monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "3")
+    assert may_meet_the_dead()
 
 
 def test_what_a_dead_process_left_decides_how_its_successor_begins(tmp_path: Path) -> None:
