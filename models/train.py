@@ -209,8 +209,8 @@ def _run(settings: TrainSettings, began: float, group: Group) -> int:
     run = _open_run(settings, began, group)
     if may_meet_the_dead():
         run.say(
-            f"{COMMAND}: start torchrun with TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1: without it processes that begin again "
-            "after a death may wait for the dead one for ever"
+            f"{COMMAND}: start torchrun with TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1: without it processes that begin "
+            "again after a death may wait for the dead one for ever"
         )
     with run.lock:
         with Interrupt() as interrupt, _nothing_left_if_too_short(run):
