@@ -23,6 +23,18 @@ import pathlib, sys
 print(*(str(found) for folder in sys.path for found in pathlib.Path(folder or ".", "nvidia").glob("*/lib")), sep=":")')
 export LD_LIBRARY_PATH=$libraries${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
 
+# Said once, before each part fails for it.
+[[ " $* " == *" --provider cpu "* ]] || "$python" -c '
+import importlib.util, sys
+from server.runtime.device_runner import RuntimeMissing, require_cuda
+try:
+    require_cuda()
+except RuntimeMissing as reason:
+    sys.exit(f"unpack.sh: {reason}; here torch for CUDA 13 brings them, or LD_LIBRARY_PATH names their folders")
+if not importlib.util.find_spec("torch"):
+    print("unpack.sh: this Python has no torch: the parts device and training will fail", file=sys.stderr)
+'
+
 flags=(--short 540 --data "$folder/data.txt" --folder "$folder/results")
 for bundle in "$folder"/bundles/*; do flags+=(--bundle "$bundle"); done
 cd "$folder/src"
