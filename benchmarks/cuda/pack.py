@@ -68,19 +68,31 @@ class CannotPack(Exception):
 
 def main(argv: Sequence[str] | None = None) -> int:
     settings = parse(PackSettings, argv, command=COMMAND)
+    if not settings.out.parent.is_dir():
+        fail(COMMAND, f"--out {settings.out}: there is no folder {settings.out.parent}")
     with tempfile.TemporaryDirectory() as name:
         try:
             gather(settings, Path(name))
         except (CannotPack, CannotPrepare, CorpusError) as reason:
             fail(COMMAND, str(reason), code=1)
-        with lzma.open(settings.out, "wb", filters=FILTERS) as file, tarfile.open(fileobj=file, mode="w|") as archive:
-            archive.add(name, arcname=".")
+        write_archive(Path(name), settings.out)
     shutil.copy(Path(__file__).with_name("unpack.sh"), settings.out.parent)
     size = settings.out.stat().st_size
     print(f"{settings.out}: {size / 1e6:.1f} MB")
     if size > MOST_BYTES:
         fail(COMMAND, f"{settings.out} has {size:,} bytes, expected at most {MOST_BYTES:,}: pack fewer bundles", code=1)
     return 0
+
+
+def write_archive(folder: Path, out: Path) -> None:
+    """Write the archive of what a folder holds; until all of it is written it has another name."""
+    part = out.with_name(f"{out.name}.part")
+    try:
+        with lzma.open(part, "wb", filters=FILTERS) as file, tarfile.open(fileobj=file, mode="w|") as archive:
+            archive.add(folder, arcname=".")
+        part.replace(out)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def gather(settings: PackSettings, folder: Path) -> None:

@@ -46,6 +46,15 @@ def test_an_archive_unpacks_and_measures_elsewhere(device_bundles: Path, tmp_pat
         assert result.stderr.startswith("unpack.sh: provider cuda: this onnxruntime has no CUDA"), result.stderr
 
 
+def test_a_folder_that_is_not_there_is_said_before_anything_is_made(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        pack.main(["--out", str(tmp_path / "none" / "cuda.tar.xz")])
+    assert ended.value.code == 2
+    assert f"there is no folder {tmp_path / 'none'}" in capsys.readouterr().err
+
+
 def part(architecture: int, content: bytes) -> bytes:
     """Return machine code with its head, as it lies in a block: 64 bytes, of which few are looked at."""
     return struct.pack("<HHIQIIHHI", 2, 0x101, 64, len(content), 0, 0, 0, 0, architecture).ljust(64, b"\1") + content
