@@ -42,6 +42,7 @@ BESIDE_SERVING = (
 LEFT_OUT = (
     *("onnxruntime/capi/libonnxruntime.so*", "onnxruntime/capi/libonnxruntime_providers_tensorrt.so"),
     *("onnxruntime/transformers", "onnxruntime/quantization", "onnx/backend/test", "bin", "numpy/*/tests"),
+    *("pretrained", "sympy", "mpmath"),  # torch brings the last two
 )
 # pip matches a wheel's least version of the system's C library exactly, so each is named.
 PLATFORMS = ("manylinux2014_x86_64", *(f"manylinux_2_{minor}_x86_64" for minor in range(5, 29)))
@@ -119,7 +120,7 @@ def put_source(folder: Path) -> None:
 def put_packages(site: Path, python: str) -> None:
     """Install charstream there, and what it needs beside torch, for another version of Python."""
     serving = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
-    pip = (sys.executable, "-m", "pip", "install", "--quiet", "--target", str(site))
+    pip = (sys.executable, "-m", "pip", "install", "--quiet", "--no-compile", "--target", str(site))
     there = ("--python-version", python, *(flag for name in PLATFORMS for flag in ("--platform", name)))
     wanted = ("--only-binary=:all:", "-c", str(ROOT / "constraints.txt"), *serving, *BESIDE_SERVING)
     print("onnxruntime-gpu's 256 MB, and other packages", flush=True)
