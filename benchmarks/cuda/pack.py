@@ -46,8 +46,8 @@ LEFT_OUT = (
 )
 # pip matches a wheel's least version of the system's C library exactly, so each is named.
 PLATFORMS = ("manylinux2014_x86_64", *(f"manylinux_2_{minor}_x86_64" for minor in range(5, 29)))
-# A bundle's precisions have the same weights, megabytes apart.
-FILTERS = [{"id": lzma.FILTER_LZMA2, "preset": 6, "dict_size": 128 << 20}]
+# Most of it is machine code for x86; a bundle's precisions have the same weights, megabytes apart.
+FILTERS = [{"id": lzma.FILTER_X86}, {"id": lzma.FILTER_LZMA2, "preset": 6, "dict_size": 128 << 20}]
 NOT_THERE = (":!docs", ":!pretrained")
 MOST_BYTES = 60_000_000
 
