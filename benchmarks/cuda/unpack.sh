@@ -7,15 +7,18 @@
 # was packed for, with torch for CUDA 13; nothing is installed, and nothing fetched.
 set -euo pipefail
 [ $# -ge 2 ] || { sed -n 2,7p "$0" >&2; exit 2; }
-archive=$1 folder=$2 python=${PYTHON:-python3}
+archive=$1 folder=$2
 shift 2
+python=$("${PYTHON:-python3}" -c 'import sys; print(sys.executable)')
 mkdir -p "$folder/results"
 folder=$(cd "$folder" && pwd)
 [ -d "$folder/src" ] || "$python" -m tarfile -e "$archive" "$folder"
 
 export PYTHONPATH=$folder/src:$folder/site
-"$python" -c 'import numpy, onnxruntime' ||
-    { echo "unpack.sh: $archive is not for $("$python" --version): set PYTHON, or pack with --python" >&2; exit 1; }
+error=$("$python" -c 'import numpy, onnxruntime' 2>&1) || {
+    echo "unpack.sh: $archive is not for $("$python" --version): set PYTHON, or pack with --python (${error##*$'\n'})" >&2
+    exit 1
+}
 
 # NVIDIA's packages lie beside torch, and not beside the onnxruntime that was unpacked.
 libraries=$("$python" -c '
