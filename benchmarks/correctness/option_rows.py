@@ -51,17 +51,15 @@ OPTIONS: dict[str, tuple[Any, ...]] = {
     "ema": (0.0, 0.9),
     "patience": (0, 10),
     "warmup": (0, 20),
-    "restart_every": (0, 8),
+    "streams": ("stripes", "anew", "shuffled"),
     "replace_rate": (0.0, 0.05),
     "drop_rate": (0.0, 0.05),
     "random_offsets": (False, True),
-    "shuffle": (False, True),
     "precision": ("fp32", "fp64"),
 }
 # Pairs that make no sense together, and why.
 LEFT_OUT = {
     frozenset({("residual", True), ("layers", 1)}): "a residual connection begins at the second layer",
-    frozenset({("shuffle", True), ("restart_every", 0)}): "pieces are of --restart-every windows",
 }
 # First weights with which an activation without bound is not tried: its state grows in each step of a text.
 DIVERGING: dict[str, tuple[str, ...]] = {
@@ -79,6 +77,12 @@ DROPOUT: dict[str, dict[str, Any]] = {
     "none": {"dropout": 0.0},
     "plain": {"dropout": 0.1},
     "locked": {"dropout": 0.1, "locked_dropout": True},
+}
+# Pieces have a length only where streams begin anew.
+STREAMS: dict[str, dict[str, Any]] = {
+    "stripes": {"restart_every": 0},
+    "anew": {"restart_every": 8},
+    "shuffled": {"restart_every": 8, "shuffle": True},
 }
 CLIPPING = {"none": (0.0, 0.0), "norm": (1.0, 0.0), "value": (0.0, 0.1)}  # by norm, by value; for the mean loss
 LEARNING_RATES = {"adamw": 0.01, "adam": 0.01, "rmsprop": 0.002, "adagrad": 0.05, "momentum": 0.1, "sgd": 0.5}
@@ -109,7 +113,7 @@ class Row:
         return bool(self.options["init"] == "zeros")
 
     def settings(self, data: Path, out: Path) -> TrainSettings:
-        given = {name: value for name, value in self.options.items() if name not in ("dropout", "clipping")}
+        given = {name: value for name, value in self.options.items() if name not in ("dropout", "clipping", "streams")}
         scale = SEQUENCE if self.options["loss"] == "sum" else 1
         by_norm, by_value = CLIPPING[self.options["clipping"]]
         optimizer = self.options["optimizer"]
@@ -130,6 +134,7 @@ class Row:
             **FIXED,
             **self.structure,
             **DROPOUT[self.options["dropout"]],
+            **STREAMS[self.options["streams"]],
             **given,
         )
 
