@@ -77,7 +77,7 @@ def run_short(settings: CudaSettings) -> dict[Part, str]:
         else:
             failed[part] = "no time was left"
         if part == "smoke" and part in failed:
-            say("the device does not compute what the host does: its speeds mean nothing")
+            say("until the device is seen to compute what the host does, its speeds mean nothing")
     return failed
 
 

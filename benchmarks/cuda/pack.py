@@ -42,11 +42,12 @@ BESIDE_SERVING = (
 LEFT_OUT = (
     *("onnxruntime/capi/libonnxruntime.so*", "onnxruntime/capi/libonnxruntime_providers_tensorrt.so"),
     *("onnxruntime/transformers", "onnxruntime/quantization", "onnx/backend/test", "bin", "numpy/*/tests"),
+    *("pretrained", "sympy", "mpmath"),  # torch brings the last two
 )
 # pip matches a wheel's least version of the system's C library exactly, so each is named.
 PLATFORMS = ("manylinux2014_x86_64", *(f"manylinux_2_{minor}_x86_64" for minor in range(5, 29)))
-# A bundle's precisions have the same weights, megabytes apart.
-FILTERS = [{"id": lzma.FILTER_LZMA2, "preset": 6, "dict_size": 128 << 20}]
+# Most of it is machine code for x86; a bundle's precisions have the same weights, megabytes apart.
+FILTERS = [{"id": lzma.FILTER_X86}, {"id": lzma.FILTER_LZMA2, "preset": 6, "dict_size": 128 << 20}]
 NOT_THERE = (":!docs", ":!pretrained")
 MOST_BYTES = 60_000_000
 
@@ -68,19 +69,31 @@ class CannotPack(Exception):
 
 def main(argv: Sequence[str] | None = None) -> int:
     settings = parse(PackSettings, argv, command=COMMAND)
+    if not settings.out.parent.is_dir():
+        fail(COMMAND, f"--out {settings.out}: there is no folder {settings.out.parent}")
     with tempfile.TemporaryDirectory() as name:
         try:
             gather(settings, Path(name))
         except (CannotPack, CannotPrepare, CorpusError) as reason:
             fail(COMMAND, str(reason), code=1)
-        with lzma.open(settings.out, "wb", filters=FILTERS) as file, tarfile.open(fileobj=file, mode="w|") as archive:
-            archive.add(name, arcname=".")
+        write_archive(Path(name), settings.out)
     shutil.copy(Path(__file__).with_name("unpack.sh"), settings.out.parent)
     size = settings.out.stat().st_size
     print(f"{settings.out}: {size / 1e6:.1f} MB")
     if size > MOST_BYTES:
         fail(COMMAND, f"{settings.out} has {size:,} bytes, expected at most {MOST_BYTES:,}: pack fewer bundles", code=1)
     return 0
+
+
+def write_archive(folder: Path, out: Path) -> None:
+    """Write the archive of what a folder holds; until all of it is written it has another name."""
+    part = out.with_name(f"{out.name}.part")
+    try:
+        with lzma.open(part, "wb", filters=FILTERS) as file, tarfile.open(fileobj=file, mode="w|") as archive:
+            archive.add(folder, arcname=".")
+        part.replace(out)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def gather(settings: PackSettings, folder: Path) -> None:
@@ -107,7 +120,7 @@ def put_source(folder: Path) -> None:
 def put_packages(site: Path, python: str) -> None:
     """Install charstream there, and what it needs beside torch, for another version of Python."""
     serving = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
-    pip = (sys.executable, "-m", "pip", "install", "--quiet", "--target", str(site))
+    pip = (sys.executable, "-m", "pip", "install", "--quiet", "--no-compile", "--target", str(site))
     there = ("--python-version", python, *(flag for name in PLATFORMS for flag in ("--platform", name)))
     wanted = ("--only-binary=:all:", "-c", str(ROOT / "constraints.txt"), *serving, *BESIDE_SERVING)
     print("onnxruntime-gpu's 256 MB, and other packages", flush=True)

@@ -12,6 +12,7 @@ import pytest
 
 from benchmarks.cuda import pack
 from benchmarks.cuda.thin_library import thin_library
+from server.runtime.host_runner import has_cuda
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -25,16 +26,33 @@ def test_an_archive_unpacks_and_measures_elsewhere(device_bundles: Path, tmp_pat
     given = ("--bundle", str(device_bundles / "tiny"), "--data", str(text), "--provider", "cpu")
     assert pack.main([*given, "--out", str(archive)]) == 0
     there = tmp_path / "there"
-    # So long that no part is cut off on a busy machine.
-    sizes = ("--provider", "cpu", "--rows", "8", "--seconds", "0.05", "--precision", "fp32-cuda", "--short", "3600")
-    command = ["bash", tmp_path / "unpack.sh", archive, there, *sizes, "--part", "smoke", "--part", "graph"]
     variables = os.environ | {"PYTHON": sys.executable}
-    result = subprocess.run(command, capture_output=True, text=True, env=variables, cwd=tmp_path, timeout=800)
+
+    def unpack(*flags: str) -> subprocess.CompletedProcess[str]:
+        command = ["bash", tmp_path / "unpack.sh", archive, there, *flags]
+        return subprocess.run(command, capture_output=True, text=True, env=variables, cwd=tmp_path, timeout=800)
+
+    # So long that no part is cut off on a busy machine.
+    sizes = ("--rows", "8", "--seconds", "0.05", "--precision", "fp32-cuda", "--short", "3600")
+    result = unpack("--provider", "cpu", *sizes, "--part", "smoke", "--part", "graph")
     assert result.returncode == 0, result.stderr
     document = json.loads(result.stdout.splitlines()[-1])
     assert document["failed"] == {}
     assert {figure["name"] for figure in document["figures"]} == {"smoke", "graph"}
     assert json.loads((there / "results" / "result.json").read_text()) == document
+    if not has_cuda():
+        result = unpack()
+        assert result.returncode == 1
+        assert result.stderr.startswith("unpack.sh: provider cuda: this onnxruntime has no CUDA"), result.stderr
+
+
+def test_a_folder_that_is_not_there_is_said_before_anything_is_made(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        pack.main(["--out", str(tmp_path / "none" / "cuda.tar.xz")])
+    assert ended.value.code == 2
+    assert f"there is no folder {tmp_path / 'none'}" in capsys.readouterr().err
 
 
 def part(architecture: int, content: bytes) -> bytes:
