@@ -9,7 +9,7 @@ from dataclasses import dataclass
 __all__ = ["Costs", "step_seconds"]
 
 MICROSECOND = 1e-6
-# Rows, and characters a second of the decode graph in one thread: README, "Figures", the column "graph".
+# Rows, and characters a second of the decode graph in one thread: README at 06944c7, "Figures", the column "graph".
 GRAPH = ((1, 15_200), (16, 88_612), (64, 97_761), (256, 102_491))
 
 

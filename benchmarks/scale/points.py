@@ -37,7 +37,7 @@ def _front(engines: int, streams: int, chars: float, messages: float, *, is_over
     return Point(name, engines, engines * streams, chars, messages, 0.02, 20_000, False, is_overload)
 
 
-# Evidence, "The front's limit", and README, "Figures", the column "over gRPC" in 8 bits.
+# Evidence, "The front's limit", and README at 06944c7, "Figures", the column "over gRPC" in 8 bits.
 POINTS = (
     _front(1, 64, 63_751, 2_951),
     _front(1, 256, 256_220, 12_199),
