@@ -105,12 +105,6 @@ class Row:
             How many of its characters are silent, how many are forced, and how many belong to the row; in each case
             these are the first ones.
         """
-        if not self.forced_left:  # as in most runs
-            end = min(steps, self.chars_left)
-            self.chars_left -= end
-            self.credit -= end
-            self.fresh = self.fresh and not end
-            return 0, 0, end
         silent, forced = min(self.silent_left, steps), min(self.forced_left, steps)
         end = forced + min(steps - forced, self.chars_left)
         self.silent_left -= silent

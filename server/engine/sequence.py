@@ -66,12 +66,6 @@ class Sequence(Row):
         if part.end == part.silent and not self.is_done:
             return None
         request, symbols, begin = self.request, run.symbols, part.column * len(run.tokens)
-        is_plain = not (self._end or request.needs_states or part.forced or self._pending.text)
-        if is_plain and self.chars_left and not postpone:
-            # The same as below, for most rows of most runs.
-            self.places.sent += part.end
-            self.times.first_char = self.times.first_char or now
-            return Output(self.stream, symbols[begin : begin + part.end], None)
         if request.alternatives is not None:
             place = slice(part.silent, part.end), part.column
             self._pending.scores.append(_score(run.logprobs[place], run.tokens[place], request.alternatives))
