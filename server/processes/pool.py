@@ -47,6 +47,8 @@ SUSPECT, GUILTY, BARREN = 2, 4, 6
 MOST_FAILURES, SHORT_SECONDS = 5, 10.0
 # Seconds before the first, second, ... attempt to start a process where others have failed.
 WAITS = (0.0, 0.2, 0.5, 1.0, 2.0, 30.0)
+# A text that has to end is ended without its engine if that has not done it after this time: it may hang.
+CONCLUDE_SECONDS = 0.5
 # Engines that have texts are asked for a sign of life every few seconds, and killed after a while without any.
 # The time of a machine that sleeps, or of a server that is stopped, does not count.
 PING_SECONDS, MOST_PINGS = 5.0, 6
@@ -141,13 +143,18 @@ class EnginePool:
         """End the text where its reader is."""
         placement.conclusion = placement.conclusion or reason
         engine = self._engine_of(placement)
-        if engine is None or engine.is_silent or placement.is_behind:
+        if engine is None or placement.is_behind:
             self._end(placement, reason)
         else:
             engine.submit(Conclude(placement.number, reason))
+            asyncio.get_running_loop().call_later(CONCLUDE_SECONDS, self._end_late, placement, reason)
+
+    def _end_late(self, placement: Placement, reason: Reason) -> None:
+        if self._texts.get(placement.request.stream) is placement:
+            self._end(placement, reason)
 
     def _end(self, placement: Placement, reason: Reason) -> None:
-        """End a text without an engine: none has it where its reader is, or not one that answers."""
+        """End a text without an engine: none has it where its reader is, or not one that answers in time."""
         self._forward(placement, Cancel)
         self._forget(placement)
         end = placement.end(reason, self._vocabulary, self._start_state)

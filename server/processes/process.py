@@ -159,11 +159,6 @@ class EngineProcess(asyncio.Protocol):
     def pid(self) -> int:
         return self.started.process.pid
 
-    @property
-    def is_silent(self) -> bool:
-        """Whether it was asked for a sign of life twice, and gave none."""
-        return self._pings > 1
-
     async def connect(self) -> None:
         await self._loop.create_unix_connection(lambda: self, sock=self.started.connection)
 

@@ -61,11 +61,6 @@ IMPATIENT = """
 from server.processes import pool
 pool.PING_SECONDS, pool.MOST_PINGS = 0.2, 5
 """
-# A server that asks engines often for a sign of life, and waits long for one.
-CURIOUS = """
-from server.processes import pool
-pool.PING_SECONDS, pool.MOST_PINGS = 0.1, 600
-"""
 # A server that cannot start engine processes for a while.
 NO_DESCRIPTORS = """
 from server.catalog import model_factory
@@ -311,11 +306,11 @@ def test_time_limits_and_the_end_do_not_wait_for_an_engine_that_is_being_started
 
 
 def test_a_text_ends_in_time_in_an_engine_that_hangs_and_goes_on_from_its_token(bundles: Path) -> None:
-    with serving(bundles, "--engines", "1", patch=CURIOUS) as server, grpc.insecure_channel(server.address) as channel:
+    with serving(bundles, "--engines", "1") as server, grpc.insecure_channel(server.address) as channel:
         stub = rpc.TextGenerationStub(channel)  # type: ignore[no-untyped-call]
-        request = pb.GenerateRequest(prompt=PROMPT * 3, seed=1, max_chars=60_000, stop=["zzzz"], return_token=True)
+        request = pb.GenerateRequest(prompt=PROMPT * 3, seed=1, max_chars=20_000, stop=["zzzz"], return_token=True)
         whole = stub.Generate(request, timeout=120)
-        request.time_limit.FromMilliseconds(600)
+        request.time_limit.FromMilliseconds(400)
         limited = stub.Generate(request, timeout=120)
         begun = [next(iter(call)).text for call in (whole, limited)]
         os.kill(engines_of(server)[0], signal.SIGSTOP)
@@ -323,7 +318,7 @@ def test_a_text_ends_in_time_in_an_engine_that_hangs_and_goes_on_from_its_token(
         text, finish = begun[1] + "".join(message.text for message in messages), messages[-1].finish
         os.kill(engines_of(server)[0], signal.SIGCONT)
         assert finish.reason == pb.FINISH_REASON_DEADLINE
-        rest = pb.GenerateRequest(resume_token=finish.resume_token, max_chars=60_000 - len(text), stop=["zzzz"])
+        rest = pb.GenerateRequest(resume_token=finish.resume_token, max_chars=20_000 - len(text), stop=["zzzz"])
         text += "".join(message.text for message in stub.Generate(rest, timeout=120))
         assert text == begun[0] + "".join(message.text for message in whole)
 
