@@ -37,6 +37,8 @@ OTHERS = {
         "--loss",
         "sum",
         "--locked-dropout",
+        "--weight-drop",
+        "0.1",
         "--shuffle",
     ),
 }
