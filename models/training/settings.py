@@ -17,7 +17,7 @@ __all__ = ["DEFAULT_MINUTES", "Optimizer", "Schedule", "TrainSettings", "overrid
 
 DEFAULT_MINUTES = 15.0
 DEFAULT_WEIGHT_DECAY = 0.01  # of adamw
-DISTILL_WEIGHT = 0.5
+DISTILL_WEIGHT = 0.9
 # They say where a run goes and what is printed, not what is trained.
 _NOT_TRAINING = {"out", "preset", "resume", "overwrite", "json_", "profile"}
 
