@@ -10,10 +10,12 @@ import math
 from itertools import pairwise
 from typing import NamedTuple
 
-__all__ = ["KNOWN", "MOST_READINGS", "REFERENCE_PACKED", "SPREAD", "Expectation", "KnownRun", "expect"]
+__all__ = ["KNOWN", "REFERENCE_PACKED", "SPREAD", "Expectation", "KnownRun", "expect", "most_readings"]
 
-# More readings of a text than this were tried once, with dropout, and ended above (docs/decisions.md).
-MOST_READINGS = 3.0
+# Of any preset: large models that read a text more often ended above (docs/decisions.md).
+_MOST_READINGS = 3.0
+# Characters of the parts that runs train on.
+_TRAINING_PART = {"shakespeare": 4_551_515, "tinyshakespeare": 1_003_854}
 # What bz2 makes of the text of most of these runs, tinyshakespeare, in nats a character (see `text_facts`).
 REFERENCE_PACKED = 1.808
 # How far runs of the table lie from each other that differ in their seed or their text alone, as a share of the loss.
@@ -40,6 +42,11 @@ KNOWN: dict[str, tuple[KnownRun, ...]] = {
     ),
     "shakespeare": (KnownRun(3.3e6, 1.4377, "tinyshakespeare"),),
 }
+
+
+def most_readings(preset: str) -> float:
+    """Return how often a preset may read a text: as often as in a run of the table, or three times."""
+    return max(_MOST_READINGS, *(run.characters / _TRAINING_PART[run.text] for run in KNOWN[preset]))
 
 
 class Expectation(NamedTuple):
