@@ -198,7 +198,7 @@ def test_a_lost_loss_is_one_line_and_leaves_a_good_checkpoint(
         (["--minutes", "1", "--steps", "2"], "give --minutes or --steps, not both"),
         (
             ["--preset", "huge"],
-            "--preset: input should be 'default', 'demo', 'tiny', 'shakespeare', 'char-rnn' or 'min-char-rnn'",
+            "--preset: input should be 'default', 'demo', 'tiny', 'shakespeare', 'best', 'char-rnn' or 'min-char-rnn'",
         ),
         (["--cell", "mlp"], "--cell: input should be 'rnn', 'gru' or 'lstm' (got 'mlp')"),
         (
