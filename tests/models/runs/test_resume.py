@@ -35,6 +35,8 @@ OTHERS = {
         "--loss",
         "sum",
         "--locked-dropout",
+        "--weight-drop",
+        "0.1",
         "--shuffle",
     ),
 }
