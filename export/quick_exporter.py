@@ -23,7 +23,7 @@ def hurry() -> None:
     TracedOnnxFunction.function_ir = property(cache(TracedOnnxFunction.function_ir.fget))  # type: ignore[assignment, attr-defined]
     _schemas.op_signature_from_function = cache(_schemas.op_signature_from_function)
     # Nothing is decomposed (export/onnx_file.py), so nobody reads the table.
-    _decomp.create_onnx_friendly_decomposition_table = lambda registered: {}
+    _decomp.create_onnx_friendly_decomposition_table = lambda onnx_registered_ops: {}
     type_promotion._TypePromotionInterpreter = _PromotionOfWhatMixesTypes  # type: ignore[misc]
 
 
@@ -48,7 +48,7 @@ def _tried_at_its_operator(rule: RewriteRule) -> RewriteRule:
     def try_rewrite(model: Any, graph: Any, node: Any, **options: Any) -> Any:
         return whole(model, graph, node, **options) if last.op.matches(node.op_type) else None
 
-    quick.try_rewrite = try_rewrite  # type: ignore[method-assign]
+    quick.try_rewrite = try_rewrite  # type: ignore[assignment, method-assign]
     return quick
 
 

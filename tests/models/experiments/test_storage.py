@@ -75,7 +75,7 @@ def search(flags: list[str], log: Path) -> None:
 def test_of_four_processes_one_is_killed_and_no_trial_is_lost_or_made_twice(
     database: str, verse: Path, tmp_path: Path
 ) -> None:
-    flags = ["--data", str(verse), *SMALL, "--steps", "30", *SPACE, "--trials", str(TRIALS), "--no-prune"]
+    flags = ["--data", str(verse), *SMALL, "--steps", "60", *SPACE, "--trials", str(TRIALS), "--no-prune"]
     shared = ["--storage", database, "--study", "mine", "--stale-seconds", "8"]
     logs = [tmp_path / f"{number}.log" for number in range(PROCESSES)]
     outs = [tmp_path / str(number) for number in range(PROCESSES)]
