@@ -77,6 +77,7 @@ DROPOUT: dict[str, dict[str, Any]] = {
     "none": {"dropout": 0.0},
     "plain": {"dropout": 0.1},
     "locked": {"dropout": 0.1, "locked_dropout": True},
+    "weights": {"dropout": 0.1, "weight_drop": 0.1},
 }
 # Pieces have a length only where streams begin anew.
 STREAMS: dict[str, dict[str, Any]] = {

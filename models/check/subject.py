@@ -19,7 +19,7 @@ from models.training.settings import TrainSettings
 
 __all__ = ["NO_DROPOUT", "Subject"]
 
-NO_DROPOUT: dict[str, Any] = {"dropout": 0.0, "dropout_input": 0.0, "dropout_output": 0.0}
+NO_DROPOUT: dict[str, Any] = {"dropout": 0.0, "dropout_input": 0.0, "dropout_output": 0.0, "weight_drop": 0.0}
 UNIGRAM_CHARS = 1_000_000  # of the training text, whose frequencies are counted
 
 

@@ -7,6 +7,7 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from models.network.config import ModelConfig
 from models.network.initialise import initialise
@@ -80,7 +81,7 @@ class CharLM(nn.Module):
 
     def forward(self, ids: Tensor, state: State) -> tuple[Tensor, State]:
         """Run T steps: ids [T, B] int64 -> logits [T, B, V] and the state after the last step."""
-        return self._run(ids, state, lambda layer, x, own: layer(x, own))
+        return self._run(ids, state, self._run_layer)
 
     def unroll(self, ids: Tensor, state: State) -> Unrolled:
         """Run T steps one by one, as in eval mode, and keep a trace of them: ids [T, B], T from 1."""
@@ -94,6 +95,13 @@ class CharLM(nn.Module):
         with _eval_mode(self):
             logits, _ = self._run(ids, state, run_and_trace)
         return Unrolled(logits, tuple(traces))
+
+    def _run_layer(self, layer: RecurrentLayer, x: Tensor, state: LayerState) -> tuple[Tensor, LayerState]:
+        if not (self.training and self.config.weight_drop):
+            return layer(x, state)
+        # DropConnect of the recurrent weights, one mask a window (Merity et al., 2018).
+        kept = nn.functional.dropout(layer.weight_hh, self.config.weight_drop)
+        return cast(tuple[Tensor, LayerState], functional_call(layer, {"weight_hh": kept}, (x, state)))
 
     def _run(self, ids: Tensor, state: State, run_layer: Runner) -> tuple[Tensor, State]:
         x = self.dropout_input(self.embedding(ids))

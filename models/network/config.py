@@ -35,6 +35,9 @@ class ModelOptions(BaseModel):
     )
     dropout_output: Rate | None = Field(None, description="the same before the head (default: as --dropout)")
     locked_dropout: bool = Field(False, description="dropout masks stay the same along a window")
+    weight_drop: Rate = Field(
+        0.0, description="share of the recurrent weights dropped in training, the same along a window"
+    )
     norm: Norm = Field("none", description="normalisation of what the layer above, or the head, reads")
     residual: bool = Field(False, description="a layer adds to what it reads, from the second on")
 

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from pydantic import ValidationError
+from torch import nn
 
 from models.network.char_lm import CharLM, ModelConfig
 from models.network.layers import dropout
@@ -104,6 +105,23 @@ def test_a_locked_mask_stays_the_same_along_a_window(locked: bool) -> None:
     assert bool((kept == kept[0]).all()) == locked
     torch.testing.assert_close(module(torch.ones(400, 300, 5)).mean(), torch.tensor(1.0), rtol=0, atol=0.03)
     assert module.eval()(torch.ones(4, 3, 5)).eq(1).all()
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
+def test_dropped_recurrent_weights_stay_the_same_along_a_window(cell: str) -> None:
+    model = CharLM(ModelConfig.model_validate({"cell": cell, "weight_drop": 0.25, "vocab": 11, "hidden": 16})).train()
+    ids, state, layer = torch.randint(11, (6, 3)), model.initial_state(3), model.layers[0]
+    torch.manual_seed(0)
+    logits, _ = model(ids, state)
+    logits.sum().backward()
+    torch.manual_seed(0)
+    kept = [nn.functional.dropout(layer.weight_hh.detach(), 0.25) for layer in model.layers]
+    assert (kept[0] == 0).float().mean().item() == pytest.approx(0.25, abs=0.06)
+    assert layer.weight_hh.grad is not None
+    assert layer.weight_hh.grad[kept[0] == 0].eq(0).all()
+    for own, weights in zip(model.layers, kept, strict=True):
+        nn.init.zeros_(own.weight_hh).data.add_(weights)
+    torch.testing.assert_close(model.eval()(ids, state)[0], logits)
 
 
 @torch.inference_mode()
