@@ -6,9 +6,9 @@
     settings = parse(ServerSettings, argv, command="charstream serve", environment="CHARSTREAM_")
 
 A field is the flag `--its-name`; a tuple may be given several times; a bool is `--name`, or `--no-name` where it is
-on by default; a field annotated with `Positional()` has no flag, and as a tuple takes one or more. Flags override the
-environment (`CHARSTREAM_PORT`), which overrides the file, which overrides the defaults. A wrong value ends the process
-with one line on stderr and exit code 2.
+on by default, and both where it is annotated with `Negatable()`; a field annotated with `Positional()` has no flag, and
+as a tuple takes one or more. Flags override the environment (`CHARSTREAM_PORT`), which overrides the file, which
+overrides the defaults. A wrong value ends the process with one line on stderr and exit code 2.
 
 A class with a field `config: Path | None` takes a TOML file by that flag (charstream/settings_sources.py); one with a
 field `print_config: bool` prints the resulting settings by that flag, as such a file.
@@ -40,12 +40,17 @@ from charstream.settings_sources import (
     without_none,
 )
 
-__all__ = ["Positional", "Settings", "fail", "parse", "parser_of"]
+__all__ = ["Negatable", "Positional", "Settings", "fail", "parse", "parser_of"]
 
 
 @dataclass(frozen=True)
 class Positional:
     """Marks a field that is given by place: `prompt: Annotated[str, Positional()]`."""
+
+
+@dataclass(frozen=True)
+class Negatable:
+    """Marks a bool that is off by default, and that other flags can turn on: then there is `--no-name` as well."""
 
 
 class Settings(BaseModel):
@@ -190,7 +195,7 @@ def _add(parser: argparse._ActionsContainer, name: str, field: FieldInfo, *, is_
     kind = without_none(field.annotation)
     options: dict[str, Any] = {"help": _help(field) if is_listed else argparse.SUPPRESS}
     if kind is bool:
-        options["action"] = argparse.BooleanOptionalAction if field.default else "store_true"
+        options["action"] = argparse.BooleanOptionalAction if _has_negative(field) else "store_true"
     elif _is_positional(field):
         optional = None if field.is_required() else "?"
         options |= {"metavar": name.upper(), "nargs": "+" if is_tuple(field) else optional}
@@ -227,6 +232,10 @@ def _metavar(kind: Any) -> str:
 
 def _is_positional(field: FieldInfo) -> bool:
     return any(isinstance(mark, Positional) for mark in field.metadata)
+
+
+def _has_negative(field: FieldInfo) -> bool:
+    return bool(field.default) or any(isinstance(mark, Negatable) for mark in field.metadata)
 
 
 def _flag(cls: type[Settings], name: str) -> str:

@@ -13,7 +13,7 @@ from pydantic import Field
 from bundle.vocabulary import Unit, singular
 from charstream.settings import Settings, fail, parse
 from charstream.versions import instruction_sets, processor
-from models.advice.known_runs import KNOWN, MOST_READINGS, Expectation, KnownRun, expect
+from models.advice.known_runs import KNOWN, Expectation, KnownRun, expect, most_readings
 from models.advice.text_facts import TextFacts, look_at_text
 from models.data.corpus import Corpus, open_corpus
 from models.data.split import DEFAULT_SPLIT
@@ -113,7 +113,7 @@ def _train_settings(given: AdviseSettings, facts: TextFacts, preset: str) -> Tra
     batch = max(1, min(usual.batch, facts.training // (FEWEST_WINDOWS * usual.sequence)))
     if batch != usual.batch:
         own["batch"] = batch
-    characters = max(usual.sequence, int(MOST_READINGS * facts.training))
+    characters = max(usual.sequence, int(most_readings(preset) * facts.training))
     return TrainSettings(preset=preset, out=usual.out, minutes=given.minutes, characters=characters, **own)
 
 

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from charstream.settings import fail
 from models.atomic_files import write_json
-from models.training.settings import TrainSettings
+from models.training.settings import TrainSettings, add_defaults, given_names
 
 __all__ = [
     "RESULTS",
@@ -110,14 +110,15 @@ def _empty(folder: Path) -> None:
 def _resume(given: S, may_change: frozenset[str]) -> S:
     file = given.out / SETTINGS
     try:
-        begun = type(given).model_validate_json(file.read_bytes())
+        begun = type(given).model_validate(add_defaults(json.loads(file.read_bytes())))
     except OSError as error:
         raise ExperimentError(f"{given.out}: nothing to go on with there ({SETTINGS}: {error.strerror})") from error
     except ValidationError as error:
         raise ExperimentError(f"{file}: not of this command ({error.errors()[0]['msg']})") from error
-    except AttributeError as error:  # the settings look into what they are given before pydantic does
+    except (AttributeError, json.JSONDecodeError, UnicodeDecodeError) as error:
+        # the settings look into what they are given before pydantic does
         raise ExperimentError(f"{file}: not of this command (no JSON object)") from error
-    changes = {name: getattr(given, name) for name in given.model_fields_set if name not in _OF_THE_CALL}
+    changes = {name: getattr(given, name) for name in given_names(given, begun) - _OF_THE_CALL}
     for name, value in changes.items():
         if name not in may_change and value != getattr(begun, name):
             raise ExperimentError(

@@ -25,7 +25,7 @@ from models.reporting.curves import RunCurves, RunError, read_curves
 from models.reporting.style import DOTS_PER_INCH, png
 from models.run_folder import CHECK_REPORT, CHECKS, PAGE
 from models.terminal import say
-from models.training.settings import TrainSettings, overrides, train_command
+from models.training.settings import TrainSettings, add_defaults, overrides, train_command
 
 __all__ = ["ReportSettings", "main", "make_report", "write_report"]
 
@@ -177,7 +177,7 @@ def _configuration(run: RunCurves) -> str:
     changed: Mapping[str, Any] = {}
     command = ""
     try:
-        settings = TrainSettings.model_validate(run.settings)
+        settings = TrainSettings.model_validate(add_defaults(run.settings))
     except (ValidationError, TypeError):  # of another version, or damaged
         pass
     else:

@@ -27,7 +27,7 @@ from models.training.checkpoint import CheckpointError, Progress, read, tensor_f
 from models.training.distributed import ALONE, Group, require_shareable
 from models.training.precision import Arithmetic, device_of
 from models.training.schedule import require_time
-from models.training.settings import TrainSettings
+from models.training.settings import TrainSettings, given_names
 from models.training.trainer import Trainer
 
 __all__ = ["begin", "discard_begun_run", "how_to_go_on", "new_model", "new_trainer", "resume"]
@@ -236,7 +236,7 @@ def _remove_old_run(settings: TrainSettings) -> None:
 
 def _resumed_settings(given: TrainSettings, kept: TrainSettings) -> TrainSettings:
     """Return the settings that the run was begun with, with the changes that are allowed. Raises CheckpointError."""
-    for name in given.model_fields_set - _CHANGEABLE:
+    for name in given_names(given, kept) - _CHANGEABLE:
         if getattr(given, name) != getattr(kept, name):
             raise CheckpointError(
                 f"{given.out} was begun with {name.replace('_', '-')} {getattr(kept, name)}, "

@@ -22,7 +22,7 @@ from models.network.config import ModelConfig
 from models.run_folder import BEST, LAST, header_file
 from models.training.loss_guard import LossStatistics
 from models.training.optimizers import MODEL, tensors_under
-from models.training.settings import TrainSettings
+from models.training.settings import TrainSettings, add_defaults
 
 __all__ = [
     "MODEL",
@@ -97,6 +97,11 @@ class Header(_Record):
         if value != FORMAT:
             raise ValueError(f"format {value} is not supported, this version reads format {FORMAT}: train it again")
         return value
+
+    @field_validator("settings", mode="before")
+    @classmethod
+    def _add_defaults(cls, value: object) -> object:
+        return add_defaults(value)
 
     @property
     def vocabulary(self) -> Vocabulary:

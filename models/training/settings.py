@@ -2,18 +2,28 @@
 
 import shlex
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from bundle.pretrained import locate
 from bundle.vocabulary import Unit
-from charstream.settings import Settings
+from charstream.settings import Negatable, Settings
 from models.data.split import DEFAULT_SPLIT
 from models.data.text_files import PLAIN, TextForm
 from models.network.config import Init, ModelConfig, ModelOptions, Rate
 
-__all__ = ["DEFAULT_MINUTES", "Optimizer", "Schedule", "TrainSettings", "overrides", "train_command"]
+__all__ = [
+    "DEFAULT_MINUTES",
+    "PRESETS",
+    "Optimizer",
+    "Schedule",
+    "TrainSettings",
+    "add_defaults",
+    "given_names",
+    "overrides",
+    "train_command",
+]
 
 DEFAULT_MINUTES = 15.0
 DEFAULT_WEIGHT_DECAY = 0.01  # of adamw
@@ -35,7 +45,24 @@ PRESETS: dict[str, dict[str, Any]] = {
         "dropout": 0.0,
         "batch": 16,
         "sequence": 64,
+        "shuffle": True,
+        "restart_every": 8,
         "learning_rate": 1e-2,
+    },
+    # The fastest to serve of those that reach 1.55 nats on tinyshakespeare (docs/training.md).
+    "tiny": {
+        "cell": "gru",
+        "layers": 1,
+        "hidden": 160,
+        "embedding": 64,
+        "dropout": 0.0,
+        "batch": 16,
+        "sequence": 64,
+        "shuffle": True,
+        "restart_every": 8,
+        "learning_rate": 7e-3,
+        "warmup": 200,
+        "characters": 5_000_000,
     },
     # What learns most of a text of a million characters: one wide GRU, small batches, a high learning rate, beginning
     # anew often, and few readings: more of them, and dropout, made it worse (docs/decisions.md).
@@ -49,6 +76,20 @@ PRESETS: dict[str, dict[str, Any]] = {
         "sequence": 64,
         "restart_every": 8,
         "learning_rate": 4e-3,
+        "characters": 3_300_000,
+    },
+    # The same, wider, in twice the steps: a hundredth of a nat for four times the time (docs/quality.md).
+    "best": {
+        "cell": "gru",
+        "layers": 1,
+        "hidden": 1024,
+        "embedding": 64,
+        "dropout": 0.0,
+        "batch": 16,
+        "sequence": 64,
+        "restart_every": 8,
+        "learning_rate": 2.5e-3,
+        "warmup": 200,
         "characters": 3_300_000,
     },
     # Karpathy's char-rnn (2015): its sizes, its split and its update, clipped as a sum over the window. The learning
@@ -103,11 +144,12 @@ class _Text(Settings):
 
     data: str = Field("", description="shakespeare, tinyshakespeare, a text file, a folder of .txt files, or a URL")
     out: Path = Field(description="folder of the run")
-    preset: Literal["default", "demo", "shakespeare", "char-rnn", "min-char-rnn"] = Field(
+    preset: Literal["default", "demo", "tiny", "shakespeare", "best", "char-rnn", "min-char-rnn"] = Field(
         "default",
         description="a configuration by name, which other flags override. default: a large one, for a long run; demo: "
-        "a small one, for two minutes; shakespeare: the best found for a text of a million characters; char-rnn: "
-        "Karpathy's of 2015; min-char-rnn: the 112 lines of the lectures",
+        "a small one, for two minutes; tiny: the fastest to serve that still writes well; shakespeare: for a text of a "
+        "million characters, in minutes; best: the same, wider and slower; char-rnn: Karpathy's of 2015; min-char-rnn: "
+        "the 112 lines of the lectures",
     )
     vocabulary: Unit = Field("characters", description="what is predicted: code points or UTF-8 bytes")
     split: str = Field(DEFAULT_SPLIT, description="shares of the text: training,validation or training,validation,test")
@@ -115,7 +157,7 @@ class _Text(Settings):
     encoding: str = Field(PLAIN.encoding, min_length=1, description="of the text's files, such as utf-16 or cp1252")
     batch: int = Field(64, ge=1, description="streams of text read side by side")
     sequence: int = Field(128, ge=1, description="characters of a stream per step: how far gradients reach back")
-    shuffle: bool = Field(
+    shuffle: Annotated[bool, Negatable()] = Field(
         False,
         description="streams read pieces of --restart-every windows in a random order, another one in every epoch, "
         "instead of a stripe each",
@@ -298,6 +340,26 @@ class TrainSettings(_Run, _Optimisation, _Model, _Text):
             for name in ("dropout_input", "dropout_output")
         }
         return ModelConfig(vocab=vocab, **{name: getattr(self, name) for name in names} | at_the_ends)
+
+
+def add_defaults(kept: Any) -> Any:
+    """Return the settings that a run kept, with the defaults of those that are newer than the run.
+
+    A run keeps all settings that its version had. So what is missing is no word of its preset, which says more by now.
+    """
+    if not isinstance(kept, dict):
+        return kept
+    fields = TrainSettings.model_fields.items()
+    return {name: field.default for name, field in fields if not field.is_required()} | kept
+
+
+def given_names(given: TrainSettings, kept: TrainSettings) -> set[str]:
+    """Return the names of the settings that were given to go on with a run which kept others.
+
+    A preset of the name that the run has says nothing new, though it may say something else than when the run began.
+    """
+    usual = PRESETS[given.preset] if given.preset == kept.preset else {}
+    return {name for name in given.model_fields_set if name not in usual or getattr(given, name) != usual[name]}
 
 
 def overrides(settings: TrainSettings) -> dict[str, Any]:

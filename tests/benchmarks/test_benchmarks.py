@@ -7,7 +7,11 @@ from pathlib import Path
 import pytest
 
 import benchmarks.cuda.__main__ as cuda
+from benchmarks import presets
 from benchmarks.cuda.parts import PARTS, CudaSettings, Part
+from charstream.settings import parse
+from models.train import train_model
+from models.training.settings import TrainSettings
 from tests.forked import run_forked
 
 pytestmark = pytest.mark.slow
@@ -91,6 +95,24 @@ def test_the_hosts_part_is_measured_before_a_device_that_is_played(device_bundle
     out = benchmark("speed.host_part", "--bundle", str(device_bundles / "tiny"), *flags)
     assert re.search(r"4 texts, a step in 50 us: device 80,000 chars/s, engine .* gRPC .* messages/s", out)
     assert "CPU seconds a second" in out
+
+
+def test_the_table_of_presets_has_what_their_runs_came_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run that is finished is not trained again; the picture is drawn."""
+    monkeypatch.setenv("CHARSTREAM_CACHE", str(tmp_path))
+    (tmp_path / "text.txt").write_text("the sea is low tonight and cafés close at one\n" * 100)
+    sizes = ("--hidden", "16", "--batch", "4", "--sequence", "16", "--precision", "fp32", "--steps", "3")
+    run = ["--data", str(tmp_path / "text.txt"), "--preset", "tiny", *sizes, "--out", str(tmp_path / "tiny")]
+    result = train_model(parse(TrainSettings, run, command="charstream train"))
+    picture = tmp_path / "presets.png"
+    flags = ("--only", "tiny", "--rounds", "1", "--seconds", "0.01", "--picture", str(picture))
+    assert presets.main(["--runs", str(tmp_path), *flags]) == 0
+    losses = rf"{result['carried_nats']:.4f} \| \d\.\d{{4}}"
+    row = rf"\| tiny \| GRU 1x16 \| [\d,]+ \| 192 \| 0.0 \| {losses} (\| [\d,]+ ){{4}}\|"
+    assert re.search(row, capsys.readouterr().out)
+    assert picture.read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.slow

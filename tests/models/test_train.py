@@ -24,7 +24,7 @@ from models.runs.start import begin
 from models.train import main
 from models.train import train as train_loop
 from models.training.checkpoint import load, read, save
-from models.training.settings import TrainSettings
+from models.training.settings import PRESETS, TrainSettings, train_command
 from tests.forked import ForkedPython
 from tests.models.conftest import SMALL, flags_of
 
@@ -198,7 +198,7 @@ def test_a_lost_loss_is_one_line_and_leaves_a_good_checkpoint(
         (["--minutes", "1", "--steps", "2"], "give --minutes or --steps, not both"),
         (
             ["--preset", "huge"],
-            "--preset: input should be 'default', 'demo', 'shakespeare', 'char-rnn' or 'min-char-rnn'",
+            "--preset: input should be 'default', 'demo', 'tiny', 'shakespeare', 'best', 'char-rnn' or 'min-char-rnn'",
         ),
         (["--cell", "mlp"], "--cell: input should be 'rnn', 'gru' or 'lstm' (got 'mlp')"),
         (
@@ -230,6 +230,14 @@ def test_flags_override_the_preset(verse: Path, tmp_path: Path) -> None:
     header = read(out / "last.json")[0]
     assert header.model.hidden == 16
     assert header.model.layers == 1
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_what_a_preset_turns_on_can_be_turned_off(preset: str) -> None:
+    """And the command that a report prints for such a run is one that can be typed."""
+    turned = {name: not value for name, value in PRESETS[preset].items() if isinstance(value, bool)}
+    settings = TrainSettings.model_validate({"preset": preset, "out": "runs/mine", **turned})
+    assert parse(TrainSettings, shlex.split(train_command(settings))[2:], command="charstream train") == settings
 
 
 def test_both_ways_to_the_command_are_the_same(capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,14 +10,14 @@ import pytest
 
 from charstream.settings import parse
 from models.advice.command import main
-from models.advice.known_runs import KNOWN, REFERENCE_PACKED, expect
+from models.advice.known_runs import KNOWN, REFERENCE_PACKED, expect, most_readings
 from models.advice.text_facts import look_at_text
 from models.data.corpus import open_corpus
 from models.training.settings import TrainSettings
 
 
 def test_its_command_trains_what_it_says(verse: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """On a small text it asks for fewer streams, at most three readings, and says that it is small."""
+    """On a small text it asks for fewer streams, at most as many readings as there were, and says that it is small."""
     assert main(["--data", str(verse), "--minutes", "1", "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
     assert {one["preset"] for one in said["presets"]} == set(KNOWN)
@@ -26,10 +26,13 @@ def test_its_command_trains_what_it_says(verse: Path, capsys: pytest.CaptureFixt
     assert words[:2] == ["charstream", "train"]
     settings = parse(TrainSettings, words[2:], command="charstream train")
     training = said["text"]["training"]
-    assert (settings.preset, settings.minutes, settings.characters) == (best["preset"], 1, 3 * training)
+    readings = {preset: most_readings(preset) for preset in KNOWN}
+    assert (settings.preset, settings.minutes) == (best["preset"], 1)
+    assert settings.characters == int(readings[settings.preset] * training)
     assert settings.batch * settings.sequence * 4 <= training
     assert best["low"] < best["nats"] < best["high"]
-    assert all(one["characters"] <= 3 * training and one["minutes"] <= 1.01 for one in said["presets"])
+    assert all(one["characters"] <= readings[one["preset"]] * training for one in said["presets"])
+    assert all(one["minutes"] <= 1.01 for one in said["presets"])
 
     assert main(["--data", str(verse), "--minutes", "1"]) == 0
     lines = capsys.readouterr().out

@@ -1,5 +1,6 @@
 """A folder of many runs: what is not ours stays, and whoever is stopped is told how to go on."""
 
+import json
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -44,6 +45,19 @@ def test_overwrite_replaces_an_experiment_and_nothing_beside_it(tmp_path: Path) 
     begin_experiment(open_experiment(settings("--overwrite", "--seed", "1")))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["notes.txt", "settings.json"]
     assert open_experiment(settings("--resume")).seed == 1
+
+
+def test_settings_older_than_an_option_are_what_they_were(tmp_path: Path) -> None:
+    """The preset has pieces now; a comparison that was begun without them goes on without them."""
+
+    def settings(*flags: str) -> CompareSettings:
+        return parse(CompareSettings, ["--out", str(tmp_path), "--preset", "demo", *flags], command="test")
+
+    begin_experiment(settings("--data", "verse.txt", "--no-shuffle"))
+    kept = json.loads((tmp_path / "settings.json").read_text())
+    del kept["shuffle"]
+    (tmp_path / "settings.json").write_text(json.dumps(kept))
+    assert not open_experiment(settings("--resume")).shuffle
 
 
 @pytest.mark.parametrize("content", ["[]", "5", "{}", "{"])

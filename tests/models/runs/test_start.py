@@ -1,11 +1,14 @@
 """A run begins where nothing is lost by it."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from models.reporting.report import make_report
 from models.run_folder import BEST
+from models.train import main
 from models.training.checkpoint import CheckpointError, load, read, save
 from models.training.schedule import TooShort
 
@@ -35,6 +38,31 @@ def test_whatever_is_left_of_a_run_is_replaced_only_if_asked(train: Train, what:
     assert _contents(run) == before
     train("--steps", "2", "--overwrite")
     assert load(run).record.steps <= read(run / "last.json")[0].progress.step == 2
+
+
+def test_a_run_older_than_a_setting_stays_as_it_was_when_its_preset_says_more_now(
+    train: Train, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its text was read in stripes: the preset's --shuffle of today must not make it read another one half way."""
+    run = train("--preset", "demo", "--no-shuffle", "--restart-every", "32", "--steps", "2")
+    header = json.loads((run / "last.json").read_text())
+    newer = ("shuffle", "glob", "encoding", "profile")
+    old = {name: value for name, value in header["settings"].items() if name not in newer}
+    (run / "last.json").write_text(json.dumps(header | {"settings": old}))
+    settings = read(run / "last.json")[0].settings
+    assert settings
+    assert (settings.preset, settings.shuffle, settings.restart_every) == ("demo", False, 32)
+    assert "--no-shuffle" in make_report(run).read_text()
+    with pytest.raises(SystemExit, match="2"):
+        main(["--out", str(run), "--resume", "--preset", "shakespeare"])
+    assert "was begun with" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        main(["--out", str(run), "--resume", "--shuffle"])
+    assert "was begun with shuffle False, not True" in capsys.readouterr().err
+    assert main(["--out", str(run), "--resume", "--preset", "demo"]) == 0
+    settings = read(run / "last.json")[0].settings
+    assert settings
+    assert not settings.shuffle
 
 
 def test_overwriting_leaves_what_is_of_no_run(train: Train) -> None:
