@@ -26,6 +26,7 @@ __all__ = [
     "carried_mean",
     "carried_nats",
     "evaluated_chars",
+    "read_once",
     "single_reader_losses",
     "windows_losses",
 ]
@@ -172,12 +173,21 @@ def carried_mean(evaluator: LossEvaluator, ids: Ids, start: int, limit: int | No
         start: the start character's number.
         limit: count at most this many symbols of each part: a sample, evenly spread over the text.
     """
-    parts, total, count = _Parts.of(ids, start), 0.0, 0
-    for places, losses, _ in parts.read(evaluator, parts.warm_up(evaluator), np.arange(parts.streams), limit):
+    total, count = 0.0, 0
+    for places, losses in read_once(evaluator, ids, start, limit):
         counted = places < len(ids)
         total += float(losses[counted].sum(dtype=np.float64))
         count += int(counted.sum())
     return total / count
+
+
+def read_once(
+    evaluator: LossEvaluator, ids: Ids, start: int, limit: int | None = None
+) -> Iterator[tuple[NDArray[np.integer], Floats]]:
+    """Read a text in parts side by side, as `carried_mean` says; yield places, [T, S], and what is read there."""
+    parts = _Parts.of(ids, start)
+    for places, found, _ in parts.read(evaluator, parts.warm_up(evaluator), np.arange(parts.streams), limit):
+        yield places, found
 
 
 def carried_losses(evaluator: LossEvaluator, ids: Ids, start: int, bar: ProgressBar) -> Floats:

@@ -19,6 +19,7 @@ from models.run_folder import BEST, CHECKS, FIRST, LAST, METRICS, PAGE, TENSORBO
 from models.runs.folder_lock import locked_folder
 from models.runs.metrics import Metrics
 from models.runs.run import CHECK_CHARS, RESERVE, RESERVE_SECONDS, Run
+from models.runs.teachers import Taught, teach
 from models.runs.warm_start import adopt_model, take_weights
 from models.training.autotune import first_step_seconds
 from models.training.batches import Streams, upload_text
@@ -51,7 +52,8 @@ def begin(settings: TrainSettings, began: float, group: Group = ALONE) -> Run:
     """
     settings = adopt_model(settings)
     corpus = _open_corpus(settings, group)
-    trainer = new_trainer(settings, corpus, group)
+    taught = teach(settings, corpus, group)
+    trainer = new_trainer(settings, corpus, group, taught)
 
     group.from_first(lambda: _require_time(settings, corpus, trainer, began))
 
@@ -61,7 +63,7 @@ def begin(settings: TrainSettings, began: float, group: Group = ALONE) -> Run:
         # A resumed run finds the text from any working directory.
         is_path = settings.data not in NAMED and "://" not in settings.data
         kept = settings.model_copy(update={"data": str(corpus.path.resolve())}) if is_path else settings
-        return Run(kept, corpus, Progress(), trainer, metrics, began)
+        return Run(kept, corpus, Progress(distillation=taught.record if taught else None), trainer, metrics, began)
 
     return _lock(settings.out, group, make)
 
@@ -94,7 +96,7 @@ def _restore(given: TrainSettings, began: float, group: Group) -> Run:
     settings = _resumed_settings(given, header.settings)
     corpus = _open_corpus(settings, group)
     _require_same_text(corpus, header.training.data_sha256)
-    trainer = new_trainer(settings, corpus, group)
+    trainer = new_trainer(settings, corpus, group, teach(settings, corpus, group, header.progress.distillation))
     try:
         trainer.restore(header.progress.step, tensors)
     except (RuntimeError, KeyError) as error:
@@ -127,12 +129,12 @@ def new_model(settings: TrainSettings, vocabulary: Vocabulary) -> CharLM:
     return model
 
 
-def new_trainer(settings: TrainSettings, corpus: Corpus, group: Group = ALONE) -> Trainer:
+def new_trainer(settings: TrainSettings, corpus: Corpus, group: Group = ALONE, taught: Taught | None = None) -> Trainer:
     """Return a trainer before its first step. Raises as `begin`, apart from the folder."""
     group.from_first(lambda: require_shareable(settings, group))
     own, device = group.own_streams(settings.batch), torch.device(device_of(settings.device))
     text = upload_text(corpus.training, device)
-    streams = Streams(corpus.training, len(corpus.vocabulary), settings, own, text)
+    streams = Streams(corpus.training, len(corpus.vocabulary), settings, own, text, taught.rows if taught else None)
     return Trainer(new_model(settings, corpus.vocabulary).to(device), streams, settings, group)
 
 

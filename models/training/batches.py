@@ -10,7 +10,7 @@ from torch import Tensor
 from models.data.text_files import CorpusError
 from models.training.settings import TrainSettings
 
-__all__ = ["DROPOUT", "Streams", "require_length", "send", "upload_text"]
+__all__ = ["DROPOUT", "Streams", "require_length", "send", "upload", "upload_text"]
 
 OFFSETS, NOISE, DROPOUT = range(3)  # uses of random numbers: each has its own, by its number and the seed
 _GPU_SHARE = 0.25  # of a GPU's free memory, for a text
@@ -32,6 +32,7 @@ class Streams:
         settings: sizes, noise, and the seed of it.
         part: the streams to read; the others are for other processes.
         text: the same characters on a GPU, [N]: then windows are cut there. Otherwise they are cut from `ids`.
+        taught: the teachers' probabilities of each character after those before it, [N, V], on any device.
 
     Raises:
         CorpusError: the text is too short for the sizes.
@@ -44,8 +45,10 @@ class Streams:
         settings: TrainSettings,
         part: slice = slice(None),
         text: Tensor | None = None,
+        taught: Tensor | None = None,
     ) -> None:
         self._ids, self._vocab, self._settings, self._part, self._text = ids, vocab, settings, part, text
+        self._taught = taught
         self._device = torch.device("cpu") if text is None else text.device
         self.sequence = settings.sequence if settings.batch > 1 else max(1, min(settings.sequence, len(ids) - 1))
         require_length(len(ids), settings.batch, self.sequence, settings.drop_rate)
@@ -74,10 +77,27 @@ class Streams:
 
         They lie where the text does.
         """
-        starts, length = self._shuffled_starts(number) if self._settings.shuffle else self._striped_starts(number)
-        random = np.random.default_rng((self._settings.seed, NOISE, number))
-        places = (starts + self._choose_places(length, random))[:, self._part]
+        random = self._random(number)
+        places = self._places_read(number, random)
         return self._replace_some(self._read(places), random), self._read(places + 1)
+
+    def taught_window(self, number: int) -> Tensor | None:
+        """Return the teachers' probabilities of a step's targets, [T, B, V] float16; None where there are none.
+
+        They lie where all of them do.
+        """
+        if self._taught is None:
+            return None
+        places = self._places_read(number, self._random(number)) + 1
+        return self._taught[(places % len(self._ids)).to(self._taught.device)]
+
+    def _random(self, number: int) -> np.random.Generator:
+        return np.random.default_rng((self._settings.seed, NOISE, number))
+
+    def _places_read(self, number: int, random: np.random.Generator) -> Tensor:
+        """Return the places of a step's inputs, [T, B]; those of its targets are one further, in a circle."""
+        starts, length = self._shuffled_starts(number) if self._settings.shuffle else self._striped_starts(number)
+        return (starts + self._choose_places(length, random))[:, self._part]
 
     def _striped_starts(self, number: int) -> tuple[Tensor, int]:
         """Return where a window begins in each stream, [B], and how far it reaches."""
@@ -184,11 +204,14 @@ def upload_text(ids: NDArray[np.integer], device: torch.device) -> Tensor | None
 
     None for the processor too: there they stay mapped from their file.
     """
-    if device.type != "cuda":
+    return upload(ids, device, np.dtype(np.uint8 if ids.dtype == np.uint8 else np.int32))
+
+
+def upload(array: NDArray[Any], device: torch.device, kind: np.dtype[Any]) -> Tensor | None:
+    """Return an array on a GPU, as numbers of `kind`; None for the processor, and where it would not fit well."""
+    if device.type != "cuda" or array.size * kind.itemsize > _GPU_SHARE * torch.cuda.mem_get_info(device)[0]:
         return None
-    kind = np.dtype(np.uint8 if ids.dtype == np.uint8 else np.int32)
-    if len(ids) * kind.itemsize > _GPU_SHARE * torch.cuda.mem_get_info(device)[0]:
-        return None
-    # In blocks: a mapped text is never in the host's memory as a whole.
-    blocks = (ids[begin : begin + _BLOCK].astype(kind) for begin in range(0, len(ids), _BLOCK))
+    # In blocks: a mapped array is never in the host's memory as a whole.
+    rows = max(1, _BLOCK * len(array) // array.size)
+    blocks = (array[begin : begin + rows].astype(kind) for begin in range(0, len(array), rows))
     return torch.cat([torch.from_numpy(block).to(device) for block in blocks])

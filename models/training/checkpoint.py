@@ -27,6 +27,7 @@ from models.training.settings import TrainSettings, add_defaults
 __all__ = [
     "MODEL",
     "CheckpointError",
+    "Distillation",
     "Header",
     "Progress",
     "Trained",
@@ -48,6 +49,13 @@ class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class Distillation(_Record):
+    """The teachers of a run that learns from other models, by which a resumed run knows them again."""
+
+    teachers: tuple[str, ...] = Field(description="sha256 of each teacher's model")
+    probabilities: str = Field(description="sha256 of their mean probabilities of the training text")
+
+
 class Progress(_Record):
     """The progress of a run. A value that is not known yet is None."""
 
@@ -63,6 +71,7 @@ class Progress(_Record):
     best: float | None = Field(None, description="lowest validation loss so far, nats")
     worse: int = Field(0, ge=0, description="validations since then")
     guard: LossStatistics = Field(LossStatistics(), description="what the guard has counted")
+    distillation: Distillation | None = Field(None, description="of a run with --distill-from")
     resumed: bool = Field(False, description="whether a process went on with what another began")
 
 

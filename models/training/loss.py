@@ -6,13 +6,26 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-__all__ = ["matrices", "mean_nats", "penalty", "training_loss"]
+__all__ = ["distillation_nats", "matrices", "mean_nats", "penalty", "training_loss"]
 
 
 def mean_nats(logits: Tensor, targets: Tensor) -> Tensor:
     """Return the mean loss per character, natural log: logits [T, B, V], targets [T, B]; in float32 at least."""
-    exact = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    exact = _in_float32(logits)
     return nn.functional.cross_entropy(exact.flatten(0, 1), targets.flatten())
+
+
+def distillation_nats(logits: Tensor, probabilities: Tensor) -> Tensor:
+    """Return the mean cross-entropy against the teachers' probabilities [T, B, V], in nats; logits [T, B, V].
+
+    Hinton, Vinyals and Dean, 2015, at temperature 1: but for the teachers' own entropy it is the divergence from them.
+    """
+    exact = _in_float32(logits)
+    return nn.functional.cross_entropy(exact.flatten(0, 1), probabilities.to(exact.dtype).flatten(0, 1))
+
+
+def _in_float32(logits: Tensor) -> Tensor:
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def training_loss(

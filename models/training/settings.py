@@ -4,8 +4,9 @@ import shlex
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
+from bundle.pretrained import locate
 from bundle.vocabulary import Unit
 from charstream.settings import Negatable, Settings
 from models.data.split import DEFAULT_SPLIT
@@ -26,6 +27,7 @@ __all__ = [
 
 DEFAULT_MINUTES = 15.0
 DEFAULT_WEIGHT_DECAY = 0.01  # of adamw
+DISTILL_WEIGHT = 0.9
 # They say where a run goes and what is printed, not what is trained.
 _NOT_TRAINING = {"out", "preset", "resume", "overwrite", "json_", "profile"}
 
@@ -188,6 +190,14 @@ class _Optimisation(Settings):
     loss: Literal["mean", "sum"] = Field(
         "mean", description="over a window's characters; sum: over time, mean over streams"
     )
+    distill_from: tuple[Path, ...] = Field(
+        (),
+        description="learn from what a trained model gives the text, too: another run, a bundle or `pretrained`; "
+        "given several times, from the mean of their probabilities",
+    )
+    distill_weight: float = Field(
+        DISTILL_WEIGHT, ge=0, le=1, description="share of the loss that is against their probabilities, not the text"
+    )
     optimizer: Optimizer = Field("adamw", description="update rule")
     learning_rate: float = Field(2e-3, gt=0, description="the highest learning rate")
     schedule: Schedule = Field("cosine", description="course of the learning rate after warm-up")
@@ -279,6 +289,18 @@ class TrainSettings(_Run, _Optimisation, _Model, _Text):
                 raise ValueError(error.errors()[0]["msg"].removeprefix("Value error, ")) from error
         return self
 
+    @field_validator("distill_from")
+    @classmethod
+    def _teachers_are_found_again(cls, paths: tuple[Path, ...]) -> tuple[Path, ...]:
+        # A resumed run finds them from any working directory.
+        return tuple(path.absolute() if locate(path) == path else path for path in paths)
+
+    @model_validator(mode="after")
+    def _weight_has_teachers(self) -> Self:
+        if self.distill_weight != DISTILL_WEIGHT and not (self.resume or self.distill_from):
+            raise ValueError("--distill-weight is the teachers' share of the loss: --distill-from RUN gives a teacher")
+        return self
+
     @model_validator(mode="after")
     def _batch_norm_has_a_batch(self) -> Self:
         if not self.resume and self.norm == "batch" and self.batch * self.sequence == 1:
@@ -354,5 +376,9 @@ def train_command(settings: TrainSettings) -> str:
         words += ["--preset", settings.preset]
     for name, value in overrides(settings).items():
         flag = name.rstrip("_").replace("_", "-")
-        words += [f"--{'' if value else 'no-'}{flag}"] if isinstance(value, bool) else [f"--{flag}", str(value)]
+        if isinstance(value, bool):
+            words.append(f"--{'' if value else 'no-'}{flag}")
+        else:
+            for single in value if isinstance(value, tuple) else (value,):
+                words += [f"--{flag}", str(single)]
     return shlex.join([*words, "--out", str(settings.out)])

@@ -11,7 +11,7 @@ from torch.nn.utils import clip_grad_norm_, clip_grad_value_, get_total_norm
 from models.network.char_lm import CharLM, State
 from models.training.batches import DROPOUT, Streams, send
 from models.training.distributed import ALONE, Group
-from models.training.loss import mean_nats, training_loss
+from models.training.loss import distillation_nats, mean_nats, training_loss
 from models.training.loss_guard import LossGuard, StepOutcome
 from models.training.optimizers import (
     MODEL,
@@ -85,21 +85,32 @@ class Trainer:
             return measured if ratio is None else torch.cat([measured, ratio.to(measured.dtype).view(1)])
 
     def _compute_gradients(self) -> Tensor:
-        """Compute the gradients of a window. Returns the loss and the gradient's norm, of the joint batch: [2]."""
+        """Compute the gradients of a window.
+
+        Returns the loss against the text, and the gradient's norm, of the joint batch: [2].
+        """
         # Masks depend on the step's number only: no random generator has to be saved.
         torch.manual_seed(_seed(self.settings.seed, self.step, self.group.rank))
         x, y = (send(ids, self.device) for ids in self.streams.window(self.step))
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.arithmetic.bf16):
             logits, state = self.model(x, self._state_before_step())
             nats = mean_nats(logits, y)
+            objective = self._objective(logits, nats)
         self.optimizer.zero_grad()
         settings = self.settings
-        training_loss(nats, len(x), self.model, settings.loss, settings.l1, settings.l2).backward()
+        training_loss(objective, len(x), self.model, settings.loss, settings.l1, settings.l2).backward()
         self.state = tuple(tensor.detach().to(self.model.head.weight.dtype) for tensor in state)
         gradients = [weights.grad for weights in self.trainable if weights.grad is not None]
         loss = nats.detach()
         self.group.average([*gradients, loss])
         return torch.stack([loss, get_total_norm(gradients).to(loss.dtype)])
+
+    def _objective(self, logits: Tensor, nats: Tensor) -> Tensor:
+        """Return the loss per character to learn from: against the text, and with teachers against them as well."""
+        taught, weight = self.streams.taught_window(self.step), self.settings.distill_weight
+        if taught is None:
+            return nats
+        return (1 - weight) * nats + weight * distillation_nats(logits, send(taught, self.device))
 
     def _update(self, learning_rate: float, measure: bool) -> Tensor | None:
         """Clip the gradients and take the step. Returns the relative change of the weights if it is to be measured."""

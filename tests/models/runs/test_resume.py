@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import time
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from models.data.cache import cache_folder
 from models.train import main
 from models.training.checkpoint import read
 from tests.forked import ForkedPython
@@ -48,8 +50,10 @@ def test_killed_three_times_and_resumed_is_bitwise_as_in_one_go(
     verse: Path, tmp_path: Path, train: Callable[..., Path], options: tuple[str, ...]
 ) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    options = (*options, "--distill-from", str(train("--cell", "gru", "--steps", "1", name="teacher")))
     flags = ["--data", str(verse), *SMALL, *options, "--steps", str(STEPS)]
     killed, whole = tmp_path / "killed", train(*options, "--steps", str(STEPS), name="whole")
+    shutil.rmtree(cache_folder() / "teachers")  # the teacher reads the text once more, with another number of threads
     again = [*flags, "--out", str(killed)]
     for share in (0.1, 0.4, 0.7):
         with ForkedPython([*COMMAND, *again], env=environment, stderr=subprocess.DEVNULL) as process:

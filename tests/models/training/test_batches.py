@@ -147,3 +147,14 @@ def test_too_little_text_for_the_sizes_names_sizes_that_would_do(
 def test_no_text_to_speak_of(chars: int) -> None:
     with pytest.raises(CorpusError, match=f"has {chars} character.*2 are the least"):
         require_length(chars, 64, 128)
+
+
+@pytest.mark.parametrize("noises", NOISES)
+def test_what_teachers_say_is_of_the_characters_that_are_predicted(noises: dict[str, Any]) -> None:
+    given = TrainSettings(out=Path("run"), batch=4, sequence=8, **noises)
+    taught = torch.arange(CHARS)[:, None].half()
+    streams = Streams(np.arange(CHARS), CHARS, given, slice(1, 3), taught=taught)
+    for number in range(2 * streams.windows):
+        rows = streams.taught_window(number)
+        assert rows is not None
+        assert torch.equal(rows[..., 0].long(), streams.window(number)[1])

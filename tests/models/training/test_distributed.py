@@ -59,7 +59,8 @@ def test_two_processes_of_torchrun_have_the_losses_of_one(verse: Path, tmp_path:
 
 def test_two_processes_with_everything_have_the_losses_of_one(verse: Path, tmp_path: Path, train: Train) -> None:
     options = ("--loss", "sum", "--l2", "1e-3", "--ema", "0.9", "--random-offsets", "--replace-rate", "0.1")
-    flags, log = ("--dropout", "0", "--steps", "20", *options), tmp_path / "log"
+    teacher = ("--distill-from", str(train("--steps", "1", name="teacher")))
+    flags, log = ("--dropout", "0", "--steps", "20", *options, *teacher), tmp_path / "log"
     train(*flags, name="1")
     assert _train(log, "--data", verse, *SMALL, *flags, "--out", tmp_path / "2") == [0, 0], log.read_text()
     assert log.read_text().count("nats per character") == 1
