@@ -5,6 +5,7 @@ import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 
 import onnx
 import torch
@@ -13,16 +14,20 @@ from onnx_ir.passes import Sequential
 from onnx_ir.passes import common as passes
 from onnxscript.optimizer import fold_constants_ir
 from onnxscript.rewriter import rewrite
+from onnxscript.values import TracedOnnxFunction
 from torch import Tensor, nn
+from torch.onnx._internal.exporter import _schemas
 from torch.utils._pytree import tree_map
 
 from bundle.graph_contract import TensorSpec
 from export.graph import fp16, int8, joined
-from export.quick_exporter import RULES, hurry
 
 __all__ = ["to_onnx"]
 
-hurry()
+# The exporter parses onnxscript's 500 functions again for every graph, which takes 0.6 s, and their signatures, which
+# takes 0.1 s; once is enough.
+TracedOnnxFunction.function_ir = property(cache(TracedOnnxFunction.function_ir.fget))  # type: ignore[assignment, attr-defined]
+_schemas.op_signature_from_function = cache(_schemas.op_signature_from_function)
 
 OPSET = 20  # graphs for a device have another one (export/unroll.py)
 
@@ -73,7 +78,7 @@ def _optimize(model: Model) -> None:
     passes.InlinePass()(model)
     for _ in range(2):
         fold_constants_ir(model, onnx_shape_inference=True, should_fold=_fold_all_but_products)
-        rewrite(model, RULES)
+        rewrite(model)
     Sequential(
         passes.RemoveUnusedNodesPass(),
         passes.RemoveUnusedFunctionsPass(),

@@ -5,12 +5,9 @@ from collections.abc import Callable
 import onnx
 import onnxruntime
 import pytest
-from onnxscript.rewriter import _DEFAULT_REWRITE_RULES
-from torch.onnx._internal.fx.passes import type_promotion
 
 from bundle.graph_contract import DEVICE_STEPS
 from bundle.read import STEP
-from export import onnx_file, quick_exporter
 from export.build import build
 from tests.conftest import OTHER_CELLS
 from tests.export.helpers import Files, weights_of
@@ -49,13 +46,8 @@ def test_onnxruntime_has_nothing_to_warn_of(
         assert capfd.readouterr().err == "", name
 
 
-def test_equal_models_give_equal_files_without_what_the_exporter_is_spared_too(
-    cell_files: Callable[[str], Files], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_equal_models_give_equal_files(cell_files: Callable[[str], Files]) -> None:
     """The other files may be those of another process."""
-    promotion = quick_exporter._PromotionOfWhatMixesTypes
-    monkeypatch.setattr(type_promotion, promotion.__base__.__name__, promotion.__base__)
-    monkeypatch.setattr(onnx_file, "RULES", _DEFAULT_REWRITE_RULES)
     files = cell_files("rnn")[1]
     _, again = build(OTHER_CELLS["rnn"](), "cell", "1", ["fp32", "fp32-cuda"])
     graphs = {name: data for name, data in again.items() if name.endswith(".onnx")}
