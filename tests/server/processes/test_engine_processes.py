@@ -408,8 +408,8 @@ def test_a_text_whose_engine_died_is_not_refused_for_waiting(bundles: Path) -> N
     flags = ("--engines", "2", "--max-rows", "2", "--max-wait", "0.1")
     with serving(bundles, *flags) as server, grpc.insecure_channel(server.address) as channel:
         stub = rpc.TextGenerationStub(channel)  # type: ignore[no-untyped-call]
-        calls = [stub.Generate(pb.GenerateRequest(seed=seed, max_chars=60_000), timeout=120) for seed in range(2)]
+        calls = [stub.Generate(pb.GenerateRequest(seed=seed, max_chars=30_000), timeout=120) for seed in range(2)]
         begun = ["".join(message.text for message in itertools.islice(call, 2)) for call in calls]
         os.kill(engines_of(server)[0], signal.SIGKILL)
         texts = [start + "".join(message.text for message in call) for start, call in zip(begun, calls, strict=True)]
-        assert [len(text) for text in texts] == [60_000, 60_000]
+        assert [len(text) for text in texts] == [30_000, 30_000]
