@@ -56,10 +56,10 @@ format: setup
 	$(BIN)/ruff format .
 
 # The oldest generator we support, in an environment of its own: generated code must not be newer than the runtime.
-.venv-proto/ready: Makefile
+.venv-proto/ready: Makefile | setup
 	@echo "== setup: .venv-proto with the stub generator"
-	$(PYTHON) -m venv .venv-proto
-	.venv-proto/bin/python -m pip install --disable-pip-version-check grpcio-tools==1.78.0 grpcio==1.78.0 protobuf==6.31.1 setuptools==80.9.0
+	$(PYTHON) -m venv --without-pip .venv-proto
+	$(BIN)/python -m pip --python .venv-proto/bin/python install --disable-pip-version-check --no-compile grpcio-tools==1.78.0 grpcio==1.78.0 protobuf==6.31.1 setuptools==80.9.0
 	@touch $@
 
 proto: .venv-proto/ready

@@ -67,6 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = parser.parse_args(argv)
     if given.picture and not given.runs:
         parser.error("--picture draws the losses of runs: give their folder by --runs")
+    torch.set_num_threads(1)  # two would wait for each other where the machine has other work
     learnt = {preset: learn(preset, given.data, given.runs / preset) for preset in given.only} if given.runs else {}
     served = {preset: load(given.runs / preset) if given.runs else untrained(preset) for preset in given.only}
     speeds = measure_speeds(served, given.rounds, given.seconds)

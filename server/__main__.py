@@ -6,6 +6,7 @@ import os
 import resource
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from charstream.settings import fail, parse
 from server.errors import CannotStart
@@ -17,6 +18,8 @@ from server.settings import ServerSettings
 COMMAND = "charstream serve"
 # Open files that are no connections: libraries, models while they are read, the log, those of the metrics port.
 OTHER_FILES = 128
+# As many may wait at the same time, without keeping an engine's successor from being started.
+LOOP_THREADS = 64
 
 log = logging.getLogger("charstream.server")
 
@@ -60,7 +63,16 @@ def _allow_open_files(wanted: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
+class _LoopThreads(ThreadPoolExecutor):
+    """The event loop's own threads, for what may take long: an engine's start, a name's address, a file of a volume
+    that does not answer. The server's end waits for none of them."""
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        super().shutdown(wait=False, cancel_futures=True)
+
+
 async def _serve(settings: ServerSettings) -> int:
+    asyncio.get_running_loop().set_default_executor(_LoopThreads(LOOP_THREADS, "loop"))
     return await Server(settings).run()
 
 

@@ -21,11 +21,12 @@ from multiprocessing import connection, forkserver, reduction
 from pathlib import Path
 from typing import IO, Any
 
-__all__ = ["ForkedPython", "context", "end_forkserver", "forking_script", "run_forked"]
+__all__ = ["ForkedPython", "ForkingSubprocess", "context", "end_forkserver", "forking_script", "run_forked"]
 
 PRELOADED = (
     *("tests", "server.__main__", "client.commands.stream", "client.commands.score"),
-    *("export.__main__", "export.verify", __name__),
+    *("export.__main__", "export.verify", "models.check.command", "models.experiments.search", __name__),
+    "torch._dynamo",  # optimisers and exports import it when they begin
 )
 context = multiprocessing.get_context("forkserver")
 context.set_forkserver_preload([*PRELOADED])  # there is one for all: who sets another list takes these away
@@ -45,6 +46,7 @@ class ForkedPython:
         stderr: int | IO[Any] | None = None,
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
+        start_new_session: bool = False,
     ) -> None:
         ours: list[int | None] = []
         theirs: list[int] = []
@@ -64,7 +66,8 @@ class ForkedPython:
                 theirs.append(theirs[1])
             else:
                 theirs.append(number if given is None else given if isinstance(given, int) else given.fileno())
-        arguments = ([*map(str, argv)], dict(os.environ if env is None else env), str(cwd or Path.cwd()))
+        variables, folder = dict(os.environ if env is None else env), str(cwd or Path.cwd())
+        arguments = ([*map(str, argv)], variables, folder, start_new_session)
         self._process = context.Process(target=_run, args=(*arguments, [*map(_Descriptor, theirs)]))
         with _lock:
             self._process.start()
@@ -138,6 +141,19 @@ def _drain(file: IO[str], read: dict[int, str], number: int) -> None:
         read[number] = file.read()
 
 
+class ForkingSubprocess:
+    """The module `subprocess`, for a module whose Python programs are to be forked."""
+
+    @staticmethod
+    def Popen(command: Sequence[str], **options: Any) -> "ForkedPython | subprocess.Popen[Any]":
+        if command[0] == sys.executable:
+            return ForkedPython(command[1:], **options)
+        return subprocess.Popen(command, **options)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(subprocess, name)
+
+
 def end_forkserver() -> None:
     """Wait for the process from which the others are forked: else nobody would count its and their time."""
     forkserver._forkserver._stop()
@@ -157,9 +173,13 @@ def _detach(sent: Any) -> int:
     return sent.detach()
 
 
-def _run(argv: list[str], variables: dict[str, str], folder: str, descriptors: list[int]) -> None:
+def _run(argv: list[str], variables: dict[str, str], folder: str, in_own_session: bool, descriptors: list[int]) -> None:
     gc.freeze()  # else the first collection touches, and so copies, all that was imported
     gc.enable()
+    if in_own_session:
+        os.setsid()
+    # What it forks comes from the same process as itself; Python would begin another one.
+    forkserver._forkserver.ensure_running = lambda: None  # type: ignore[method-assign]
     for number, descriptor in enumerate(descriptors):
         os.dup2(descriptor, number)
     for descriptor in set(descriptors):

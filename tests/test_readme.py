@@ -35,6 +35,7 @@ NOT_HERE = {
 # Shorter ways, and one that needs no network.
 INSTEAD = {
     "shakespeare": "text.txt",
+    "check runs/mine": "check runs/mine --only loss --only reach",
     "--minutes 15": "--steps 20 --layers 1 --hidden 32 --batch 4 --sequence 32",
     "--users 32 --seconds 20 --max-first-char-p99 200": (
         "--users 2 --wait 0.1 --seconds 1 --null-seconds 0 --max-first-char-p99 20000"
@@ -43,7 +44,9 @@ INSTEAD = {
         "--users 2 --wait 0.1 --seconds 1 --null-seconds 0 "
         '--goodput "first:20000" --require "goodput>0.5" "first.p99<20000"'
     ),
-    "--first-p99 100 --gap-p99 50": "--first-p99 20000 --gap-p99 20000 --most 1 --point-seconds 1 --null-seconds 0",
+    "--first-p99 100 --gap-p99 50": (
+        "--first-p99 20000 --gap-p99 20000 --most 1 --wait 0.1 --point-seconds 1 --null-seconds 0"
+    ),
     "--users 32 --repeats 5": "--users 2 --wait 0.1 --seconds 1 --repeats 2 --null-seconds 0",
 }
 TEXT = "ROMEO.\nTo be, or not to be, that is the question.\n\n" * 100

@@ -6,7 +6,8 @@
 Streams of the Python client go on by themselves, half of them from checkpoints, the others by replay.
 
 `--kill engines`: one server has several engine processes; every few seconds one of them gets SIGKILL. Streams must not
-notice: clients do not go on by themselves, so that an error would be seen.
+notice: clients do not go on by themselves, so that an error would be seen. With `--mixed` it is one, all of them, one
+that is stopped (SIGSTOP) and goes on, one that is stopped and killed, and a successor that begins, by turns.
 
 At the end each text is asked for once more from a server of which nothing is killed, and compared.
 """
@@ -31,6 +32,7 @@ from client import AsyncClient, AsyncTextStream
 PROMPT = "To be, or not to be, that is the question:\n"
 TEMPERATURE = 0.8
 CHECKPOINT_CHARS = 256
+YOUNG_SECONDS = 0.2  # after which a successor of a process that was killed has begun, and is not ready
 PATIENCE = 120.0
 # By default: texts at a time, their characters, and seconds between two kills.
 SIZES = {"servers": (300, 30_000, 5.0), "engines": (100, 3000, 2.0)}
@@ -133,11 +135,11 @@ async def kill_servers(replicas: Replicas, streams: int, chars: int, resumes: in
 
 
 class Engines:
-    """The engine processes of one server, of which the oldest is killed each time."""
+    """The engine processes of one server, of which the oldest is killed each time, or others (`mixed`)."""
 
-    def __init__(self, server: ServerProcess, replays: int, every: float) -> None:
-        self.server, self._wanted, self._every = server, replays, every
-        self.kills, self.replays = 0, 0
+    def __init__(self, server: ServerProcess, replays: int, every: float, mixed: bool) -> None:
+        self.server, self._wanted, self._every, self._mixed = server, replays, every, mixed
+        self.turns, self.kills, self.replays = 0, 0, 0
         self.is_over = False
 
     async def disturb(self) -> None:
@@ -145,13 +147,31 @@ class Engines:
         try:
             while self.replays < self._wanted:
                 await asyncio.sleep(self._every)
-                os.kill(process_tree(self.server.pid)[1], signal.SIGKILL)
-                self.kills += 1
+                await self._take_turn(process_tree(self.server.pid)[1:])
+                self.turns += 1
                 await asyncio.sleep(self._every / 4)  # the server has noticed by then
                 self.replays = int(await asyncio.to_thread(self.metric, "charstream_engine_replays_total"))
                 sys.stderr.write(f"kill {self.kills}: {self.replays:,} replays\n")
         finally:
             self.is_over = True
+
+    async def _take_turn(self, pids: list[int]) -> None:
+        turn = self.turns % 5 if self._mixed else 0
+        if turn in (2, 3):
+            self._signal(pids[:1], signal.SIGSTOP)
+            await asyncio.sleep(self._every)
+        self._signal(pids if turn == 1 else pids[:1], signal.SIGCONT if turn == 2 else signal.SIGKILL)
+        if turn == 4:
+            await asyncio.sleep(YOUNG_SECONDS)
+            self._signal([pid for pid in process_tree(self.server.pid)[1:] if pid not in pids], signal.SIGKILL)
+        # Five that end at their start, one after the other, would end the server.
+        while self._mixed and self.server.log.count("is ready in its place") < self.server.log.count("texts go on"):
+            await asyncio.sleep(YOUNG_SECONDS)
+
+    def _signal(self, pids: Iterable[int], number: signal.Signals) -> None:
+        for pid in pids:
+            os.kill(pid, number)
+            self.kills += number is signal.SIGKILL
 
     def metric(self, name: str) -> float:
         """Return the sum of a metric's values at the server."""
@@ -175,14 +195,16 @@ async def kill_engines(engines: Engines, undisturbed: str, streams: int, chars: 
                 tasks.create_task(read_one_after_another(seed))
             tasks.create_task(engines.disturb())
     deaths = int(engines.metric("charstream_engine_deaths_total"))
+    young = engines.server.log.count("no engine process could be started")  # killed before they had a text
     print(f"{len(readers.texts)} texts of {chars:,} characters, {streams} at a time, none failed")
-    print(f"{engines.kills} kills, {deaths} deaths counted, {engines.replays:,} replays")
+    print(f"{engines.kills} kills, {deaths} deaths counted, {young} of successors at their start, ", end="")
+    print(f"{engines.replays:,} replays")
     seeds, wrong = sorted(readers.texts), list[int]()
     for begin in range(0, len(seeds), streams):
         expected = await read_undisturbed(undisturbed, seeds[begin : begin + streams], chars)
         wrong += readers.differing(expected)
     print(f"texts that differ from the undisturbed ones: {len(wrong)} {wrong[:10] or ''}")
-    return not wrong and deaths == engines.kills
+    return not wrong and deaths + young == engines.kills
 
 
 def run(settings: argparse.Namespace, folder: Path) -> bool:
@@ -195,7 +217,7 @@ def run(settings: argparse.Namespace, folder: Path) -> bool:
     if settings.kill == "engines":
         flags = ("--engines", settings.engines, "--metrics-port", "0", "--threads", "1")
         with serving(bundle, *flags) as server, serving(bundle, "--engines", "0", "--threads", "1") as undisturbed:
-            engines = Engines(server, settings.resumes, every)
+            engines = Engines(server, settings.resumes, every, settings.mixed)
             return asyncio.run(kill_engines(engines, undisturbed.address, streams, chars))
     keys = folder / "keys"
     keys.write_text(secrets.token_hex(32))
@@ -222,6 +244,9 @@ def main() -> int:
     )
     parser.add_argument("--every", type=float, help="seconds between two kills (5; 2 where engines are killed)")
     parser.add_argument("--engines", default="2", help="engine processes, where these are killed (%(default)s)")
+    parser.add_argument(
+        "--mixed", action="store_true", help="engines are stopped too, killed all at once, and at their start"
+    )
     settings = parser.parse_args()
     print(describe_machine(), flush=True)
     with tempfile.TemporaryDirectory() as folder:

@@ -27,7 +27,7 @@ from benchmarks.support.rounds import median_ratio
 from benchmarks.support.servers import given_or_untrained
 from bundle.read import Bundle, decode_file, full_file, read_bundle
 from charstream.settings import Settings, parse
-from server.engine.messages import Cancel, Command, Handled, Output, PoolObserver
+from server.engine.messages import Cancel, Command, Handled, Output, PoolObserver, RowState
 from server.processes.pool import EnginePool
 from server.processes.process import start_process
 from server.runtime.host_runner import Runner
@@ -59,6 +59,7 @@ class Pool:
             self._start,
             rows,
             bundle.manifest.vocabulary,
+            RowState.at_start(bundle.manifest),
             deliver=self._deliver,
             give_up=_fail,
             failed=partial(_fail, -1),

@@ -1,6 +1,10 @@
 """Measure the memory of many streams: an engine, and a server, with 4,096 rows before, while and after 4,096 texts run.
 
     python -m benchmarks.speed.memory [--bundle FOLDER]
+    python -m benchmarks.speed.memory --calls 10000
+
+The second one makes short calls of mixed kinds instead (texts with all sampling fields, checkpoints, scores, tokens of
+earlier calls), 16 at a time, and shows the server's own process and its engine processes after each fifth of them.
 
 Resident memory is read from /proc: that of a process with nothing but the engine, and that of the server and its engine
 processes together (what they share counts for each), whose streams come from one asyncio process, this one.
@@ -9,6 +13,7 @@ processes together (what they share counts for each), whose streams come from on
 import asyncio
 import gc
 import os
+import random
 import sys
 import time
 from collections.abc import Sequence
@@ -19,10 +24,12 @@ from pathlib import Path
 import grpc
 from pydantic import Field
 
+from benchmarks.correctness.engines import mixed_request
+from benchmarks.correctness.same_texts import answer, score_request
 from benchmarks.speed.engine import MAX_BATCH, Meter, request, run_engine
-from benchmarks.support.load import open_stubs
+from benchmarks.support.load import open_stub, open_stubs
 from benchmarks.support.machine import describe_machine, process_tree, resident_megabytes
-from benchmarks.support.servers import ServerProcess, flags_of, given_or_untrained, serving
+from benchmarks.support.servers import SYMBOLS, ServerProcess, flags_of, given_or_untrained, serving
 from bundle.read import decode_file, full_file, read_bundle
 from charstream.settings import Settings, parse
 from protos import charstream_pb2 as pb
@@ -31,6 +38,7 @@ from server.runtime.host_runner import Runner
 from server.runtime.host_states import HostStore
 
 CONNECTIONS = 16
+CALLS_AT_A_TIME, SCORES = 16, 0.2  # of mixed calls; the share of them that score
 # Enough that every stream is still open when the last one has begun.
 ENDLESS_CHARS = 1_000_000
 BEGIN_SECONDS, SETTLE_SECONDS, POLL_SECONDS = 120.0, 5.0, 0.2
@@ -44,6 +52,7 @@ class MemorySettings(Settings):
     rounds: int = Field(3, ge=1, description="how often they are opened and closed")
     seconds: float = Field(10.0, gt=0, description="seconds that all are open")
     engines: str = Field("auto", description="the server's --engines")
+    calls: int = Field(0, ge=0, description="short calls of mixed kinds, instead of streams that are open at a time")
 
 
 def measure_engine(folder: Path, streams: int, rounds: int, seconds: float) -> None:
@@ -116,6 +125,37 @@ def measure_server(bundle: Path, streams: int, rounds: int, seconds: float, engi
             _print_round("server", number, counted, before, largest, resident_megabytes(server.pid))
 
 
+async def make_calls(address: str, calls: range) -> None:
+    """Make short calls of mixed kinds, some of them from tokens that others gave; each by its number."""
+    tokens, turn = list[bytes](), asyncio.Semaphore(CALLS_AT_A_TIME)
+    async with open_stub(address) as stub:
+
+        async def call(number: int) -> None:
+            rng = random.Random(number)
+            async with turn:
+                is_score = rng.random() < SCORES
+                found = await answer(stub, (score_request if is_score else mixed_request)(rng, SYMBOLS, tokens[-99:]))
+            tokens.extend(
+                bytes.fromhex(text["token"]) for text in found.values() if isinstance(text, dict) and text["token"]
+            )
+
+        await asyncio.gather(*map(call, calls))
+
+
+def measure_calls(bundle: Path, calls: int, engines: str) -> None:
+    with serving(bundle, *flags_of(engines=engines)) as server:
+        parts, done = 5, 0
+        for number in range(parts + 1):
+            end = calls * number // parts
+            asyncio.run(make_calls(server.address, range(done, end)))
+            done = end
+            own, *others = process_tree(server.pid)
+            each = ", ".join(f"{resident_megabytes(pid):.0f}" for pid in others) or "none"
+            alone = resident_megabytes(own) - sum(map(resident_megabytes, others))
+            print(f"after {done:,} calls: front {alone:.1f} MB, engines {each} MB", flush=True)
+            time.sleep(1)
+
+
 def _print_round(name: str, number: int, counted: str, before: float, largest: float, after: float) -> None:
     memory = f"at most {largest:.0f} MB; after them {after:.0f} MB ({after - before:+.0f})"
     print(f"{name}, round {number + 1}: {counted}, {memory}", flush=True)
@@ -125,6 +165,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     settings = parse(MemorySettings, argv, command="python -m benchmarks.speed.memory")
     with given_or_untrained(settings.bundle) as bundle:
         print(describe_machine(), flush=True)
+        if settings.calls:
+            measure_calls(bundle, settings.calls, settings.engines)
+            return 0
         sizes = (bundle, settings.streams, settings.rounds, settings.seconds)
         # In a process of its own: this one may have torch in it.
         with ProcessPoolExecutor(1, get_context("spawn")) as pool:

@@ -78,7 +78,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "learning_rate": 4e-3,
         "characters": 3_300_000,
     },
-    # The same, wider, in twice the steps: a hundredth of a nat for four times the time (docs/quality.md).
+    # The same, wider, in twice the steps: a hundredth of a nat less (docs/quality.md).
     "best": {
         "cell": "gru",
         "layers": 1,

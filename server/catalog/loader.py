@@ -196,8 +196,8 @@ class Loader(Generic[Model]):
     def stop(self) -> None:
         """End the engines, at the end of the tick that runs; models that are being loaded are not waited for."""
         self._thread.shutdown(wait=False, cancel_futures=True)
-        for model in self:
-            model.stop()
+        with ThreadPoolExecutor(len(self._models) or 1) as threads:  # those whose engines hang don't add up
+            list(threads.map(lambda model: model.stop(), self))
 
 
 def _return_memory() -> None:

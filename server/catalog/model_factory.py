@@ -12,13 +12,13 @@ from bundle.manifest import ON_DEVICE, Manifest, Precision
 from bundle.read import STEP, Bundle, decode_file, full_file
 from server.catalog.loaded_model import ServedModel
 from server.engine.engine import Engine
-from server.engine.messages import Shutdown
+from server.engine.messages import RowState, Shutdown
 from server.engine.state_store import LOGPROBS
 from server.observe.engine_metrics import ModelInfo
 from server.observe.metrics import Metrics
 from server.processes.cores import engines_for, usable_cores
 from server.processes.pool import EnginePool
-from server.processes.process import StartedProcess, start_process
+from server.processes.process import StartedProcess, start_process, stop_all
 from server.runtime.device_states import STAGED, full_steps
 from server.runtime.host_runner import CannotRun, may_have_cuda, runtime_version
 from server.runtime.load import BEST, files_to_load, load
@@ -123,6 +123,7 @@ class ModelFactory:
             start,
             [settings.max_rows for settings in every],
             bundle.manifest.vocabulary,
+            RowState.at_start(bundle.manifest),
             deliver=_weakly(streams, Streams.receive),
             give_up=_weakly(streams, Streams.fail),
             failed=self._engine_failed,
@@ -202,8 +203,7 @@ def _start_all(bundle: Bundle, every: list[ServerSettings]) -> list[StartedProce
     if not errors and any(one.ready != started[0].ready for one in started):
         errors = [CannotRun("engine processes of one model do not compute the same numbers here")]
     if errors:
-        for one in started:
-            one.stop()
+        stop_all(started)
         raise errors[0]
     return started
 

@@ -85,8 +85,7 @@ class Engine(Thread):
     ) -> None:
         super().__init__(name=f"engine {manifest.name}", daemon=True)
         self._store, limits = store, store.limits
-        zeros = tuple(np.zeros(manifest.model.hidden, np.float32) for _ in manifest.model.state_names)
-        self._start = RowState(int(manifest.vocabulary.symbols_to_tokens(manifest.start_text)[0]), zeros, 0)
+        self._start = RowState.at_start(manifest)
         self._timer = StepTimer(store.states[Area.DECODE].width, shortest=limits.overlaps)
         self._scheduler: Scheduler[Sequence] = Scheduler(limits, chunk_delay, self._timer.step_seconds)
         max_rows = {Area.DECODE: limits.max_rows, Area.PREFILL: limits.prefill_rows}

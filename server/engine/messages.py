@@ -9,6 +9,7 @@ from enum import Enum
 import numpy as np
 from numpy.typing import NDArray
 
+from bundle.manifest import Manifest
 from server.engine.plan import Chunking
 from server.limits import LONGEST_STOP
 
@@ -60,6 +61,12 @@ class RowState:
     token: int
     state: tuple[NDArray[np.float32], ...]
     position: int
+
+    @classmethod
+    def at_start(cls, manifest: Manifest) -> "RowState":
+        """Return the row state before a text."""
+        zeros = tuple(np.zeros(manifest.model.hidden, np.float32) for _ in manifest.model.state_names)
+        return cls(int(manifest.vocabulary.symbols_to_tokens(manifest.start_text)[0]), zeros, 0)
 
     @property
     def nbytes(self) -> int:

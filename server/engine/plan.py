@@ -6,6 +6,7 @@ from enum import Enum
 from typing import Generic, NamedTuple, TypeVar
 
 __all__ = [
+    "LONE_STEPS",
     "MAX_STEPS",
     "PREFILL_ROWS",
     "Area",
@@ -19,8 +20,8 @@ __all__ = [
     "Status",
 ]
 
-# Most steps of a run in the decode area; most rows of the prefill area.
-MAX_STEPS, PREFILL_ROWS = 64, 16
+# Most steps of a run in the decode area, and of one that has a single row; most rows of the prefill area.
+MAX_STEPS, LONE_STEPS, PREFILL_ROWS = 64, 128, 16
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from itertools import chain
 from typing import Generic
 
 from server.engine.fair_queue import FairQueue
-from server.engine.plan import MAX_STEPS, Area, Move, Plan, R, Row, RunLimits, Status
+from server.engine.plan import LONE_STEPS, MAX_STEPS, Area, Move, Plan, R, Row, RunLimits, Status
 
 __all__ = ["Scheduler"]
 
@@ -181,6 +181,9 @@ class Scheduler(Generic[R]):
         fitting = int((own_seconds - self._short_run_seconds) / step_seconds)
         fitting = max(min(fitting, _even_steps(rows, step_seconds)), min(map(self._chars_together, rows)))
         allowed = self.limits.full_steps if full else self.limits.steps
+        # Between two runs half a millisecond is lost, and nobody waits for the end of a lone row's.
+        is_lone = len(self.decode_rows) + len(self.prefill_rows) == 1
+        fitting = min(fitting, LONE_STEPS if is_lone else MAX_STEPS)
         steps = _step_count(allowed, self._most_steps(fitting, rows, full), longest)
         needed = (row.forced_left + max(FIRST_CHARS, self._chars_together(row)) for row in rows if row.fresh)
         short = _step_count(allowed, steps, min(needed, default=MAX_STEPS))
@@ -234,7 +237,7 @@ def _even_steps(rows: Sequence[Row], step_seconds: float) -> int:
 
     More would come as several at once; fewer cost messages, or many runs that are too short to be worth it.
     """
-    longest = max(row.chunking.max_chars or MAX_STEPS for row in rows)
+    longest = max(row.chunking.max_chars or LONE_STEPS for row in rows)
     return longest * math.ceil(EVEN_SECONDS / (longest * step_seconds))
 
 

@@ -3,7 +3,6 @@
 import resource
 from collections import Counter as Counts
 from dataclasses import astuple, dataclass, fields
-from functools import partial
 from pathlib import Path
 from threading import Lock
 
@@ -73,12 +72,28 @@ class EngineFamilies:
         names = [field.name for field in fields(ModelInfo)]
         self._info = Gauge("charstream_model_info", "1 for each model that is loaded", names, registry=registry)
         self._running, self._lock = Counts[ModelInfo](), Lock()
+        self._pids: dict[tuple[str, ...], set[int]] = {}  # of engine processes, by the labels of their memory
         self.runs = RunTotals()
 
     def add(self, model: ModelInfo) -> None:
         with self._lock:
             self._running[model] += 1
             self._info.labels(*astuple(model)).set(1)
+
+    def add_process(self, labels: tuple[str, ...], pid: int) -> None:
+        """Show the memory of a process. Two have the same labels while one content of a version replaces another."""
+        with self._lock:
+            pids = self._pids.setdefault(labels, set())
+            pids.add(pid)
+            self.memory.labels(*labels).set_function(lambda: sum(map(_resident_bytes, tuple(pids))))
+
+    def remove_process(self, labels: tuple[str, ...], pid: int) -> None:
+        """Note that a process has ended."""
+        with self._lock:
+            self._pids[labels].discard(pid)
+            if not self._pids[labels]:
+                del self._pids[labels]
+                self.memory.remove(*labels)
 
     def remove(self, model: ModelInfo) -> None:
         """Note that an engine of the model has ended; another one of the same model may run by now."""
@@ -113,7 +128,7 @@ class EngineMetrics(EngineObserver):
     def on_start(self) -> None:
         self._families.add(self._info)
         if self._pid is not None:
-            self._families.memory.labels(*self._labels).set_function(partial(_resident_bytes, self._pid))
+            self._families.add_process(self._labels, self._pid)
 
     def on_wait(self, seconds: float) -> None:
         self._queue.observe(seconds)
@@ -136,7 +151,7 @@ class EngineMetrics(EngineObserver):
     def on_end(self) -> None:
         self.on_tick(0, 0, 0)
         if self._pid is not None:
-            self._families.memory.remove(*self._labels)
+            self._families.remove_process(self._labels, self._pid)
         self._families.remove(self._info)
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from bundle.vocabulary import MAX_PARTIAL_SYMBOLS, Vocabulary
-from server.engine.messages import Begun, Finish, Output, Reason, Request, RowState
+from server.engine.messages import Begun, Finish, Output, Reason, Request, RowState, Snapshot, StopRule
 
 __all__ = ["STATE_CHARS", "Placement", "request_after", "request_from"]
 
@@ -73,32 +73,44 @@ class Placement:
         """How many characters another engine would have to force again."""
         return self._chars
 
-    @property
-    def ends_by_replay(self) -> bool:
-        """Whether it has to end at a place that its engine has to find again: its token needs the state there."""
-        return self.conclusion is not None and self.is_behind and self.request.snapshot and self._is_past_prompt
-
     def replay(self, vocabulary: Vocabulary) -> Request:
-        """Return the request by which another engine goes on with the text, or ends it where it is."""
+        """Return the request by which another engine goes on with the text."""
         self.is_behind = True
-        request = request_after(self.request, "".join(self._parts), vocabulary)
-        if self.ends_by_replay:
-            request = replace(request, max_chars=0)
+        request = self._rest(vocabulary)
         begun = replace(request.begun, is_replay=self.first_char > 0)
         return replace(request, window=max(1, self.credit), begun=begun)
 
     def finish(self, finish: Finish) -> Finish:
         """Return the finish for the reader, of a text of which its engine may have had only the end."""
-        generated = max(0, self._chars - _echoed_chars(self.request))
-        if finish.reason is Reason.LENGTH and self.conclusion and generated < self.request.max_chars:
-            finish = replace(finish, reason=self.conclusion)
-        if finish.reason in (Reason.DEADLINE, Reason.DRAINED) and self._is_past_prompt:
-            finish = replace(finish, position=_begin(self.request) + self.request.silent + self._chars)
         if not self.first_char:
             return finish
         # Of an engine that took over, the first character came later than the reader's.
         seconds = min(finish.first_char_seconds, self.first_char - self.request.submitted)
         return replace(finish, first_char_seconds=seconds, queue_seconds=min(finish.queue_seconds, seconds))
+
+    def end(self, reason: Reason, vocabulary: Vocabulary, start: RowState) -> Output:
+        """Return the last output of a text that ends where its reader is, without an engine.
+
+        Args:
+            start: the row state before a text.
+        """
+        rest, now = self._rest(vocabulary), time.monotonic()
+        seconds = (self.first_char or now) - self.request.submitted
+        finish = Finish(
+            reason=reason,
+            stop="",
+            stop_chars_sent=0,
+            generated_chars=rest.begun.generated_chars,
+            position=_begin(rest) + (len(rest.forced) if self._is_past_prompt else 0),
+            queue_seconds=seconds,
+            first_char_seconds=seconds,
+            total_seconds=now - self.request.submitted,
+        )
+        snapshot = _snapshot(rest, start) if rest.snapshot and self._is_past_prompt else None
+        return Output(self.request.stream, "", finish, snapshot=snapshot)
+
+    def _rest(self, vocabulary: Vocabulary) -> Request:
+        return request_after(self.request, "".join(self._parts), vocabulary)
 
     @property
     def _is_past_prompt(self) -> bool:
@@ -137,17 +149,28 @@ def request_from(state: RowState, request: Request, text: str) -> tuple[Request,
     generated, stops = text[_echoed_chars(request) : place], request.stops
     begun = _advance(request.begun, place, generated)
     searched = begun.received + generated
-    tail = (("" if stops.skip else stops.tail) + searched[stops.skip :])[-stops.tail_chars :]
     rest = replace(
         request,
         origin=state,
         forced=np.zeros(0, np.int64),
         silent=0,
         max_chars=request.max_chars - len(generated),
-        stops=replace(stops, skip=max(0, stops.skip - len(searched)), tail=tail),
+        stops=replace(stops, skip=max(0, stops.skip - len(searched)), tail=_tail(stops, searched)),
         begun=replace(begun, received="", generated_before=begun.generated_before + len(searched)),
     )
     return rest, text[place:]
+
+
+def _snapshot(rest: Request, start: RowState) -> Snapshot:
+    """Return the place where the request begins to generate."""
+    begun, forced = rest.begun, tuple(rest.forced.tolist())
+    tail = _tail(rest.stops, begun.received)
+    return Snapshot(rest.origin or start, forced, tail, begun.sent_chars, begun.generated_chars, begun.recent)
+
+
+def _tail(stops: StopRule, searched: str) -> str:
+    """Return the end of the generated text in which something that ends it may have begun."""
+    return (("" if stops.skip else stops.tail) + searched[stops.skip :])[-stops.tail_chars :]
 
 
 def _advance(begun: Begun, sent: int, generated: str) -> Begun:

@@ -20,13 +20,14 @@ from server.engine.messages import (
     PoolObserver,
     Reason,
     Request,
+    RowState,
 )
 from server.engine.prefix_cache import PrefixIndex
 from server.engine.scheduler import LONG_PROMPT
 from server.errors import EnginesDied
 from server.processes.frames import EngineReady, TickFrame
 from server.processes.placement import STATE_CHARS, Placement
-from server.processes.process import EngineProcess, StartedProcess, describe_exit
+from server.processes.process import EngineProcess, StartedProcess, describe_exit, stop_all
 from server.runtime.host_runner import CannotRun
 
 __all__ = ["EnginePool"]
@@ -46,6 +47,8 @@ SUSPECT, GUILTY, BARREN = 2, 4, 6
 MOST_FAILURES, SHORT_SECONDS = 5, 10.0
 # Seconds before the first, second, ... attempt to start a process where others have failed.
 WAITS = (0.0, 0.2, 0.5, 1.0, 2.0, 30.0)
+# A text that has to end is ended without its engine if that has not done it after this time: it may hang.
+CONCLUDE_SECONDS = 0.5
 # Engines that have texts are asked for a sign of life every few seconds, and killed after a while without any.
 # The time of a machine that sleeps, or of a server that is stopped, does not count.
 PING_SECONDS, MOST_PINGS = 5.0, 6
@@ -75,7 +78,7 @@ class EnginePool:
     Args:
         start: starts the process with that index, and returns when it is ready; is called in threads.
         rows: how many texts the engine with each index runs at a time.
-        vocabulary: of the model.
+        vocabulary, start_state: of the model: its symbols, and the row state before a text.
         deliver: takes outputs, by the streams' own numbers; when they were posted; and where the engine takes commands.
         give_up: takes a stream and the error with which it ends.
         failed: takes the error if no engine process can be kept alive.
@@ -86,13 +89,15 @@ class EnginePool:
         start: Callable[[int], StartedProcess],
         rows: Sequence[int],
         vocabulary: Vocabulary,
+        start_state: RowState,
         *,
         deliver: Callable[[list[Output], float, Callable[[Command], None]], None],
         give_up: Callable[[int, Exception], None],
         failed: Callable[[BaseException], None],
         observer: PoolObserver,
     ) -> None:
-        self._start, self._rows, self._vocabulary = start, rows, vocabulary
+        self._start, self._rows = start, rows
+        self._vocabulary, self._start_state = vocabulary, start_state
         self._deliver, self._give_up, self._failed, self._observer = deliver, give_up, failed, observer
         self._places = [Place() for _ in rows]
         self._texts: dict[int, Placement] = {}  # by stream
@@ -116,8 +121,7 @@ class EnginePool:
     def stop(self) -> None:
         """End all processes; from any thread."""
         self._is_stopped = True
-        for one in list(self._started):
-            one.stop()
+        stop_all(list(self._started))
 
     def submit(self, command: Command) -> None:
         """Hand a command to the engine that has the text."""
@@ -136,16 +140,31 @@ class EnginePool:
                 self._conclude(self._texts[stream], reason)
 
     def _conclude(self, placement: Placement, reason: Reason) -> None:
-        """End the text where its reader is, even if its engine is still on its way to that place."""
+        """End the text where its reader is."""
         placement.conclusion = placement.conclusion or reason
-        index = placement.engine
-        if index is not None and placement.ends_by_replay:
-            self._move(placement, index)
+        engine = self._engine_of(placement)
+        if engine is None or placement.is_behind:
+            self._end(placement, reason)
         else:
-            self._forward(placement, lambda number: Conclude(number, reason))
+            engine.submit(Conclude(placement.number, reason))
+            asyncio.get_running_loop().call_later(CONCLUDE_SECONDS, self._end_late, placement, reason)
+
+    def _end_late(self, placement: Placement, reason: Reason) -> None:
+        if self._texts.get(placement.request.stream) is placement:
+            self._end(placement, reason)
+
+    def _end(self, placement: Placement, reason: Reason) -> None:
+        """End a text without an engine: none has it where its reader is, or not one that answers in time."""
+        self._forward(placement, Cancel)
+        self._forget(placement)
+        end = placement.end(reason, self._vocabulary, self._start_state)
+        self._deliver([end], time.monotonic(), lambda handled: None)
+
+    def _engine_of(self, placement: Placement) -> EngineProcess | None:
+        return None if placement.engine is None else self._places[placement.engine].engine
 
     def _forward(self, placement: Placement, command: Callable[[int], Command]) -> None:
-        engine = None if placement.engine is None else self._places[placement.engine].engine
+        engine = self._engine_of(placement)
         if engine:
             engine.submit(command(placement.number))
 
@@ -191,8 +210,6 @@ class EnginePool:
         place.placements[number] = placement
         assert place.engine
         place.engine.submit(request if is_first else replace(request, stream=number))
-        if placement.conclusion and not placement.ends_by_replay:
-            place.engine.submit(Conclude(placement.number, placement.conclusion))
 
     def _choose(self, request: Request) -> int | None:
         """Return the engine with the fewest texts, or one that knows the prompt; None if there is none."""
@@ -240,9 +257,8 @@ class EnginePool:
 
     def _take(self, placement: Placement, output: Output) -> Output:
         placement.note(output)
-        finish = output.finish
+        finish = output.finish and placement.finish(output.finish)
         if finish:
-            finish = placement.finish(finish)
             self._forget(placement)
         return Output(placement.request.stream, output.text, finish, output.scores, output.snapshot)
 
@@ -258,7 +274,9 @@ class EnginePool:
                     self._move(placement, index)
 
     def _move(self, placement: Placement, index: int) -> None:
-        """Let another engine go on with the text."""
+        """Let another engine go on with the text, if its end is not on its way."""
+        if placement.conclusion:
+            return
         self._forward(placement, Cancel)
         self._leave(placement)
         self._submit_to(index, placement, placement.replay(self._vocabulary))
@@ -285,6 +303,8 @@ class EnginePool:
             if placement.fruitless >= GUILTY:
                 self._forget(placement)
                 self._give_up(placement.request.stream, EnginesDied(placement.fruitless))
+            elif placement.conclusion:
+                self._end(placement, placement.conclusion)
             else:
                 self._homeless[placement.request.stream] = placement
         self._place_homeless()

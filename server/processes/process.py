@@ -5,7 +5,8 @@ import logging
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from socket import SHUT_RDWR, socket, socketpair
@@ -27,7 +28,7 @@ from server.processes.frames import (
 from server.runtime.host_runner import CannotRun
 from server.settings import ServerSettings
 
-__all__ = ["EngineProcess", "StartedProcess", "start_process"]
+__all__ = ["EngineProcess", "StartedProcess", "describe_exit", "start_process", "stop_all"]
 
 # The module search path is the server's, whatever lies in the working folder.
 BOOT = "import sys; sys.path[:] = sys.argv[2:]; from server.processes.worker import main; main(int(sys.argv[1]))"
@@ -49,13 +50,21 @@ class StartedProcess:
 
     def stop(self) -> None:
         """End the process; from any thread, and as often as one likes."""
+        stop_all([self])
+
+
+def stop_all(started: Sequence[StartedProcess]) -> None:
+    """End processes, all at the same time: those that hang don't make the others' end late. From any thread."""
+    for one in started:
         with suppress(OSError):
-            self.connection.shutdown(SHUT_RDWR)
+            one.connection.shutdown(SHUT_RDWR)
+    end = time.monotonic() + END_SECONDS
+    for one in started:
         try:
-            self.process.wait(END_SECONDS)
+            one.process.wait(max(0.0, end - time.monotonic()))
         except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+            one.process.kill()
+            one.process.wait()
 
 
 def start_process(bundle: Bundle, settings: ServerSettings) -> StartedProcess:

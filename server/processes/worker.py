@@ -3,10 +3,11 @@
 import gc
 import logging
 import os
+import select
 import time
 from collections import deque
 from queue import Empty
-from socket import MSG_DONTWAIT, MSG_PEEK, socket
+from socket import socket
 from threading import Lock
 from typing import Any
 
@@ -107,6 +108,8 @@ class Connection:
 
     def __init__(self, connection: socket) -> None:
         self._connection, self._lock = connection, Lock()
+        self._poll = select.poll()
+        self._poll.register(connection, select.POLLIN)
 
     def send(self, value: object) -> None:
         """Send a value; without a server there is nothing left to do here."""
@@ -123,13 +126,7 @@ class Connection:
 
     def has_data(self) -> bool:
         """Return whether a value has begun to come, or the connection is closed."""
-        try:
-            self._connection.recv(1, MSG_PEEK | MSG_DONTWAIT)
-        except BlockingIOError:
-            return False
-        except OSError:
-            pass  # reading will say what is wrong
-        return True
+        return bool(self._poll.poll(0))
 
     def fail(self, error: BaseException) -> None:
         """Say why the process ends."""

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from bundle.manifest import Manifest, ModelShape
 from server.engine.messages import RowState
-from server.engine.plan import MAX_STEPS, PREFILL_ROWS, Area, RunLimits
+from server.engine.plan import LONE_STEPS, MAX_STEPS, PREFILL_ROWS, Area, RunLimits
 from server.engine.state_store import LOGPROBS, Measure, RunInput, RunOutput, States, do_nothing, idle_input
 from server.runtime.host_runner import Runner
 
@@ -108,7 +108,7 @@ class HostStore:
         vocab = len(manifest.symbols)
         # The system gives the memory as it is used.
         logprobs = np.empty(max(LOGPROBS, max_batch * vocab), np.float32)
-        prefill_rows, steps = min(PREFILL_ROWS, max_batch), range(1, MAX_STEPS + 1)
+        prefill_rows, steps = min(PREFILL_ROWS, max_batch), range(1, LONE_STEPS + 1)
         self.limits = RunLimits(
             max_rows=max_rows,
             max_batch=max_batch,

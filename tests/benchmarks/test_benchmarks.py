@@ -9,17 +9,30 @@ import pytest
 import benchmarks.cuda.__main__ as cuda
 from benchmarks import presets
 from benchmarks.cuda.parts import PARTS, CudaSettings, Part
+from benchmarks.support import load, servers
 from charstream.settings import parse
 from models.train import train_model
 from models.training.settings import TrainSettings
-from tests.forked import run_forked
+from tests.forked import ForkingSubprocess, context, run_forked
 
 pytestmark = pytest.mark.slow
 
 
-def benchmark(name: str, *flags: str, code: int = 0) -> str:
-    result = run_forked(["-m", f"benchmarks.{name}", *flags], timeout=500)
-    assert result.returncode == code, result.stderr
+# A benchmark whose servers and clients are forked too.
+PROGRAM = """
+import runpy, sys
+from benchmarks.support import load, servers
+from tests.forked import ForkingSubprocess, context
+servers.subprocess = ForkingSubprocess()
+load.get_context = lambda method: context
+del sys.argv[0]
+runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+"""
+
+
+def benchmark(name: str, *flags: str) -> str:
+    result = run_forked(["-c", PROGRAM, f"benchmarks.{name}", *flags], timeout=500)
+    assert result.returncode == 0, result.stderr
     return result.stdout
 
 
@@ -30,7 +43,8 @@ def test_no_text_differs_alone_and_under_load(bundles: Path) -> None:
 
 
 def test_throughput_prints_every_load_in_both_precisions(bundles: Path) -> None:
-    out = benchmark("speed.throughput", "--bundle", str(bundles / "tiny"), "--rounds", "1", "--seconds", "0.15")
+    sizes = ("--rounds", "1", "--seconds", "0.1", "--engines", "0")
+    out = benchmark("speed.throughput", "--bundle", str(bundles / "tiny"), *sizes)
     for row in ("fp32 B=1 ", "int8 B=64 ", "int8 B=256 "):
         assert out.count(row) >= 2
 
@@ -122,6 +136,8 @@ def test_what_a_gpu_is_measured_with_runs_on_a_processor(
 ) -> None:
     """Here in one process, which imports torch once; that parts have their own, the next test shows."""
     monkeypatch.setattr(cuda, "run", lambda settings, part, limit: PARTS[part](settings))
+    monkeypatch.setattr(servers, "subprocess", ForkingSubprocess())
+    monkeypatch.setattr(load, "get_context", lambda method: context)
     text = tmp_path / "text.txt"
     text.write_text("the sea is low tonight and cafés close at one\n" * 400)
     flags = ("--provider", "cpu", "--precision", "fp32-cuda", "--bundle", str(device_bundles / "tiny"))
@@ -168,8 +184,12 @@ def test_a_short_run_does_what_is_worth_most_first_and_ends_in_time(
     assert ended.value.code == 2
 
 
-def test_a_part_that_fails_leaves_the_others(tmp_path: Path) -> None:
+def test_a_part_that_fails_leaves_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cuda, "subprocess", ForkingSubprocess())
     flags = ("--part", "training", "--part", "device", "--provider", "cpu", "--seconds", "0.05")
-    out = benchmark("cuda", *flags, "--data", str(tmp_path / "none.txt"), code=1)
+    assert cuda.main([*flags, "--data", str(tmp_path / "none.txt")]) == 1
+    out = capfd.readouterr().out
     assert "training failed: exit code 1" in out
     assert "(device: done" in out

@@ -2,11 +2,15 @@
 
 import itertools
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from benchmarks.correctness import options
 from benchmarks.correctness.option_rows import LEFT_OUT, OPTIONS, STRUCTURES, rows
 from benchmarks.correctness.options import main
+from benchmarks.support import servers
+from tests.forked import ForkingSubprocess, context
 
 pytestmark = pytest.mark.slow
 
@@ -41,6 +45,8 @@ def test_rows_are_trained_exported_verified_and_streamed(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("CHARSTREAM_CACHE", str(tmp_path))  # which it sets: afterwards all is as before
+    monkeypatch.setattr(options, "multiprocessing", SimpleNamespace(get_context=lambda method: context))
+    monkeypatch.setattr(servers, "subprocess", ForkingSubprocess())
     assert main(["--only", "row-12", "--only", "row-23", "--processes", "1"]) == 0
     out = capsys.readouterr().out
     assert "2 rows, 0 missed" in out

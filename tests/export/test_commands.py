@@ -1,8 +1,9 @@
 """charstream export and verify, from a training run to a verdict."""
 
+import io
 import json
 import re
-import subprocess
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
@@ -13,23 +14,17 @@ from bundle.curve import parse_curve
 from bundle.manifest import Manifest
 from bundle.read import read_bundle
 from bundle.write import file_records, write_bundle
-from export.build import build
+from export.__main__ import main as export
+from export.verification import compare
 from export.verify import main as verify
 from models.train import main as train
-from models.training.checkpoint import load
 from tests.conftest import Charstream
-from tests.forked import run_forked
 
 pytestmark = pytest.mark.slow
 
 TEXT = "".join(
     f"{name}:\nI have {number} words to say, and no more.\n\n" for number in range(300) for name in ("A", "B")
 )
-
-
-def shell(*argv: object) -> subprocess.CompletedProcess[str]:
-    """Runs a command in a process of its own."""
-    return run_forked(["-m", "charstream", *map(str, argv)], timeout=300)
 
 
 @pytest.fixture(scope="module")
@@ -45,11 +40,12 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def bundle(run: Path) -> Path:
-    result = shell("export", run, "--with-first", "--out", run.parent / "bundles" / "words")
-    assert result.returncode == 0, result.stderr
-    assert "verified: all 5 graphs compute what torch does, within tolerance" in result.stderr
-    assert result.stdout.startswith(str(run.parent / "bundles" / "words"))
-    return run.parent / "bundles" / "words"
+    folder, out, err = run.parent / "bundles" / "words", io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        assert export([str(run), "--with-first", "--out", str(folder)]) == 0
+    assert "verified: all 5 graphs compute what torch does, within tolerance" in err.getvalue()
+    assert out.getvalue().startswith(str(folder))
+    return folder
 
 
 def test_export_writes_a_bundle_that_can_be_read(bundle: Path) -> None:
@@ -119,15 +115,9 @@ def test_verify_measures_the_loss_of_both_precisions(charstream: Charstream, run
 def test_verify_fails_where_8_bits_cost_too_much(
     charstream: Charstream, bundle: Path, run: Path, tmp_path: Path
 ) -> None:
-    """The 8-bit files of another training run: they are sound, but a different model's."""
-    other = charstream(
-        "train", "--data", run.parent / "text.txt", "--out", tmp_path / "run", "--steps", 2, "--hidden", 32,
-        "--layers", 1, "--embedding", 8, "--batch", 8, "--sequence", 32,
-    )  # fmt: skip
-    assert other.returncode == 0, other.stderr
-    good, bad = read_bundle(bundle), load(tmp_path / "run")
-    _, files = build(bad, good.manifest.name, good.manifest.version)
-    mixed = {**good.files, **{name: data for name, data in files.items() if "int8" in name}}
+    """The 8-bit files of another model, that of the first checkpoint: they are sound."""
+    good, bad = read_bundle(bundle), read_bundle(bundle.with_name("words-first"))
+    mixed = {**good.files, **{name: data for name, data in bad.files.items() if "int8" in name}}
     write_bundle(tmp_path / "mixed", good.manifest.model_copy(update={"files": file_records(mixed)}), mixed)
     result = charstream("verify", tmp_path / "mixed", "--data", run.parent / "text.txt")
     assert result.returncode == 1
@@ -139,13 +129,6 @@ def test_a_precision_that_is_not_known_is_refused(charstream: Charstream, run: P
         result = charstream("export", run, "--out", tmp_path / "x", f"--precision={given}")
         assert result.returncode == 2
         assert "allowed are fp32 and, after a comma each, int8, fp32-cuda, fp16-cuda; or int8 alone" in result.stderr
-
-
-def test_a_bundle_of_one_precision(charstream: Charstream, run: Path, tmp_path: Path) -> None:
-    result = charstream("export", run, "--out", tmp_path / "x", "--precision", "fp32")
-    assert result.returncode == 0, result.stderr
-    assert read_bundle(tmp_path / "x").manifest.precisions == ("fp32",)
-    assert not list((tmp_path / "x").glob("*int8*"))
 
 
 def test_a_bundle_of_8_bits_alone_is_a_whole_model(
@@ -166,6 +149,8 @@ def test_a_bundle_of_8_bits_alone_is_a_whole_model(
     )
     assert of_small == pytest.approx(of_bundle, abs=1e-5)
     assert charstream("export", small, "--out", whole, "--precision", "fp32").returncode == 0
+    assert read_bundle(whole).manifest.precisions == ("fp32",)
+    assert not list(whole.glob("*int8*"))
     assert json.loads(charstream("evaluate", whole, *data, "--json").stdout)["nats"] == pytest.approx(
         of_small, abs=1e-5
     )
@@ -182,9 +167,13 @@ def test_graphs_for_a_device_are_written_when_they_are_asked_for(
 
 
 def test_verify_measures_the_loss_of_graphs_for_a_device(
-    device_files: tuple[Manifest, dict[str, bytes]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    device_files: tuple[Manifest, dict[str, bytes]],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """They read 64 characters at a time, and the text ends where it ends."""
+    monkeypatch.setattr(compare, "DEVICE_STEPS", (4,))  # tests/export/test_unroll.py verifies the others
     write_bundle(tmp_path / "tiny", *device_files)
     (tmp_path / "text.txt").write_text(TEXT[:8000])
     assert verify([str(tmp_path / "tiny"), "--data", str(tmp_path / "text.txt")]) == 0

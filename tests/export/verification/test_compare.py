@@ -1,6 +1,7 @@
 """What is exported computes what was trained, and `verify` notices when it does not."""
 
 from collections.abc import Callable
+from copy import deepcopy
 
 import numpy as np
 import onnx
@@ -93,14 +94,25 @@ def test_verify_notices_another_model(tiny_files: Files) -> None:
     assert "FAILED" in str(found[0])
 
 
-@pytest.mark.parametrize("name", ["head.bias", "layers.1.weight_hh"])
-def test_a_model_that_is_not_finite_is_not_verified(name: str) -> None:
-    trained = tiny_model(cell="rnn", hidden=16)
+@pytest.mark.parametrize(("name", "exported"), [("head.bias",) * 2, ("layers.1.weight_hh", "1.both.1.weight")])
+def test_a_model_that_is_not_finite_is_not_verified(name: str, exported: str, tiny: Trained, tiny_files: Files) -> None:
+    """Neither if its files are no more finite."""
+    manifest, files = with_precisions(tiny_files, "fp32")
+    model = deepcopy(tiny.model)
     with torch.no_grad():
-        trained.model.get_parameter(name).view(-1)[3] = torch.nan
-    manifest, files = build(trained, "nan", "1", ["fp32"])
-    assert not passed(verify(manifest, files, trained.model))
+        model.get_parameter(name).view(-1)[3] = torch.nan
+    files = files | {file: not_finite(files[file], exported) for file in (STEP, decode_file("fp32"), full_file("fp32"))}
+    assert not passed(verify(manifest, files, model))
     assert not passed(verify(manifest, files, reference_of_bundle(manifest, files)))
+
+
+def not_finite(data: bytes, name: str) -> bytes:
+    model = onnx.load_from_string(data)
+    (tensor,) = (tensor for tensor in weights_of(model) if tensor.name.endswith(name))
+    values = onnx.numpy_helper.to_array(tensor).copy()
+    values.reshape(-1)[3] = np.nan
+    tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
+    return model.SerializeToString()
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])

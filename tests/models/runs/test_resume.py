@@ -19,7 +19,7 @@ from tests.forked import ForkedPython
 from tests.models.conftest import SMALL
 
 COMMAND = ("-m", "charstream", "train")
-STEPS = 400
+STEPS = 160
 # What a run carries from step to step: state, noise, masks, means of weights and of gradients, statistics, counters.
 EVERYTHING = (
     *("--layers", "2", "--dropout", "0.2", "--norm", "batch", "--residual", "--ema", "0.99", "--patience", "50"),

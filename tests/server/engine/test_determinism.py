@@ -24,7 +24,7 @@ LONGEST_STOP = 3
 # An example that fails is not made smaller: that takes minutes, or for ever where a text does not end.
 MIX = settings(
     deadline=None,
-    max_examples=30,
+    max_examples=20,
     derandomize=True,
     phases=[Phase.generate],
     suppress_health_check=list(HealthCheck),

@@ -1,6 +1,6 @@
 """How often each character is drawn, with every limit and their combinations: as docs/design.md, section 5, defines it.
 
-The graphs draw 200,000 characters at one place of a text; the definition is computed here in float64 from the
+The graphs draw 100,000 characters at one place of a text; the definition is computed here in float64 from the
 log-probabilities that the graph itself states for that place.
 """
 
@@ -24,7 +24,7 @@ Array = NDArray[np.generic]
 Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
 
-DRAWS, ROWS = 200_000, 5_000
+DRAWS, ROWS = 100_000, 5_000
 SIGNIFICANCE = 0.001
 LEAST_EXPECTED = 5  # what rarer characters are counted together for
 

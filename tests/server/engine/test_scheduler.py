@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.engine.plan import MAX_STEPS, PREFILL_ROWS, Area, Chunking, Move, Row, RunLimits, Status
+from server.engine.plan import LONE_STEPS, MAX_STEPS, PREFILL_ROWS, Area, Chunking, Move, Row, RunLimits, Status
 from server.engine.scheduler import (
     FIRST_CHARS,
     LONG_PROMPT,
@@ -21,7 +21,7 @@ STEP = 0.001
 
 def runs(max_rows: int = 4, max_batch: int = 4) -> RunLimits:
     """As of a store in the host's memory."""
-    steps = range(1, MAX_STEPS + 1)
+    steps = range(1, LONE_STEPS + 1)
     return RunLimits(max_rows, max_batch, steps, steps, 1000, min(PREFILL_ROWS, max_batch), max_rows, overlaps=False)
 
 
@@ -209,6 +209,16 @@ def test_no_run_is_longer_than_its_longest_row_or_the_limit() -> None:
     plan = s.plan()
     assert plan.steps == 7
     s.add(row(2, chars=10_000, credit=10_000))
+    s.admit()
+    assert s.plan().steps == MAX_STEPS
+
+
+def test_only_a_row_without_others_has_the_longest_runs() -> None:
+    s = scheduler(chunk_delay=10)
+    s.add(row(0))
+    s.admit()
+    assert s.plan().steps == LONE_STEPS
+    s.add(row(1))
     s.admit()
     assert s.plan().steps == MAX_STEPS
 

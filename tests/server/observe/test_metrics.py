@@ -1,9 +1,11 @@
 """What Prometheus and the probes read from a running server, over HTTP."""
 
+import os
 import re
 import select
 import signal
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +20,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from protos import charstream_pb2 as pb
 from protos import charstream_pb2_grpc as pb_grpc
+from server.observe.engine_metrics import ModelInfo
+from server.observe.metrics import Metrics
 from tests.conftest import ServerProcess, ready, start_server, stop
 
 METRICS = ("--metrics-port", "0")
@@ -175,6 +179,25 @@ def test_what_serves_is_named(watched: ServerProcess) -> None:
     assert any(name.startswith("charstream_build_info{") for name in found)
     assert found["process_resident_memory_bytes"] > 1e7
     assert found["process_open_fds"] > 3
+
+
+def test_the_memory_of_engines_is_all_there_while_a_bundle_replaces_another_one_of_its_version() -> None:
+    metrics = Metrics(lambda: 0, {}, 1)
+    pools = [metrics.engines(ModelInfo("tiny", "1", digest, "fp32", "CPU", "")) for digest in ("old", "new")]
+    with subprocess.Popen(["sleep", "60"]) as sleeping:
+        old, new = pools[0].engine(0, os.getpid()), pools[1].engine(0, sleeping.pid)
+        labels = {"model": "tiny", "version": "1", "engine": "0"}
+        for engine in (old, new):
+            engine.on_start()
+        both = metrics.registry.get_sample_value("charstream_engine_memory_bytes", labels)
+        assert both
+        old.on_end()
+        one = metrics.registry.get_sample_value("charstream_engine_memory_bytes", labels)
+        assert one
+        assert one < 0.5 * both  # this process has far more than the other one
+        new.on_end()
+        assert metrics.registry.get_sample_value("charstream_engine_memory_bytes", labels) is None
+        sleeping.kill()
 
 
 def test_names_that_clients_make_up_are_no_labels(watched: ServerProcess) -> None:

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from socket import socketpair
 from urllib.request import urlopen
@@ -17,15 +17,16 @@ from urllib.request import urlopen
 import grpc
 import numpy as np
 import pytest
+from google.protobuf.duration_pb2 import Duration
 
 from loadtest.server_metrics import parse_page
 from protos import charstream_pb2 as pb
 from protos import charstream_pb2_grpc as rpc
 from server.engine.messages import Cancel, Request, Sampling
-from server.processes import cores
+from server.processes import cores, process
 from server.processes.cores import engines_for
 from server.processes.frames import EngineReady, read_frame
-from server.processes.process import EngineProcess, StartedProcess
+from server.processes.process import EngineProcess, StartedProcess, stop_all
 from tests.conftest import ServerProcess, ready, start_server, stop
 
 PROMPT = "To be, or not to be, that is the question:\n"
@@ -267,6 +268,72 @@ def test_no_engine_outlives_its_server(number: signal.Signals, bundles: Path) ->
         wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in engines))
 
 
+def test_time_limits_and_the_end_do_not_wait_for_an_engine_that_is_being_started(bundles: Path) -> None:
+    """The only engine dies, and its successor hangs before it is ready."""
+    flags, limit = ("--engines", "1", "--grace", "0.5", "--drain-delay", "0"), Duration(seconds=2)
+    with serving(bundles, *flags) as server, grpc.insecure_channel(server.address) as channel:
+        stub = rpc.TextGenerationStub(channel)  # type: ignore[no-untyped-call]
+        request = pb.GenerateRequest(prompt=PROMPT, seed=1, max_chars=100_000)
+        limited = stub.Generate(pb.GenerateRequest(prompt=PROMPT, seed=1, max_chars=100_000, time_limit=limit))
+        with_token = pb.GenerateRequest(prompt=PROMPT, seed=1, max_chars=100_000, return_token=True)
+        calls = [limited, stub.Generate(request), stub.Generate(with_token)]
+        texts = [next(iter(call)).text for call in calls]
+        (engine,) = engines_of(server)
+        os.kill(engine, signal.SIGKILL)
+        wait_until(lambda: engines_of(server) not in ([engine], []))
+        (successor,) = engines_of(server)
+        os.kill(successor, signal.SIGSTOP)
+        try:
+            messages = list(limited)
+            assert messages[-1].finish.reason == pb.FINISH_REASON_DEADLINE
+            texts[0] += "".join(message.text for message in messages)
+            assert messages[-1].finish.generated_chars == len(texts[0])
+            server.signal(signal.SIGTERM)
+            for place in (1, 2):
+                message = None
+                with pytest.raises(grpc.RpcError) as caught:  # noqa: PT012 messages come before the error
+                    for message in calls[place]:
+                        texts[place] += message.text
+                assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+                assert message
+                assert message.finish.reason == pb.FINISH_REASON_DRAINED
+                assert bool(message.finish.resume_token) == (place == 2)
+            assert server.wait() == 0
+            longest = max(texts, key=len)
+            assert all(longest.startswith(text) for text in texts)
+        finally:
+            os.kill(successor, signal.SIGKILL)
+
+
+def test_a_text_ends_in_time_in_an_engine_that_hangs_and_goes_on_from_its_token(bundles: Path) -> None:
+    with serving(bundles, "--engines", "1") as server, grpc.insecure_channel(server.address) as channel:
+        stub = rpc.TextGenerationStub(channel)  # type: ignore[no-untyped-call]
+        request = pb.GenerateRequest(prompt=PROMPT * 3, seed=1, max_chars=20_000, stop=["zzzz"], return_token=True)
+        whole = stub.Generate(request, timeout=120)
+        request.time_limit.FromMilliseconds(400)
+        limited = stub.Generate(request, timeout=120)
+        begun = [next(iter(call)).text for call in (whole, limited)]
+        os.kill(engines_of(server)[0], signal.SIGSTOP)
+        messages = list(limited)
+        text, finish = begun[1] + "".join(message.text for message in messages), messages[-1].finish
+        os.kill(engines_of(server)[0], signal.SIGCONT)
+        assert finish.reason == pb.FINISH_REASON_DEADLINE
+        rest = pb.GenerateRequest(resume_token=finish.resume_token, max_chars=20_000 - len(text), stop=["zzzz"])
+        text += "".join(message.text for message in stub.Generate(rest, timeout=120))
+        assert text == begun[0] + "".join(message.text for message in whole)
+
+
+def test_processes_end_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that hangs is waited for; the others hear meanwhile that they have to end."""
+    monkeypatch.setattr(process, "END_SECONDS", 20.0)
+    (ours, theirs), (others, end), ready = socketpair(), socketpair(), EngineReady("fp32", "CPU", "CPU", "", "")
+    with ours, theirs, others, end, ExitStack() as processes:
+        # Both end when the connection of the second one is closed.
+        first, second = (processes.enter_context(subprocess.Popen(["cat"], stdin=theirs)) for _ in range(2))
+        stop_all([StartedProcess(first, others, ready), StartedProcess(second, ours, ready)])
+        assert [first.returncode, second.returncode] == [0, 0]
+
+
 def test_a_text_does_not_wait_for_one_engine_while_another_has_a_free_row(bundles: Path) -> None:
     flags = ("--engines", "2", "--max-rows", "2", "--stream-buffer", "256")
     with serving(bundles, *flags) as server, grpc.insecure_channel(server.address) as channel:
@@ -341,8 +408,8 @@ def test_a_text_whose_engine_died_is_not_refused_for_waiting(bundles: Path) -> N
     flags = ("--engines", "2", "--max-rows", "2", "--max-wait", "0.1")
     with serving(bundles, *flags) as server, grpc.insecure_channel(server.address) as channel:
         stub = rpc.TextGenerationStub(channel)  # type: ignore[no-untyped-call]
-        calls = [stub.Generate(pb.GenerateRequest(seed=seed, max_chars=60_000), timeout=120) for seed in range(2)]
+        calls = [stub.Generate(pb.GenerateRequest(seed=seed, max_chars=30_000), timeout=120) for seed in range(2)]
         begun = ["".join(message.text for message in itertools.islice(call, 2)) for call in calls]
         os.kill(engines_of(server)[0], signal.SIGKILL)
         texts = [start + "".join(message.text for message in call) for start, call in zip(begun, calls, strict=True)]
-        assert [len(text) for text in texts] == [60_000, 60_000]
+        assert [len(text) for text in texts] == [30_000, 30_000]

@@ -17,13 +17,13 @@ from bundle.vocabulary import Vocabulary
 from server.engine.engine import Engine
 from server.engine.messages import (
     Begun,
-    Conclude,
     Finish,
     Grant,
     Handled,
     Output,
     Reason,
     Request,
+    RowState,
     Sampling,
     Scores,
     Snapshot,
@@ -126,10 +126,11 @@ def read(request: Request, rng: random.Random, lives: Sequence[int] = (), conclu
         if rng.random() < 0.3:
             other = Request(MANIFEST.vocabulary.encode("abc" * 20), 60, 50, Sampling(), 5, stream=1, window=UNBOUNDED)
             hand.engine.submit(other)
+        if placement.conclusion:
+            reading.take(placement.end(placement.conclusion, MANIFEST.vocabulary, RowState.at_start(MANIFEST)))
+            return reading
         submitted = placement.replay(MANIFEST.vocabulary) if number else request
         hand.engine.submit(replace(submitted, stream=0))
-        if placement.conclusion and not placement.ends_by_replay:
-            hand.engine.submit(Conclude(0, placement.conclusion))
         for tick in range(2000):
             outputs = hand.tick()
             if tick >= ticks:  # some of the last outputs don't arrive any more
@@ -241,7 +242,7 @@ def test_deaths_change_nothing(case: int) -> None:
 
 
 @pytest.mark.parametrize("case", range(20))
-def test_a_text_that_ends_while_it_is_read_again_ends_where_its_reader_is(case: int) -> None:
+def test_a_text_that_ends_while_no_engine_has_it_ends_where_its_reader_is(case: int) -> None:
     rng = random.Random(case)
     request = replace(some_request(rng), max_chars=300, snapshot=True, checkpoint_chars=0)
     whole = read(replace(request, window=UNBOUNDED), rng)

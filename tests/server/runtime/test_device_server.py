@@ -55,12 +55,19 @@ def start(device_bundles: Path) -> Iterator[Start]:
         stop(process)
 
 
-def test_a_device_serves_the_texts_of_the_host_and_says_where_it_runs(start: Start) -> None:
-    host, device = start("--precision", "fp32"), start(*ON_CPU, "--precision", "fp32-cuda")
+@pytest.fixture(scope="module")
+def device(device_bundles: Path) -> Iterator[ServerProcess]:
+    process = start_server(device_bundles, *ON_CPU, "--precision", "fp32-cuda")
+    yield ready(process)
+    stop(process)
+
+
+def test_a_device_serves_the_texts_of_the_host_and_says_where_it_runs(start: Start, device: ServerProcess) -> None:
+    host = start("--precision", "fp32")
     device.wait_for(r"fp32-cuda is for CUDA; the CPU runs it slowly")
     device.wait_for(r"serves tiny 1 \(lstm 2x64, fp32-cuda, onnxruntime [\d.]+, CPUExecutionProvider, the CPU, at most")
     expected = answers(ready(host))
-    assert [text for text, _ in expected] == [text for text, _ in answers(ready(device))]
+    assert [text for text, _ in expected] == [text for text, _ in answers(device)]
     for (_, scores), (_, other) in zip(expected, answers(device), strict=True):
         assert other == pytest.approx(scores, abs=1e-5)
 
@@ -70,9 +77,9 @@ def test_half_precision_is_served_too(start: Start) -> None:
     assert [len(text) for text, _ in answers(server)] == [100, 70, 70, 70, 90]
 
 
-def test_equal_numerics_are_promised_with_one_bucket_only(start: Start) -> None:
+def test_equal_numerics_are_promised_with_one_bucket_only(start: Start, device: ServerProcess) -> None:
     """With several a text may depend on how many run beside it; so no other server takes it over unasked."""
-    one = [start(*ON_CPU, "--precision", "fp32-cuda") for _ in range(2)]
+    one = [device, start(*ON_CPU, "--precision", "fp32-cuda")]
     several = [start(*ON_CPU, "--precision", "fp32-cuda", "--buckets", "2,8") for _ in range(2)]
     several[0].wait_for("tiny: with several --buckets a text may depend on how many run beside it")
     found = [numerics(ready(server)) for server in (*one, *several)]
