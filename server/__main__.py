@@ -64,8 +64,10 @@ def _allow_open_files(wanted: int) -> None:
 
 
 class _LoopThreads(ThreadPoolExecutor):
-    """The event loop's own threads, for what may take long: an engine's start, a name's address, a file of a volume
-    that does not answer. The server's end waits for none of them."""
+    """The event loop's own threads, for which the server's end does not wait.
+
+    They have what may take long: an engine's start, a name's address, a file of a volume that does not answer.
+    """
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         super().shutdown(wait=False, cancel_futures=True)
