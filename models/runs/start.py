@@ -272,8 +272,8 @@ def _resumed_settings(given: TrainSettings, kept: TrainSettings) -> TrainSetting
     for name in given_names(given, kept) - _CHANGEABLE:
         if getattr(given, name) != getattr(kept, name):
             raise CheckpointError(
-                f"{given.out} was begun with {name.replace('_', '-')} {_in_words(getattr(kept, name))}, "
-                f"not {_in_words(getattr(given, name))}: leave it out to go on, or begin another run"
+                f"{given.out} was begun with {name.replace('_', '-')} {_format_value(getattr(kept, name))}, "
+                f"not {_format_value(getattr(given, name))}: leave it out to go on, or begin another run"
             )
     changes = {
         name: getattr(given, name) for name in _CHANGEABLE & given.model_fields_set if getattr(given, name) != ""
@@ -281,7 +281,7 @@ def _resumed_settings(given: TrainSettings, kept: TrainSettings) -> TrainSetting
     return kept.model_copy(update={"resume": True, "preset": kept.preset, **changes})
 
 
-def _in_words(value: object) -> str:
+def _format_value(value: object) -> str:
     return (", ".join(map(str, value)) or "none") if isinstance(value, tuple) else str(value)
 
 

@@ -75,11 +75,11 @@ def teach(
     """
     if not settings.distill_from:
         return None
-    record = group.from_first(lambda: _read_text(settings, corpus, () if before is None else before.teachers))
+    record = group.from_first(lambda: _read_text(settings, corpus, before))
     if before not in (None, record) and group.is_first:
         say("the teachers' probabilities come out differently here, by roundings: the run goes on, but not bit by bit")
     if not group.is_first:  # the first process's file, or on another machine one of its own
-        _read_text(settings, corpus, record.teachers)
+        _read_text(settings, corpus, record)
     mapped = np.memmap(_file(corpus, record.teachers), _KIND, "c", shape=_shape(corpus))
     rows = upload(mapped, torch.device(device_of(settings.device)), _KIND)
     return Taught(torch.from_numpy(np.asarray(mapped)) if rows is None else rows, record)
@@ -90,16 +90,17 @@ def read_ahead(settings: TrainSettings) -> None:
     if settings.distill_from:
         form = settings.text_form
         corpus = open_corpus(settings.data, vocabulary=settings.vocabulary, split=settings.split, form=form)
-        _read_text(settings.model_copy(update={"minutes": None, "steps": 1}), corpus, ())
+        _read_text(settings.model_copy(update={"minutes": None, "steps": 1}), corpus)
 
 
-def _read_text(settings: TrainSettings, corpus: Corpus, known: tuple[str, ...]) -> Distillation:
+def _read_text(settings: TrainSettings, corpus: Corpus, before: Distillation | None = None) -> Distillation:
     """Let the teachers read the text, unless what they made of it is there; return by what both are known.
 
     Args:
-        known: digests that the teachers must have; empty: any.
+        before: by what they were known when the run began: they must be those.
     """
-    if known and (digest := _intact_digest(_file(corpus, known), corpus)):
+    known = before.teachers if before else ()
+    if before and (digest := _intact_digest(_file(corpus, known), corpus, before.probabilities)):
         return Distillation(teachers=known, probabilities=digest)
     teachers = [_open_teacher(path, corpus.vocabulary) for path in settings.distill_from]
     for path, teacher, expected in zip(settings.distill_from, teachers, known, strict=bool(known)):
@@ -110,7 +111,7 @@ def _read_text(settings: TrainSettings, corpus: Corpus, known: tuple[str, ...]) 
             )
     known = tuple(teacher.sha256 for teacher in teachers)
     file = _file(corpus, known)
-    with _alone_with(file):
+    with _writer_lock(file):
         digest = _intact_digest(file, corpus)
         if digest is None:
             if file.exists():
@@ -118,13 +119,13 @@ def _read_text(settings: TrainSettings, corpus: Corpus, known: tuple[str, ...]) 
             _require_room(file, corpus)
             _write(file, _Teachers(teachers, torch.device(device_of(settings.device))), corpus, settings)
             digest = _digest_of_file(file)
-            with open_to_replace(_beside(file)) as stream:
+            with open_to_replace(_checksum_file(file)) as stream:
                 stream.write(digest.encode())
     return Distillation(teachers=known, probabilities=digest)
 
 
 @contextmanager
-def _alone_with(file: Path) -> Iterator[None]:
+def _writer_lock(file: Path) -> Iterator[None]:
     """Keep other processes that want to make a file waiting, and remove what one that was killed has left of it.
 
     Raises:
@@ -149,15 +150,15 @@ def _alone_with(file: Path) -> Iterator[None]:
         yield
 
 
-def _intact_digest(file: Path, corpus: Corpus) -> str | None:
-    """Return a file's sha256; None where it is not there, or not as it was written."""
+def _intact_digest(file: Path, corpus: Corpus, known: str = "") -> str | None:
+    """Return a file's sha256; None where it is not there, or neither as it was written nor as it is `known`."""
     try:
         if file.stat().st_size != math.prod(_shape(corpus)) * _KIND.itemsize:
             return None
-        digest, expected = _digest_of_file(file), _beside(file).read_text("ascii")
+        digest = _digest_of_file(file)
+        return digest if digest == known or digest == _checksum_file(file).read_text("ascii") else None
     except (OSError, ValueError):
         return None
-    return digest if digest == expected else None
 
 
 def _digest_of_file(file: Path) -> str:
@@ -165,7 +166,8 @@ def _digest_of_file(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _beside(file: Path) -> Path:
+def _checksum_file(file: Path) -> Path:
+    """Return the path of the file beside it that has its sha256."""
     return file.with_suffix(".sha256")
 
 
@@ -211,7 +213,10 @@ def _open_teacher(path: Path, vocabulary: Vocabulary) -> _Teacher:
     Raises:
         CheckpointError: it cannot.
     """
-    trained = load_model(path)
+    try:
+        trained = load_model(path)
+    except CheckpointError as error:
+        raise CheckpointError(f"--distill-from {error}") from error
     if trained.vocabulary.unit != vocabulary.unit:
         raise CheckpointError(
             f"--distill-from {path}: it predicts {trained.vocabulary.unit}, and this run {vocabulary.unit}: a teacher "
