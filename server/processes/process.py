@@ -38,6 +38,10 @@ GROUP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 END_SECONDS = 5.0
 # One that loads its model and says nothing, not even that it is ready, is killed: others wait for their turn to load.
 LOAD_SECONDS = 600.0
+# A process that is killed while it loads is started this often: callers wait for the model, and it is not to blame.
+STARTS = 3
+
+log = logging.getLogger("charstream.engine")
 
 
 @dataclass(frozen=True)
@@ -68,12 +72,21 @@ def stop_all(started: Sequence[StartedProcess]) -> None:
 
 
 def start_process(bundle: Bundle, settings: ServerSettings) -> StartedProcess:
-    """Start an engine process, and wait until its model is loaded.
+    """Start an engine process, another one if it is killed meanwhile, and wait until its model is loaded.
 
     Raises:
         CannotRun, RuntimeMissing: as `server.runtime.load.load`; CannotRun too if the process ends by itself.
-        OSError: it was killed, or says nothing for too long: that may be another time's trouble, not the model's.
+        OSError: each was killed, or one says nothing for too long: that may be another time's trouble, not the model's.
     """
+    for _ in range(STARTS - 1):
+        try:
+            return _start_once(bundle, settings)
+        except ChildProcessError as error:
+            log.warning("%s; another one is started", error)
+    return _start_once(bundle, settings)
+
+
+def _start_once(bundle: Bundle, settings: ServerSettings) -> StartedProcess:
     ours, theirs = socketpair()
     with theirs:
         command = [sys.executable, "-c", BOOT, str(theirs.fileno()), *sys.path]

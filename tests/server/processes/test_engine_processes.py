@@ -74,12 +74,14 @@ def start_some(*arguments):
     return start(*arguments)
 model_factory.start_process = start_some
 """
-# A server whose first engine process is killed while it loads.
-KILLED_ONCE = """
+# A server whose first four engine processes are killed while they load: with three of them a load fails.
+KILLED_AT_FIRST = """
 from server.processes import process
 process.BOOT = '''import os, pathlib, signal, sys; sys.path[:] = sys.argv[2:]
-if not pathlib.Path("MARK").exists():
-    pathlib.Path("MARK").touch()
+mark = pathlib.Path("MARK")
+killed = len(mark.read_text()) if mark.exists() else 0
+if killed < 4:
+    mark.write_text("x" * (killed + 1))
     os.kill(os.getpid(), signal.SIGKILL)
 from server.processes.worker import main; main(int(sys.argv[1]))'''
 """
@@ -351,13 +353,13 @@ def test_a_text_does_not_wait_for_one_engine_while_another_has_a_free_row(bundle
 
 def test_a_model_whose_engine_is_killed_while_it_loads_is_loaded_again(bundles: Path, tmp_path: Path) -> None:
     """As by a system that was short of memory: the bundle is not to blame."""
-    patch = KILLED_ONCE.replace("MARK", str(tmp_path / "mark"))
+    patch = KILLED_AT_FIRST.replace("MARK", str(tmp_path / "mark"))
     flags = ("--engines", "1", "--load", "lazy")
     with serving(bundles, *flags, patch=patch) as server, grpc.insecure_channel(server.address) as channel:
         stub = rpc.TextGenerationStub(channel)  # type: ignore[no-untyped-call]
         texts = [message.text for message in stub.Generate(pb.GenerateRequest(max_chars=9), timeout=60)]
         assert len("".join(texts)) == 9
-        assert "SIGKILL" in server.log
+        assert server.log.count("SIGKILL") == 4
 
 
 async def test_a_text_that_comes_while_a_successor_is_connected_is_not_lost() -> None:
