@@ -353,7 +353,7 @@ class EnginePool:
                 log.error("no engine process could be started: %s", failure)
                 continue
             await self._connect(engine.index, started)
-            if not self._is_stopped:
+            if place.engine and not self._is_stopped:  # it may have died while it was connected
                 self._share_texts(engine.index)
                 log.info("engine process %d is ready in its place", started.process.pid)
             return

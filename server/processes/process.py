@@ -31,7 +31,11 @@ from server.settings import ServerSettings
 __all__ = ["EngineProcess", "StartedProcess", "describe_exit", "start_process", "stop_all"]
 
 # The module search path is the server's, whatever lies in the working folder.
-BOOT = "import sys; sys.path[:] = sys.argv[2:]; from server.processes.worker import main; main(int(sys.argv[1]))"
+BOOT = (
+    "import sys; sys.path[:] = sys.argv[2:]; "
+    "from server.processes.lifetime import end_with_starter; end_with_starter(); "
+    "from server.processes.worker import main; main(int(sys.argv[1]))"
+)
 # These are sent to whole groups of processes, and are for the server: it drains, and the connection ends then.
 GROUP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # A process whose connection is closed ends at once; one that does not is killed.

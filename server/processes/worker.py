@@ -24,6 +24,7 @@ from server.processes.frames import (
     read_frame,
     tick_frame,
 )
+from server.processes.lifetime import outlive_starter
 from server.runtime.host_runner import runtime_version
 from server.runtime.load import load
 
@@ -42,6 +43,8 @@ def main(descriptor: int) -> None:
     os.nice(NICENESS)
     connection = Connection(socket(fileno=descriptor))
     logging.basicConfig(level=logging.INFO, handlers=[ServerLog(connection)])
+    if connection.is_closed():
+        os._exit(0)  # the server ended while this process began
     try:
         engine = _load(connection, connection.receive())
     except Exception as error:
@@ -74,6 +77,7 @@ def _load(connection: "Connection", order: LoadOrder) -> Engine:
     engine.warm_up()
     gc.collect()
     gc.freeze()  # no collection of garbage goes through what is there from the start
+    outlive_starter()
     connection.send(EngineReady(loaded.precision, loaded.provider, loaded.device, loaded.numerics, runtime_version()))
     return engine
 
@@ -127,6 +131,10 @@ class Connection:
     def has_data(self) -> bool:
         """Return whether a value has begun to come, or the connection is closed."""
         return bool(self._poll.poll(0))
+
+    def is_closed(self) -> bool:
+        """Return whether the server's end is closed, though what it sent may not be read yet."""
+        return any(events & select.POLLHUP for _, events in self._poll.poll(0))
 
     def fail(self, error: BaseException) -> None:
         """Say why the process ends."""

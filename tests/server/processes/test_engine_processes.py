@@ -9,9 +9,10 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from socket import socketpair
+from select import select
+from socket import socket, socketpair
 from urllib.request import urlopen
 
 import grpc
@@ -19,11 +20,12 @@ import numpy as np
 import pytest
 from google.protobuf.duration_pb2 import Duration
 
+from bundle.vocabulary import Vocabulary
 from loadtest.server_metrics import parse_page
 from protos import charstream_pb2 as pb
 from protos import charstream_pb2_grpc as rpc
-from server.engine.messages import Cancel, Request, Sampling
-from server.processes import cores, process
+from server.engine.messages import Cancel, EngineObserver, PoolObserver, Request, RowState, Sampling
+from server.processes import cores, pool, process
 from server.processes.cores import engines_for
 from server.processes.frames import EngineReady, read_frame
 from server.processes.process import EngineProcess, StartedProcess, stop_all
@@ -284,6 +286,7 @@ def test_time_limits_and_the_end_do_not_wait_for_an_engine_that_is_being_started
         os.kill(engine, signal.SIGKILL)
         wait_until(lambda: engines_of(server) not in ([engine], []))
         (successor,) = engines_of(server)
+        wait_until(lambda: "onnxruntime" in Path(f"/proc/{successor}/maps").read_text())  # it loads
         os.kill(successor, signal.SIGSTOP)
         try:
             messages = list(limited)
@@ -303,8 +306,10 @@ def test_time_limits_and_the_end_do_not_wait_for_an_engine_that_is_being_started
             assert server.wait() == 0
             longest = max(texts, key=len)
             assert all(longest.startswith(text) for text in texts)
+            wait_until(lambda: not Path(f"/proc/{successor}").exists())  # though it never saw its connection close
         finally:
-            os.kill(successor, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.kill(successor, signal.SIGKILL)
 
 
 def test_a_text_ends_in_time_in_an_engine_that_hangs_and_goes_on_from_its_token(bundles: Path) -> None:
@@ -376,6 +381,65 @@ async def test_a_text_that_comes_while_a_successor_is_connected_is_not_lost() ->
         assert [command.stream for command in await asyncio.to_thread(read_frame, theirs)] == [text.stream]
         assert await asyncio.to_thread(read_frame, theirs) == [Cancel(0)]
         engine.started.stop()
+
+
+async def test_no_text_is_moved_to_a_successor_that_died_while_it_was_connected(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pool, "WAITS", (0.0,))
+    ready, ends = EngineReady("fp32", "CPU", "CPU", "", ""), list[socket]()
+    with subprocess.Popen(["true"]) as process, ExitStack() as sockets:
+
+        def start(index: int) -> StartedProcess:
+            ours, theirs = socketpair()
+            ends.append(sockets.enter_context(theirs))
+            if len(ends) == 4:
+                theirs.close()
+            return StartedProcess(process, ours, ready)
+
+        class Observer(PoolObserver):
+            def engine(self, index: int, pid: int) -> EngineObserver:
+                if len(ends) == 4:  # a text comes while the successor is connected
+                    asyncio.get_running_loop().call_soon(submit, 6)
+                return EngineObserver()
+
+        engines = pool.EnginePool(
+            start,
+            [9] * 3,
+            Vocabulary("ab"),
+            RowState(0, (), 0),
+            deliver=lambda *_: None,
+            give_up=lambda *_: None,
+            failed=lambda _: None,
+            observer=Observer(),
+        )
+
+        def submit(stream: int) -> None:
+            engines.submit(Request(np.zeros(0, np.int64), 0, 1, Sampling(), seed=stream, stream=stream))
+
+        await engines.connect([start(index) for index in range(3)])
+        for stream in range(6):
+            submit(stream)
+        ends[0].close()
+        while len(ends) < 5 or not select([ends[4]], [], [], 0)[0]:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0)
+        assert sorted(seed for end in (ends[1], ends[2], ends[4]) for seed in seeds_held(end)) == list(range(7))
+        engines.stop()
+
+
+def seeds_held(end: socket) -> list[int]:
+    """The seeds of the texts that were sent to an engine process, but for those that it shall forget."""
+    texts = dict[int, int]()
+    end.setblocking(False)
+    with suppress(BlockingIOError):
+        while True:
+            for command in read_frame(end):
+                if isinstance(command, Request):
+                    texts[command.stream] = command.seed
+                else:
+                    del texts[command.stream]
+    return list(texts.values())
 
 
 def test_one_core_is_left_for_the_event_loop_where_there_are_more_than_two() -> None:
