@@ -359,7 +359,9 @@ class EnginePool:
             return
         if self._is_stopped:
             return
-        self._failed(RuntimeError(f"no engine process can be kept alive; the last one: {reason}"))
+        error = RuntimeError(f"no engine process can be kept alive; the last one: {reason}")
+        log.critical("the server ends: %s", error)
+        self._failed(error)
 
     def _start_equal(self, index: int) -> StartedProcess:
         """Start a process that computes the same as the others. Raises CannotRun if it does not, or as `start`."""
