@@ -1,6 +1,8 @@
 """Binds a process that loads its model to the thread that started it, which waits for it."""
 
 import ctypes
+import os
+import select
 import signal
 
 __all__ = ["end_with_starter", "outlive_starter"]
@@ -8,12 +10,16 @@ __all__ = ["end_with_starter", "outlive_starter"]
 PR_SET_PDEATHSIG = 1  # of Linux: linux/prctl.h
 
 
-def end_with_starter() -> None:
+def end_with_starter(descriptor: int) -> None:
     """Have the system kill this process when the thread that started it ends, with its server or alone.
 
-    It cannot see the end of its connection while it loads, for as long as that takes.
+    It cannot see the end of its connection, which has this file descriptor, while it loads.
     """
     _set_signal(signal.SIGKILL)
+    poll = select.poll()
+    poll.register(descriptor, 0)
+    if poll.poll(0):  # closed: the thread has ended before
+        os._exit(0)
 
 
 def outlive_starter() -> None:

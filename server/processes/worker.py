@@ -43,8 +43,6 @@ def main(descriptor: int) -> None:
     os.nice(NICENESS)
     connection = Connection(socket(fileno=descriptor))
     logging.basicConfig(level=logging.INFO, handlers=[ServerLog(connection)])
-    if connection.is_closed():
-        os._exit(0)  # the server ended while this process began
     try:
         engine = _load(connection, connection.receive())
     except Exception as error:
@@ -131,10 +129,6 @@ class Connection:
     def has_data(self) -> bool:
         """Return whether a value has begun to come, or the connection is closed."""
         return bool(self._poll.poll(0))
-
-    def is_closed(self) -> bool:
-        """Return whether the server's end is closed, though what it sent may not be read yet."""
-        return any(events & select.POLLHUP for _, events in self._poll.poll(0))
 
     def fail(self, error: BaseException) -> None:
         """Say why the process ends."""

@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from select import select
 from socket import socket, socketpair
+from typing import cast
 from urllib.request import urlopen
 
 import grpc
@@ -20,6 +21,7 @@ import numpy as np
 import pytest
 from google.protobuf.duration_pb2 import Duration
 
+from bundle.read import Bundle
 from bundle.vocabulary import Vocabulary
 from loadtest.server_metrics import parse_page
 from protos import charstream_pb2 as pb
@@ -28,7 +30,8 @@ from server.engine.messages import Cancel, EngineObserver, PoolObserver, Request
 from server.processes import cores, pool, process
 from server.processes.cores import engines_for
 from server.processes.frames import EngineReady, read_frame
-from server.processes.process import EngineProcess, StartedProcess, stop_all
+from server.processes.process import EngineProcess, StartedProcess, start_process, stop_all
+from server.settings import ServerSettings
 from tests.conftest import ServerProcess, ready, start_server, stop
 
 PROMPT = "To be, or not to be, that is the question:\n"
@@ -102,8 +105,12 @@ def serving(bundles: Path, *flags: str, patch: str = "") -> Iterator[ServerProce
 
 def engines_of(server: ServerProcess) -> list[int]:
     """The pids of its engine processes, the oldest first."""
-    tasks = Path(f"/proc/{server.process.pid}/task").iterdir()
-    return sorted(int(pid) for task in tasks for pid in (task / "children").read_text().split())
+    return children_of(server.process.pid)
+
+
+def children_of(pid: int) -> list[int]:
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    return sorted(int(child) for task in tasks for child in (task / "children").read_text().split())
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 30) -> None:
@@ -390,7 +397,7 @@ async def test_no_text_is_moved_to_a_successor_that_died_while_it_was_connected(
     ready, ends = EngineReady("fp32", "CPU", "CPU", "", ""), list[socket]()
     with subprocess.Popen(["true"]) as process, ExitStack() as sockets:
 
-        def start(index: int) -> StartedProcess:
+        def start(index: int, is_wanted: Callable[[], bool]) -> StartedProcess:
             ours, theirs = socketpair()
             ends.append(sockets.enter_context(theirs))
             if len(ends) == 4:
@@ -417,7 +424,7 @@ async def test_no_text_is_moved_to_a_successor_that_died_while_it_was_connected(
         def submit(stream: int) -> None:
             engines.submit(Request(np.zeros(0, np.int64), 0, 1, Sampling(), seed=stream, stream=stream))
 
-        await engines.connect([start(index) for index in range(3)])
+        await engines.connect([start(index, lambda: True) for index in range(3)])
         for stream in range(6):
             submit(stream)
         ends[0].close()
@@ -426,6 +433,14 @@ async def test_no_text_is_moved_to_a_successor_that_died_while_it_was_connected(
         await asyncio.sleep(0)
         assert sorted(seed for end in (ends[1], ends[2], ends[4]) for seed in seeds_held(end)) == list(range(7))
         engines.stop()
+
+
+def test_a_process_that_loads_a_model_which_is_unloaded_meanwhile_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "BOOT", "import time; time.sleep(600)")
+    before = children_of(os.getpid())
+    with pytest.raises(InterruptedError):
+        start_process(cast(Bundle, None), cast(ServerSettings, None), lambda: False)
+    assert children_of(os.getpid()) == before
 
 
 def seeds_held(end: socket) -> list[int]:
