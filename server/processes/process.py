@@ -131,9 +131,12 @@ def _early_end(code: int) -> Exception:
 
 def _load(connection: socket, order: LoadOrder, is_wanted: Callable[[], bool]) -> EngineReady:
     connection.settimeout(LOAD_SECONDS)
-    connection.sendall(encode(order))
+    rest = memoryview(encode(order))
+    while rest:
+        _wait_for(select.POLLOUT, connection, is_wanted)
+        rest = rest[connection.send(rest) :]
     while True:
-        _wait_for_frame(connection, is_wanted)
+        _wait_for(select.POLLIN, connection, is_wanted)
         match read_frame(connection):
             case LogLine() as line:
                 _log(line)
@@ -143,9 +146,9 @@ def _load(connection: socket, order: LoadOrder, is_wanted: Callable[[], bool]) -
                 return ready
 
 
-def _wait_for_frame(connection: socket, is_wanted: Callable[[], bool]) -> None:
+def _wait_for(event: int, connection: socket, is_wanted: Callable[[], bool]) -> None:
     poll, end = select.poll(), time.monotonic() + LOAD_SECONDS
-    poll.register(connection, select.POLLIN)
+    poll.register(connection, event)
     while not poll.poll(LOOK_SECONDS * 1000):
         if not is_wanted():
             raise InterruptedError("the model was unloaded while it was loaded once more")

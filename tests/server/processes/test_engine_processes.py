@@ -435,11 +435,14 @@ async def test_no_text_is_moved_to_a_successor_that_died_while_it_was_connected(
         engines.stop()
 
 
-def test_a_process_that_loads_a_model_which_is_unloaded_meanwhile_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("size", [0, 10_000_000])  # so large, it is not read before the process has begun
+def test_a_process_that_loads_a_model_which_is_unloaded_meanwhile_is_ended(
+    size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(process, "BOOT", "import time; time.sleep(600)")
     before = children_of(os.getpid())
     with pytest.raises(InterruptedError):
-        start_process(cast(Bundle, None), cast(ServerSettings, None), lambda: False)
+        start_process(cast(Bundle, bytes(size)), cast(ServerSettings, None), lambda: False)
     assert children_of(os.getpid()) == before
 
 
