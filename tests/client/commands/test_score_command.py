@@ -131,7 +131,8 @@ def test_an_unknown_character_is_named_with_its_place_before_anything_is_scored(
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == (
         f"charstream score: {other}: character 'é' (U+00E9) at place {place} (line 5, column 6) "
-        "is not in the vocabulary of tiny\n"
+        "is not in the vocabulary of tiny: --unknown skip leaves out what the model does not know, --unknown replace "
+        "puts another\n"
     )
 
 
