@@ -181,7 +181,7 @@ def test_a_text_is_read_as_training_reads_it(charstream: Charstream, server: Ser
     [
         (b"", [], "is empty"),
         (b"caf\xe9", [], "not UTF-8 at byte 3"),
-        (b"a", ["no/such/file"], "no/such/file: No such file or directory; a text itself comes by: echo TEXT | charstream score -"),
+        (b"a", ["no/such/file"], "no/such/file: No such file or directory; a text itself comes by: echo"),
         (b"a", ["--model", "huge"], "huge"),
         (b"a", ["--each"], "--json"),
         (b"a", ["--alternatives", "1"], "--json"),
