@@ -160,7 +160,7 @@ def first_step_seconds(trainer: Trainer, short: float) -> float:
 def _second_step(trainer: Trainer, threads: int, short: float) -> tuple[float, float]:
     """Take a step, and another one if it was not `short`. Return processor time and time of the faster one."""
     trainer.arithmetic = Arithmetic(False, threads)
-    times = []
+    times: list[tuple[float, float]] = []
     while not times or (len(times) < 2 and times[0][1] > short):
         used, began = time.process_time(), time.perf_counter()
         trainer.train_step(learning_rate=0.0)
