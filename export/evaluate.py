@@ -19,12 +19,13 @@ from bundle.vocabulary import UnknownCharacter, Vocabulary
 from charstream.settings import Positional, Settings, fail, parse
 from export.verification.onnx_evaluator import open_evaluator
 from models.data.corpus import NAMED, Corpus, open_corpus, require_same_text
-from models.data.split import DEFAULT_SPLIT
+from models.data.split import DEFAULT_SPLIT, trains_on_more
 from models.data.text_files import PLAIN, CorpusError, TextForm
 from models.evaluation.dynamic import RATE, DynamicEvaluator
 from models.evaluation.evaluation import EvaluatedModel, Evaluation, evaluate
 from models.evaluation.losses import AverageEvaluator, TorchEvaluator
 from models.runs.bundle_model import load_model
+from models.terminal import say
 from models.training.checkpoint import CheckpointError, load, read
 
 __all__ = ["EvaluateSettings", "join_models", "main", "tokens_of_part"]
@@ -68,6 +69,8 @@ class EvaluateSettings(Settings):
     def _dynamic_is_carried(self) -> Self:
         if self.dynamic and (self.protocol, self.precision) != ("carried", "fp32"):
             raise ValueError("--dynamic reads as --protocol carried, in fp32: leave out --protocol and --precision")
+        if self.dynamic_rate != RATE and not self.dynamic:
+            raise ValueError("--dynamic-rate is how fast --dynamic adapts: give that as well")
         return self
 
 
@@ -182,6 +185,13 @@ def _evaluate(given: EvaluateSettings) -> Evaluation:
     corpus = open_corpus(settings.data, vocabulary=model.vocabulary.unit, split=settings.split, form=form)
     if not given.data:
         require_same_text(corpus, record.data_sha256)
+    for other in opened[1:]:
+        same_text = other.record.data_sha256 == corpus.sha256 and settings.part != "training"
+        if same_text and trains_on_more(other.record.split, corpus.split):
+            say(
+                f"{other.model.name} was trained with --split {other.record.split}: it knows some of the text that is "
+                f"held out with --split {corpus.split}"
+            )
     ids = tokens_of_part(corpus, settings.part, model.vocabulary)
     models = [one.model for one in opened]
     if given.dynamic:

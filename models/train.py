@@ -22,7 +22,7 @@ from models.runs.run import Run
 from models.runs.signals import Interrupt
 from models.runs.start import begin, discard_begun_run, how_to_go_on, resume
 from models.runs.step_profile import profile_step
-from models.terminal import ProgressBar, count_noun
+from models.terminal import ProgressBar
 from models.training.async_steps import AsyncSteps
 from models.training.autotune import ThreadTrials, describe_arithmetic, fastest_arithmetic
 from models.training.checkpoint import CheckpointError
@@ -113,8 +113,7 @@ def train(run: Run, interrupt: object = None, on_check: OnCheck | None = None) -
             if orders.plan:
                 nats = run.plan((time.monotonic() - began) / (run.trainer.step - began_at))
                 bar.set_total(run.chars or 0)
-                minutes, allowed = run.settings.minutes_limit, count_noun(run.budget or 0, "step")
-                run.say(f"--minutes {minutes:g} allows about {allowed}, {run.chars:,} characters")
+                run.say(run.describe_plan())
             if orders.end:
                 if run.budget and run.trainer.step < run.budget:
                     run.say(f"the time is up after {run.trainer.step:,} of these steps: they took longer than at first")

@@ -54,7 +54,7 @@ class Pool:
         self.chars, self._numbers = 0, itertools.count()
         rows = [(settings.max_rows + index) // engines for index in range(engines)]
         each = [settings.model_copy(update={"max_rows": share}) for share in rows]
-        self._start = lambda index: start_process(bundle, each[index])
+        self._start = lambda index, is_wanted=lambda: True: start_process(bundle, each[index], is_wanted)
         self._pool = EnginePool(
             self._start,
             rows,

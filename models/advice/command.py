@@ -14,7 +14,7 @@ from bundle.vocabulary import Unit, singular
 from charstream.settings import Settings, fail, parse
 from charstream.versions import instruction_sets, processor
 from models.advice.known_runs import KNOWN, Expectation, KnownRun, expect, most_readings
-from models.advice.text_facts import TextFacts, look_at_text
+from models.advice.text_facts import TextFacts, guessing_nats, look_at_text
 from models.data.corpus import Corpus, open_corpus
 from models.data.split import DEFAULT_SPLIT
 from models.data.text_files import PLAIN, CorpusError, TextForm
@@ -101,7 +101,8 @@ def _choice(given: AdviseSettings, corpus: Corpus, facts: TextFacts, preset: str
     settings = _train_settings(given, facts, preset)
     speed = _chars_per_second(settings, corpus)
     characters = min(speed * given.minutes * 60 * TRAINING_SHARE, float(settings.characters or 0))
-    return Choice(settings, speed, characters, expect(preset, characters, facts.packed))
+    expectation = expect(preset, characters, facts.packed, most=guessing_nats(facts.distinct))
+    return Choice(settings, speed, characters, expectation)
 
 
 def _train_settings(given: AdviseSettings, facts: TextFacts, preset: str) -> TrainSettings:

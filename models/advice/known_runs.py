@@ -2,8 +2,8 @@
 
 Of each preset there are runs of several lengths, each with a schedule of its own to its end: a loss half way through a
 longer run is no loss of a shorter one. Between them the loss is interpolated in the logarithm of the characters trained
-on; beyond them it goes on at the slope of the nearest two, for at most a factor of two. A preset with one run has a
-slope that others had.
+on; beyond them it goes on at the slope of the nearest two, towards longer runs for at most a factor of two, and towards
+shorter ones all the way, with bounds that widen. A preset with one run has a slope that others had.
 """
 
 import math
@@ -20,10 +20,12 @@ _TRAINING_PART = {"shakespeare": 4_551_515, "tinyshakespeare": 1_003_854}
 REFERENCE_PACKED = 1.808
 # How far runs of the table lie from each other that differ in their seed or their text alone, as a share of the loss.
 SPREAD = 0.02
+# By how much the bounds of a shorter run widen, as a share of the loss for each factor of e.
+_SPREAD_BELOW = 0.05
 _BEYOND = 2.0
-# Nats that a run loses where its characters are fewer by a factor of e: of the demo's runs before it read pieces of the
-# text, from 3.0 to 6.9 millions.
-_SLOPE = 0.11
+# Nats that a run of a preset with one run loses where its characters are fewer by a factor of e. In pieces of the text:
+# as the demo's runs. In stripes: as a GRU 1x768 with half a million characters, 1.7430 (docs/quality.md).
+_SLOPES = {"tiny": 0.058, "shakespeare": 0.16, "best": 0.16}
 
 
 class KnownRun(NamedTuple):
@@ -59,26 +61,28 @@ class Expectation(NamedTuple):
     is_beyond: bool
 
 
-def expect(preset: str, characters: float, packed: float) -> Expectation:
+def expect(preset: str, characters: float, packed: float, most: float = math.inf) -> Expectation:
     """Return the loss to expect of a preset after some characters of a text.
 
     Args:
         packed: what bz2 makes of the text, in nats a symbol; losses are taken to be in proportion to it.
+        most: the loss of guessing, which no training ends above.
     """
     runs = KNOWN[preset]
-    nearest = min(max(characters, runs[0].characters / _BEYOND), runs[-1].characters * _BEYOND)
     scale = packed / REFERENCE_PACKED
-    nats = scale * _interpolate(runs, nearest)
+    nats = scale * _interpolate(preset, min(characters, runs[-1].characters * _BEYOND))
     # A text of another kind may be harder or easier than bz2 finds it.
     share = SPREAD + 0.25 * abs(math.log(scale))
     is_beyond = not runs[0].characters / 1.1 <= characters <= runs[-1].characters * 1.1
-    return Expectation(nats, nats * (1 - share), nats * (1 + share * (2 if is_beyond else 1)), is_beyond)
+    wider = _SPREAD_BELOW * max(0.0, math.log(runs[0].characters / characters))
+    low, high = nats * max(0.0, 1 - share - wider), nats * (1 + (2 if is_beyond else 1) * share + wider)
+    return Expectation(min(nats, most), min(low, most), min(high, most), is_beyond)
 
 
-def _interpolate(runs: tuple[KnownRun, ...], characters: float) -> float:
-    place = math.log(characters)
+def _interpolate(preset: str, characters: float) -> float:
+    runs, place = KNOWN[preset], math.log(characters)
     if len(runs) == 1:
-        return runs[0].nats + _SLOPE * max(0.0, math.log(runs[0].characters) - place)
+        return runs[0].nats + _SLOPES[preset] * max(0.0, math.log(runs[0].characters) - place)
     pairs = list(pairwise(runs))
     before, after = next((pair for pair in pairs if characters <= pair[1].characters), pairs[-1])
     first, second = math.log(before.characters), math.log(after.characters)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from bundle.vocabulary import Unit, singular
 from models.data.corpus import Corpus
 
-__all__ = ["TextFacts", "look_at_text"]
+__all__ = ["TextFacts", "guessing_nats", "look_at_text"]
 
 PIECES, PIECE = 4, 100_000  # symbols: pieces of one length, as bz2 finds more in longer ones
 LINES_OF = 5_000_000  # symbols of the text's beginning whose lines are looked at
@@ -21,7 +21,8 @@ class TextFacts(NamedTuple):
     """Sizes in symbols, and how regular the text is.
 
     Attributes:
-        packed: bz2's size of pieces of the text, in nats a symbol.
+        packed: bz2's size of pieces of the text, in nats a symbol; at most that of guessing, which bz2's head is
+            beyond in a text of a few symbols.
         repeated: the share of the text in lines of 20 characters and more that came before.
     """
 
@@ -43,7 +44,14 @@ class TextFacts(NamedTuple):
 def look_at_text(corpus: Corpus) -> TextFacts:
     """Return the facts of a text; of a large one parts are looked at."""
     symbols, unit = len(corpus.ids), corpus.vocabulary.unit
-    return TextFacts(unit, symbols, len(corpus.training), len(corpus.vocabulary), _packed(corpus), _repeated(corpus))
+    distinct = len(corpus.vocabulary)
+    packed = min(_packed(corpus), guessing_nats(distinct))
+    return TextFacts(unit, symbols, len(corpus.training), distinct, packed, _repeated(corpus))
+
+
+def guessing_nats(distinct: int) -> float:
+    """Return the loss of one who guesses among as many symbols, all alike; of a single one as of two."""
+    return math.log(max(2, distinct))
 
 
 def _packed(corpus: Corpus) -> float:

@@ -68,7 +68,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     settings = parse(CheckSettings, argv, command=COMMAND)
     try:
         with _one_thread():
-            report = _make_checks(settings, open_subject(settings))
+            subject = open_subject(settings)
+            if subject.settings.distill_from:
+                say("--distill-from is left out: what is checked learns from the text alone")
+            report = _make_checks(settings, subject)
     except (CorpusError, CheckpointError, CannotCompute) as error:
         fail(COMMAND, str(error))
     if settings.run and (settings.run / PAGE).exists():

@@ -2,7 +2,7 @@
 
 from fractions import Fraction
 
-__all__ = ["DEFAULT_SPLIT", "PARTS", "part_ends", "shares"]
+__all__ = ["DEFAULT_SPLIT", "PARTS", "part_ends", "shares", "trains_on_more"]
 
 PARTS = ("training", "validation", "test")
 DEFAULT_SPLIT = "0.9,0.1"
@@ -34,3 +34,11 @@ def part_ends(split: str, symbols: int) -> tuple[int, int, int]:
     given = shares(split)
     ends = [int(sum(given[: number + 1]) * symbols) for number in range(len(PARTS))]
     return ends[0], ends[1], ends[2]
+
+
+def trains_on_more(split: str, other: str) -> bool:
+    """Return whether the training part of `split` reaches beyond that of `other`; False where one is not known.
+
+    Raises ValueError as `shares`.
+    """
+    return bool(split and other) and shares(split)[0] > shares(other)[0]

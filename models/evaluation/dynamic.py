@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from models.data.text_files import CorpusError
 from models.evaluation.losses import States
 from models.network.char_lm import CharLM, State
 
@@ -35,6 +36,9 @@ class DynamicEvaluator:
         model: stays as it is; a copy learns.
         training: numbers of the symbols that the model was trained on, [N]; they set how far each weight moves.
         rate: how far the weights move, by the formula above.
+
+    Raises:
+        CorpusError: there are too few symbols to see how far each weight should move.
     """
 
     def __init__(self, model: CharLM, training: NDArray[np.integer], rate: float = RATE) -> None:
@@ -95,6 +99,11 @@ class DynamicEvaluator:
 def _segments(ids: NDArray[np.integer]) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield what stands before a segment, [W, 1], and the segment with one symbol more, [S + 1, 1]."""
     length = WARM_UP + SEGMENT + 1
+    if len(ids) < length:
+        raise CorpusError(
+            f"the training part has {len(ids):,} symbols; --dynamic needs {length} at least, by which it sees how far "
+            "each weight should move"
+        )
     count = min(SAMPLES, max(1, len(ids) // length))
     for number in range(count):
         place = number * (len(ids) // count)

@@ -18,6 +18,7 @@ from models.experiments.vary import VaryError, format_changes
 from models.reporting.curves import read_curves
 from models.reporting.style import save
 from models.run_folder import LAST, header_file
+from models.runs.teachers import read_ahead
 from models.terminal import say, table
 from models.train import USAGE_ERRORS, train_model
 from models.training.loss_guard import Diverged
@@ -80,6 +81,8 @@ def _train(one: Variant) -> VariantResult:
     resume = header_file(one.settings.out, LAST).exists()
     settings = one.settings.model_copy(update={"resume": resume, "overwrite": not resume})
     validation: float | None = None
+    if not resume:
+        read_ahead(settings)
     try:
         validation = train_model(settings)["carried_nats"]
     except Diverged as error:

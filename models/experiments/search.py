@@ -36,6 +36,7 @@ from models.experiments.storage import DATABASE_ERRORS, SharedTrials, describe_s
 from models.experiments.vary import VaryError, format_changes, require_once, variant
 from models.reporting.style import save
 from models.run_folder import FIRST, LAST
+from models.runs.teachers import read_ahead
 from models.terminal import say, table
 from models.train import USAGE_ERRORS, train_model
 from models.training.loss_guard import Diverged
@@ -196,7 +197,9 @@ class Trials:
         shutil.rmtree(out, ignore_errors=True)
         try:
             with name_in_errors(out):
-                nats = train_model(variant(self.settings, changes, out), watch)["carried_nats"]
+                settings = variant(self.settings, changes, out)
+                read_ahead(settings)
+                nats = train_model(settings, watch)["carried_nats"]
         except UpdateFinishedTrialError:
             self._say_lost(trial)
             return

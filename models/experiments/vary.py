@@ -21,7 +21,7 @@ __all__ = [
     "variant",
 ]
 
-_FIXED = {"data", "out", "resume", "overwrite", "json_", "profile"}
+_FIXED = {"data", "out", "resume", "overwrite", "json_", "profile", "distill_from"}
 _INCOMPARABLE = {
     "vocabulary": "a loss per byte and one per character cannot be compared",
     "split": "losses on different validation parts cannot be compared",

@@ -13,7 +13,7 @@ from models.network.generate import generate
 from models.run_folder import BEST, FIRST, LAST, header_file
 from models.runs.metrics import Metrics
 from models.runs.run_checkpoints import finalise_best, make_header
-from models.terminal import say
+from models.terminal import count_noun, say
 from models.training.checkpoint import Header, Progress, save
 from models.training.loss_guard import Diverged
 from models.training.precision import Arithmetic
@@ -185,6 +185,13 @@ class Run:
             most_steps=self._most_steps,
         )
         self._update(**plan._asdict())
+
+    def describe_plan(self) -> str:
+        """Return in words what ends the run: the minutes, or before them the characters, which presets bound, too."""
+        minutes, steps = f"--minutes {self.settings.minutes_limit:g}", count_noun(self.budget or 0, "step")
+        if self.budget == self._most_steps:
+            return f"--characters {self.settings.characters} ends the run after {steps}, before {minutes} would"
+        return f"{minutes} allows about {steps}, {self.chars:,} characters"
 
     def note(self, **values: float | str) -> None:
         """Add a line to the metrics."""

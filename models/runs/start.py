@@ -11,16 +11,19 @@ import torch
 
 from bundle.vocabulary import Vocabulary
 from models.data.corpus import NAMED, Corpus, open_corpus
+from models.data.split import trains_on_more
 from models.data.text_files import CorpusError
 from models.evaluation.losses import evaluated_chars
 from models.network.char_lm import CharLM
 from models.network.initialise import initialise
 from models.run_folder import BEST, CHECKS, FIRST, LAST, METRICS, PAGE, TENSORBOARD, header_file, holds_run
+from models.runs.bundle_model import load_model
 from models.runs.folder_lock import locked_folder
 from models.runs.metrics import Metrics
 from models.runs.run import CHECK_CHARS, RESERVE, RESERVE_SECONDS, Run
 from models.runs.teachers import Taught, teach
 from models.runs.warm_start import adopt_model, take_weights
+from models.terminal import say
 from models.training.autotune import first_step_seconds
 from models.training.batches import Streams, upload_text
 from models.training.checkpoint import CheckpointError, Progress, read, tensor_files
@@ -52,7 +55,10 @@ def begin(settings: TrainSettings, began: float, group: Group = ALONE) -> Run:
     """
     settings = adopt_model(settings)
     corpus = _open_corpus(settings, group)
+    if settings.distill_from:
+        _require_trainable(settings, corpus, group, began)
     taught = teach(settings, corpus, group)
+    group.from_first(lambda: _warn_of_known_text(settings, corpus))
     trainer = new_trainer(settings, corpus, group, taught)
 
     group.from_first(lambda: _require_time(settings, corpus, trainer, began))
@@ -207,6 +213,33 @@ def _require_free(settings: TrainSettings) -> None:
     raise CheckpointError(f"{folder} holds a run: {way}replace it by --overwrite")
 
 
+def _warn_of_known_text(settings: TrainSettings, corpus: Corpus) -> None:
+    """Say which models to learn from were trained on a part of the text that is held out here."""
+    sources = [("--init-from", settings.init_from), *(("--distill-from", path) for path in settings.distill_from)]
+    for flag, path in sources:
+        record = load_model(path).record if path else None
+        if record and record.data_sha256 == corpus.sha256 and trains_on_more(record.split, corpus.split):
+            say(
+                f"{flag} {path} was trained with --split {record.split}: it knows some of the text that is held out "
+                f"with --split {corpus.split}, so the validation loss flatters"
+            )
+
+
+def _require_trainable(settings: TrainSettings, corpus: Corpus, group: Group, began: float) -> None:
+    """Refuse what cannot be trained, before its teachers read for minutes. Raises as `begin`."""
+    trainer = new_trainer(settings, corpus, group)
+    group.from_first(lambda: _require_other_teachers(settings))
+    group.from_first(lambda: _require_time(settings, corpus, trainer, began))
+
+
+def _require_other_teachers(settings: TrainSettings) -> None:
+    """Raise CheckpointError where --overwrite would delete a teacher."""
+    for path in settings.distill_from:
+        folder = path.parent if path.is_file() else path
+        if folder.resolve() == settings.out.resolve():
+            raise CheckpointError(f"--distill-from {path}: {settings.out} would replace it: name another --out")
+
+
 def _require_last(folder: Path) -> None:
     if header_file(folder, LAST).exists():
         return
@@ -239,13 +272,17 @@ def _resumed_settings(given: TrainSettings, kept: TrainSettings) -> TrainSetting
     for name in given_names(given, kept) - _CHANGEABLE:
         if getattr(given, name) != getattr(kept, name):
             raise CheckpointError(
-                f"{given.out} was begun with {name.replace('_', '-')} {getattr(kept, name)}, "
-                f"not {getattr(given, name)}: leave it out to go on, or begin another run"
+                f"{given.out} was begun with {name.replace('_', '-')} {_format_value(getattr(kept, name))}, "
+                f"not {_format_value(getattr(given, name))}: leave it out to go on, or begin another run"
             )
     changes = {
         name: getattr(given, name) for name in _CHANGEABLE & given.model_fields_set if getattr(given, name) != ""
     }
     return kept.model_copy(update={"resume": True, "preset": kept.preset, **changes})
+
+
+def _format_value(value: object) -> str:
+    return (", ".join(map(str, value)) or "none") if isinstance(value, tuple) else str(value)
 
 
 def _require_same_text(corpus: Corpus, sha256: str) -> None:

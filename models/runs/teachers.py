@@ -3,12 +3,18 @@
 The student's loss is cross-entropy against the text and against the mean of its teachers' probabilities (Hinton,
 Vinyals and Dean, 2015; teachers of the student's own size: Furlanello et al., 2018). The teachers read the training
 part once, before the first step, and carry their states, as `charstream evaluate` reads. Their probabilities lie in a
-file of the cache, named by them and the text: other students of the same teachers find it, and a run that goes on.
+file of the cache, named by them and the text, with its sha256 beside it: other students of the same teachers find it,
+and a run that goes on. A file that is damaged is made anew; of several processes one makes it, and the others wait.
 """
 
+import fcntl
 import hashlib
 import json
+import math
 import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +25,7 @@ from torch import Tensor
 
 from bundle.vocabulary import Vocabulary
 from models.data.cache import cache_folder, open_to_replace
-from models.data.corpus import Corpus
+from models.data.corpus import Corpus, open_corpus
 from models.data.text_files import CorpusError
 from models.evaluation.losses import LOGITS, States, read_once
 from models.network.char_lm import CharLM
@@ -29,13 +35,15 @@ from models.training.batches import upload
 from models.training.checkpoint import CheckpointError, Distillation
 from models.training.distributed import ALONE, Group
 from models.training.precision import Arithmetic, device_of
+from models.training.schedule import TooShort
 from models.training.settings import TrainSettings
 
-__all__ = ["Taught", "teach"]
+__all__ = ["Taught", "read_ahead", "teach"]
 
 MOST_BYTES = 8 << 30  # of the probabilities of a text
 _KIND = np.dtype(np.float16)
 _FOLDER = "teachers"
+FIRST_LOOK = 5.0  # seconds of reading, from which on one knows how long all of it takes
 _TINY = np.finfo(np.float32).tiny  # a probability that was rounded to zero has a loss, too
 
 
@@ -63,39 +71,104 @@ def teach(
     Raises:
         CheckpointError: there is no such model, it cannot teach this text, or the run began with another.
         CorpusError: the text is too large, or the cache cannot be written.
+        TooShort: they would read for longer than the run may take.
     """
     if not settings.distill_from:
         return None
-    known = () if before is None else before.teachers
-    known = group.from_first(lambda: _read_text(settings, corpus, known))
-    _read_text(settings, corpus, known)  # does nothing but on another machine than the first process's
-    file = _file(corpus, known)
-    with file.open("rb") as stream:
-        record = Distillation(teachers=known, probabilities=hashlib.file_digest(stream, "sha256").hexdigest())
+    record = group.from_first(lambda: _read_text(settings, corpus, before))
     if before not in (None, record) and group.is_first:
         say("the teachers' probabilities come out differently here, by roundings: the run goes on, but not bit by bit")
-    mapped = np.memmap(file, _KIND, "c", shape=_shape(corpus))
+    if not group.is_first:  # the first process's file, or on another machine one of its own
+        _read_text(settings, corpus, record)
+    mapped = np.memmap(_file(corpus, record.teachers), _KIND, "c", shape=_shape(corpus))
     rows = upload(mapped, torch.device(device_of(settings.device)), _KIND)
     return Taught(torch.from_numpy(np.asarray(mapped)) if rows is None else rows, record)
 
 
-def _read_text(settings: TrainSettings, corpus: Corpus, known: tuple[str, ...]) -> tuple[str, ...]:
-    """Let the teachers read the text, unless their file is there; return their digests, which are `known` or none."""
-    if known and _file(corpus, known).exists():
-        return known
+def read_ahead(settings: TrainSettings) -> None:
+    """Let the teachers read the text before a run whose time is compared with that of others. Raises as `teach`."""
+    if settings.distill_from:
+        form = settings.text_form
+        corpus = open_corpus(settings.data, vocabulary=settings.vocabulary, split=settings.split, form=form)
+        _read_text(settings.model_copy(update={"minutes": None, "steps": 1}), corpus)
+
+
+def _read_text(settings: TrainSettings, corpus: Corpus, before: Distillation | None = None) -> Distillation:
+    """Let the teachers read the text, unless what they made of it is there; return by what both are known.
+
+    Args:
+        before: by what they were known when the run began: they must be those.
+    """
+    known = before.teachers if before else ()
+    if before and (digest := _intact_digest(_file(corpus, known), corpus, before.probabilities)):
+        return Distillation(teachers=known, probabilities=digest)
     teachers = [_open_teacher(path, corpus.vocabulary) for path in settings.distill_from]
-    for path, teacher, digest in zip(settings.distill_from, teachers, known, strict=bool(known)):
-        if teacher.sha256 != digest:
+    for path, teacher, expected in zip(settings.distill_from, teachers, known, strict=bool(known)):
+        if teacher.sha256 != expected:
             raise CheckpointError(
                 f"--distill-from {path}: is another model than when the run began (sha256 {teacher.sha256[:12]}..., "
-                f"was {digest[:12]}...): put that one back, or begin another run"
+                f"was {expected[:12]}...): put that one back, or begin another run"
             )
     known = tuple(teacher.sha256 for teacher in teachers)
     file = _file(corpus, known)
-    if not file.exists():
-        _require_room(file, corpus)
-        _write(file, _Teachers(teachers, torch.device(device_of(settings.device))), corpus, settings.threads)
-    return known
+    with _writer_lock(file):
+        digest = _intact_digest(file, corpus)
+        if digest is None:
+            if file.exists():
+                say(f"{file} is not what was written: the teachers read the text again")
+            _require_room(file, corpus)
+            _write(file, _Teachers(teachers, torch.device(device_of(settings.device))), corpus, settings)
+            digest = _digest_of_file(file)
+            with open_to_replace(_checksum_file(file)) as stream:
+                stream.write(digest.encode())
+    return Distillation(teachers=known, probabilities=digest)
+
+
+@contextmanager
+def _writer_lock(file: Path) -> Iterator[None]:
+    """Keep other processes that want to make a file waiting, and remove what one that was killed has left of it.
+
+    Raises:
+        CorpusError: the folder cannot be written.
+    """
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        lock = file.with_suffix(".lock").open("ab")
+    except OSError as error:
+        raise CorpusError(f"{file}: the cache cannot be written ({error.strerror}); set CHARSTREAM_CACHE") from error
+    with lock:
+        left_over = [*file.parent.glob(f".{file.name}.*.new")]
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say("another process lets these teachers read this text: waiting for it")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        except OSError:
+            left_over = []  # a file system without locks: they may be somebody's
+        for new in left_over:
+            new.unlink(missing_ok=True)
+        yield
+
+
+def _intact_digest(file: Path, corpus: Corpus, known: str = "") -> str | None:
+    """Return a file's sha256; None where it is not there, or neither as it was written nor as it is `known`."""
+    try:
+        if file.stat().st_size != math.prod(_shape(corpus)) * _KIND.itemsize:
+            return None
+        digest = _digest_of_file(file)
+        return digest if digest == known or digest == _checksum_file(file).read_text("ascii") else None
+    except (OSError, ValueError):
+        return None
+
+
+def _digest_of_file(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _checksum_file(file: Path) -> Path:
+    """Return the path of the file beside it that has its sha256."""
+    return file.with_suffix(".sha256")
 
 
 def _shape(corpus: Corpus) -> tuple[int, int]:
@@ -119,7 +192,6 @@ def _require_room(file: Path, corpus: Corpus) -> None:
         raise CorpusError(
             f"{what}; at most {MOST_BYTES / 1e9:.1f} GB: make the part smaller by --split, whose third share is unused"
         )
-    file.parent.mkdir(parents=True, exist_ok=True)
     if size > (free := shutil.disk_usage(file.parent).free):
         raise CorpusError(f"{what}; {file.parent} has {free / 1e9:.1f} GB left: set CHARSTREAM_CACHE to another disk")
 
@@ -141,7 +213,10 @@ def _open_teacher(path: Path, vocabulary: Vocabulary) -> _Teacher:
     Raises:
         CheckpointError: it cannot.
     """
-    trained = load_model(path)
+    try:
+        trained = load_model(path)
+    except CheckpointError as error:
+        raise CheckpointError(f"--distill-from {error}") from error
     if trained.vocabulary.unit != vocabulary.unit:
         raise CheckpointError(
             f"--distill-from {path}: it predicts {trained.vocabulary.unit}, and this run {vocabulary.unit}: a teacher "
@@ -197,12 +272,18 @@ class _Teachers:
         return torch.cat(means).cpu().numpy(), tuple(tensor.cpu().numpy() for tensor in before)
 
 
-def _write(file: Path, teachers: _Teachers, corpus: Corpus, threads: int | None) -> None:
-    """Write the teachers' probabilities of the training part. Raises CorpusError: the cache cannot be written."""
+def _write(file: Path, teachers: _Teachers, corpus: Corpus, settings: TrainSettings) -> None:
+    """Write the teachers' probabilities of the training part.
+
+    Raises:
+        CheckpointError: they are no numbers.
+        CorpusError: the cache cannot be written.
+        TooShort: the minutes of the run do not suffice.
+    """
     text, symbols = corpus.training, len(corpus.vocabulary)
-    total, nats = len(text), 0.0
+    total, read, nats, began = len(text), 0, 0.0, time.monotonic()
     with (
-        Arithmetic(bf16=False, threads=threads or torch.get_num_threads()).in_force(),
+        Arithmetic(bf16=False, threads=settings.threads or torch.get_num_threads()).in_force(),
         ProgressBar("teachers", " chars", total) as bar,
         open_to_replace(file) as stream,
     ):
@@ -215,7 +296,23 @@ def _write(file: Path, teachers: _Teachers, corpus: Corpus, threads: int | None)
                     of_text = kept[np.arange(len(kept)), text[part[: len(kept)]]]
                     nats -= float(np.log(np.maximum(of_text, _TINY)).sum(dtype=np.float64))
                     bar.advance(len(kept))
+                    read += len(kept)
+            if not math.isfinite(nats):
+                names = " ".join(f"--distill-from {path}" for path in settings.distill_from)
+                raise CheckpointError(f"{names}: what comes out is no number: the weights are no good")
+            if not settings.resume:  # a run that goes on keeps to its steps
+                _require_time(settings.minutes_limit, time.monotonic() - began, read / total)
     say(
         f"the teachers lose {nats / total:.3f} nats on the training part; their probabilities are in {file}, "
         f"{file.stat().st_size / 1e6:,.0f} MB"
     )
+
+
+def _require_time(minutes: float | None, spent: float, share: float) -> None:
+    """Raise TooShort where the teachers alone would take longer than the run may: `spent` seconds are for a share."""
+    needed = spent / share
+    if minutes is not None and spent > FIRST_LOOK and needed > minutes * 60:
+        raise TooShort(
+            f"--minutes {minutes:g} is too short: the teachers alone would take {needed / 60:.1f} minutes to read the "
+            f"training part, which they do once for all students; --minutes {math.ceil(needed / 6 * 2) / 10:g} would do"
+        )

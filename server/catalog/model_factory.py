@@ -116,8 +116,8 @@ class ModelFactory:
         info = _info(bundle, ready.precision, ready.provider, ready.numerics)
         fixed = {"precision": ready.precision}
 
-        def start(index: int) -> StartedProcess:
-            return start_process(small, every[index].model_copy(update=fixed))
+        def start(index: int, is_wanted: Callable[[], bool]) -> StartedProcess:
+            return start_process(small, every[index].model_copy(update=fixed), is_wanted)
 
         pool = EnginePool(
             start,

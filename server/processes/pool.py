@@ -76,7 +76,8 @@ class EnginePool:
     """All engine processes of one model. To be used in the event loop; `stop` from any thread.
 
     Args:
-        start: starts the process with that index, and returns when it is ready; is called in threads.
+        start: starts the process with that index, and returns when it is ready; is called in threads. It raises when
+            the function that it gets says that the process is not wanted any more.
         rows: how many texts the engine with each index runs at a time.
         vocabulary, start_state: of the model: its symbols, and the row state before a text.
         deliver: takes outputs, by the streams' own numbers; when they were posted; and where the engine takes commands.
@@ -86,7 +87,7 @@ class EnginePool:
 
     def __init__(
         self,
-        start: Callable[[int], StartedProcess],
+        start: Callable[[int, Callable[[], bool]], StartedProcess],
         rows: Sequence[int],
         vocabulary: Vocabulary,
         start_state: RowState,
@@ -349,21 +350,25 @@ class EnginePool:
             try:
                 started = await asyncio.to_thread(self._start_equal, engine.index)
             except Exception as failure:
+                if self._is_stopped:
+                    return
                 place.failures, reason = place.failures + 1, str(failure)
                 log.error("no engine process could be started: %s", failure)
                 continue
             await self._connect(engine.index, started)
-            if not self._is_stopped:
+            if place.engine and not self._is_stopped:  # it may have died while it was connected
                 self._share_texts(engine.index)
                 log.info("engine process %d is ready in its place", started.process.pid)
             return
         if self._is_stopped:
             return
-        self._failed(RuntimeError(f"no engine process can be kept alive; the last one: {reason}"))
+        error = RuntimeError(f"no engine process can be kept alive; the last one: {reason}")
+        log.critical("the server ends: %s", error)
+        self._failed(error)
 
     def _start_equal(self, index: int) -> StartedProcess:
         """Start a process that computes the same as the others. Raises CannotRun if it does not, or as `start`."""
-        started = self._start(index)
+        started = self._start(index, lambda: not self._is_stopped)
         if started.ready != self._ready:
             started.stop()
             raise CannotRun(f"a new one computes as {started.ready}, not as {self._ready}")

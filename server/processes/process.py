@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import select
 import signal
 import subprocess
 import sys
@@ -31,13 +32,23 @@ from server.settings import ServerSettings
 __all__ = ["EngineProcess", "StartedProcess", "describe_exit", "start_process", "stop_all"]
 
 # The module search path is the server's, whatever lies in the working folder.
-BOOT = "import sys; sys.path[:] = sys.argv[2:]; from server.processes.worker import main; main(int(sys.argv[1]))"
+BOOT = (
+    "import sys; sys.path[:] = sys.argv[2:]; "
+    "from server.processes.lifetime import end_with_starter; end_with_starter(int(sys.argv[1])); "
+    "from server.processes.worker import main; main(int(sys.argv[1]))"
+)
 # These are sent to whole groups of processes, and are for the server: it drains, and the connection ends then.
 GROUP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # A process whose connection is closed ends at once; one that does not is killed.
 END_SECONDS = 5.0
 # One that loads its model and says nothing, not even that it is ready, is killed: others wait for their turn to load.
 LOAD_SECONDS = 600.0
+# One that loads for nobody any more is killed after this time.
+LOOK_SECONDS = 0.2
+# A process that is killed while it loads is started this often: callers wait for the model, and it is not to blame.
+STARTS = 3
+
+log = logging.getLogger("charstream.engine")
 
 
 @dataclass(frozen=True)
@@ -67,13 +78,28 @@ def stop_all(started: Sequence[StartedProcess]) -> None:
             one.process.wait()
 
 
-def start_process(bundle: Bundle, settings: ServerSettings) -> StartedProcess:
-    """Start an engine process, and wait until its model is loaded.
+def start_process(
+    bundle: Bundle, settings: ServerSettings, is_wanted: Callable[[], bool] = lambda: True
+) -> StartedProcess:
+    """Start an engine process, another one if it is killed meanwhile, and wait until its model is loaded.
+
+    Args:
+        is_wanted: says whether it still is.
 
     Raises:
+        InterruptedError: it is not wanted any more.
         CannotRun, RuntimeMissing: as `server.runtime.load.load`; CannotRun too if the process ends by itself.
-        OSError: it was killed, or says nothing for too long: that may be another time's trouble, not the model's.
+        OSError: each was killed, or one says nothing for too long: that may be another time's trouble, not the model's.
     """
+    for _ in range(STARTS - 1):
+        try:
+            return _start_once(bundle, settings, is_wanted)
+        except ChildProcessError as error:
+            log.warning("%s; another one is started", error)
+    return _start_once(bundle, settings, is_wanted)
+
+
+def _start_once(bundle: Bundle, settings: ServerSettings, is_wanted: Callable[[], bool]) -> StartedProcess:
     ours, theirs = socketpair()
     with theirs:
         command = [sys.executable, "-c", BOOT, str(theirs.fileno()), *sys.path]
@@ -83,7 +109,7 @@ def start_process(bundle: Bundle, settings: ServerSettings) -> StartedProcess:
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
     try:
-        return StartedProcess(process, ours, _load(ours, LoadOrder(bundle, settings)))
+        return StartedProcess(process, ours, _load(ours, LoadOrder(bundle, settings), is_wanted))
     except BaseException as error:
         ours.close()
         process.kill()
@@ -103,10 +129,11 @@ def _early_end(code: int) -> Exception:
     return CannotRun(message)
 
 
-def _load(connection: socket, order: LoadOrder) -> EngineReady:
+def _load(connection: socket, order: LoadOrder, is_wanted: Callable[[], bool]) -> EngineReady:
     connection.settimeout(LOAD_SECONDS)
     connection.sendall(encode(order))
     while True:
+        _wait_for_frame(connection, is_wanted)
         match read_frame(connection):
             case LogLine() as line:
                 _log(line)
@@ -114,6 +141,16 @@ def _load(connection: socket, order: LoadOrder) -> EngineReady:
                 raise error
             case EngineReady() as ready:
                 return ready
+
+
+def _wait_for_frame(connection: socket, is_wanted: Callable[[], bool]) -> None:
+    poll, end = select.poll(), time.monotonic() + LOAD_SECONDS
+    poll.register(connection, select.POLLIN)
+    while not poll.poll(LOOK_SECONDS * 1000):
+        if not is_wanted():
+            raise InterruptedError("the model was unloaded while it was loaded once more")
+        if time.monotonic() > end:
+            raise TimeoutError
 
 
 def describe_exit(code: int | None) -> str:

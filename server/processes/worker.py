@@ -24,6 +24,7 @@ from server.processes.frames import (
     read_frame,
     tick_frame,
 )
+from server.processes.lifetime import outlive_starter
 from server.runtime.host_runner import runtime_version
 from server.runtime.load import load
 
@@ -74,6 +75,7 @@ def _load(connection: "Connection", order: LoadOrder) -> Engine:
     engine.warm_up()
     gc.collect()
     gc.freeze()  # no collection of garbage goes through what is there from the start
+    outlive_starter()
     connection.send(EngineReady(loaded.precision, loaded.provider, loaded.device, loaded.numerics, runtime_version()))
     return engine
 

@@ -153,6 +153,10 @@ def test_a_server_that_drains_is_given_the_time() -> None:
         assert float(services()[name]["stop_grace_period"].removesuffix("s")) >= drain_seconds("compose")
 
 
+def test_an_engine_that_the_kernel_kills_does_not_end_the_service() -> None:
+    assert unit(UNIT)["OOMPolicy"] == ["continue"]  # systemd stops all of a service by default
+
+
 def test_there_are_files_for_all_connections() -> None:
     files = {
         "kubernetes": DEFAULT_FILES,

@@ -157,6 +157,8 @@ def test_another_vocabulary_is_translated_or_refused_with_the_place(tmp_path: Pa
         (("--part", "test"), "has no test part with --split 0.9,0.1; --part all takes all of it"),
         (("--protocol", "windows", "--window", "600"), "has 510 characters, a window of 600 needs 601"),
         (("--split", "2"), "expected the shares of training, validation and test"),
+        (("--dynamic", "--split", "0.01,0.99"), "symbols; --dynamic needs 97 at least"),
+        (("--dynamic-rate", "1"), "is how fast --dynamic adapts: give that as well"),
     ],
 )
 def test_what_cannot_be_evaluated_is_one_line(

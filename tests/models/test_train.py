@@ -279,13 +279,14 @@ def test_the_best_weights_are_those_of_one_go_if_the_run_dies_while_it_keeps_the
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_no_weights_are_validated_twice(train: Train) -> None:
-    """It would use up patience."""
+def test_no_weights_are_validated_twice(train: Train, capsys: pytest.CaptureFixture[str]) -> None:
+    """It would use up patience. That the characters end the run, and not the minutes, is said."""
     run = train("--minutes", "10", "--characters", "2560", "--patience", "1")
     lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
     steps = [line["step"] for line in lines if "validation" in line]
     assert len(steps) > 2
     assert steps == sorted(set(steps))
+    assert "--characters 2560 ends the run after 20 steps, before --minutes 10 would" in capsys.readouterr().err
 
 
 def test_what_is_never_read_of_a_text_is_said(train: Train, capsys: pytest.CaptureFixture[str]) -> None:

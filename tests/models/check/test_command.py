@@ -103,8 +103,11 @@ def test_wrong_calls_end_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixtu
 def test_one_symbol_is_nothing_to_measure_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "one.txt").write_text("a" * 5000)
     only = [text for name in ("loss", "overfit", "updates", "gap", "reach") for text in ("--only", name)]
-    assert main(["--data", str(tmp_path / "one.txt"), "--out", str(tmp_path / "check"), *only]) == 0
-    lines = capsys.readouterr().out.splitlines()
+    flags = ("--data", str(tmp_path / "one.txt"), "--out", str(tmp_path / "check"), "--distill-from", "nowhere")
+    assert main([*flags, *only]) == 0
+    said = capsys.readouterr()
+    assert "--distill-from is left out" in said.err
+    lines = said.out.splitlines()
     assert len(lines) == 6
     assert all("not measured: the text has one symbol alone" in line for line in lines[:5])
 

@@ -205,6 +205,7 @@ def test_intervals_and_choices_as_they_are_written() -> None:
     [
         ("learning_rat=1..2", "the nearest is learning_rate"),
         ("data=a,b", "data is no option that can vary"),
+        ("distill_from=a,b", "distill_from is no option that can vary"),
         ("hidden", "expected NAME=VALUES"),
         ("cell=rnn..lstm", "give its values with commas"),
         ("cell=rnn,mlp", "input should be 'rnn', 'gru' or 'lstm'"),

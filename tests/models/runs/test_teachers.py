@@ -1,20 +1,25 @@
 """A student learns from the mean of its teachers' probabilities, place by place of the text."""
 
+import fcntl
 import shutil
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
 
 from charstream.settings import parse
+from export.evaluate import main as evaluate
 from models.data.corpus import Corpus, open_corpus
 from models.runs import teachers
 from models.runs.bundle_model import load_model
 from models.runs.start import new_trainer
-from models.runs.teachers import teach
+from models.runs.teachers import read_ahead, teach
 from models.train import main
-from models.training.checkpoint import Trained, read
+from models.training.checkpoint import CheckpointError, Trained, read, save
+from models.training.schedule import TooShort
 from models.training.settings import TrainSettings, train_command
 from tests.models.conftest import SMALL
 
@@ -86,7 +91,7 @@ def test_a_run_goes_on_without_its_teachers_while_their_file_lies_in_the_cache(
             main(words)
     errors = capsys.readouterr().err
     assert f"--distill-from {teacher}: is another model than when the run began" in errors
-    assert "was begun with distill-from" in errors
+    assert f"was begun with distill-from {teacher}, not {tmp_path / 'kept'}: leave it out" in errors
     shutil.rmtree(teacher)
     (tmp_path / "kept").rename(teacher)
     assert main(again) == 0
@@ -101,6 +106,10 @@ def test_a_run_goes_on_without_its_teachers_while_their_file_lies_in_the_cache(
         (("--distill-from", "{few}"), r"it does not know 2 characters of the text, '!' first"),
         (("--distill-from", "{few}", "--vocabulary", "bytes"), "it predicts characters, and this run bytes"),
         (("--distill-from", "{teacher}"), "GB; at most 0.0 GB: make the part smaller by --split"),
+        # What cannot be trained is told of before the teachers read, which takes minutes.
+        (("--distill-from", "{teacher}", "--batch", "9999"), "would do"),
+        (("--distill-from", "{teacher}", "--init-from", "{teacher}", "--layers", "2"), "here it is"),
+        (("--distill-from", "{teacher}", "--minutes", "0.001"), "--minutes 0.001 is too short"),
     ],
 )
 def test_what_cannot_teach_is_refused_before_the_folder_is_touched(
@@ -123,8 +132,105 @@ def test_what_cannot_teach_is_refused_before_the_folder_is_touched(
             train("--data", str(text), "--steps", "1", name=name)
     monkeypatch.setattr(teachers, "MOST_BYTES", 1000)
     flags = [word.format(**names) for word in words]
+    length = [] if "--minutes" in words else ["--steps", "1"]
     with pytest.raises(SystemExit, match="2"):
-        main(["--data", str(verse), "--out", str(tmp_path / "student"), *SMALL, "--steps", "1", *flags])
+        main(["--data", str(verse), "--out", str(tmp_path / "student"), *SMALL, *length, *flags])
     assert message in capsys.readouterr().err
     assert not (tmp_path / "student").exists()
-    assert not [file for file in (cache / "teachers").glob("*") if file.is_file()]
+    assert not list((cache / "teachers").glob("*float16*"))
+
+
+def test_a_teacher_is_no_run_to_replace(train: Train, capsys: pytest.CaptureFixture[str]) -> None:
+    teacher = train("--steps", "1", name="teacher")
+    for path in (teacher, teacher / "last.json"):
+        with pytest.raises(CheckpointError, match=r"teacher would replace it: name another --out"):
+            train("--steps", "1", "--overwrite", "--distill-from", str(path), name="teacher")
+    assert load_model(teacher).record.steps == 1
+
+
+def test_a_damaged_file_is_made_anew_and_what_a_killed_process_left_goes(
+    verse: Path, train: Train, tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = _settings(verse, tmp_path / "student", *_teachers(train("--steps", "1", name="teacher")))
+    corpus = open_corpus(settings.data)
+    first = teach(settings, corpus)
+    assert first is not None
+    (file,) = (cache / "teachers").glob("*.float16")
+    whole = file.read_bytes()
+    left = file.with_name(f".{file.name}.1.new")
+    for damaged in (whole[:-2], whole[:1000] + b"?" + whole[1001:]):
+        file.unlink()  # another file, as the first one is mapped
+        file.write_bytes(damaged)
+        left.write_bytes(b"half")
+        again = teach(settings, corpus, before=first.record)
+        assert again is not None
+        assert again.record == first.record
+        assert file.read_bytes() == whole
+        assert not left.exists()
+        said = capsys.readouterr().err
+        assert "is not what was written: the teachers read the text again" in said
+        assert "bit by bit" not in said
+
+
+def test_of_two_that_want_the_same_teachers_one_lets_them_read(
+    verse: Path, train: Train, tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = _settings(verse, tmp_path / "student", *_teachers(train("--steps", "1", name="teacher")))
+    corpus = open_corpus(settings.data)
+    assert teach(settings, corpus) is not None
+    (file,) = (cache / "teachers").glob("*.float16")
+    kept = file.rename(tmp_path / "kept")
+    with file.with_suffix(".lock").open("ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with ThreadPoolExecutor(1) as other:
+            second = other.submit(teach, settings, corpus)
+            deadline = time.monotonic() + 120
+            while "waiting for it" not in capsys.readouterr().err:
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            kept.rename(file)  # what the other process made meanwhile
+            fcntl.flock(lock, fcntl.LOCK_UN)
+            assert second.result() is not None
+    assert "the teachers lose" not in capsys.readouterr().err
+
+
+def test_teachers_that_would_take_longer_than_the_run_are_refused_and_a_comparison_does_not_count_them(
+    verse: Path, train: Train, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(teachers, "FIRST_LOOK", 0.0)
+    words = (*_teachers(train("--steps", "1", name="teacher")), "--minutes", "0.00001")
+    settings = _settings(verse, tmp_path / "student", *words)
+    with pytest.raises(TooShort, match=r"--minutes 1e-05 is too short: the teachers alone would take .* would do"):
+        teach(settings, open_corpus(settings.data))
+    assert not list((cache / "teachers").glob("*float16*"))
+    read_ahead(settings)
+    assert list((cache / "teachers").glob("*.float16"))
+
+
+def test_a_teacher_without_numbers_is_refused(verse: Path, train: Train, tmp_path: Path, cache: Path) -> None:
+    teacher = train("--steps", "1", name="teacher")
+    header, tensors = read(teacher)
+    save(teacher, "best", header, {**tensors, "model.head.bias": tensors["model.head.bias"] * torch.nan})
+    settings = _settings(verse, tmp_path / "student", *_teachers(teacher))
+    with pytest.raises(CheckpointError, match=r"--distill-from .*teacher: what comes out is no number"):
+        teach(settings, open_corpus(settings.data))
+    assert not list((cache / "teachers").glob("*float16*"))
+
+
+def test_models_that_were_trained_on_what_is_held_out_are_named(
+    train: Train, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Their loss there would flatter: that of a student, of a run that goes on from one, and of a mean with one."""
+    teacher = train("--steps", "1", name="teacher")
+    words = (*_teachers(teacher), "--init-from", str(teacher))
+    same = train(*words, "--steps", "1", name="same")
+    assert "flatters" not in capsys.readouterr().err
+    student = train(*words, "--steps", "1", "--split", "0.8,0.2", name="student")
+    said = capsys.readouterr().err
+    for flag in ("--init-from", "--distill-from"):
+        assert f"{flag} {teacher} was trained with --split 0.9,0.1: it knows some of the text that is held out" in said
+    assert evaluate([str(student), str(teacher)]) == 0
+    assert f"run {teacher} was trained with --split 0.9,0.1: it knows some" in capsys.readouterr().err
+    for quiet in ([str(teacher), str(student)], [str(teacher), str(same)]):
+        assert evaluate(quiet) == 0
+        assert "it knows some" not in capsys.readouterr().err

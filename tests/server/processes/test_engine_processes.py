@@ -9,9 +9,11 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from socket import socketpair
+from select import select
+from socket import socket, socketpair
+from typing import cast
 from urllib.request import urlopen
 
 import grpc
@@ -19,14 +21,17 @@ import numpy as np
 import pytest
 from google.protobuf.duration_pb2 import Duration
 
+from bundle.read import Bundle
+from bundle.vocabulary import Vocabulary
 from loadtest.server_metrics import parse_page
 from protos import charstream_pb2 as pb
 from protos import charstream_pb2_grpc as rpc
-from server.engine.messages import Cancel, Request, Sampling
-from server.processes import cores, process
+from server.engine.messages import Cancel, EngineObserver, PoolObserver, Request, RowState, Sampling
+from server.processes import cores, pool, process
 from server.processes.cores import engines_for
 from server.processes.frames import EngineReady, read_frame
-from server.processes.process import EngineProcess, StartedProcess, stop_all
+from server.processes.process import EngineProcess, StartedProcess, start_process, stop_all
+from server.settings import ServerSettings
 from tests.conftest import ServerProcess, ready, start_server, stop
 
 PROMPT = "To be, or not to be, that is the question:\n"
@@ -74,12 +79,14 @@ def start_some(*arguments):
     return start(*arguments)
 model_factory.start_process = start_some
 """
-# A server whose first engine process is killed while it loads.
-KILLED_ONCE = """
+# A server whose first four engine processes are killed while they load: with three of them a load fails.
+KILLED_AT_FIRST = """
 from server.processes import process
 process.BOOT = '''import os, pathlib, signal, sys; sys.path[:] = sys.argv[2:]
-if not pathlib.Path("MARK").exists():
-    pathlib.Path("MARK").touch()
+mark = pathlib.Path("MARK")
+killed = len(mark.read_text()) if mark.exists() else 0
+if killed < 4:
+    mark.write_text("x" * (killed + 1))
     os.kill(os.getpid(), signal.SIGKILL)
 from server.processes.worker import main; main(int(sys.argv[1]))'''
 """
@@ -98,8 +105,12 @@ def serving(bundles: Path, *flags: str, patch: str = "") -> Iterator[ServerProce
 
 def engines_of(server: ServerProcess) -> list[int]:
     """The pids of its engine processes, the oldest first."""
-    tasks = Path(f"/proc/{server.process.pid}/task").iterdir()
-    return sorted(int(pid) for task in tasks for pid in (task / "children").read_text().split())
+    return children_of(server.process.pid)
+
+
+def children_of(pid: int) -> list[int]:
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    return sorted(int(child) for task in tasks for child in (task / "children").read_text().split())
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 30) -> None:
@@ -212,7 +223,7 @@ def test_the_server_ends_when_no_engine_can_be_kept_alive(bundles: Path) -> None
                 list(begun)
             assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
         assert server.wait() == 1
-        assert "no third one" in server.log
+        assert "the server ends: no engine process can be kept alive; the last one: no third one" in server.log
 
 
 def test_texts_of_an_engine_that_hangs_go_on_elsewhere(bundles: Path) -> None:
@@ -282,6 +293,7 @@ def test_time_limits_and_the_end_do_not_wait_for_an_engine_that_is_being_started
         os.kill(engine, signal.SIGKILL)
         wait_until(lambda: engines_of(server) not in ([engine], []))
         (successor,) = engines_of(server)
+        wait_until(lambda: "onnxruntime" in Path(f"/proc/{successor}/maps").read_text())  # it loads
         os.kill(successor, signal.SIGSTOP)
         try:
             messages = list(limited)
@@ -301,8 +313,10 @@ def test_time_limits_and_the_end_do_not_wait_for_an_engine_that_is_being_started
             assert server.wait() == 0
             longest = max(texts, key=len)
             assert all(longest.startswith(text) for text in texts)
+            wait_until(lambda: not Path(f"/proc/{successor}").exists())  # though it never saw its connection close
         finally:
-            os.kill(successor, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.kill(successor, signal.SIGKILL)
 
 
 def test_a_text_ends_in_time_in_an_engine_that_hangs_and_goes_on_from_its_token(bundles: Path) -> None:
@@ -351,13 +365,13 @@ def test_a_text_does_not_wait_for_one_engine_while_another_has_a_free_row(bundle
 
 def test_a_model_whose_engine_is_killed_while_it_loads_is_loaded_again(bundles: Path, tmp_path: Path) -> None:
     """As by a system that was short of memory: the bundle is not to blame."""
-    patch = KILLED_ONCE.replace("MARK", str(tmp_path / "mark"))
+    patch = KILLED_AT_FIRST.replace("MARK", str(tmp_path / "mark"))
     flags = ("--engines", "1", "--load", "lazy")
     with serving(bundles, *flags, patch=patch) as server, grpc.insecure_channel(server.address) as channel:
         stub = rpc.TextGenerationStub(channel)  # type: ignore[no-untyped-call]
         texts = [message.text for message in stub.Generate(pb.GenerateRequest(max_chars=9), timeout=60)]
         assert len("".join(texts)) == 9
-        assert "SIGKILL" in server.log
+        assert server.log.count("SIGKILL") == 4
 
 
 async def test_a_text_that_comes_while_a_successor_is_connected_is_not_lost() -> None:
@@ -374,6 +388,73 @@ async def test_a_text_that_comes_while_a_successor_is_connected_is_not_lost() ->
         assert [command.stream for command in await asyncio.to_thread(read_frame, theirs)] == [text.stream]
         assert await asyncio.to_thread(read_frame, theirs) == [Cancel(0)]
         engine.started.stop()
+
+
+async def test_no_text_is_moved_to_a_successor_that_died_while_it_was_connected(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pool, "WAITS", (0.0,))
+    ready, ends = EngineReady("fp32", "CPU", "CPU", "", ""), list[socket]()
+    with subprocess.Popen(["true"]) as process, ExitStack() as sockets:
+
+        def start(index: int, is_wanted: Callable[[], bool]) -> StartedProcess:
+            ours, theirs = socketpair()
+            ends.append(sockets.enter_context(theirs))
+            if len(ends) == 4:
+                theirs.close()
+            return StartedProcess(process, ours, ready)
+
+        class Observer(PoolObserver):
+            def engine(self, index: int, pid: int) -> EngineObserver:
+                if len(ends) == 4:  # a text comes while the successor is connected
+                    asyncio.get_running_loop().call_soon(submit, 6)
+                return EngineObserver()
+
+        engines = pool.EnginePool(
+            start,
+            [9] * 3,
+            Vocabulary("ab"),
+            RowState(0, (), 0),
+            deliver=lambda *_: None,
+            give_up=lambda *_: None,
+            failed=lambda _: None,
+            observer=Observer(),
+        )
+
+        def submit(stream: int) -> None:
+            engines.submit(Request(np.zeros(0, np.int64), 0, 1, Sampling(), seed=stream, stream=stream))
+
+        await engines.connect([start(index, lambda: True) for index in range(3)])
+        for stream in range(6):
+            submit(stream)
+        ends[0].close()
+        while len(ends) < 5 or not select([ends[4]], [], [], 0)[0]:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0)
+        assert sorted(seed for end in (ends[1], ends[2], ends[4]) for seed in seeds_held(end)) == list(range(7))
+        engines.stop()
+
+
+def test_a_process_that_loads_a_model_which_is_unloaded_meanwhile_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "BOOT", "import time; time.sleep(600)")
+    before = children_of(os.getpid())
+    with pytest.raises(InterruptedError):
+        start_process(cast(Bundle, None), cast(ServerSettings, None), lambda: False)
+    assert children_of(os.getpid()) == before
+
+
+def seeds_held(end: socket) -> list[int]:
+    """The seeds of the texts that were sent to an engine process, but for those that it shall forget."""
+    texts = dict[int, int]()
+    end.setblocking(False)
+    with suppress(BlockingIOError):
+        while True:
+            for command in read_frame(end):
+                if isinstance(command, Request):
+                    texts[command.stream] = command.seed
+                else:
+                    del texts[command.stream]
+    return list(texts.values())
 
 
 def test_one_core_is_left_for_the_event_loop_where_there_are_more_than_two() -> None:
