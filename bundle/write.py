@@ -19,7 +19,10 @@ def file_records(files: dict[str, bytes]) -> dict[str, FileRecord]:
 
 
 def check_replaceable(folder: Path) -> None:
-    """Raise BundleError if the folder exists and holds anything but a bundle, which would be lost."""
+    """Raise BundleError if the folder cannot be made, or holds anything but a bundle, which would be lost."""
+    place = next(parent for parent in folder.absolute().parents if parent.exists())
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise BundleError(f"{folder}: {place} cannot be written")
     if not folder.exists():
         return
     if not folder.is_dir():

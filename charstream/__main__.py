@@ -70,15 +70,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(name: str, rest: Sequence[str]) -> int:
+    if name == "help" and rest and rest[0] in COMMANDS:
+        name, rest = rest[0], ["--help"]
     if name in ("-h", "--help", "help"):
         print(usage())
         return 0
-    if name == "--version":
+    if name in ("--version", "-V"):
         print(importlib.import_module("charstream.versions").describe_installation())
         return 0
     if name not in COMMANDS:
-        near = importlib.import_module("charstream.settings_sources").nearest(name, COMMANDS)
-        print(f"charstream: no command {name!r}{near}; there are {', '.join(COMMANDS)}", file=sys.stderr)
+        near = importlib.import_module("charstream.settings_sources").nearest(name, [*COMMANDS, "--help", "--version"])
+        there = "--help lists the commands" if name.startswith("-") else f"there are {', '.join(COMMANDS)}"
+        print(f"charstream: no command {name!r}{near}; {there}", file=sys.stderr)
         return 2
     module, _, extra = COMMANDS[name]
     if module.startswith("client."):

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import ClassVar
 
 from pydantic import Field
 
@@ -28,6 +29,8 @@ OF_THE_PRETRAINED = "shakespeare"  # the text on which the model that comes with
 
 class DemoSettings(Settings):
     """All of it in a few minutes: a corpus, a model, its bundle, a server, a text that streams, and a load test."""
+
+    stray_word: ClassVar = "the text is --data FILE"
 
     folder: Path = Field(Path(), description="where runs/demo and bundles/demo go")
     data: str = Field("shakespeare", description="the text to train on, as for charstream train")

@@ -60,6 +60,8 @@ class Settings(BaseModel):
 
     # The fields that `--help` lists; None: all. A command that takes all flags of another one lists its own.
     listed: ClassVar[frozenset[str] | None] = None
+    # The end of the line that refuses a word without a flag: what may be meant.
+    stray_word: ClassVar[str] = ""
 
 
 S = TypeVar("S", bound=Settings)
@@ -146,6 +148,8 @@ def _complaint(cls: type[Settings], error: ValidationError, origins: Mapping[str
         return first["msg"].removeprefix("Value error, ")
     name = str(first["loc"][0])
     where = origins[name].where(name) if name in origins else _flag(cls, name)
+    if first["type"] == "missing":
+        return f"{where}: is missing: {cls.model_fields[name].description}"
     examples = cls.model_fields[name].examples
     if examples and first["type"] == "string_pattern_mismatch":
         return f"{where}: is {first['input']!r}, allowed are values like {', '.join(examples)}"
@@ -166,6 +170,7 @@ def _parser(cls: type[Settings], command: str, environment: str | None) -> argpa
     parser = _OneLineParser(
         prog=command, description=cls.__doc__, argument_default=argparse.SUPPRESS, allow_abbrev=False
     )
+    parser.stray_word = cls.stray_word
     if environment:
         parser.epilog = f"Every flag can be given as a variable: --some-flag as {environment}SOME_FLAG."
     groups: dict[str, argparse._ActionsContainer] = {}
@@ -185,9 +190,14 @@ def _group(cls: type[Settings], name: str) -> str:
 
 
 class _OneLineParser(argparse.ArgumentParser):
+    stray_word = ""
+
     def error(self, message: str) -> NoReturn:
-        unknown = re.match(r"unrecognized arguments: (?:.* )??(--[^\s=]+)", message)
-        hint = nearest(unknown[1], self._option_string_actions) if unknown else ""
+        hint = ""
+        if unknown := re.match(r"unrecognized arguments: (?:.* )??(--[^\s=]+)", message):
+            hint = nearest(unknown[1], self._option_string_actions)
+        elif self.stray_word and re.match(r"unrecognized arguments: [^-]", message):
+            hint = f"; {self.stray_word}"
         fail(self.prog, f"{message}{hint}; see {self.prog} --help")
 
 

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import BaseModel, Field, ValidationError
 
@@ -26,6 +26,8 @@ SMALLEST: tuple[Precision, ...] = ("int8",)
 
 class ExportSettings(Settings):
     """Turns a training run into a bundle: ONNX files, manifest and card. They are verified before they are kept."""
+
+    stray_word: ClassVar = "the bundle's folder is --out FOLDER"
 
     run: Annotated[Path, Positional()] = Field(
         description="a run folder, one of its checkpoints, or a bundle to export anew"
@@ -94,7 +96,7 @@ def _export(run: Path, out: Path, name: str, version: str, requested: tuple[Prec
         manifest, files = build(trained, label.name, label.version, precisions, _say_exported, about=about, curve=curve)
     except ValidationError as error:
         first = error.errors()[0]
-        fail(COMMAND, f"{first['loc'][0]} {first['input']!r}: {first['msg']}")
+        fail(COMMAND, _label_reason(str(first["loc"][0]), first["input"]))
     except ValueError as error:
         fail(COMMAND, str(error), code=1)
     if not verify_and_print(manifest, files, trained.model, sys.stderr):
@@ -102,6 +104,13 @@ def _export(run: Path, out: Path, name: str, version: str, requested: tuple[Prec
     write_bundle(out, manifest, files)
     size = sum(len(data) for data in files.values()) / 1e6
     print(f"{out}: {manifest.name} {manifest.version}, digest {read_bundle(out).digest[:12]}, {size:.1f} MB")
+
+
+def _label_reason(part: str, given: str) -> str:
+    """Return the line that refuses a name or a version, and says how to give another one."""
+    if part == "name":
+        return f"{given!r} is no name for a model (a-z, 0-9, . _ -, at most 64): give --out bundles/NAME or --name NAME"
+    return f"--version {given!r}: allowed are letters, digits, . _ -, at most 64, of which the first is no sign"
 
 
 def _say_exported(file: str) -> None:

@@ -13,7 +13,7 @@ def live_text(measures: Measures, users: int, seconds_left: float | None) -> str
     """Return one line: users, characters a second in the last whole interval, first character, errors, time left."""
     chars = measures.timeline.last_rate("chars")
     first = measures.distributions["first"]
-    parts = [f"{users:,} users", f"{chars:,.0f} chars/s"]
+    parts = [f"{users:,} user{'s' * (users != 1)}", f"{chars:,.0f} chars/s"]
     if first.count:
         parts.append(f"first {first.percentile(50):.1f} ms, p99 {first.percentile(99):.1f} ms")
     if (goodput := measures.goodput) is not None:

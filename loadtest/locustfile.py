@@ -6,7 +6,11 @@ By default this is a closed loop: a user asks for its next text when it has the 
 often. `--scenario open --rate 20` begins texts by the clock instead.
 """
 
-from loadtest.plumbing import StreamUser
+from charstream.parts import prefer_own_parts
+
+prefer_own_parts()  # Locust puts the working folder first in sys.path, which may have a loadtest.py of its own.
+
+from loadtest.plumbing import StreamUser  # noqa: E402
 
 
 class TextUser(StreamUser):

@@ -105,7 +105,7 @@ def train(run: Run, interrupt: object = None, on_check: OnCheck | None = None) -
                 steps.settle()
 
             # show and note the loss
-            bar.advance(run.chars_per_step, f"loss {recent.loss or math.nan:.3f}{validation}")
+            bar.advance(run.chars_per_step, f"loss {math.nan if recent.loss is None else recent.loss:.3f}{validation}")
             if loss_due:
                 run.note(learning_rate=rate, skipped=run.trainer.guard.statistics.skipped, **recent.facts())
 

@@ -45,6 +45,7 @@ log = logging.getLogger("charstream.server")
 
 # Cancelled calls get this long to leave before the process ends.
 LAST_SECONDS = 1.0
+OTHER_MODELS = "`charstream export` makes bundles, --models names their folder, --pretrained serves what came with it"
 # A request's other fields.
 REQUEST_OVERHEAD_BYTES = 64 << 10
 # New objects before the youngest are looked through, and of how many such looks one takes in older ones.
@@ -138,9 +139,9 @@ class Server:
         except RuntimeMissing as error:
             raise CannotStart(str(error)) from None
         except OSError as error:
-            raise CannotStart(f"{self._settings.folder_flag}: {error.strerror}") from None
+            raise CannotStart(f"{self._settings.folder_flag}: {error.strerror}: {OTHER_MODELS}") from None
         if not len(self._catalog):
-            raise CannotStart(f"{self._settings.folder_flag}: holds no bundle that can be served")
+            raise CannotStart(f"{self._settings.folder_flag}: holds no bundle that can be served: {OTHER_MODELS}")
         default, versions = self._settings.default, self._catalog.versions
         if default and not versions.of(default):
             served = join_names(versions.names())

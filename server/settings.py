@@ -2,7 +2,7 @@
 
 import math
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -18,6 +18,8 @@ MOST_PORT = 65535
 
 class ServerSettings(Settings):
     """Streams characters from bundles over gRPC. The first SIGINT or SIGTERM drains, the second ends it at once."""
+
+    stray_word: ClassVar = "models are --models FOLDER, those that come with charstream --pretrained"
 
     models: Path = Field(Path("bundles"), description="a folder of bundles, or one bundle")
     pretrained: bool = Field(

@@ -6,7 +6,7 @@ import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import grpc
 from pydantic import AfterValidator, Field, model_validator
@@ -131,6 +131,8 @@ class Tls(Settings):
 class Hosts(Tls):
     """The flags that tell where the servers are."""
 
+    stray_word: ClassVar = "a server's address is --host HOST:PORT"
+
     host: tuple[Address, ...] = Field(
         default_factory=addresses,
         description="a server's host:port, or host for port 50051; given several times, a text that loses its server "
@@ -184,6 +186,9 @@ def hint(error: Exception, settings: Hosts) -> str:
     """Return the end of a line that names the flag by which the error may go away, or ""."""
     found = ""
     match error:
+        case InvalidRequest(field="prompt") | ValueError() if "is not in the vocabulary" in str(error):
+            if "unknown" in type(settings).model_fields:
+                found = "--unknown skip leaves out what the model does not know, --unknown replace puts another"
         case InvalidRequest(field="model") if "empty" in str(error):
             found = f"choose one with --model NAME or the variable {MODEL}"
         case NotAllowed() if isinstance(settings, Connection):

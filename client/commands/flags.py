@@ -5,7 +5,7 @@ import re
 import stat
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
@@ -55,6 +55,8 @@ class StreamSettings(ModelChoice, Connection):
     r"""Streams the characters that follow a prompt to stdout, and how it ended to stderr.
     In the prompt, --stop, --allowed, --banned and --bias, \n, \t, \r and \\ (a backslash) are understood; what comes
     from standard input or a file has no escapes; its byte order mark is left out, and its line ends become newlines."""
+
+    stray_word: ClassVar = "a prompt of several words stands in quotes"
 
     prompt: Annotated[str | None, Positional(), AfterValidator(_unescape_prompt)] = Field(
         None,

@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         write(json_line({"servers": [asdict(member) for member in members], "differences": differences}, indent=2))
     else:
         print(table([HEADER, *(row for member in members for row in _rows(member))]))
-        print("\n".join(differences) or f"{len(members)} servers serve the same")
+        print("\n".join(differences) or f"{len(members)} server{'s serve' if len(members) > 1 else ' serves'} the same")
     return 1 if differences else 0
 
 

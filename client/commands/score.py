@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from charstream.settings import Positional, parse
 from client.commands.common import Connection, ModelChoice, connect, one_line_errors
-from client.commands.files import read_text
+from client.commands.files import STDIN, read_text
 from client.commands.printing import json_line, write
 from client.commands.surprise import legend, paint
 from client.results import ModelInfo, ScoredPart, ScoreSummary
@@ -73,6 +73,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _read(path: Path) -> str:
+    if path != STDIN and not path.exists():
+        raise ValueError(f"{path}: No such file or directory; a text itself comes by: echo TEXT | {COMMAND} -")
     text = read_text(path)
     if not text:
         raise ValueError(f"{path}: is empty: there is nothing to score")

@@ -45,7 +45,7 @@ def run(settings: LoadtestSettings) -> int:
 
 
 def _announce(settings: LoadtestSettings, model: str) -> None:
-    load = f"{settings.users} users"
+    load = f"{settings.users} user{'s' * (settings.users > 1)}"
     if settings.is_open:
         load = f"{settings.rate:g} texts a second" if settings.rate else f"the calls of {settings.trace}"
     where = ", ".join(settings.host)

@@ -63,7 +63,7 @@ def _lead(content: Document) -> str:
 
 def _load(run: Run) -> str:
     rate = run["scenario"]["rate"]
-    return f"{rate:g} texts a second" if _is_open(run) and rate else f"{run['users']:,} users"
+    return f"{rate:g} texts a second" if _is_open(run) and rate else f"{run['users']:,} user{'s' * (run['users'] != 1)}"
 
 
 def _is_open(run: Run) -> bool:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from pydantic import Field
 
@@ -38,6 +38,8 @@ class AdviseSettings(Settings):
 
     It looks at the text, and times a few steps of each preset on this machine. Nothing is trained or written.
     """
+
+    stray_word: ClassVar = "the text is --data FILE"
 
     data: str = Field(min_length=1, description="shakespeare, tinyshakespeare, a text file, a folder, or a URL")
     minutes: float = Field(30.0, gt=0, description="time there is for training")

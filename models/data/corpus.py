@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bundle.vocabulary import Unit, Vocabulary
+from charstream.settings_sources import nearest
 from models.data.cache import STDIN, fetch_once, is_spooled, spool
 from models.data.download import download, fetch_sdist
 from models.data.encoded_text import encode_text
@@ -169,7 +170,8 @@ def _require_there(path: Path) -> None:
             raise CorpusError(
                 f"{path}: the text came through a pipe, and the cache has it no more: --data FILE gives it again"
             ) from error
-        raise CorpusError(f"{path}: no such file, and none of the names {', '.join(NAMED)}") from error
+        near = nearest(str(path), NAMED)
+        raise CorpusError(f"{path}: no such file, and none of the names {', '.join(NAMED)}{near}") from error
     except OSError as error:
         raise CorpusError(f"{path}: {(error.strerror or str(error)).lower()}") from error
 

@@ -27,6 +27,7 @@ __all__ = [
 
 _LEAST_STEPS, _LEAST_SECONDS = 2, 0.3  # of a measurement
 _WORTH_IT = 0.85  # share of the plainer way's time
+_ONE_CORE = 1.2  # seconds of the processor a second, up to which several threads are no better than one
 _TRIAL_EVERY = 60.0  # seconds between two trials of threads, at least
 _TRIAL_SHARE = 0.02  # of the time, at most, that trials lose
 _TRIAL_STEPS = 2  # of each count in a row: the first one wakes the threads
@@ -143,17 +144,28 @@ class ThreadTrials:
 
 
 def first_step_seconds(trainer: Trainer, short: float) -> float:
-    """Time one step of a copy, on all cores; the first one is slow, so a second one is taken if it was not `short`."""
-    copied, threads = copy.deepcopy(trainer), min(torch.get_num_threads(), _physical_cores())
-    copied.arithmetic, copied.group = Arithmetic(False, threads), ALONE
-    seconds = math.inf
-    for _ in range(2):
-        began = time.perf_counter()
-        copied.train_step(learning_rate=0.0)
-        seconds = min(seconds, time.perf_counter() - began)
-        if seconds <= short:
-            break
+    """Time one step of a copy, on all cores; the first one is slow, so a second one is taken if it was not `short`.
+
+    Threads that other work keeps from running let the others wait, for many times as long as one alone would take. So
+    one thread is tried too, where all of them together were given hardly more than one core.
+    """
+    copied, threads = copy.deepcopy(trainer), thread_counts()[-1]
+    copied.group = ALONE
+    used, seconds = _second_step(copied, threads, short)
+    if seconds > short and threads > 1 and used < _ONE_CORE * seconds:
+        seconds = min(seconds, _second_step(copied, 1, short)[1])
     return seconds
+
+
+def _second_step(trainer: Trainer, threads: int, short: float) -> tuple[float, float]:
+    """Take a step, and another one if it was not `short`. Return processor time and time of the faster one."""
+    trainer.arithmetic = Arithmetic(False, threads)
+    times: list[tuple[float, float]] = []
+    while not times or (len(times) < 2 and times[0][1] > short):
+        used, began = time.process_time(), time.perf_counter()
+        trainer.train_step(learning_rate=0.0)
+        times.append((time.process_time() - used, time.perf_counter() - began))
+    return min(times, key=lambda each: each[1])
 
 
 def describe_arithmetic(trainer: Trainer) -> str:

@@ -86,7 +86,7 @@ def require_time(minutes: float, *, spent: float, step_seconds: float, validatio
         raise TooShort(
             f"--minutes {minutes:g} is too short for this model and text: a step takes {step_seconds:.1f} s here, and "
             f"beginning, a few steps and validating would take {needed:.0f} s; --minutes {enough:g} would do, or a "
-            "smaller model, such as --preset demo"
+            "smaller model, such as --preset tiny"
         )
 
 

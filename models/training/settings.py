@@ -2,7 +2,7 @@
 
 import shlex
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
@@ -257,6 +257,8 @@ class TrainSettings(_Run, _Optimisation, _Model, _Text):
     The run's folder gets the best and the last checkpoint and metrics.jsonl. Ctrl-C saves; --resume goes on. Under
     torchrun the streams are shared between the processes.
     """
+
+    stray_word: ClassVar = "the text is --data FILE"
 
     @model_validator(mode="before")
     @classmethod

@@ -116,6 +116,44 @@ def test_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
         assert f"no command '{word}'; the nearest is {nearest};" in capsys.readouterr().err
     assert main(["xyz"]) == 2
     assert "nearest" not in capsys.readouterr().err
+    assert main(["--hlep"]) == 2
+    assert capsys.readouterr().err == (
+        "charstream: no command '--hlep'; the nearest is --help; --help lists the commands\n"
+    )
+
+
+def test_help_before_a_command_is_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["help", "completion"])
+    assert capsys.readouterr().out.startswith("usage: charstream completion")
+    assert main(["help"]) == 0
+    assert capsys.readouterr().out.startswith("usage: charstream COMMAND")
+
+
+@pytest.mark.parametrize(
+    ("argv", "meant"),
+    [
+        (["stream", "To", "be"], "be; a prompt of several words stands in quotes; see"),
+        (["models", "localhost"], "localhost; a server's address is --host HOST:PORT; see"),
+        (["serve", "bundles/demo"], "bundles/demo; models are --models FOLDER, those that come with charstream"),
+        (["demo", "a.txt"], "a.txt; the text is --data FILE; see"),
+        (["advise", "a.txt"], "a.txt; the text is --data FILE; see"),
+        (["train", "a.txt"], "a.txt; the text is --data FILE; see"),
+        (["search", "a.txt"], "a.txt; the text is --data FILE; see"),
+        (["export", "runs/a", "bundles/a"], "bundles/a; the bundle's folder is --out FOLDER; see"),
+        (["stream", "To", "be", "--temprature", "1"], "; the nearest is --temperature; see"),
+        (["train"], "--out: is missing: folder of the run"),
+    ],
+)
+def test_a_word_at_the_wrong_place_is_told_where_it_belongs(
+    argv: list[str], meant: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(argv)
+    assert end.value.code == 2
+    said = capsys.readouterr().err
+    assert meant in said
+    assert said.count("\n") == 1
 
 
 def test_usage_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:

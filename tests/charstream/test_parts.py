@@ -10,7 +10,7 @@ import pytest
 from tests.client.scripted import serving, tell_token
 
 ROOT = Path(__file__).parents[2]
-NAMES = ("client", "server", "models", "protos")
+NAMES = ("client", "server", "models", "protos", "loadtest")
 
 
 @pytest.fixture
@@ -32,6 +32,12 @@ def test_commands_find_their_own_parts(folder: Path, command: str) -> None:
     done = run(folder, "-m", "charstream", command, "--help")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith(f"usage: charstream {command}")
+
+
+def test_locust_finds_our_users(folder: Path) -> None:
+    """Locust puts the working folder first, also before the locustfile's own imports."""
+    done = run(folder, "-m", "locust", "-f", str(ROOT / "loadtest" / "locustfile.py"), "--list")
+    assert (done.returncode, done.stdout.split()[-1]) == (0, "TextUser"), done.stderr
 
 
 @pytest.mark.parametrize("first", ["import client, protos", ""], ids=["user's first", "ours first"])

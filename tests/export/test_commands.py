@@ -196,7 +196,10 @@ def test_verify_names_what_is_damaged(charstream: Charstream, bundle: Path, tmp_
     assert "manifest.json" in result.stderr
 
 
-@pytest.mark.parametrize(("flags", "word"), [(("--name", "No Capitals"), "name"), (("--version", "a b"), "version")])
+@pytest.mark.parametrize(
+    ("flags", "word"),
+    [(("--name", "No Capitals"), "give --out bundles/NAME or --name NAME"), (("--version", "a b"), "version")],
+)
 def test_names_that_a_bundle_may_not_have(
     charstream: Charstream, run: Path, tmp_path: Path, flags: tuple[str, str], word: str
 ) -> None:
@@ -205,6 +208,15 @@ def test_names_that_a_bundle_may_not_have(
     assert word in result.stderr
     assert result.stderr.count("\n") == 1
     assert not (tmp_path / "x").exists()
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_anything_is_made(
+    charstream: Charstream, run: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    result = charstream("export", run, "--out", tmp_path / "file" / "x")
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr == f"charstream export: {tmp_path}/file/x: {tmp_path}/file cannot be written\n"
 
 
 def test_a_run_that_is_not_there(charstream: Charstream, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ def test_servers_that_serve_the_same_are_a_table(charstream: Charstream, server:
     assert head.split()[:4] == ["server", "health", "charstream", "model"]
     assert row.split()[:2] == [server.address, "SERVING"]
     assert re.search(r" tiny .* [0-9a-f]{12}  0 of 1024 +0$", row)
-    assert end == "1 servers serve the same"
+    assert end == "1 server serves the same"
 
 
 def test_who_differs_and_who_does_not_answer_is_told(

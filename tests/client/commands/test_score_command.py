@@ -131,7 +131,8 @@ def test_an_unknown_character_is_named_with_its_place_before_anything_is_scored(
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == (
         f"charstream score: {other}: character 'é' (U+00E9) at place {place} (line 5, column 6) "
-        "is not in the vocabulary of tiny\n"
+        "is not in the vocabulary of tiny: --unknown skip leaves out what the model does not know, --unknown replace "
+        "puts another\n"
     )
 
 
@@ -180,7 +181,7 @@ def test_a_text_is_read_as_training_reads_it(charstream: Charstream, server: Ser
     [
         (b"", [], "is empty"),
         (b"caf\xe9", [], "not UTF-8 at byte 3"),
-        (b"a", ["no/such/file"], "no/such/file: No such file"),
+        (b"a", ["no/such/file"], "no/such/file: No such file or directory; a text itself comes by: echo"),
         (b"a", ["--model", "huge"], "huge"),
         (b"a", ["--each"], "--json"),
         (b"a", ["--alternatives", "1"], "--json"),

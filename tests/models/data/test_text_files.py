@@ -61,8 +61,10 @@ def test_an_empty_text(tmp_path: Path) -> None:
 
 
 def test_a_path_that_is_not_there_and_a_folder_without_texts(tmp_path: Path) -> None:
-    with pytest.raises(CorpusError, match="no such file, and none of the names shakespeare, tinyshakespeare"):
+    with pytest.raises(CorpusError, match=r"no such file, and none of the names shakespeare, tinyshakespeare$"):
         open_corpus(str(tmp_path / "none.txt"))
+    with pytest.raises(CorpusError, match=r"the nearest is tinyshakespeare$"):
+        open_corpus("tinyshakespear")
     with pytest.raises(CorpusError, match=r"the folder holds no \.txt file"):
         open_corpus(str(tmp_path))
 

@@ -196,7 +196,7 @@ def test_a_picture_that_cannot_be_written_leaves_the_one_before(tmp_path: Path) 
         (["none", "--out", "x.png"], "none: no run there (metrics.jsonl: No such file or directory)"),
         (["empty", "--out", "x.png"], "empty: metrics.jsonl is empty: the run has measured nothing yet"),
         (["run", "--out", "x.bmp"], "--out: the picture's name must end in .png, .svg, .pdf"),
-        (["run"], "--out: field required"),
+        (["run"], "--out: is missing: "),
     ],
 )
 def test_a_wrong_value_is_one_line(

@@ -10,7 +10,8 @@ import torch
 from bundle.vocabulary import Vocabulary
 from models.runs.start import new_model
 from models.runs.step_profile import profile_step
-from models.training.autotune import ThreadTrials, thread_counts
+from models.training import autotune
+from models.training.autotune import ThreadTrials, first_step_seconds, thread_counts
 from models.training.batches import Streams
 from models.training.checkpoint import read
 from models.training.precision import Arithmetic
@@ -29,6 +30,26 @@ def trainer_of(threads: int = 1, **options: object) -> Trainer:
     trainer = Trainer(new_model(settings, Vocabulary(SYMBOLS)), Streams(text, len(SYMBOLS), settings), settings)
     trainer.arithmetic = Arithmetic(False, threads)
     return trainer
+
+
+@pytest.mark.parametrize(("cores", "expected"), [(0.3, [2, 2, 1]), (1.9, [2, 2])], ids=["busy", "idle"])
+def test_the_first_step_is_not_judged_by_threads_that_other_work_holds_up(
+    monkeypatch: pytest.MonkeyPatch, cores: float, expected: list[int]
+) -> None:
+    """On a busy machine two threads took a second for what one did in a tenth: runs of a minute were refused."""
+    now, taken = 0.0, []
+
+    def step(trainer: Trainer, *, learning_rate: float) -> None:
+        nonlocal now
+        taken.append(trainer.arithmetic.threads)
+        now += {1: 0.1, 2: 1.0}[trainer.arithmetic.threads]
+
+    monkeypatch.setattr(Trainer, "train_step", step)
+    monkeypatch.setattr(autotune, "thread_counts", lambda: [1, 2])
+    monkeypatch.setattr(autotune.time, "perf_counter", lambda: now)
+    monkeypatch.setattr(autotune.time, "process_time", lambda: now * cores)
+    seconds = first_step_seconds(trainer_of(), short=0.12)
+    assert (taken, seconds) == (expected, pytest.approx(0.1 if 1 in expected else 1.0))
 
 
 class Machine:

@@ -157,7 +157,7 @@ def test_nothing_to_serve_ends_with_one_line(tmp_path: Path, folder_name: str, m
     server = start_server(tmp_path / folder_name)
     try:
         assert server.wait() == 1
-        server.wait_for(f"charstream serve: --models .*{message}")
+        server.wait_for(f"charstream serve: --models .*{message}.* --pretrained serves what came with it")
         assert "Traceback" not in server.log
     finally:
         stop(server)
