@@ -116,7 +116,9 @@ def read_curves(folder: Path, name: str | None = None) -> RunCurves:
     try:
         text = (folder / METRICS).read_text(encoding="utf-8", errors="replace")
     except OSError as error:
-        raise RunError(f"{folder}: no run there ({METRICS}: {error.strerror})") from error
+        raise RunError(
+            f"{folder}: no run there ({METRICS}: {error.strerror}); `charstream train --out FOLDER` makes one"
+        ) from error
     lines = [line for line in map(parse_line, text.splitlines()) if line]
     if not lines:
         raise RunError(f"{folder}: {METRICS} is empty: the run has measured nothing yet")

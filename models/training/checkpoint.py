@@ -184,7 +184,9 @@ def _read_header(path: Path, file: Path) -> Header:
     try:
         header = Header.model_validate_json(file.read_bytes())
     except OSError as error:
-        raise CheckpointError(f"{path}: no checkpoint there ({file.name}: {error.strerror})") from error
+        raise CheckpointError(
+            f"{path}: no checkpoint there ({file.name}: {error.strerror}); `charstream train --out FOLDER` makes one"
+        ) from error
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))

@@ -128,6 +128,8 @@ def test_help_before_a_command_is_the_commands(capsys: pytest.CaptureFixture[str
     assert capsys.readouterr().out.startswith("usage: charstream completion")
     assert main(["help"]) == 0
     assert capsys.readouterr().out.startswith("usage: charstream COMMAND")
+    assert main(["help", "strem"]) == 2
+    assert "the nearest is stream" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

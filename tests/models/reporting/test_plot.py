@@ -193,7 +193,10 @@ def test_a_picture_that_cannot_be_written_leaves_the_one_before(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("flags", "reason"),
     [
-        (["none", "--out", "x.png"], "none: no run there (metrics.jsonl: No such file or directory)"),
+        (
+            ["none", "--out", "x.png"],
+            "none: no run there (metrics.jsonl: No such file or directory); `charstream train ",
+        ),
         (["empty", "--out", "x.png"], "empty: metrics.jsonl is empty: the run has measured nothing yet"),
         (["run", "--out", "x.bmp"], "--out: the picture's name must end in .png, .svg, .pdf"),
         (["run"], "--out: is missing: "),
