@@ -30,7 +30,7 @@ PROBE_SECONDS, PROBE_STEPS = 0.5, 3  # of each preset, at least
 TRAINING_SHARE = 0.85  # of the minutes; checks, the last validation and the start take the rest
 FEWEST_WINDOWS = 4  # of a stream: a text of fewer is read in fewer streams
 MANY = 1_000  # different characters, from which on bytes are worth a thought
-SMALL, MUCH_REPEATED = 100_000, 0.2
+MUCH_REPEATED = 0.2
 
 
 class AdviseSettings(Settings):
@@ -147,7 +147,7 @@ def _lines(
         f"take {best.settings.preset}:",
         f"  {train_command(best.settings)}",
         f"expect {expected.nats:.2f} nats a {unit} of the held-out part ({expected.low:.2f} to {expected.high:.2f}).",
-        *_cautions(facts, best),
+        *_cautions(facts, best, corpus.shortage),
     ]
 
 
@@ -158,7 +158,7 @@ def _row(choice: Choice, facts: TextFacts) -> list[str]:
     return [choice.settings.preset, *sizes]
 
 
-def _cautions(facts: TextFacts, best: Choice) -> list[str]:
+def _cautions(facts: TextFacts, best: Choice, shortage: str) -> list[str]:
     """Return what the table of runs has not seen of this text, this time and this machine."""
     texts = sorted({run.text for runs in KNOWN.values() for run in runs})
     lines = [
@@ -170,11 +170,8 @@ def _cautions(facts: TextFacts, best: Choice) -> list[str]:
         lines.append(
             f"?: its runs trained on {_span(runs)} characters, not {best.characters:,.0f}: the figure is a guess there."
         )
-    if facts.training < SMALL:
-        lines.append(
-            f"{facts.training:,} {facts.unit} are few, and will be learnt by heart: watch the validation loss "
-            "(--patience 3), or go on from a trained model (--init-from pretrained)."
-        )
+    if shortage:
+        lines.append(f"{shortage}.")
     if facts.repeated > MUCH_REPEATED:
         lines.append(
             f"{facts.repeated:.0%} of the text are lines that come again: the held-out part has some of the training "

@@ -24,6 +24,7 @@ from models.terminal import say
 __all__ = ["NAMED", "Corpus", "Named", "open_corpus", "require_same_text"]
 
 SCHEMES = ("http", "https")
+ENOUGH = 100_000  # symbols to train on; fewer are soon learnt by heart
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,17 @@ class Corpus:
     @property
     def test(self) -> NDArray[np.unsignedinteger]:
         return self.ids[self._ends[1] :]
+
+    @property
+    def shortage(self) -> str:
+        """What is to be done where there is little to train on; "" where there is enough."""
+        count, unit = len(self.training), self.vocabulary.unit
+        if count >= ENOUGH:
+            return ""
+        return (
+            f"{count:,} {unit} are few, and will be learnt by heart: watch the validation loss (--patience 3), or go "
+            "on from a trained model (--init-from pretrained)"
+        )
 
 
 class Named(NamedTuple):

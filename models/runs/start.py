@@ -62,6 +62,8 @@ def begin(settings: TrainSettings, began: float, group: Group = ALONE) -> Run:
     trainer = new_trainer(settings, corpus, group, taught)
 
     group.from_first(lambda: _require_time(settings, corpus, trainer, began))
+    if corpus.shortage and group.is_first and not settings.init_from:
+        say(corpus.shortage)
 
     def make() -> Run:
         group.from_first(lambda: _remove_old_run(settings))

@@ -291,4 +291,6 @@ def test_no_weights_are_validated_twice(train: Train, capsys: pytest.CaptureFixt
 
 def test_what_is_never_read_of_a_text_is_said(train: Train, capsys: pytest.CaptureFixture[str]) -> None:
     train("--steps", "1", "--batch", "8", "--sequence", "1200")
-    assert "of the training text fill no window" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "of the training text fill no window" in said
+    assert "are few, and will be learnt by heart" in said
