@@ -6,14 +6,19 @@ from typing import TextIO
 
 from loadtest.measures.measures import Measures
 
-__all__ = ["LiveLine", "live_text"]
+__all__ = ["LiveLine", "count_users", "live_text"]
+
+
+def count_users(users: int) -> str:
+    """Return a number of users in words that agree: 1 user, 2,000 users."""
+    return f"{users:,} user{'s' * (users != 1)}"
 
 
 def live_text(measures: Measures, users: int, seconds_left: float | None) -> str:
     """Return one line: users, characters a second in the last whole interval, first character, errors, time left."""
     chars = measures.timeline.last_rate("chars")
     first = measures.distributions["first"]
-    parts = [f"{users:,} user{'s' * (users != 1)}", f"{chars:,.0f} chars/s"]
+    parts = [count_users(users), f"{chars:,.0f} chars/s"]
     if first.count:
         parts.append(f"first {first.percentile(50):.1f} ms, p99 {first.percentile(99):.1f} ms")
     if (goodput := measures.goodput) is not None:

@@ -9,6 +9,7 @@ from charstream.settings import fail
 from client.commands.common import one_line_errors
 from loadtest.answers.locust_process import locust_command, locust_environment
 from loadtest.answers.prepare import alone_file, null_limit, served_settings
+from loadtest.live import count_users
 from loadtest.measures.document import Document, document, read_document
 from loadtest.origin import describe_origin
 from loadtest.report.command import keep_result
@@ -45,7 +46,7 @@ def run(settings: LoadtestSettings) -> int:
 
 
 def _announce(settings: LoadtestSettings, model: str) -> None:
-    load = f"{settings.users} user{'s' * (settings.users > 1)}"
+    load = count_users(settings.users)
     if settings.is_open:
         load = f"{settings.rate:g} texts a second" if settings.rate else f"the calls of {settings.trace}"
     where = ", ".join(settings.host)

@@ -6,6 +6,7 @@ from importlib.resources import files
 from string import Template
 from typing import Any
 
+from loadtest.live import count_users
 from loadtest.measures.document import Document
 from loadtest.measures.gates import STATISTICS
 from loadtest.measures.record import MEASURES
@@ -63,7 +64,7 @@ def _lead(content: Document) -> str:
 
 def _load(run: Run) -> str:
     rate = run["scenario"]["rate"]
-    return f"{rate:g} texts a second" if _is_open(run) and rate else f"{run['users']:,} user{'s' * (run['users'] != 1)}"
+    return f"{rate:g} texts a second" if _is_open(run) and rate else count_users(run["users"])
 
 
 def _is_open(run: Run) -> bool:

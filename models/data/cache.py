@@ -18,7 +18,7 @@ from models.atomic_files import replacement
 from models.data.text_files import CorpusError
 from models.terminal import say
 
-__all__ = ["STDIN", "cache_folder", "fetch_once", "is_spooled", "open_to_replace", "spool"]
+__all__ = ["STDIN", "cache_folder", "fetch_once", "is_spooled", "make_place", "open_to_replace", "spool"]
 
 VARIABLE = "CHARSTREAM_CACHE"
 STDIN = "stdin"
@@ -89,10 +89,20 @@ def open_to_replace(file: Path) -> Iterator[BinaryIO]:
     Raises:
         CorpusError: the folder cannot be written.
     """
+    with make_place(file), replacement(file) as new, new.open("w+b") as stream:
+        yield stream
+
+
+@contextmanager
+def make_place(file: Path) -> Iterator[None]:
+    """Make the folder of a file that is written in the block.
+
+    Raises:
+        CorpusError: instead of OSError.
+    """
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with replacement(file) as new, new.open("w+b") as stream:
-            yield stream
+        yield
     except OSError as error:
         raise CorpusError(f"{file}: the cache cannot be written ({error.strerror}); set {VARIABLE}") from error
 

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bundle.vocabulary import Vocabulary
-from models.data.cache import cache_folder, open_to_replace
+from models.data.cache import cache_folder, make_place, open_to_replace
 from models.data.corpus import Corpus, open_corpus
 from models.data.text_files import CorpusError
 from models.evaluation.losses import LOGITS, States, read_once
@@ -131,11 +131,8 @@ def _writer_lock(file: Path) -> Iterator[None]:
     Raises:
         CorpusError: the folder cannot be written.
     """
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
+    with make_place(file):
         lock = file.with_suffix(".lock").open("ab")
-    except OSError as error:
-        raise CorpusError(f"{file}: the cache cannot be written ({error.strerror}); set CHARSTREAM_CACHE") from error
     with lock:
         left_over = [*file.parent.glob(f".{file.name}.*.new")]
         try:
