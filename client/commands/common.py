@@ -1,12 +1,14 @@
 """Shared by the client's commands: the flags for servers and model, and how an error ends the process."""
 
 import os
+import re
 import socket
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, ClassVar
+from urllib.parse import unquote
 
 import grpc
 from pydantic import AfterValidator, Field, model_validator
@@ -33,6 +35,12 @@ __all__ = [
 
 MODEL, TOKEN = "CHARSTREAM_MODEL", "CHARSTREAM_TOKEN"
 PROBE_SECONDS = 2.0
+
+# What grpcio 1.85 says of a server that it does not reach, and of a name that nobody has.
+_NO_CONNECTION = re.compile(
+    r"failed to connect to all addresses; last error: \w+: ipv[46]:(\S+): (?:Failed to connect to remote host: )?"
+)
+_NO_NAME = re.compile(r"errors resolving (\S+): \[.*: ([^:\]]+)\]")
 
 
 def addresses() -> tuple[str, ...]:
@@ -240,6 +248,9 @@ def _speaks_tls(address: str) -> bool:
 
 
 def one_line(error: Exception) -> str:
+    """Return the error's message in one line, and what gRPC says of a connection in fewer words."""
     line = " ".join(str(error).split())
+    line = _NO_CONNECTION.sub(lambda found: f"cannot connect to {unquote(found[1])}: ", line)
+    line = _NO_NAME.sub(r"cannot find \1: \2", line)
     received = len(error.text) if isinstance(error, CharstreamError) else 0
     return f"{line} (after {received:,} characters)" if received else line

@@ -97,8 +97,8 @@ def _check(path: Path, text: str, model: ModelInfo) -> None:
     place = next(place for place, char in enumerate(text) if char in unknown)
     line, column = text.count("\n", 0, place) + 1, place - text.rfind("\n", 0, place)
     raise ValueError(
-        f"{path}: character {text[place]!r} (U+{ord(text[place]):04X}) at place {place} (line {line}, column {column}) "
-        f"is not in the vocabulary of {model.name}"
+        f"{path}: character {text[place]!r} (U+{ord(text[place]):04X}) in line {line}, column {column}, is not in the "
+        f"vocabulary of {model.name}"
     )
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from loadtest.answers.locust_process import run_locust
 from loadtest.answers.search import Judgement, Objective, judge
+from loadtest.live import count_users
 from loadtest.measures.document import Document
 from loadtest.settings import LoadtestSettings
 
@@ -74,12 +75,12 @@ class Bench:
             seconds = min(2 * seconds, LONGEST_SECONDS, max(FIRST_SECONDS, self._longest - spent))
 
     def _say(self, load: float, found: dict[Objective, Judgement], *, kept: bool) -> None:
-        unit = "texts/s" if self._settings.is_open else "users"
+        amount = f"{load:,.4g} texts/s" if self._settings.is_open else count_users(round(load))
         details = ", ".join(
             f"{objective.measure} p{objective.percent:g} {each.estimate:.1f} ms ({each.streams:,} streams)"
             for objective, each in found.items()
         )
-        print(f"{load:,.4g} {unit}: {details}: {'kept' if kept else 'missed'}", file=sys.stderr)
+        print(f"{amount}: {details}: {'kept' if kept else 'missed'}", file=sys.stderr)
 
 
 def needed(objective: Objective) -> int:

@@ -11,6 +11,7 @@ from loadtest.answers.bench import Bench
 from loadtest.answers.locust_process import RunFailed
 from loadtest.answers.prepare import alone_file, null_limit, served_settings
 from loadtest.answers.search import Objective, Search
+from loadtest.live import count_users
 from loadtest.measures.document import document
 from loadtest.origin import describe_origin
 from loadtest.report.command import keep_result
@@ -26,7 +27,8 @@ class FindSettings(LoadtestSettings):
     number of texts a second, to 5 %.
 
     The load doubles from --first on (with open: from --rate on) until a limit is missed, is then bisected, and the
-    result is measured once more. A point lasts until its percentiles are clear.
+    result is measured once more. A point lasts until its percentiles are clear, 3 s at least; a search
+    takes about four minutes.
     """
 
     first_p99: float | None = Field(None, gt=0, description="99 of 100 texts begin within so many ms")
@@ -75,14 +77,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             fail(COMMAND, str(error), code=1)
     kept = [run for run in bench.runs if run["load"] == found]
     chars = max((run["figures"]["chars-per-second"] for run in kept), default=0.0)
-    unit = "texts a second" if settings.is_open else "users"
+    amount = f"{found:,.4g} texts a second" if settings.is_open else count_users(round(found))
     limits = " and ".join(map(str, objectives))
-    print(f"{found:,.4g} {unit} with {limits}: {chars:,.0f} characters a second ({served.name})")
+    print(f"{amount} with {limits}: {chars:,.0f} characters a second ({served.name})")
     if found >= settings.most:
         print(f"{COMMAND}: it may be more: --most is {settings.most:,}", file=sys.stderr)
     for run in kept[-1:]:
         print(*run["notes"], sep="\n", end="\n" if run["notes"] else "")
-    finding = {"capacity": found, "unit": unit, "objectives": list(map(str, objectives))}
+    finding = {"capacity": found, "unit": "texts a second" if settings.is_open else "users", "objectives": list(map(str, objectives))}
     keep_result(settings, document("find", describe_origin(served), bench.runs, finding))
     return 0 if found and not any(run["figures"]["differing"] for run in bench.runs) else 1
 

@@ -170,6 +170,8 @@ def _cautions(facts: TextFacts, best: Choice, shortage: str) -> list[str]:
         lines.append(
             f"?: its runs trained on {_span(runs)} characters, not {best.characters:,.0f}: the figure is a guess there."
         )
+    if best.characters < (best.settings.characters or 0):
+        lines.append("The minutes end the run; --characters is where reading on would do no good.")
     if shortage:
         lines.append(f"{shortage}.")
     if facts.repeated > MUCH_REPEATED:

@@ -142,7 +142,7 @@ def _samples(run: RunCurves) -> str:
 
 
 def _when(step: int, run: RunCurves) -> str:
-    return "untrained" if step == 0 else f"after {step:,} steps, {step * run.chars_per_step:,} {run.unit}s"
+    return "before training" if step == 0 else f"after {step:,} steps, {step * run.chars_per_step:,} {run.unit}s"
 
 
 def _spread(items: Sequence[tuple[int, str]], count: int) -> Sequence[tuple[int, str]]:

@@ -258,7 +258,7 @@ class TrainSettings(_Run, _Optimisation, _Model, _Text):
     torchrun the streams are shared between the processes.
     """
 
-    stray_word: ClassVar = "the text is --data FILE"
+    stray_word: ClassVar = "the text is --data FILE, the run is --out FOLDER"
 
     @model_validator(mode="before")
     @classmethod
@@ -372,5 +372,5 @@ def train_command(settings: TrainSettings) -> str:
             words.append(f"--{'' if value else 'no-'}{flag}")
         else:
             for single in value if isinstance(value, tuple) else (value,):
-                words += [f"--{flag}", str(single)]
+                words += [f"--{flag}", str(single).removesuffix(".0") if isinstance(single, float) else str(single)]
     return shlex.join([*words, "--out", str(settings.out)])

@@ -32,7 +32,7 @@ def bind(server: grpc.aio.Server, settings: ServerSettings) -> int:
         return server.add_secure_port(place, credentials) if credentials else server.add_insecure_port(place)
     except RuntimeError:
         raise CannotStart(
-            f"cannot listen on {place}: the port is in use or the address is not this machine's"
+            f"--port: cannot listen on {place}: the port is in use, or the address is not this machine's"
         ) from None
 
 

@@ -211,7 +211,7 @@ def test_second_server_on_the_same_port_fails_at_once(server: ServerProcess, bun
     second = start_server(bundles, "--port", port, "--host", host, "--insecure")
     try:
         assert second.wait(20) == 1
-        second.wait_for(rf"charstream serve: cannot listen on [\d.]+:{port}: the port is in use")
+        second.wait_for(rf"charstream serve: --port: cannot listen on [\d.]+:{port}: the port is in use")
     finally:
         stop(second)
 

@@ -484,9 +484,17 @@ def test_what_the_caller_can_correct_is_one_line_and_exit_code_2(
 
 @pytest.mark.parametrize("name", ["stream", "models", "loadtest"])
 def test_no_server_is_one_line_and_exit_code_1(charstream: Charstream, name: str) -> None:
-    done = charstream(name, "--host", dead_address())
+    host = dead_address()
+    done = charstream(name, "--host", host)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith(f"charstream {name}: ")
+    assert done.stderr.startswith(f"charstream {name}: cannot connect to {host}: Connection refused: nobody listens")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_name_that_nobody_has_is_one_line(charstream: Charstream) -> None:
+    done = charstream("models", "--host", "nobody.invalid:7")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("charstream models: cannot find nobody.invalid:7: ")
     assert done.stderr.count("\n") == 1
 
 

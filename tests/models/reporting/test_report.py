@@ -62,7 +62,7 @@ def test_it_shows_what_the_model_wrote_untrained_and_at_the_end(tmp_path: Path) 
     with (run / "metrics.jsonl").open("a") as file:
         file.write(json.dumps({"step": 400, "sample": "<script>alert(1)</script> & end"}) + "\n")
     text = Page(make_report(run)).text
-    assert "untrainedxq" in text
+    assert "before trainingxq" in text
     assert "after 400 steps, 51,200 characters<script>alert(1)</script> & end" in text
 
 
@@ -116,7 +116,7 @@ def test_a_plot_outside_of_the_folder_of_checks_is_not_shown(tmp_path: Path) -> 
 
 def test_a_run_without_a_loss_has_a_page_without_its_figure(tmp_path: Path) -> None:
     page = Page(make_report(run_of(tmp_path / "run", steps=0)))
-    assert "untrainedxq" in page.text
+    assert "before trainingxq" in page.text
     assert not page.sources
 
 
