@@ -84,7 +84,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{COMMAND}: it may be more: --most is {settings.most:,}", file=sys.stderr)
     for run in kept[-1:]:
         print(*run["notes"], sep="\n", end="\n" if run["notes"] else "")
-    finding = {"capacity": found, "unit": "texts a second" if settings.is_open else "users", "objectives": list(map(str, objectives))}
+    finding = {
+        "capacity": found,
+        "unit": "texts a second" if settings.is_open else "users",
+        "objectives": list(map(str, objectives)),
+    }
     keep_result(settings, document("find", describe_origin(served), bench.runs, finding))
     return 0 if found and not any(run["figures"]["differing"] for run in bench.runs) else 1
 
