@@ -34,7 +34,7 @@ NOT_HERE = {
 }
 # Shorter ways, and one that needs no network.
 INSTEAD = {
-    "shakespeare": "text.txt",
+    "data shakespeare": "data text.txt",
     "check runs/mine": "check runs/mine --only loss --only reach",
     "--minutes 15": "--steps 20 --layers 1 --hidden 32 --batch 4 --sequence 32",
     "--users 32 --seconds 20 --max-first-char-p99 200": (
