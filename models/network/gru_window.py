@@ -94,9 +94,11 @@ class _GruWindow(Function):
             into_n[t] = n_gradient
             dh = kept.add_(back(into_h[t].copy_(gradient)))
         flat = into_h.flatten(0, 1)
-        weight_hh_gradient = outer_product(flat, read.flatten(0, 1))
+        columns = flat.t() if kind == torch.bfloat16 else flat.t().contiguous()
+        weight_hh_gradient = sum_of_outer_products(columns, read.flatten(0, 1))
         flat[:, 2 * hidden :] = into_n.flatten(0, 1)
-        weight_ih_gradient = outer_product(flat, x.flatten(0, 1).to(kind))
+        columns[2 * hidden :] = flat[:, 2 * hidden :].t()
+        weight_ih_gradient = sum_of_outer_products(columns, x.flatten(0, 1).to(kind))
         x_gradient = pack_product(weight_ih.t().to(kind), steps * batch)(flat).view_as(x)
         bias_hh_gradient = bias_gradient.sum(0)
         bias_ih_gradient = torch.cat([bias_hh_gradient[: 2 * hidden], bias_n_gradient.sum(0)])
@@ -138,8 +140,8 @@ def _has_packed(kind: torch.dtype) -> bool:
         return False
 
 
-def outer_product(a: Tensor, b: Tensor) -> Tensor:
-    """Return the sum of the outer products of rows: a [N, O], b [N, I] -> a^T b, [O, I]."""
-    if a.dtype == torch.bfloat16:  # of which torch's own product is oneDNN's
-        return (b.t() @ a).t()
-    return pack_product(b.t(), a.shape[1])(a.t())
+def sum_of_outer_products(columns: Tensor, rows: Tensor) -> Tensor:
+    """Return the sum over N of column x row: columns [O, N], contiguous but for bfloat16, and rows [N, I] -> [O, I]."""
+    if columns.dtype == torch.bfloat16:  # of which torch's own product is oneDNN's
+        return (rows.t() @ columns.t()).t()
+    return pack_product(rows.t(), len(columns))(columns)

@@ -28,6 +28,7 @@ from models.training.autotune import first_step_seconds
 from models.training.batches import Streams, upload_text
 from models.training.checkpoint import CheckpointError, Progress, read, tensor_files
 from models.training.distributed import ALONE, Group, require_shareable
+from models.training.freed_memory import keep_freed_memory
 from models.training.precision import Arithmetic, device_of
 from models.training.schedule import require_time
 from models.training.settings import TrainSettings, given_names
@@ -139,6 +140,7 @@ def new_model(settings: TrainSettings, vocabulary: Vocabulary) -> CharLM:
 
 def new_trainer(settings: TrainSettings, corpus: Corpus, group: Group = ALONE, taught: Taught | None = None) -> Trainer:
     """Return a trainer before its first step. Raises as `begin`, apart from the folder."""
+    keep_freed_memory()
     group.from_first(lambda: require_shareable(settings, group))
     own, device = group.own_streams(settings.batch), torch.device(device_of(settings.device))
     text = upload_text(corpus.training, device)
