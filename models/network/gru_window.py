@@ -1,4 +1,4 @@
-"""A window of GRU steps in training on a processor: forward and backward pass written out.
+"""A window of GRU steps on a processor: forward and backward pass written out.
 
 torch's own GRU multiplies by unpacked weights in each step, and adds up the gradient of the recurrent weights step by
 step. Here the weights are packed once a window, and each gradient of weights is one product of the whole window. torch
@@ -30,7 +30,7 @@ def gru_window(x: Tensor, state: Tensor, weights: Sequence[Tensor]) -> tuple[Ten
     """
     kind = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else weights[0].dtype
     with torch.autocast("cpu", enabled=False):
-        outputs: Tensor = _GruWindow.apply(x, state.to(weights[0].dtype), *weights, kind)
+        outputs: Tensor = _GruWindow.apply(x, state.to(weights[0].dtype), *weights, kind, torch.is_grad_enabled())
     return outputs, outputs[-1]
 
 
@@ -47,24 +47,29 @@ class _GruWindow(Function):
         bias_ih: Tensor,
         bias_hh: Tensor,
         kind: torch.dtype,
+        keep: bool,
     ) -> Tensor:
         (steps, batch), hidden = x.shape[:2], state.shape[1]
+        kept = steps if keep else 1
         of_x = pack_product(weight_ih.to(kind), steps * batch)(x.flatten(0, 1).to(kind)).view(steps, batch, -1)
         recurrent = pack_product(weight_hh.to(kind), batch)
         bias_rz, bias_n, bias_h_n = (bias_ih + bias_hh)[: 2 * hidden], bias_ih[2 * hidden :], bias_hh[2 * hidden :]
-        gates = state.new_empty(steps, batch, 2 * hidden)
-        candidates, of_h, outputs = (state.new_empty(steps, batch, hidden) for _ in range(3))
-        read = torch.empty(steps, batch, hidden, dtype=kind)
+        gates = state.new_empty(kept, batch, 2 * hidden)
+        candidates, of_h = (state.new_empty(kept, batch, hidden) for _ in range(2))
+        read = torch.empty(kept, batch, hidden, dtype=kind)
+        outputs = state.new_empty(steps, batch, hidden)
         h = state
         for t in range(steps):
-            product = recurrent(read[t].copy_(h))
-            torch.add(product[:, : 2 * hidden], of_x[t, :, : 2 * hidden], out=gates[t])
-            r, z = gates[t].add_(bias_rz).sigmoid_().split(hidden, dim=1)
-            torch.add(product[:, 2 * hidden :], bias_h_n, out=of_h[t])
-            torch.addcmul(bias_n, r, of_h[t], out=candidates[t])
-            n = candidates[t].add_(of_x[t, :, 2 * hidden :]).tanh_()
+            at = t if keep else 0
+            product = recurrent(read[at].copy_(h))
+            torch.add(product[:, : 2 * hidden], of_x[t, :, : 2 * hidden], out=gates[at])
+            r, z = gates[at].add_(bias_rz).sigmoid_().split(hidden, dim=1)
+            torch.add(product[:, 2 * hidden :], bias_h_n, out=of_h[at])
+            torch.addcmul(bias_n, r, of_h[at], out=candidates[at])
+            n = candidates[at].add_(of_x[t, :, 2 * hidden :]).tanh_()
             h = torch.lerp(n, h, z, out=outputs[t])
-        ctx.save_for_backward(x, state, weight_ih, weight_hh, gates, candidates, of_h, outputs, read)
+        if keep:
+            ctx.save_for_backward(x, state, weight_ih, weight_hh, gates, candidates, of_h, outputs, read)
         return outputs
 
     @staticmethod
@@ -109,6 +114,7 @@ class _GruWindow(Function):
             weight_hh_gradient.to(weight_hh.dtype),
             bias_ih_gradient,
             bias_hh_gradient,
+            None,
             None,
         )
 

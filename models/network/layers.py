@@ -12,6 +12,7 @@ from models.network.unrolled import LayerState, unroll
 
 __all__ = ["BatchNorm", "LockedDropout", "OneHot", "RecurrentLayer", "dropout", "norm", "pack_for_cudnn"]
 
+PACKED_STEPS = 8  # from which on it pays to pack the weights of a window
 _FUSED_CELLS = ("lstm", "gru")
 _FUSED_RNN = {"tanh": torch.rnn_tanh, "relu": torch.rnn_relu}
 
@@ -63,7 +64,7 @@ class RecurrentLayer(nn.Module):
         weights = [self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh]
         if not x.is_cuda:
             # Tensors that only stand for others, such as torch's fake ones, have torch's own operators alone.
-            if self.cell == "gru" and torch.is_grad_enabled() and type(x) is Tensor:
+            if self.cell == "gru" and len(x) >= PACKED_STEPS and type(x) is Tensor:
                 outputs, after = gru_window(x, state[0], weights)
                 return outputs, (after,)
             return self._run(x, state, weights)
