@@ -22,7 +22,7 @@ from models.network.config import ModelConfig
 from models.reporting.report import write_report
 from models.reporting.style import save
 from models.run_folder import CHECK_REPORT, PAGE
-from models.terminal import say
+from models.terminal import count_noun, say
 from models.training.checkpoint import CheckpointError, Header, load, read
 from models.training.precision import CannotCompute
 from models.training.settings import TrainSettings
@@ -79,7 +79,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if settings.json_:
         print(json.dumps(report.to_json()))
     else:
-        print(", ".join(f"{report.count(verdict)} {verdict}" for verdict in Verdict), f"- plots in {settings.folder}")
+        verdicts = ", ".join(f"{report.count(verdict)} {verdict}" for verdict in Verdict)
+        print(f"{count_noun(len(report.checks), 'check')}: {verdicts} - plots in {settings.folder}")
     return int(report.verdict == Verdict.FAILED)
 
 
