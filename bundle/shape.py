@@ -31,6 +31,10 @@ class ModelShape(BaseModel):
     activation: Activation = Field("tanh", description="phi of an rnn")
     form: Form = Field("post", description="of an rnn: h = phi(W h' + U x + b), or pre: h = W phi(h') + U x + b")
     norm: Literal["none", "layer"] = Field("none", description="of what is read; batch normalisation is in the weights")
+    # Left out where there is none: what was written before there was a choice keeps its bytes, and so its digest.
+    recurrent_norm: Literal["none", "layer"] = Field(
+        "none", exclude_if=lambda norm: norm == "none", description="of W h' in each step, for each gate by itself"
+    )
     residual: bool = Field(False, description="a layer adds to what it reads, from the second layer on")
     layers: Layers
     hidden: Hidden

@@ -38,7 +38,8 @@ def _architecture(shape: ModelShape) -> str:
     norm = ", layer normalisation" if shape.norm == "layer" else ""
     residual = ", residual connections" if shape.residual else ""
     layers = f"{shape.layers} layer{'s' * (shape.layers > 1)} of {shape.hidden}"
-    return f"{shape.cell.upper()}{phi}, {layers}{norm}{residual}"
+    recurrent = ", a normalised recurrence" if shape.recurrent_norm == "layer" else ""
+    return f"{shape.cell.upper()}{phi}, {layers}{recurrent}{norm}{residual}"
 
 
 def _loss_row(protocol: str, nats: float, unit: Unit) -> tuple[str, str]:

@@ -93,7 +93,8 @@ def tiny_model(*, layers: int = 2, hidden: int = 64, seed: int = 0, **options: o
 
 def with_used_norms(trained: Trained) -> Trained:
     """Give a model's normalisations weights and statistics that are not the initial ones."""
-    for tensor in trained.model.norms.state_dict().values():
+    gains = [layer.gain.detach() for layer in trained.model.layers if layer.gain is not None]
+    for tensor in (*trained.model.norms.state_dict().values(), *gains):
         if tensor.is_floating_point():
             tensor.uniform_(0.3, 1.7, generator=torch.Generator().manual_seed(0))
     return trained
@@ -117,7 +118,7 @@ def many_characters() -> Trained:
 # than its state, has normalisation, and operators that the others lack.
 OTHER_CELLS: dict[str, Callable[[], Trained]] = {
     "gru": lambda: tiny_model(cell="gru", layers=3, hidden=50),
-    "rnn": lambda: tiny_model(cell="rnn", activation="sigmoid", hidden=50),
+    "rnn": lambda: with_used_norms(tiny_model(cell="rnn", activation="sigmoid", recurrent_norm="layer", hidden=50)),
     "rnn, many characters": many_characters,
     "rnn, pre": lambda: with_used_norms(
         tiny_model(cell="rnn", activation="softplus", form="pre", norm="layer", residual=True, hidden=50)

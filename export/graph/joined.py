@@ -48,10 +48,10 @@ class JoinedFirstLayer(nn.Module):
         super().__init__()
         tables, hidden = list(layer.tables), [_dense(module) for module in layer.hidden]
         self.gates, self.together = len(tables), layer.together
-        self.table, self.hidden = constant(torch.cat(tables, 1)), _join(hidden)
+        self.table, self.hidden, self.norms = constant(torch.cat(tables, 1)), _join(hidden), layer.norms
 
     def forward(self, token: Tensor, h: Tensor) -> Sums:
-        return _sums(nn.functional.embedding(token, self.table), self.hidden(h), self.gates, self.together)
+        return _sums(nn.functional.embedding(token, self.table), self.hidden(h), self.norms, self.together)
 
 
 class JoinedFurtherLayer(nn.Module):
@@ -60,7 +60,9 @@ class JoinedFurtherLayer(nn.Module):
     def __init__(self, layer: FurtherLayer) -> None:
         super().__init__()
         both, of_x, of_h = ([_dense(m) for m in modules] for modules in (layer.both, layer.of_x, layer.of_h))
-        self.gates, self.together = len(both) + len(of_x), len(both)
+        self.gates, self.together, self.norms = len(both) + len(of_x), len(both) + layer.added, layer.norms
+        if of_x and both:
+            self.norms = nn.ModuleList([*(nn.Identity() for _ in both), *layer.norms])
         if of_x:
             size = len(of_x[0].weight)
             of_x = [*(Dense(dense.weight[:size], dense.bias) for dense in both), *of_x]
@@ -70,15 +72,17 @@ class JoinedFurtherLayer(nn.Module):
             self.both = _join(both)
 
     def forward(self, x: Tensor, h: Tensor) -> Sums:
-        if self.together < self.gates:
-            return _sums(self.of_x(x), self.of_h(h), self.gates, self.together)
+        if self.norms:
+            return _sums(self.of_x(x), self.of_h(h), self.norms, self.together)
         return _parts(self.both(torch.cat([x, h], 1)), self.gates), []
 
 
-def _sums(of_x: Tensor, of_h: Tensor, gates: int, together: int) -> Sums:
-    if together == gates:
+def _sums(of_x: Tensor, of_h: Tensor, norms: nn.ModuleList, together: int) -> Sums:
+    gates = len(norms)
+    if together == gates and isinstance(norms[0], nn.Identity):
         return _parts(of_x + of_h, gates), []
-    pairs = list(zip(_parts(of_x, gates), _parts(of_h, gates), strict=True))
+    products = [norm(part) for norm, part in zip(norms, _parts(of_h, gates), strict=True)]
+    pairs = list(zip(_parts(of_x, gates), products, strict=True))
     return [x + h for x, h in pairs[:together]], pairs[together:]
 
 

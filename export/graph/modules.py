@@ -34,8 +34,8 @@ class StepGraph(nn.Module):
         self.to_matmul_input: Callable[[Tensor], Tensor] | None = None
         self.kinds_per_layer = len(config.shape.kinds)
         self.is_for_device = False
-        weights = (layer_weights(model, number) for number in range(config.layers))
-        first, *further = (LayerWeights(config.cell, config.gates, *pair) for pair in weights)
+        weights = ((*layer_weights(model, number), layer.gain) for number, layer in enumerate(model.layers))
+        first, *further = (LayerWeights(config.cell, config.gates, *parts) for parts in weights)
         self.layers = nn.ModuleList([FirstLayer(first), *map(FurtherLayer, further)])
         self.phis = cast(
             Sequence[Activation], nn.ModuleList(Activation(config.activation, layer.phi) for layer in model.layers)

@@ -6,10 +6,22 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from bundle.shape import Activation, Cell, Form, Hidden, Layers, ModelShape
 
-__all__ = ["Activation", "Cell", "Form", "Init", "Input", "ModelConfig", "ModelOptions", "Norm", "Rate"]
+__all__ = [
+    "Activation",
+    "Cell",
+    "Form",
+    "Init",
+    "Input",
+    "ModelConfig",
+    "ModelOptions",
+    "Norm",
+    "Rate",
+    "RecurrentNorm",
+]
 
 Input = Literal["embedding", "onehot"]
 Norm = Literal["none", "batch", "layer"]
+RecurrentNorm = Literal["none", "layer"]
 Init = Literal[
     "torch", "xavier_uniform", "xavier_normal", "lecun_normal", "he", "orthogonal", "normal", "uniform", "zeros"
 ]
@@ -39,6 +51,9 @@ class ModelOptions(BaseModel):
         0.0, description="share of the recurrent weights dropped in training, the same along a window"
     )
     norm: Norm = Field("none", description="normalisation of what the layer above, or the head, reads")
+    recurrent_norm: RecurrentNorm = Field(
+        "none", description="layer: W h' is normalised in each step, for each gate by itself (layer normalisation)"
+    )
     residual: bool = Field(False, description="a layer adds to what it reads, from the second on")
 
 
@@ -92,6 +107,7 @@ class ModelConfig(ModelOptions):
             activation=self.activation,
             form=self.form,
             norm="layer" if self.norm == "layer" else "none",
+            recurrent_norm=self.recurrent_norm,
             residual=self.residual,
             layers=self.layers,
             hidden=self.hidden,

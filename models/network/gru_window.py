@@ -14,20 +14,24 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-__all__ = ["gru_window", "pack_product"]
+__all__ = ["NORM_EPSILON", "gru_window", "pack_product"]
 
 # [rows, I] -> [rows, O]
 Product = Callable[[Tensor], Tensor]
+_GATES = 3
+NORM_EPSILON = 1e-5  # added to the variance, as torch's own layer normalisation does
 
 
-def gru_window(x: Tensor, state: Tensor, weights: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+def gru_window(x: Tensor, state: Tensor, weights: Sequence[Tensor | None]) -> tuple[Tensor, Tensor]:
     """Run T steps: x [T, B, I] and h [B, H] -> all h [T, B, H] and the last one, [B, H].
 
     Under autocast the products are in bfloat16; gates and state keep the precision of the weights.
 
     Args:
-        weights: weight_ih [3 x H, I], weight_hh [3 x H, H], bias_ih and bias_hh [3 x H], gates in the order r z n.
+        weights: weight_ih [3 x H, I], weight_hh [3 x H, H], bias_ih and bias_hh [3 x H], gates in the order r z n;
+            and None, or the gain [3 x H] of the normalised W h' of each gate.
     """
+    assert weights[0] is not None
     kind = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else weights[0].dtype
     with torch.autocast("cpu", enabled=False):
         outputs: Tensor = _GruWindow.apply(x, state.to(weights[0].dtype), *weights, kind, torch.is_grad_enabled())
@@ -35,7 +39,10 @@ def gru_window(x: Tensor, state: Tensor, weights: Sequence[Tensor]) -> tuple[Ten
 
 
 class _GruWindow(Function):
-    """h = n + z (h' - n), n = tanh(x_n + r h_n), as `models.network.unrolled` has it."""
+    """h = n + z (h' - n), n = tanh(x_n + r h_n), as `models.network.unrolled` has it.
+
+    With a gain W h' is normalised for each gate: what is kept of that is the normalised product and its factor.
+    """
 
     @staticmethod
     def forward(
@@ -46,6 +53,7 @@ class _GruWindow(Function):
         weight_hh: Tensor,
         bias_ih: Tensor,
         bias_hh: Tensor,
+        gain: Tensor | None,
         kind: torch.dtype,
         keep: bool,
     ) -> Tensor:
@@ -58,10 +66,14 @@ class _GruWindow(Function):
         candidates, of_h = (state.new_empty(kept, batch, hidden) for _ in range(2))
         read = torch.empty(kept, batch, hidden, dtype=kind)
         outputs = state.new_empty(steps, batch, hidden)
+        normalised = state.new_empty(0 if gain is None else kept, batch, _GATES * hidden)
+        factors = state.new_empty(len(normalised), batch, _GATES, 1)
         h = state
         for t in range(steps):
             at = t if keep else 0
             product = recurrent(read[at].copy_(h))
+            if gain is not None:
+                product = _normalise(product, normalised[at], factors[at]) * gain
             torch.add(product[:, : 2 * hidden], of_x[t, :, : 2 * hidden], out=gates[at])
             r, z = gates[at].add_(bias_rz).sigmoid_().split(hidden, dim=1)
             torch.add(product[:, 2 * hidden :], bias_h_n, out=of_h[at])
@@ -69,20 +81,25 @@ class _GruWindow(Function):
             n = candidates[at].add_(of_x[t, :, 2 * hidden :]).tanh_()
             h = torch.lerp(n, h, z, out=outputs[t])
         if keep:
-            ctx.save_for_backward(x, state, weight_ih, weight_hh, gates, candidates, of_h, outputs, read)
+            given = (x, state, weight_ih, weight_hh, gain)
+            made = (gates, candidates, of_h, outputs, read, normalised, factors)
+            ctx.save_for_backward(*given, *made)  # type: ignore[arg-type]  # a tensor that may be None, it takes
         return outputs
 
     @staticmethod
     @once_differentiable
     def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, state, weight_ih, weight_hh, gates, candidates, of_h, outputs, read = ctx.saved_tensors  # type: ignore[attr-defined]
+        x, state, weight_ih, weight_hh, gain, *kept_tensors = ctx.saved_tensors  # type: ignore[attr-defined]
+        gates, candidates, of_h, outputs, read, normalised, factors = kept_tensors
         (steps, batch, hidden), kind = outputs.shape, read.dtype
         back = pack_product(weight_hh.t().to(kind), batch)
-        # What flows into W h' + b: of r, z and n. What flows into U x + b differs for n only: by the factor r.
-        into_h, into_n = (torch.empty(steps, batch, size, dtype=kind) for size in (3 * hidden, hidden))
-        gradient, n_gradient = state.new_empty(batch, 3 * hidden), state.new_empty(batch, hidden)
+        # What flows into W h', and into U x + b: without a gain only n differs, by the factor r.
+        into_h = torch.empty(steps, batch, _GATES * hidden, dtype=kind)
+        into_x = torch.empty(steps, batch, hidden, dtype=kind) if gain is None else torch.empty_like(into_h)
+        gradient, n_gradient = state.new_empty(batch, _GATES * hidden), state.new_empty(batch, hidden)
         r_gradient, z_gradient, h_n_gradient = gradient.split(hidden, dim=1)
         bias_gradient, bias_n_gradient = torch.zeros_like(gradient), torch.zeros_like(n_gradient)
+        gain_gradient = torch.zeros_like(gradient)
         dh = torch.zeros_like(state)
         for t in reversed(range(steps)):
             (r, z), n, before = gates[t].split(hidden, dim=1), candidates[t], outputs[t - 1] if t else state
@@ -96,15 +113,24 @@ class _GruWindow(Function):
             r_gradient.addcmul_(r_gradient, r, value=-1)
             bias_gradient += gradient
             bias_n_gradient += n_gradient
-            into_n[t] = n_gradient
-            dh = kept.add_(back(into_h[t].copy_(gradient)))
-        flat = into_h.flatten(0, 1)
-        columns = flat.t() if kind == torch.bfloat16 else flat.t().contiguous()
+            into_x[t, :, -hidden:] = n_gradient
+            if gain is None:
+                into_h[t] = gradient
+            else:
+                into_x[t, :, : 2 * hidden] = gradient[:, : 2 * hidden]
+                gain_gradient.addcmul_(gradient, normalised[t])
+                into_h[t] = _normalise_back(gradient * gain, normalised[t], factors[t])
+            dh = kept.add_(back(into_h[t]))
+        columns = _columns(into_h)
         weight_hh_gradient = sum_of_outer_products(columns, read.flatten(0, 1))
-        flat[:, 2 * hidden :] = into_n.flatten(0, 1)
-        columns[2 * hidden :] = flat[:, 2 * hidden :].t()
+        if gain is None:
+            columns[2 * hidden :] = into_x.flatten(0, 1).t()
+            into_h[:, :, 2 * hidden :] = into_x
+            into_x = into_h
+        else:
+            columns = _columns(into_x)
         weight_ih_gradient = sum_of_outer_products(columns, x.flatten(0, 1).to(kind))
-        x_gradient = pack_product(weight_ih.t().to(kind), steps * batch)(flat).view_as(x)
+        x_gradient = pack_product(weight_ih.t().to(kind), steps * batch)(into_x.flatten(0, 1)).view_as(x)
         bias_hh_gradient = bias_gradient.sum(0)
         bias_ih_gradient = torch.cat([bias_hh_gradient[: 2 * hidden], bias_n_gradient.sum(0)])
         return (
@@ -114,9 +140,32 @@ class _GruWindow(Function):
             weight_hh_gradient.to(weight_hh.dtype),
             bias_ih_gradient,
             bias_hh_gradient,
+            None if gain is None else gain_gradient.sum(0),
             None,
             None,
         )
+
+
+def _normalise(product: Tensor, normalised: Tensor, factors: Tensor) -> Tensor:
+    """Normalise each gate's part of a product [B, 3 x H]. Writes the result, and its factors [B, 3, 1]."""
+    gates = product.to(normalised.dtype).unflatten(1, (_GATES, -1))
+    shape = gates.shape[2:]
+    result, _, factor = torch.native_layer_norm(gates, shape, None, None, NORM_EPSILON)
+    factors.copy_(factor)
+    return normalised.copy_(result.flatten(1))
+
+
+def _normalise_back(gradient: Tensor, normalised: Tensor, factors: Tensor) -> Tensor:
+    """Return the gradient of the product, [B, 3 x H], given that of the normalised one."""
+    gradient, normalised = (tensor.unflatten(1, (_GATES, -1)) for tensor in (gradient, normalised))
+    shared = gradient.mean(2, keepdim=True), (gradient * normalised).mean(2, keepdim=True)
+    return (gradient - shared[0]).addcmul_(normalised, shared[1], value=-1).mul_(factors).flatten(1)
+
+
+def _columns(window: Tensor) -> Tensor:
+    """Return the rows of all steps as columns, [T, B, N] -> [N, T x B], laid out as `sum_of_outer_products` wants."""
+    columns = window.flatten(0, 1).t()
+    return columns if columns.dtype == torch.bfloat16 else columns.contiguous()
 
 
 def pack_product(weights: Tensor, rows: int) -> Product:

@@ -22,8 +22,8 @@ class RecurrentLayer(nn.Module):
 
     Its parameters, as torch's own layers have them: `weight_ih` [gates x H, I], `weight_hh` [gates x H, O], `bias_ih`
     [gates x H] and, of a GRU only, `bias_hh` [gates x H]. Elsewhere `bias_hh` is a constant of zeros: a second bias
-    would only be counted twice. The gates of an LSTM lie in the order i f g o, of a GRU r z n; maxout's are first and
-    second.
+    would only be counted twice. Where W h' is normalised, `gain` [gates x H] multiplies the result. The gates of an
+    LSTM lie in the order i f g o, of a GRU r z n; maxout's are first and second.
 
     Attributes:
         fused: whether torch has a kernel for all of its steps.
@@ -31,15 +31,18 @@ class RecurrentLayer(nn.Module):
 
     cell: str
     form: str
+    gates: int
     weight_ih: Tensor
     weight_hh: Tensor
     bias_ih: Tensor
     bias_hh: Tensor
+    gain: Tensor | None
     phi: nn.Module
 
     def __init__(self, config: ModelConfig, inputs: int) -> None:
         super().__init__()
         self.cell, self.form, self._activation = config.cell, config.form, config.activation
+        self.gates = config.gates
         rows = config.gates * config.hidden
         self.weight_ih = nn.Parameter(torch.zeros(rows, inputs))
         self.weight_hh = nn.Parameter(torch.zeros(rows, config.output))
@@ -48,25 +51,34 @@ class RecurrentLayer(nn.Module):
             self.bias_hh = nn.Parameter(torch.zeros(rows))
         else:
             self.register_buffer("bias_hh", torch.zeros(rows), persistent=False)
+        self.gain = nn.Parameter(torch.ones(rows)) if config.recurrent_norm == "layer" else None
         self.phi = ACTIVATIONS[config.activation].make()
         self.fused = config.cell in _FUSED_CELLS
         if config.cell == "rnn":
             self.fused = config.form == "post" and config.activation in _FUSED_RNN
+        self.fused &= self.gain is None
 
     def forward(self, x: Tensor, state: LayerState) -> tuple[Tensor, LayerState]:
         """Run T steps: x [T, B, I] and the state -> what is handed up [T, B, O], and the state after."""
+        if self._runs_in_windows(x):
+            weights = [self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh, self.gain]
+            outputs, after = gru_window(x, state[0], weights)
+            return outputs, (after,)
         if self.fused:
             return self._kernel(x, state)
         steps = unroll(self, x, state)
         return torch.stack([step.output for step in steps]), steps[-1].state
 
+    def _runs_in_windows(self, x: Tensor) -> bool:
+        """Tell whether our GRU runs these steps: on a processor, where it is worth to pack the weights."""
+        # Tensors that only stand for others, such as torch's fake ones, have torch's own operators alone.
+        is_ours = self.cell == "gru" and not x.is_cuda and type(x) is Tensor
+        return is_ours and (torch.is_grad_enabled() or len(x) >= PACKED_STEPS)
+
     def _kernel(self, x: Tensor, state: LayerState) -> tuple[Tensor, LayerState]:
         weights = [self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh]
         if not x.is_cuda:
             # Tensors that only stand for others, such as torch's fake ones, have torch's own operators alone.
-            if self.cell == "gru" and len(x) >= PACKED_STEPS and type(x) is Tensor:
-                outputs, after = gru_window(x, state[0], weights)
-                return outputs, (after,)
             return self._run(x, state, weights)
         given = pack_for_cudnn(x, state, weights)
         with torch.autocast("cuda", enabled=False):

@@ -8,6 +8,8 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
+from models.network.gru_window import NORM_EPSILON
+
 __all__ = ["Layer", "Step", "unroll"]
 
 # One tensor [B, H] per kind: (h,), of an LSTM (h, c).
@@ -19,11 +21,13 @@ class Layer(Protocol):
 
     cell: str
     form: str
+    gates: int
     phi: nn.Module
     weight_ih: Tensor
     weight_hh: Tensor
     bias_ih: Tensor
     bias_hh: Tensor
+    gain: Tensor | None
 
 
 class Step(NamedTuple):
@@ -51,7 +55,18 @@ def unroll(layer: Layer, x: Tensor, state: LayerState) -> list[Step]:
 
 def _sums(layer: Layer, projected: Tensor, h: Tensor) -> Tensor:
     """Return the gates' sums [B, gates x H]; the bias is in the projected input [B, gates x H]."""
-    return torch.addmm(projected, h, layer.weight_hh.T)
+    if layer.gain is None:
+        return torch.addmm(projected, h, layer.weight_hh.T)
+    return projected + _recurrent_product(layer, h)
+
+
+def _recurrent_product(layer: Layer, h: Tensor) -> Tensor:
+    """Return W h [B, gates x H], with a gain normalised for each gate by itself (Ba, Kiros and Hinton, 2016)."""
+    product = nn.functional.linear(h, layer.weight_hh)
+    if layer.gain is None:
+        return product
+    gates = product.unflatten(1, (-1, product.shape[1] // layer.gates))
+    return nn.functional.layer_norm(gates, gates.shape[2:], eps=NORM_EPSILON).flatten(1) * layer.gain
 
 
 def _post(layer: Layer, projected: Tensor, state: LayerState) -> Step:
@@ -80,7 +95,7 @@ def _gru(layer: Layer, projected: Tensor, state: LayerState) -> Step:
     """Gates in the order r z n; r scales W h' + b of the candidate, as in torch and cuDNN (Cho et al., 2014, v3)."""
     h = state[0]
     of_x = projected.chunk(3, 1)
-    of_h = nn.functional.linear(h, layer.weight_hh, layer.bias_hh).chunk(3, 1)
+    of_h = (_recurrent_product(layer, h) + layer.bias_hh).chunk(3, 1)
     r, z = of_x[0] + of_h[0], of_x[1] + of_h[1]
     n = of_x[2] + torch.sigmoid(r) * of_h[2]
     candidate = torch.tanh(n)

@@ -75,28 +75,39 @@ def _first_layer(weights: dict[str, Tensor], name: str, config: ModelConfig) -> 
     """Join the gates' tables, which hold the biases, and their matrices; a GRU's candidate has a second bias."""
     gates = range(config.gates)
     of_h = [weights[f"{name}.hidden.{gate}.weight"].T for gate in gates]
+    bias = f"{name}.hidden.{config.gates - 1}.bias"
     layer = {
         "weight_ih": torch.cat([weights[f"{name}.tables.{gate}"].T for gate in gates]),
         "weight_hh": torch.cat(of_h),
         "bias_ih": torch.zeros(config.gates * config.hidden),
     }
-    return layer | _second_biases(weights, f"{name}.hidden.{config.gates - 1}.bias", config)
+    return layer | _gain(weights, name, config) | _second_biases(weights, bias, name, config)
 
 
 def _further_layer(weights: dict[str, Tensor], name: str, config: ModelConfig) -> dict[str, Tensor]:
-    """Part the matrices that read input and hidden state side by side; a GRU's candidate has one for each."""
-    together = config.gates - (config.cell == "gru")
+    """Part the matrices that read input and hidden state side by side; other gates have one for each."""
+    apart = config.gates if config.recurrent_norm == "layer" else int(config.cell == "gru")
+    together = config.gates - apart
     both = [weights[f"{name}.both.{gate}.weight"].T.split(config.output, 1) for gate in range(together)]
     biases = [weights[f"{name}.both.{gate}.bias"] for gate in range(together)]
-    if config.cell == "gru":
-        both.append((weights[f"{name}.of_x.0.weight"].T, weights[f"{name}.of_h.0.weight"].T))
-        biases.append(weights[f"{name}.of_x.0.bias"])
+    for gate in range(apart):
+        both.append((weights[f"{name}.of_x.{gate}.weight"].T, weights[f"{name}.of_h.{gate}.weight"].T))
+        biases.append(weights[f"{name}.of_x.{gate}.bias"])
     of_x, of_h = zip(*both, strict=True)
     layer = {"weight_ih": torch.cat(of_x), "weight_hh": torch.cat(of_h), "bias_ih": torch.cat(biases)}
-    return layer | _second_biases(weights, f"{name}.of_h.0.bias", config)
+    return layer | _gain(weights, name, config) | _second_biases(weights, f"{name}.of_h.0.bias", name, config)
 
 
-def _second_biases(weights: dict[str, Tensor], name: str, config: ModelConfig) -> dict[str, Tensor]:
+def _gain(weights: dict[str, Tensor], name: str, config: ModelConfig) -> dict[str, Tensor]:
+    """Join the gains of a layer's normalised products, if they are normalised."""
+    if config.recurrent_norm == "none":
+        return {}
+    return {"gain": torch.cat([weights[f"{name}.norms.{gate}.weight"] for gate in range(config.gates)])}
+
+
+def _second_biases(weights: dict[str, Tensor], bias: str, name: str, config: ModelConfig) -> dict[str, Tensor]:
+    """Return the second bias of a GRU's candidate, which the normalisation adds where there is one."""
     if config.cell != "gru":
         return {}
-    return {"bias_hh": torch.cat([torch.zeros(2 * config.hidden), weights[name]])}
+    of_candidate = weights[f"{name}.norms.{config.gates - 1}.bias" if config.recurrent_norm == "layer" else bias]
+    return {"bias_hh": torch.cat([torch.zeros(2 * config.hidden), of_candidate])}

@@ -15,7 +15,8 @@ from models.training.settings import TrainSettings
 __all__ = ["adopt_model", "take_weights"]
 
 # The options that make the tensors of a model, or say how they are used.
-_OF_THE_MODEL = ("cell", "activation", "form", "input", "layers", "hidden", "embedding", "norm", "residual")
+_SIZES = ("layers", "hidden", "embedding")
+_OF_THE_MODEL = ("cell", "activation", "form", "input", *_SIZES, "norm", "recurrent_norm", "residual")
 
 
 def adopt_model(settings: TrainSettings) -> TrainSettings:

@@ -23,6 +23,9 @@ def every_option() -> Iterator[dict[str, object]]:
     """Each activation in both forms, the gates, and with them all kinds of normalisation, sums and input."""
     others = product(("none", "batch", "layer"), (False, True), ("embedding", "onehot"))
     cells: list[dict[str, object]] = [{"cell": "gru"}, {"cell": "lstm"}]
+    cells += [{"cell": cell, "recurrent_norm": "layer"} for cell in ("gru", "lstm", "rnn")]
+    maxout = {"cell": "rnn", "activation": "maxout", "recurrent_norm": "layer"}
+    cells += [{**maxout, "form": form} for form in ("post", "pre")]
     cells += [{"cell": "rnn", "activation": name, "form": form} for name in ACTIVATIONS for form in ("post", "pre")]
     for cell, (norm, residual, given) in product(cells, others):
         yield {**cell, "norm": norm, "residual": residual, "input": given}

@@ -41,7 +41,7 @@ def test_every_cell_is_verified_in_both_precisions(
 # Options that the cells above lack: operators of their own, normalisation, sums of layers, one-hot input.
 OPTIONS: dict[str, dict[str, object]] = {
     "prelu": {"cell": "rnn", "activation": "prelu", "norm": "batch", "input": "onehot"},
-    "maxout, pre": {"cell": "rnn", "activation": "maxout", "form": "pre", "residual": True},
+    "maxout, pre": {"cell": "rnn", "activation": "maxout", "form": "pre", "residual": True, "recurrent_norm": "layer"},
 }
 
 
@@ -64,6 +64,14 @@ def test_batch_normalisation_becomes_part_of_the_weights_in_8_bits_too() -> None
     assert manifest.precisions == ("fp32", "int8")
     found = verify(manifest, files, trained.model)
     assert passed(found), found
+
+
+def test_a_normalised_recurrence_has_8_bits_and_graphs_for_a_device() -> None:
+    trained = with_used_norms(tiny_model(cell="gru", recurrent_norm="layer", hidden=24))
+    manifest, files = build(trained, "cell", "1", ["fp32", "int8", "fp32-cuda"])
+    found = verify(manifest, files, trained.model)
+    assert passed(found), found
+    assert passed(verify(manifest, files, reference_of_bundle(manifest, files)))
 
 
 def test_a_bundle_whose_weights_are_partly_equal_can_be_verified_without_its_run() -> None:

@@ -84,6 +84,25 @@ def test_a_layer_is_torchs_own_with_the_same_weights(name: str) -> None:
     torch.testing.assert_close(torch.stack(after), torch.cat(last) if name == "lstm" else last)
 
 
+def test_a_gru_whose_recurrence_is_normalised_trains_and_reads_as_the_plain_loop() -> None:
+    """Each gate's W h' has mean 0 and variance 1 over its units, times a gain; the biases are added after it."""
+    layer = drawn(cell="gru", recurrent_norm="layer")
+    assert layer.gain is not None
+    nn.init.normal_(layer.gain)
+    x, state = torch.randn(STEPS, ROWS, INPUTS, requires_grad=True), state_of(1)
+    expected = results(layer, x, state, lambda x, state: looped(layer, x, state))
+    torch.testing.assert_close(results(layer, x, state, layer), expected, rtol=1e-4, atol=1e-5)
+    with torch.no_grad():
+        torch.testing.assert_close(layer(x, state)[0], expected[0], rtol=1e-4, atol=1e-5)
+        product = (state[0] @ layer.weight_hh.T).view(ROWS, 3, HIDDEN)
+        product -= product.mean(2, keepdim=True)
+        product /= (product.square().mean(2, keepdim=True) + 1e-5).sqrt()
+        r, z, n = (product.flatten(1) * layer.gain + layer.bias_hh).chunk(3, 1)
+        x_r, x_z, x_n = (x[0] @ layer.weight_ih.T + layer.bias_ih).chunk(3, 1)
+        candidate, keep = torch.tanh(x_n + torch.sigmoid(x_r + r) * n), torch.sigmoid(x_z + z)
+        torch.testing.assert_close(expected[0][0], (1 - keep) * candidate + keep * state[0], rtol=1e-4, atol=1e-5)
+
+
 def test_a_gru_trains_in_bfloat16_as_in_float32_within_its_digits_and_keeps_its_state_in_float32() -> None:
     layer = drawn(cell="gru")
     x, state = torch.randn(STEPS, ROWS, INPUTS, requires_grad=True), state_of(1)

@@ -26,7 +26,7 @@ EVERYTHING = (
     *("--random-offsets", "--replace-rate", "0.02", "--drop-rate", "0.02", "--l1", "1e-6", "--l2", "1e-5"),
 )
 OTHERS = {
-    "adamw": (*EVERYTHING, "--cell", "gru", "--weight-decay", "0.1"),
+    "adamw": (*EVERYTHING, "--cell", "gru", "--recurrent-norm", "layer", "--weight-decay", "0.1"),
     "momentum": (
         "--optimizer",
         "momentum",
