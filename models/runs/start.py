@@ -19,6 +19,7 @@ from models.network.initialise import initialise
 from models.run_folder import BEST, CHECKS, FIRST, LAST, METRICS, PAGE, TENSORBOARD, header_file, holds_run
 from models.runs.bundle_model import load_model
 from models.runs.folder_lock import locked_folder
+from models.runs.freed_memory import keep_freed_memory
 from models.runs.metrics import Metrics
 from models.runs.run import CHECK_CHARS, RESERVE, RESERVE_SECONDS, Run
 from models.runs.teachers import Taught, teach
@@ -28,7 +29,6 @@ from models.training.autotune import first_step_seconds
 from models.training.batches import Streams, upload_text
 from models.training.checkpoint import CheckpointError, Progress, read, tensor_files
 from models.training.distributed import ALONE, Group, require_shareable
-from models.training.freed_memory import keep_freed_memory
 from models.training.precision import Arithmetic, device_of
 from models.training.schedule import require_time
 from models.training.settings import TrainSettings, given_names

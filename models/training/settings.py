@@ -41,6 +41,8 @@ _SHAKESPEARE: dict[str, Any] = {
     "layers": 1,
     "hidden": 768,
     "embedding": 64,
+    "recurrent_norm": "layer",
+    "init": "orthogonal",
     "dropout": 0.0,
     "batch": 32,
     "sequence": 64,

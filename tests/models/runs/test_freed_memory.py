@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from models.training.freed_memory import keep_freed_memory
+from models.runs.freed_memory import keep_freed_memory
 from tests.models.training.test_autotune import trainer_of
 
 
