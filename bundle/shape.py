@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-__all__ = ["BOUNDED", "BOUNDED_CELLS", "Activation", "Cell", "Form", "Hidden", "Layers", "ModelShape"]
+__all__ = ["BOUNDED", "BOUNDED_CELLS", "NORM_EPSILON", "Activation", "Cell", "Form", "Hidden", "Layers", "ModelShape"]
 
 Cell = Literal["rnn", "gru", "lstm"]
 Activation = Literal["tanh", "sigmoid", "relu", "leaky_relu", "prelu", "elu", "softplus", "hardtanh", "maxout", "rbf"]
@@ -18,6 +18,8 @@ Hidden = Annotated[int, Field(ge=1, le=8192)]
 
 # The activations whose values lie between -1 and 1 for every input.
 BOUNDED: frozenset[Activation] = frozenset({"tanh", "sigmoid", "hardtanh", "rbf"})
+# What a layer normalisation adds to the variance, as torch's own does.
+NORM_EPSILON = 1e-5
 # The cells whose h lies between -1 and 1 by construction; an rnn's does if its activation is bounded.
 BOUNDED_CELLS: frozenset[Cell] = frozenset({"gru", "lstm"})
 

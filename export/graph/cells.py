@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from bundle.shape import NORM_EPSILON
 from export.graph.activations import Activation
 from export.graph.folding import Affine, constant
-from models.network.gru_window import NORM_EPSILON
 
 __all__ = ["Dense", "FirstLayer", "FurtherLayer", "LayerWeights", "update"]
 

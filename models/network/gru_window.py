@@ -14,12 +14,13 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-__all__ = ["NORM_EPSILON", "gru_window", "pack_product"]
+from bundle.shape import NORM_EPSILON
+
+__all__ = ["gru_window", "pack_product"]
 
 # [rows, I] -> [rows, O]
 Product = Callable[[Tensor], Tensor]
 _GATES = 3
-NORM_EPSILON = 1e-5  # added to the variance, as torch's own layer normalisation does
 
 
 def gru_window(x: Tensor, state: Tensor, weights: Sequence[Tensor | None]) -> tuple[Tensor, Tensor]:

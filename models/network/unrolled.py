@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from models.network.gru_window import NORM_EPSILON
+from bundle.shape import NORM_EPSILON
 
 __all__ = ["Layer", "Step", "unroll"]
 
