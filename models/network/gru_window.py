@@ -73,11 +73,15 @@ class _GruWindow(Function):
         for t in range(steps):
             at = t if keep else 0
             product = recurrent(read[at].copy_(h))
-            if gain is not None:
-                product = _normalise(product, normalised[at], factors[at]) * gain
-            torch.add(product[:, : 2 * hidden], of_x[t, :, : 2 * hidden], out=gates[at])
+            of_gates = of_x[t, :, : 2 * hidden]
+            if gain is None:
+                torch.add(product[:, : 2 * hidden], of_gates, out=gates[at])
+                torch.add(product[:, 2 * hidden :], bias_h_n, out=of_h[at])
+            else:
+                product = _normalise(product, normalised[at], factors[at])
+                torch.addcmul(of_gates, product[:, : 2 * hidden], gain[: 2 * hidden], out=gates[at])
+                torch.addcmul(bias_h_n, product[:, 2 * hidden :], gain[2 * hidden :], out=of_h[at])
             r, z = gates[at].add_(bias_rz).sigmoid_().split(hidden, dim=1)
-            torch.add(product[:, 2 * hidden :], bias_h_n, out=of_h[at])
             torch.addcmul(bias_n, r, of_h[at], out=candidates[at])
             n = candidates[at].add_(of_x[t, :, 2 * hidden :]).tanh_()
             h = torch.lerp(n, h, z, out=outputs[t])
@@ -120,7 +124,7 @@ class _GruWindow(Function):
             else:
                 into_x[t, :, : 2 * hidden] = gradient[:, : 2 * hidden]
                 gain_gradient.addcmul_(gradient, normalised[t])
-                into_h[t] = _normalise_back(gradient * gain, normalised[t], factors[t])
+                into_h[t] = _normalise_back(gradient * gain, normalised[t], factors[t]).flatten(1)
             dh = kept.add_(back(into_h[t]))
         columns = _columns(into_h)
         weight_hh_gradient = sum_of_outer_products(columns, read.flatten(0, 1))
@@ -150,23 +154,26 @@ class _GruWindow(Function):
 def _normalise(product: Tensor, normalised: Tensor, factors: Tensor) -> Tensor:
     """Normalise each gate's part of a product [B, 3 x H]. Writes the result, and its factors [B, 3, 1]."""
     gates = product.to(normalised.dtype).unflatten(1, (_GATES, -1))
-    shape = gates.shape[2:]
-    result, _, factor = torch.native_layer_norm(gates, shape, None, None, NORM_EPSILON)
+    result, _, factor = torch.native_layer_norm(gates, gates.shape[2:], None, None, NORM_EPSILON)
     factors.copy_(factor)
     return normalised.copy_(result.flatten(1))
 
 
 def _normalise_back(gradient: Tensor, normalised: Tensor, factors: Tensor) -> Tensor:
-    """Return the gradient of the product, [B, 3 x H], given that of the normalised one."""
+    """Return the gradient of the product, [B, 3, H], given that of the normalised one, both [B, 3 x H]."""
     gradient, normalised = (tensor.unflatten(1, (_GATES, -1)) for tensor in (gradient, normalised))
-    shared = gradient.mean(2, keepdim=True), (gradient * normalised).mean(2, keepdim=True)
-    return (gradient - shared[0]).addcmul_(normalised, shared[1], value=-1).mul_(factors).flatten(1)
+    # As if what is normalised had been so before: mean 0 and factor 1.
+    ones = torch.ones_like(factors)
+    wanted, none = (True, False, False), torch.zeros_like(factors)
+    back = torch.ops.aten.native_layer_norm_backward
+    found: Tensor = back(gradient, normalised, normalised.shape[2:], none, ones, None, None, wanted)[0]
+    return found.mul_(factors)
 
 
 def _columns(window: Tensor) -> Tensor:
     """Return the rows of all steps as columns, [T, B, N] -> [N, T x B], laid out as `sum_of_outer_products` wants."""
     columns = window.flatten(0, 1).t()
-    return columns if columns.dtype == torch.bfloat16 else columns.contiguous()
+    return columns.contiguous() if _copies_columns(columns.dtype) else columns
 
 
 def pack_product(weights: Tensor, rows: int) -> Product:
@@ -197,7 +204,18 @@ def _has_packed(kind: torch.dtype) -> bool:
 
 
 def sum_of_outer_products(columns: Tensor, rows: Tensor) -> Tensor:
-    """Return the sum over N of column x row: columns [O, N], contiguous but for bfloat16, and rows [N, I] -> [O, I]."""
+    """Return the sum over N of column x row: columns [O, N] of `_columns`, rows [N, I] -> [O, I]."""
+    if _copies_columns(columns.dtype):
+        return pack_product(rows.t(), len(columns))(columns)
     if columns.dtype == torch.bfloat16:  # of which torch's own product is oneDNN's
         return (rows.t() @ columns.t()).t()
-    return pack_product(rows.t(), len(columns))(columns)
+    return columns @ rows
+
+
+@cache
+def _copies_columns(kind: torch.dtype) -> bool:
+    """Tell whether oneDNN's product, with both factors transposed, is faster than torch's, which needs no copies.
+
+    With AVX-512 it is twice as fast, as MKL has AVX2 for processors of AMD; without, both are as fast.
+    """
+    return kind == torch.float32 and _has_packed(kind) and "AVX512" in torch.backends.cpu.get_cpu_capability()
