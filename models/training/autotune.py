@@ -39,8 +39,8 @@ def fastest_arithmetic(trainer: Trainer) -> Arithmetic:
 
     If the run's precision is left to the machine, TF32 (on a GPU) and bfloat16 are taken where they are clearly faster
     than what is more exact. On the processor one thread unless more of them are clearly faster: it stays as fast when
-    the other cores get other work. Its products, and so its bits, are the same with any number of threads where it was
-    tried (float32, docs/decisions.md).
+    the other cores get other work. Its bits are the same with any number of threads where it was tried (float32,
+    docs/quality.md), but for an LSTM on a processor without AVX-512, of which oneDNN adds up in another order.
 
     Raises:
         CannotCompute: bfloat16 is asked for, and torch does not have it here.
