@@ -31,6 +31,8 @@ _ONE_CORE = 1.2  # seconds of the processor a second, up to which several thread
 _TRIAL_EVERY = 60.0  # seconds between two trials of threads, at least
 _TRIAL_SHARE = 0.02  # of the time, at most, that trials lose
 _TRIAL_STEPS = 2  # of each count in a row: the first one wakes the threads
+_SLOWER, _SLOW_STEPS = 1.5, 3  # times a step's usual time, in a row: other work has begun beside several threads
+_SOON = 10.0  # seconds after a trial, before which no such steps bring about the next one
 _SIBLINGS = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
 
 
@@ -74,7 +76,8 @@ class ThreadTrials:
     """Times a run's own steps now and then, with fewer and with more threads, and takes what is fastest.
 
     The first choice was made at one moment: other work may have been beside it that ended, or begun since. A trial
-    takes two steps with each number of threads; where another one is better, once more before it is taken.
+    takes two steps with each number of threads; where another one is better, once more before it is taken. Steps of
+    several threads that become much slower than they were, as they do beside other work, bring the next one forward.
 
     Args:
         trainer: on the processor, whose `arithmetic` has the threads; elsewhere, and where the threads are given or
@@ -97,13 +100,16 @@ class ThreadTrials:
         self._seconds: dict[int, list[float]] = {}
         self._to_come: deque[int] = deque()
         self._threads, self._due = trainer.arithmetic.threads, clock() + every
+        self._usual, self._slow, self._soonest = math.inf, 0, clock() + _SOON
 
     @contextmanager
     def timed(self) -> Iterator[None]:
         """Take one step inside: in a trial with its number of threads."""
         if not self._to_come:
             if set(self._counts) <= {self._trainer.arithmetic.threads} or self._clock() < self._due:
+                began = self._clock()
                 yield
+                self._watch(self._clock() - began)
                 return
             self._begin()
         threads = self._to_come.popleft()
@@ -113,6 +119,13 @@ class ThreadTrials:
         self._seconds.setdefault(threads, []).append(self._clock() - began)
         if not self._to_come:
             self._conclude()
+
+    def _watch(self, seconds: float) -> None:
+        """Let the next trial come at once where steps of several threads have become much slower."""
+        self._usual = min(self._usual, seconds)
+        self._slow = self._slow + 1 if seconds > _SLOWER * self._usual else 0
+        if self._slow >= _SLOW_STEPS and self._trainer.arithmetic.threads > 1 and self._clock() > self._soonest:
+            self._due = self._clock()
 
     def _begin(self) -> None:
         self._threads, self._seconds = self._trainer.arithmetic.threads, {}
@@ -136,6 +149,7 @@ class ThreadTrials:
         lost = sum(taken) - len(taken) * min(self._seconds[self._threads])
         changed = best.threads != self._threads
         self._due = self._clock() + (self._every if changed else max(self._every, lost / _TRIAL_SHARE))
+        self._usual, self._slow, self._soonest = math.inf, 0, self._clock() + _SOON
         if changed:
             self._settle(best)
 

@@ -82,7 +82,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "characters": 5_000_000,
     },
     "shakespeare": _SHAKESPEARE,
-    # The same, wider, in twice the steps: 0.015 nats less (docs/quality.md).
+    # The same, wider, in twice the steps: 0.02 nats less (docs/quality.md).
     "best": {**_SHAKESPEARE, "hidden": 1280, "batch": 16, "learning_rate": 2.2e-3, "warmup": 200},
     # Karpathy's char-rnn (2015): its sizes, its split and its update, clipped as a sum over the window. The learning
     # rate ends where its ends after 50 epochs, 0.97^40 of where it began.

@@ -87,6 +87,18 @@ def test_a_run_takes_more_threads_when_the_other_cores_are_free_and_fewer_when_t
     assert machine.settled == [2, 4, 2, 1]
 
 
+def test_steps_that_become_much_slower_bring_the_next_trial_forward() -> None:
+    """Threads that wait for each other beside other work took twice as long as one, for up to a minute."""
+    machine = Machine(trainer_of(2), {1: 0.1, 2: 0.06, 4: 0.3})
+    machine.run(300)
+    assert machine.used == 2
+    machine.seconds = {1: 0.1, 2: 0.2, 4: 0.5}
+    began = machine.now
+    machine.run(30)
+    assert machine.used == 1
+    assert machine.now - began < 6
+
+
 def test_trials_cost_little_even_where_more_threads_are_far_slower() -> None:
     machine = Machine(trainer_of(), {1: 0.1, 2: 5.0, 4: 5.0})
     machine.run(20_000)
