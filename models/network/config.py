@@ -83,6 +83,14 @@ class ModelConfig(ModelOptions):
             raise ValueError(f"maxout of the form pre pools pairs of hidden units: {self.hidden} is odd")
         return self
 
+    @model_validator(mode="after")
+    def _one_unit_is_not_normalised(self) -> Self:
+        if self.recurrent_norm == "layer" and self.hidden < 2:
+            raise ValueError(
+                "recurrent_norm layer needs 2 hidden units at least: a single one, normalised, is always 0"
+            )
+        return self
+
     @property
     def gates(self) -> int:
         """The number of sums that a hidden unit has: a layer's weights are [gates x H, ...]."""

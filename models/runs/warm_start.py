@@ -46,8 +46,8 @@ def take_weights(model: CharLM, vocabulary: Vocabulary, source: Path) -> None:
         )
     own, given = model.state_dict(), trained.model.state_dict()
     by_character = _by_character(model)
-    _require_equal_shapes(source, own, given, by_character)
     _require_equal_kinds(source, model.config, trained.model.config)
+    _require_equal_shapes(source, own, given, by_character)
     here, there = _common(vocabulary, trained.vocabulary)
     for name, tensor in given.items():
         if name in by_character:
@@ -77,13 +77,13 @@ def _require_equal_shapes(
 
 
 def _require_equal_kinds(source: Path, own: ModelConfig, given: ModelConfig) -> None:
-    """Raise CheckpointError unless options are equal that no shape shows."""
-    for name in ("activation", "form", "residual"):
+    """Raise CheckpointError unless options are equal that no shape shows, or one of a tensor that no user knows."""
+    for name in ("activation", "form", "recurrent_norm", "residual"):
         found, wanted = getattr(given, name), getattr(own, name)
         if found != wanted:
             raise CheckpointError(
-                f"--init-from {source}: its {name} is {found}, here it is {wanted}; give the model options that it was "
-                "trained with"
+                f"--init-from {source}: its {name.replace('_', '-')} is {found}, here it is {wanted}; give the model "
+                "options that it was trained with"
             )
 
 

@@ -32,7 +32,8 @@ class Flow:
     Attributes:
         h: ||dL/dh_t|| at the lags 0, 1, ..., the mean over streams.
         c: the same for an LSTM's cell state; empty for other cells.
-        factor_bound: gamma_W gamma_phi of an rnn; None for cells with gates, to which the bound does not apply.
+        factor_bound: gamma_W gamma_phi of an rnn; None for cells with gates and for a normalised recurrence, to which
+            the bound does not apply.
     """
 
     h: list[float]
@@ -93,8 +94,8 @@ def flow(model: CharLM, ids: Tensor) -> Flow:
 
 
 def _factor_bound(model: CharLM) -> float | None:
-    """Return gamma_W gamma_phi of the top layer; None unless it is an rnn."""
-    if model.config.cell != "rnn":
+    """Return gamma_W gamma_phi of the top layer; None unless it is an rnn whose recurrence is not normalised."""
+    if model.config.cell != "rnn" or model.config.recurrent_norm != "none":
         return None
     layer = model.layers[-1]
     slope = ACTIVATIONS[model.config.activation].slope

@@ -36,7 +36,7 @@ class Reach:
 
     Attributes:
         untrained, trained: the model that is checked.
-        cells: untrained models of the same sizes, by cell.
+        cells: untrained models of the same sizes, by cell, whose recurrence is not normalised.
         exploding: a relu rnn with W_hh = 1.1 I.
         scale: the factor by which clipping to a norm of 1 multiplies the gradients of the relu rnn.
     """
@@ -54,7 +54,10 @@ def check(subject: Subject) -> Outcome:
     result = Reach(
         flow(subject.fresh(), ids),
         flow(subject.trained_model, ids),
-        {cell: flow(subject.fresh(cell=cell, activation="tanh", form="post"), ids) for cell in CELLS},
+        {
+            cell: flow(subject.fresh(cell=cell, activation="tanh", form="post", recurrent_norm="none"), ids)
+            for cell in CELLS
+        },
         flow(relu, ids),
         _scale(relu, ids),
     )
@@ -68,7 +71,7 @@ def check(subject: Subject) -> Outcome:
 
 def _exploding(subject: Subject) -> CharLM:
     """Return an rnn whose recurrent weights are a little above 1, with no nonlinearity that dampens them."""
-    model = subject.fresh("xavier_normal", cell="rnn", activation="relu", form="post")
+    model = subject.fresh("xavier_normal", cell="rnn", activation="relu", form="post", recurrent_norm="none")
     with torch.no_grad():
         for layer in model.layers:
             nn.init.eye_(layer.weight_hh).mul_(EXPLODING)

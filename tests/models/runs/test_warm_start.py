@@ -50,6 +50,7 @@ def test_without_a_step_worth_the_name_it_ends_where_it_began(train: Train, how:
     [
         (("--activation", "tanh"), ("--activation", "relu")),
         (("--form", "post"), ("--form", "pre")),
+        (("--recurrent-norm", "none"), ("--recurrent-norm", "layer")),
     ],
 )
 def test_a_kind_that_no_shape_tells_is_refused(
