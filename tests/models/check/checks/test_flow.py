@@ -60,10 +60,10 @@ def test_an_lstm_that_forgets_nothing_keeps_its_cell_s_gradient() -> None:
     measured = flow(model, IDS)
     assert measured.factor_bound is None
     assert measured.bounds == []
+    assert measured.shares_of_c == pytest.approx([1.0] * 20)
 
 
 def test_a_normalised_recurrence_has_no_bound() -> None:
     """W of any size is divided by what it makes: gradients that exceed its norm were called a wrong backward pass."""
     model = CharLM(ModelConfig(vocab=7, cell="rnn", layers=2, hidden=16, embedding=8, recurrent_norm="layer"))
     assert flow(model, IDS).factor_bound is None
-    assert measured.shares_of_c == pytest.approx([1.0] * 20)
