@@ -47,7 +47,7 @@ class JoinedFirstLayer(nn.Module):
     def __init__(self, layer: FirstLayer) -> None:
         super().__init__()
         tables, hidden = list(layer.tables), [_dense(module) for module in layer.hidden]
-        self.gates, self.together = len(tables), layer.together
+        self.together = layer.together
         self.table, self.hidden, self.norms = constant(torch.cat(tables, 1)), _join(hidden), layer.norms
 
     def forward(self, token: Tensor, h: Tensor) -> Sums:
@@ -61,9 +61,8 @@ class JoinedFurtherLayer(nn.Module):
         super().__init__()
         both, of_x, of_h = ([_dense(m) for m in modules] for modules in (layer.both, layer.of_x, layer.of_h))
         self.gates, self.together, self.norms = len(both) + len(of_x), len(both) + layer.added, layer.norms
-        if of_x and both:
-            self.norms = nn.ModuleList([*(nn.Identity() for _ in both), *layer.norms])
         if of_x:
+            self.norms = nn.ModuleList([*(nn.Identity() for _ in both), *layer.norms])
             size = len(of_x[0].weight)
             of_x = [*(Dense(dense.weight[:size], dense.bias) for dense in both), *of_x]
             of_h = [*(Dense(dense.weight[size:], None) for dense in both), *of_h]
